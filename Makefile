@@ -1,0 +1,37 @@
+# Every target does its own set-up; `make help` lists them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := artifacts/demo
+
+.PHONY: help setup demo test test-slow lint clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+setup: $(STAMP)  ## make .venv with everything that building and testing take
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[build,dev]'
+	@touch $@
+
+demo: $(STAMP)  ## build tiny-wan's bundle and run it on an English and a Chinese prompt
+	@$(BIN)/python scripts/demo.py
+
+test: $(STAMP)  ## the test suite: at most 15 minutes on 2 cores
+	$(BIN)/python -m pytest
+
+test-slow: $(STAMP)  ## the tests that take minutes each
+	$(BIN)/python -m pytest -m slow
+
+lint: $(STAMP)  ## style, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+clean:  ## remove what building has made; the virtual environment stays
+	rm -rf artifacts

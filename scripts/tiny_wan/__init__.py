@@ -1,0 +1,1 @@
+"""Parts of the tiny text-to-video model: its world, its detector, its configuration and its training."""

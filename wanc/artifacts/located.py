@@ -1,0 +1,62 @@
+"""Large blobs that stay where they are: `located/<hex>.json` says where, and how large.
+
+A denoiser's weights weigh 14 GB, and file systems without shared blocks would need them twice: once in the store and
+once in the bundle that adopted them. The digest is checked whenever such a blob is used, as for a stored one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from wanc.artifacts.canonical import canonical
+from wanc.artifacts.files import replace_file
+from wanc.artifacts.records import Blob
+from wanc.errors import BundleError
+from wanc.runtime.strict_json import parse_object
+
+_MAX_BYTES = 2**16
+_log = logging.getLogger(__name__)
+
+
+class Located:
+    """The directory `located/` of a store."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def find(self, blob: Blob) -> Path | None:
+        """Where a file of the blob's size is recorded to lie, or None. The content is not looked at."""
+        entry = self._entry(blob.hex)
+        try:
+            fields = parse_object(entry.read_bytes(), where=str(entry), max_bytes=_MAX_BYTES)
+            path, size = Path(os.fsdecode(fields.text("path").encode("latin-1"))), fields.integer("size")
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, BundleError) as error:
+            _log.warning("ignoring a damaged note of where a file lies: %s", error)
+            return None
+        if size != blob.size or not path.is_absolute() or not _is_file_of(path, size):
+            return None
+        return path
+
+    def record(self, blob: Blob, path: Path, *, workdir: Path) -> None:
+        """Note that the blob lies at `path` from now on. Raises OutputError."""
+        # A path is bytes, not text: Latin-1 keeps any of them, JSON keeps Latin-1.
+        name = os.fsencode(os.path.abspath(path)).decode("latin-1")
+        replace_file(self._entry(blob.hex), canonical({"path": name, "size": blob.size}), workdir=workdir)
+
+    def forget(self, blob: Blob) -> None:
+        """Drop the note. The file itself is not ours to touch."""
+        self._entry(blob.hex).unlink(missing_ok=True)
+
+    def _entry(self, hex_digest: str) -> Path:
+        return self._directory / f"{hex_digest}.json"
+
+
+def _is_file_of(path: Path, size: int) -> bool:
+    try:
+        return path.is_file() and path.stat().st_size == size
+    except OSError:
+        return False

@@ -1,0 +1,290 @@
+"""The content-addressed store: what the stages of a build made, by what they were made from.
+
+    VERSION              "wanc-store 1"
+    blobs/sha256/ab/…    content, mode 0444, named by its digest; never changed once there
+    located/<hex>.json   where a large blob lies that is kept outside (see `located`)
+    actions/<key>.json   the record of one run; written last, so that it is the commit point
+    refs/<name>          {"keys": […]}: records that a cleaning must keep
+    tmp/<random>/        private working directories, swept when their owner is gone
+    locks/               lock files; they hold nothing and stay
+    quarantine/          what was found damaged, kept for people to look at
+
+A record that is absent, unreadable, or names content that is not there is a miss, never a crash and never half a hit.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+
+from wanc.artifacts.canonical import canonical, key_of
+from wanc.artifacts.files import hash_file, output_errors, replace_file, sync_directory
+from wanc.artifacts.located import Located
+from wanc.artifacts.locks import OnWait, held
+from wanc.artifacts.private import abandoned, private_directory
+from wanc.artifacts.records import ActionRecord, Blob, is_key
+from wanc.errors import EXIT_DATA, BundleError, OutputError, UserError
+from wanc.runtime.manifest import is_component
+from wanc.runtime.safe_read import OnBytes, irregularity
+from wanc.runtime.strict_json import JsonValue
+
+VERSION_LINE = "wanc-store 1"
+_DIRECTORIES = ("blobs/sha256", "located", "actions", "refs", "tmp", "locks", "quarantine")
+_log = logging.getLogger(__name__)
+
+
+class DamagedBlobError(UserError):
+    """Content that a record names and that is gone or no longer what it was. It has been set aside."""
+
+    exit_code = EXIT_DATA
+
+
+class Store:
+    """A store directory. Open it with `Store.open`; any number of processes may use it at once."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._located = Located(root / "located")
+        self._checked: set[tuple[str, Path]] = set()  # digests that this process has seen to be true
+
+    @classmethod
+    def open(cls, root: Path) -> Store:
+        """The store in `root`, which is created when missing; working directories of dead processes are removed.
+
+        Raises UserError when `root` holds something else or another version's store, OutputError when it cannot be
+        written.
+        """
+        root = Path(os.path.abspath(root))
+        with output_errors(root):
+            root.mkdir(parents=True, exist_ok=True)
+            _check_version(root)
+            for name in _DIRECTORIES:
+                (root / name).mkdir(parents=True, exist_ok=True)
+            if os.stat(root / "tmp").st_dev != os.stat(root / "blobs/sha256").st_dev:
+                raise OutputError("tmp/ and blobs/ must be on one file system", where=str(root))
+            _warn_if_remote(root)
+            for _ in abandoned(root / "tmp"):
+                pass
+        return cls(root)
+
+    def session(self, on_wait: OnWait | None = None) -> AbstractContextManager[None]:
+        """Keep the store from being cleaned for the length of a build. Raises UserError after the lock time-out."""
+        return held(self.root / "locks/store", shared=True, on_wait=on_wait)
+
+    def action_lock(self, key: str, on_wait: OnWait | None = None) -> AbstractContextManager[None]:
+        """Keep other processes from computing `key`: look it up again once inside.
+
+        `on_wait` gets one line for people when there is a wait. Raises UserError after the lock time-out.
+        """
+        return held(self.root / "locks" / _checked_key(key), on_wait=on_wait)
+
+    def workdir(self) -> AbstractContextManager[Path]:
+        """A private directory on the store's file system, removed at the end. Raises OutputError."""
+        return private_directory(self.root / "tmp")
+
+    def lookup(self, key: str) -> ActionRecord | None:
+        """The record of `key`, if all its content is there in the right sizes; otherwise None.
+
+        What is damaged is set aside with a warning. Digests are left to `path`, so that a hit stays cheap.
+        """
+        record = self._read_record(self._action(key))
+        if record is None:
+            return None
+        for path, blob in record.files.items():
+            if self._find(blob) is None:
+                _log.warning("%s of stage %s is gone from the store: it will be made again", path, record.stage)
+                self._set_aside(self._action(key))
+                return None
+        return record
+
+    def commit(
+        self, key: str, *, stage: str, document: Mapping[str, JsonValue], tree: Path, meta: Mapping[str, JsonValue]
+    ) -> ActionRecord:
+        """Adopt every file below `tree` (in a workdir of this store) and then record them under `key`.
+
+        `document` is the key document, and `key` must be its `key_of`. Files are moved, not copied. Raises
+        OutputError when the store cannot be written, and then `key` stays unrecorded; ValueError when the tree holds
+        anything but regular files with the names that a bundle allows.
+        """
+        if key != key_of(document):
+            raise ValueError(f"{key} is not the key of its document")
+        with output_errors(self.root):
+            sources = _regular_files(tree)
+            files = {path: self._adopt(source) for path, source in sources.items()}
+            for directory in {self._stored(blob).parent for blob in files.values()}:
+                sync_directory(directory)
+        record = ActionRecord(key, stage, document, files, meta)
+        data = record.to_bytes()
+        try:
+            ActionRecord.parse(data, where=stage)
+        except BundleError as error:
+            raise ValueError(f"stage {stage} made a record that could not be read back: {error}") from error
+        with self.workdir() as workdir:
+            replace_file(self._action(key), data, workdir=workdir)
+        return record
+
+    def path(self, blob: Blob, on_bytes: OnBytes | None = None) -> Path:
+        """Where the content lies: read it there, never write. Its digest is checked once per process.
+
+        `on_bytes` follows that check. Raises DamagedBlobError when the content is missing or wrong; what is wrong has
+        then been set aside, so that the next `lookup` of its record misses.
+        """
+        path = self._find(blob)
+        if path is None:
+            raise DamagedBlobError(f"{blob.digest} is gone from the store", where=str(self.root), hint=_AGAIN)
+        if (blob.digest, path) not in self._checked:
+            if hash_file(path, on_bytes)[0] != blob.digest:
+                _log.warning("%s is damaged: it is set aside and will be made again", path)
+                self._discard(blob, path)
+                raise DamagedBlobError("is damaged: not the content that was stored", where=str(path), hint=_AGAIN)
+            self._checked.add((blob.digest, path))
+        return path
+
+    def is_stored(self, blob: Blob) -> bool:
+        """Whether the content lies in the store itself, where a seal may adopt it by renaming."""
+        return self._find(blob) == self._stored(blob)
+
+    def relocate(self, blob: Blob, path: Path) -> None:
+        """Note that the content now lies at `path`, where a seal moved it. Raises OutputError."""
+        with self.workdir() as workdir:
+            self._located.record(blob, path, workdir=workdir)
+
+    def records(self) -> Iterator[ActionRecord]:
+        """All readable records, by key. What they name may be gone."""
+        for path in sorted((self.root / "actions").glob("*.json")):
+            record = self._read_record(path)
+            if record:
+                yield record
+
+    def set_ref(self, name: str, keys: Iterable[str]) -> None:
+        """Name records that a cleaning must keep, in place of those that had the name. Raises OutputError."""
+        if not is_component(name):
+            raise ValueError(f"{name!r} cannot name a ref")
+        data = canonical({"keys": [*sorted(map(_checked_key, keys))]})
+        with self.workdir() as workdir:
+            replace_file(self.root / "refs" / name, data, workdir=workdir)
+
+    def _adopt(self, source: Path) -> Blob:
+        """Move a file in as a blob. Renaming it over the same content is harmless, and mends it if it was damaged."""
+        blob = Blob(*hash_file(source))
+        target = self._stored(blob)
+        target.parent.mkdir(exist_ok=True)
+        descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            os.fchmod(descriptor, 0o444)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.rename(source, target)
+        self._checked.add((blob.digest, target))
+        return blob
+
+    def _find(self, blob: Blob) -> Path | None:
+        """A file of the right size for the blob, stored or located. A stored one of another size is set aside."""
+        stored = self._stored(blob)
+        with suppress(OSError):
+            status = os.lstat(stored)
+            if irregularity(status) is None and status.st_size == blob.size:
+                return stored
+            _log.warning("%s is damaged: it is set aside", stored)
+            self._set_aside(stored)
+        return self._located.find(blob)
+
+    def _discard(self, blob: Blob, path: Path) -> None:
+        if path == self._stored(blob):
+            self._set_aside(path)
+        else:
+            self._located.forget(blob)
+
+    def _read_record(self, path: Path) -> ActionRecord | None:
+        try:
+            record = ActionRecord.parse(path.read_bytes(), where=str(path))
+            if f"{record.key}.json" == path.name:
+                return record
+            reason = "it is the record of another key"
+        except FileNotFoundError:
+            return None
+        except (OSError, BundleError) as error:
+            reason = str(error)
+        _log.warning("a record of the store is damaged and set aside: %s", reason)
+        self._set_aside(path)
+        return None
+
+    def _set_aside(self, path: Path) -> None:
+        target = self.root / "quarantine" / f"{path.name}.{secrets.token_hex(4)}"
+        try:
+            os.rename(path, target)
+        except FileNotFoundError:
+            pass  # another process was first
+        except OSError as error:
+            _log.warning("%s cannot be set aside: %s", path, error)
+
+    def _stored(self, blob: Blob) -> Path:
+        return self.root / "blobs/sha256" / blob.hex[:2] / blob.hex
+
+    def _action(self, key: str) -> Path:
+        return self.root / "actions" / f"{_checked_key(key)}.json"
+
+
+_AGAIN = "run the build again: the stage that made it will be run again"
+
+
+def _checked_key(key: str) -> str:
+    if not is_key(key):
+        raise ValueError(f"{key!r} is not the key of an action: 64 hex digits")
+    return key
+
+
+def _check_version(root: Path) -> None:
+    version = root / "VERSION"
+    try:
+        line = version.read_text("utf-8", "replace").split("\n")[0]
+    except FileNotFoundError:
+        strangers = {path.name for path in root.iterdir()} - {name.split("/")[0] for name in _DIRECTORIES}
+        if strangers:
+            raise UserError(
+                "is neither empty nor a store of wanc", where=str(root), hint="choose another directory for the store"
+            ) from None
+        _write_version(root)
+        return
+    if line != VERSION_LINE:
+        raise UserError(
+            f"says {ascii(line)[:80]}, not {VERSION_LINE!r}",
+            where=str(version),
+            hint="this store belongs to another version of wanc: choose another directory for this one",
+        )
+
+
+def _write_version(root: Path) -> None:
+    (root / "tmp").mkdir(exist_ok=True)
+    with private_directory(root / "tmp") as workdir:
+        replace_file(root / "VERSION", f"{VERSION_LINE}\n".encode(), workdir=workdir)
+
+
+def _regular_files(tree: Path) -> dict[str, Path]:
+    """The files below `tree` by their relative paths. Raises ValueError for links and other special files."""
+    files: dict[str, Path] = {}
+    for directory, names, leaves in os.walk(tree):
+        for leaf in leaves + [name for name in names if os.path.islink(os.path.join(directory, name))]:
+            path = Path(directory, leaf)
+            fault = irregularity(os.lstat(path))
+            if fault:
+                raise ValueError(f"{path} {fault}: a stage must make regular files")
+            files[path.relative_to(tree).as_posix()] = path
+    return files
+
+
+def _warn_if_remote(root: Path) -> None:
+    """flock between machines depends on the server, and a store whose locks do not lock computes things twice."""
+    kind, longest = "", ""
+    with suppress(OSError):
+        for line in Path("/proc/self/mounts").read_text("utf-8", "replace").splitlines():
+            _, mount, mounted_kind = line.split(" ")[:3]
+            if len(mount) >= len(longest) and root.is_relative_to(mount):
+                kind, longest = mounted_kind, mount
+    if kind.startswith(("nfs", "cifs", "smb", "9p", "fuse.sshfs")):
+        _log.warning("%s lies on %s: let only one machine use it at a time", root, kind)

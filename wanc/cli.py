@@ -1,0 +1,216 @@
+"""The command line. Each verb parses its arguments, calls one library function and prints what it returns.
+
+Results go to stdout, everything for people alongside to stderr. Imports are inside the verbs: `wanc --help` and a
+rebuild with nothing to do load no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from wanc import __version__
+from wanc.errors import EXIT_REFUSED, UserError, render
+
+EXIT_INTERRUPTED = 130
+
+app = typer.Typer(
+    name="wanc",
+    help="Compile a text-to-video diffusion model into a bundle that runs without PyTorch.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+recipe_app = typer.Typer(help="Look at, check and write recipes.", no_args_is_help=True, rich_markup_mode=None)
+store_app = typer.Typer(help="Look into the store of finished work.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(recipe_app, name="recipe")
+app.add_typer(store_app, name="store")
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe's YAML file.", show_default=False)]
+Overrides = Annotated[
+    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one value; may be repeated; wins last.")
+]
+Output = Annotated[
+    Path, typer.Option("-o", "--output", help="Where bundles/ and store/ are.", file_okay=False, show_default=True)
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and no progress.")]
+DEFAULT_OUTPUT = Path("artifacts")
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(f"wanc {__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog="Example: wanc build recipes/tiny-wan.yaml --set sampling.steps=10")
+def build(
+    recipe: RecipeFile,
+    output: Output = DEFAULT_OUTPUT,
+    overrides: Overrides = [],  # noqa: B006 -- typer reads it as data
+    check: Annotated[bool, typer.Option("--check", help="Build a second time from nothing and compare.")] = False,
+    paranoid: Annotated[bool, typer.Option("--paranoid", help="Hash every input again.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Build the bundle of a recipe, or of each of its variants."""
+    from wanc.compiler.pipeline import build, rebuild_and_compare
+    from wanc.recipe import load
+
+    results: list[dict[str, Any]] = []
+    different: dict[str, list[str]] = {}
+    variants = load(recipe, overrides)
+    for loaded in variants:
+        result = build(loaded, output, paranoid=paranoid, progress=not as_json)
+        if check:
+            different[str(result.bundle)] = rebuild_and_compare(result, loaded, progress=not as_json)
+        results.append(result.as_json())
+        if not as_json:
+            print(f"{result.bundle}  {result.id}")
+    if as_json:
+        print(json.dumps(results if len(variants) > 1 or variants[0].variant is not None else results[0]))
+    for bundle, paths in different.items():
+        verdict = f"differs when built again: {', '.join(paths)}" if paths else "is bit-identical when built again"
+        print(f"{bundle} {verdict}", file=sys.stderr)
+    if any(different.values()):
+        raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command(epilog='Example: wanc run artifacts/bundles/tiny-wan --prompt "A red circle moves left." -o out.mp4')
+def run(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
+    prompt: Annotated[str, typer.Option(help="What the video shows.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .mp4 file to write.", show_default=False)],
+    negative_prompt: Annotated[str | None, typer.Option(help="What it should not show; the recipe's if unset.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the initial noise.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="Sampling steps; the recipe's if unset.")] = None,
+    shape: Annotated[str | None, typer.Option(help="One of the bundle's shapes; its first if unset.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Number of frames, 4n+1; the shape's if unset.")] = None,
+    latents: Annotated[Path | None, typer.Option(help="Initial noise from a .npy file instead of a seed.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads, 0 for every core; the recipe's if unset.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a video with a bundle, exactly as its own run.py does."""
+    from wanc.runtime.execute import run_video
+
+    report = run_video(
+        bundle,
+        output,
+        prompt=prompt,
+        negative_prompt=negative_prompt,
+        seed=seed,
+        steps=steps,
+        frames=frames,
+        shape=shape,
+        latents=latents,
+        threads=threads,
+        progress=not as_json,
+    )
+    print(json.dumps(report.as_json()) if as_json else report.as_text())
+
+
+@app.command(epilog="Example: wanc verify artifacts/bundles/tiny-wan")
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)], as_json: Json = False
+) -> None:
+    """Check that a bundle holds exactly the files that its manifest lists, bit for bit."""
+    from wanc.runtime.progress import ProgressBar
+    from wanc.runtime.verify import verify
+
+    with ProgressBar("verify", 0, enabled=not as_json) as bar:
+        report = verify(bundle, bar.move_to)
+    if as_json:
+        failures = [{"path": failure.path, "reason": failure.reason} for failure in report.failures]
+        print(json.dumps({"ok": report.ok, "id": report.id, "failures": failures}))
+    elif report.ok:
+        print(f"verified {report.id}")
+    else:
+        for failure in report.failures:
+            print(f"{failure.path}: {failure.reason}", file=sys.stderr)
+        print(f"error: {bundle} is not what its manifest says\nhint: do not run it", file=sys.stderr)
+    if not report.ok:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+@recipe_app.command("show", epilog="Example: wanc recipe show recipes/tiny-wan.yaml --set sampling.steps=10")
+def recipe_show(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = False) -> None:  # noqa: B006
+    """Print a recipe with everything resolved and every default filled in."""
+    from wanc.recipe import load
+    from wanc.recipe.show import to_yaml
+
+    recipes = [loaded.recipe for loaded in load(recipe, overrides)]
+    if as_json:
+        print(json.dumps([entry.model_dump(mode="json") for entry in recipes]))
+    else:
+        print("---\n".join(to_yaml(entry) for entry in recipes), end="")
+
+
+@recipe_app.command("check", epilog="Example: wanc recipe check recipes/tiny-wan.yaml")
+def recipe_check(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = False) -> None:  # noqa: B006
+    """Check a recipe without building anything."""
+    from wanc.recipe import load
+
+    names = [loaded.recipe.name for loaded in load(recipe, overrides)]
+    print(json.dumps({"ok": True, "bundles": names}) if as_json else f"ok: {', '.join(names)}")
+
+
+@recipe_app.command("schema", epilog="Example: wanc recipe schema > recipes/recipe.schema.json")
+def recipe_schema() -> None:
+    """Print the JSON Schema of recipes, for editors."""
+    from wanc.recipe.json_schema import schema_text
+
+    print(schema_text(), end="")
+
+
+@recipe_app.command("new", epilog="Example: wanc recipe new checkpoints/my-wan --name my-wan > my-wan.yaml")
+def recipe_new(
+    source: Annotated[str, typer.Argument(help="The checkpoint's folder.", show_default=False)],
+    name: Annotated[str, typer.Option(help="The bundle's name.", show_default=False)],
+) -> None:
+    """Print a commented recipe to start from."""
+    from wanc.recipe.new import starter
+
+    print(starter(source, name), end="")
+
+
+@store_app.command("ls", epilog="Example: wanc store ls")
+def store_ls(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
+    """List what is stored: stage, size, cost and key of every finished action."""
+    from wanc.artifacts.listing import list_store
+
+    listing = list_store(output / "store")
+    print(json.dumps(listing.as_json()) if as_json else listing.as_text())
+
+
+@store_app.command("why", epilog="Example: wanc store why recipes/tiny-wan.yaml --set sampling.steps=10")
+def store_why(
+    recipe: RecipeFile, output: Output = DEFAULT_OUTPUT, overrides: Overrides = [], as_json: Json = False  # noqa: B006
+) -> None:
+    """Say, for each stage of a build, whether it is stored, and if not, what has changed."""
+    from wanc.compiler.why import why
+    from wanc.recipe import load
+
+    for loaded in load(recipe, overrides):
+        for answer in why(loaded, output):
+            print(json.dumps(answer.as_json()) if as_json else answer.as_text())
+
+
+def main() -> None:
+    """The console script: faults of the user's are printed for people, bugs keep their traceback."""
+    try:
+        app()
+    except UserError as error:
+        print(render(error), file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(EXIT_INTERRUPTED) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""The version of a stage's code: a digest of its module and of every wanc module that it can reach by import.
+
+Computed from the sources, so that nobody has to remember to raise a number when a stage changes.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from pathlib import Path
+
+import wanc
+
+ROOT = Path(wanc.__file__).parent
+
+
+@functools.cache
+def code_version(module: str) -> str:
+    """The digest ("sha256:<hex>") of `module` and of all that it imports from wanc, directly or not."""
+    reached: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in reached:
+            reached.add(name)
+            waiting += _imports(name)
+    digest = hashlib.sha256()
+    for name in sorted(reached):
+        digest.update(f"{name}\0".encode())
+        digest.update(hashlib.sha256(_source(name).read_bytes()).digest())
+    return f"sha256:{digest.hexdigest()}"
+
+
+@functools.cache
+def _imports(module: str) -> list[str]:
+    """The wanc modules that a module's text names in import statements, at any depth of nesting."""
+    path = _source(module)
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    found: list[str] = []
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
+            origin = ".".join(filter(None, [base if node.level else "", node.module]))
+            # `from a.b import c`: c may be a module or a name in one.
+            found += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+    return [name for name in found if name.split(".")[0] == "wanc" and _exists(name)]
+
+
+def _exists(module: str) -> bool:
+    return _source(module).is_file()
+
+
+def _source(module: str) -> Path:
+    path = ROOT.joinpath(*module.split(".")[1:])
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")

@@ -1,0 +1,36 @@
+"""The text encoder's embedding table as a file of its own, in the dtype in which the checkpoint stores it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from wanc.compiler.stage import Files
+from wanc.models.weights import Weight
+
+TENSOR = "embedding"
+SAFETENSORS_DTYPES = {"FLOAT": "F32", "FLOAT16": "F16", "BFLOAT16": "BF16"}
+COPY_BYTES = 16 * 2**20
+
+
+def copy_embedding(weight: Weight, source: Files, path: Path) -> Weight:
+    """Copy the table's bytes into a one-tensor safetensors file, a piece at a time. Returns where it now lies."""
+    description = {
+        "dtype": SAFETENSORS_DTYPES[weight.dtype],
+        "shape": list(weight.shape),
+        "data_offsets": [0, weight.length],
+    }
+    header = json.dumps({TENSOR: description}, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    with path.open("wb") as target, source[weight.file].open("rb") as stream:
+        target.write(len(header).to_bytes(8, "little") + header)
+        stream.seek(weight.offset)
+        remaining = weight.length
+        while remaining:
+            piece = stream.read(min(COPY_BYTES, remaining))
+            if not piece:
+                raise EOFError(f"{weight.file} ends before its embedding table does")
+            target.write(piece)
+            remaining -= len(piece)
+    return replace(weight, offset=8 + len(header))

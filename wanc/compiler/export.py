@@ -1,0 +1,85 @@
+"""The export stage: a checkpoint → the program, its graphs in standard ONNX with weights by reference.
+
+Everything happens on fake tensors: the largest model costs as much memory as its node list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from wanc.compiler.program import Program, ProgramComponent, ProgramGraph, VideoModel
+from wanc.compiler.stage import Files, Stage
+from wanc.models.graph import Graph
+from wanc.models.wan.checkpoint import Checkpoint, Component, embedding, open_checkpoint
+from wanc.runtime.progress import ProgressBar
+
+TRAIN_TIMESTEPS = 1000
+
+
+@dataclass(frozen=True)
+class Export(Stage):
+    """Input `source`: the checkpoint's files. Result: `program.json` and `<component>/<graph>.onnx`."""
+
+    name: ClassVar[str] = "export"
+    tools: ClassVar[tuple[str, ...]] = ("torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxscript")
+
+    components: tuple[str, ...]
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        root = inputs["source"]["model_index.json"].parent
+        checkpoint = open_checkpoint(root, self.components)
+        with ProgressBar(self.name, len(checkpoint.components), enabled=progress) as bar:
+            components: dict[str, ProgramComponent] = {}
+            for name, component in checkpoint.components.items():
+                components[name] = _export_component(checkpoint, name, component, out)
+                bar.advance()
+        program = Program("wanc.program/1.0", "text-to-video", _video_model(checkpoint), components)
+        program.write(out)
+
+
+def _export_component(checkpoint: Checkpoint, name: str, component: Component, out: Path) -> ProgramComponent:
+    from wanc.compiler.graph_file import save
+    from wanc.compiler.tracing import trace
+
+    graphs: dict[str, ProgramGraph] = {}
+    used: set[str] = set()
+    (out / name).mkdir()
+    for graph in _graphs(name)(component.config, checkpoint):
+        model = trace(graph, component.weights, where=str(checkpoint.root / component.folder))
+        file = f"{name}/{graph.name}.onnx"
+        save(model, out / file)
+        used |= model.graph.initializers.keys()
+        graphs[graph.name] = ProgramGraph(file, graph.inputs, graph.outputs)
+    return ProgramComponent(graphs, {key: weight for key, weight in component.weights.items() if key in used})
+
+
+def _graphs(component: str) -> Callable[[Mapping[str, Any], Checkpoint], tuple[Graph, ...]]:
+    """Where a component's graphs are defined. Imported here, because these modules import torch."""
+    if component == "text_encoder":
+        from wanc.models.wan import text_encoder
+
+        return lambda config, _: text_encoder.graphs(config)
+    if component == "vae_decoder":
+        from wanc.models.wan import vae
+
+        return lambda config, _: vae.graphs(config)
+    from wanc.models.wan import transformer
+
+    return lambda config, checkpoint: transformer.graphs(config, checkpoint.text_length)
+
+
+def _video_model(checkpoint: Checkpoint) -> VideoModel:
+    vae = checkpoint.components["vae_decoder"].config
+    return VideoModel(
+        text_length=checkpoint.text_length,
+        boundary=checkpoint.boundary,
+        train_timesteps=TRAIN_TIMESTEPS,
+        latent_mean=tuple(vae["latents_mean"]),
+        latent_std=tuple(vae["latents_std"]),
+        spatial_stride=2 ** (len(vae["dim_mult"]) - 1),
+        temporal_stride=2 ** sum(vae["temperal_downsample"]),
+        embedding=embedding(checkpoint.components["text_encoder"]),
+    )

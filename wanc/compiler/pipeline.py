@@ -1,0 +1,120 @@
+"""The compiler, top to bottom: a recipe becomes a bundle.
+
+    resolve    the recipe, its checkpoint and all defaults → the lock
+    export     the checkpoint → graphs in standard ONNX, weights by reference
+    fuse       ┐
+    quantize   ├ not built yet: the program passes through, and the lock says so
+    partition  ┘
+    engine     graphs → files that an engine runs
+    seal       everything that ships → the bundle
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wanc.artifacts.sources import SourceDigests
+from wanc.artifacts.store import Store
+from wanc.compiler.engine import Engine
+from wanc.compiler.export import Export
+from wanc.compiler.resolve import Resolved, resolve
+from wanc.compiler.runner import Runner, StageRun, say
+from wanc.compiler.seal import Seal
+from wanc.compiler.stage import Stage, Tree
+from wanc.recipe.load import LoadedRecipe
+from wanc.runtime.manifest import Manifest
+
+PASSED_THROUGH = {
+    "fuse": "not built yet: the exported graphs are lowered as they are",
+    "quantize": "not built yet: every weight keeps its precision",
+    "partition": "not built yet: every component is one segment on one device",
+}
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """What a build made."""
+
+    bundle: Path
+    id: str
+    stages: tuple[StageRun, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        stages = [run.as_json() for run in self.stages]
+        return {"bundle": str(self.bundle), "id": self.id, "stages": stages, "report": None}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a build with their inputs, ready to be looked up or run."""
+
+    resolved: Resolved
+    export: Export
+    engine: Engine
+
+    @classmethod
+    def of(cls, resolved: Resolved) -> Plan:
+        recipe = resolved.recipe
+        return cls(
+            resolved,
+            export=Export(components=tuple(recipe.model.components)),
+            engine=Engine(kind=recipe.engine.kind, targets=tuple(recipe.engine.targets)),
+        )
+
+    def engines(self, run: Callable[[Stage, Mapping[str, Tree]], Tree]) -> Tree:
+        """Everything before the seal; `run` yields the result of one stage."""
+        source = self.resolved.source
+        program = run(self.export, {"source": source})
+        return run(self.engine, {"program": program, "source": source})
+
+
+def build(loaded: LoadedRecipe, output: Path, *, paranoid: bool = False, progress: bool = True) -> BuildResult:
+    """Build one recipe into `output/bundles/<name>`, through the store in `output/store`.
+
+    Everything that an earlier build has computed is taken from the store; `paranoid` reads the checkpoint again even
+    where it looks unchanged. Raises UserError; then nothing half-written is left, and what was finished stays.
+    """
+    store = Store.open(output / "store")
+    destination = output / "bundles" / loaded.recipe.name
+    with store.session(on_wait=say):
+        runner = Runner(store, progress)
+        resolved = _resolve(loaded, store, runner, paranoid=paranoid)
+        engines = Plan.of(resolved).engines(runner.run)
+        bundle_id = Seal(resolved, destination).run(runner, engines)
+        store.set_ref(loaded.recipe.name, [run.key for run in runner.runs if run.key is not None])
+    return BuildResult(destination, bundle_id, tuple(runner.runs))
+
+
+def rebuild_and_compare(result: BuildResult, loaded: LoadedRecipe, *, progress: bool = True) -> list[str]:
+    """Build once more, with nothing from the store, and list the bundle's files that came out different.
+
+    The second build lives beside the first and is removed. An empty list means that the bundles are bit-identical.
+    """
+    scratch = result.bundle.parent / f".{result.bundle.name}.check"
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        again = build(loaded, scratch, paranoid=True, progress=progress)
+        return differences(result.bundle, again.bundle)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def differences(first: Path, second: Path) -> list[str]:
+    """Paths of the files in which two bundles differ; `manifest.json` alone when they differ in nothing else."""
+    one, two = Manifest.read(first), Manifest.read(second)
+    ours = {file.path: (file.sha256, file.executable) for file in one.files}
+    theirs = {file.path: (file.sha256, file.executable) for file in two.files}
+    different = sorted(path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path))
+    return different or ([] if one.id == two.id else ["manifest.json"])
+
+
+def _resolve(loaded: LoadedRecipe, store: Store, runner: Runner, *, paranoid: bool) -> Resolved:
+    started = time.perf_counter()
+    resolved = resolve(loaded, SourceDigests(store, paranoid=paranoid), PASSED_THROUGH, progress=runner.progress)
+    runner.runs.append(StageRun("resolve", time.perf_counter() - started, cached=False, peak_rss_bytes=0))
+    return resolved

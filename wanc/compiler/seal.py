@@ -1,0 +1,187 @@
+"""The seal stage: engines, tokenizer, runtime and lock → the bundle, a directory that nobody writes to again."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wanc.artifacts.canonical import canonical, digest_of, key_of
+from wanc.artifacts.records import ActionRecord, Blob
+from wanc.artifacts.seal import BundleFacts, BundleFile, seal
+from wanc.artifacts.store import Store
+from wanc.compiler import program as programs
+from wanc.compiler.code_version import code_version
+from wanc.compiler.resolve import Resolved
+from wanc.compiler.runner import Runner
+from wanc.compiler.stage import KEY_SCHEMA, Tree, tool_version
+from wanc.errors import BundleError
+from wanc.runtime.memory import peak_rss_bytes
+from wanc.runtime.manifest import Manifest
+from wanc.runtime.progress import ProgressBar
+
+import wanc.runtime
+
+NAME = "seal"
+ENTRY = "run.py"
+# Larger blobs are renamed into the bundle and only located from the store: two copies of a model are one too many.
+ADOPT_BYTES = 64 * 2**20
+RUNTIME_REQUIREMENTS = ("av", "ftfy", "numpy", "onnxruntime", "tokenizers")
+MEDIA_TYPES = {
+    ".py": "text/x-python",
+    ".txt": "text/plain",
+    ".json": "application/json",
+    ".onnx": "application/onnx",
+    ".safetensors": "application/vnd.safetensors",
+    ".bin": "application/octet-stream",
+}
+ROLES = {"engines": "engine", "golden": "golden", "runtime": "runtime", "tokenizer": "tokenizer"}
+RUN_PY = '''"""Make a video with this bundle: python run.py --help"""
+
+import sys
+from pathlib import Path
+
+# Running a bundle writes nothing into it.
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from runtime.main import main  # noqa: E402
+
+if __name__ == "__main__":
+    raise SystemExit(main(Path(__file__).resolve().parent))
+'''
+
+
+@dataclass(frozen=True)
+class Seal:
+    """Makes the bundle of a resolved recipe at `destination`, unless the very same one stands there already."""
+
+    resolved: Resolved
+    destination: Path
+
+    def run(self, runner: Runner, engines: Tree) -> str:
+        """Returns the bundle's id. Raises UserError where something else stands at the destination."""
+        started = time.perf_counter()
+        document = self.key_document(engines)
+        record = runner.store.lookup(key_of(document))
+        cached = record is not None and stands(self.destination, str(record.meta["id"]))
+        if record is None or not cached:
+            record = self._seal(runner, engines, document)
+        runner.note(NAME, started, cached, record)
+        return str(record.meta["id"])
+
+    def key_document(self, engines: Tree) -> dict[str, Any]:
+        """Everything that the bundle depends on."""
+        return {
+            "schema": KEY_SCHEMA,
+            "stage": NAME,
+            "code": code_version(__name__),
+            "parameters": {"lock": dict(self.resolved.lock), "created": created()},
+            "inputs": {"engines": engines.digest, "source": self.resolved.source.digest, "runtime": _runtime_digest()},
+            "tools": {tool: tool_version(tool) for tool in RUNTIME_REQUIREMENTS},
+        }
+
+    def _seal(self, runner: Runner, engines: Tree, document: dict[str, Any]) -> ActionRecord:
+        started = time.perf_counter()
+        located = engines.locate()
+        files = [*_engine_files(located), *_runtime_files(), *self._other_files()]
+        facts = self._facts(programs.Program.read(located[programs.FILE]))
+        with ProgressBar(NAME, 0, enabled=runner.progress) as bar:
+            sealed = seal(self.destination, files, facts, progress=bar.move_to)
+        self._note_adopted(runner.store, sealed.path, [file for file in files if file.move])
+        # The bundle itself lies outside the store: the record only remembers which one came out.
+        with runner.store.workdir() as workdir:
+            (workdir / "out").mkdir()
+            seconds = round(time.perf_counter() - started, 3)
+            meta = {"id": sealed.id, "seconds": seconds, "peak_rss_bytes": peak_rss_bytes()}
+            return runner.store.commit(
+                key_of(document), stage=NAME, document=document, tree=workdir / "out", meta=meta
+            )
+
+    def _note_adopted(self, store: Store, bundle: Path, files: list[BundleFile]) -> None:
+        """What was renamed into the bundle is from now on found there."""
+        sizes = {entry.path: Blob(entry.sha256, entry.size) for entry in Manifest.read(bundle).files}
+        for file in files:
+            store.relocate(sizes[file.path], bundle / file.path)
+
+    def _other_files(self) -> list[BundleFile]:
+        source = self.resolved.source.locate()
+        tokenizer = [_file(name, path) for name, path in source.items() if name.startswith("tokenizer/")]
+        lines = [f"{name}=={tool_version(name)}" for name in RUNTIME_REQUIREMENTS]
+        return [
+            *tokenizer,
+            _file(ENTRY, RUN_PY.encode(), role="entry"),
+            _file("requirements.txt", ("\n".join(lines) + "\n").encode(), role="requirements"),
+            _file("recipe.lock.json", canonical(self.resolved.lock), role="lock"),
+        ]
+
+    def _facts(self, program: programs.Program) -> BundleFacts:
+        from wanc.compiler.engines.onnxruntime import TARGET, engine_entries
+
+        recipe = self.resolved.recipe
+        described = program.as_json()
+        sampling = recipe.sampling.model_dump(mode="json", exclude={"boundary"})
+        model = {**described["model"], "boundary": self.resolved.boundary}
+        return BundleFacts(
+            name=recipe.name,
+            version=recipe.version,
+            created=created(),
+            entry=ENTRY,
+            recipe_sha256=self.resolved.recipe_digest,
+            topology={"components": _topology(described), "engines": engine_entries(program.components)},
+            runtime={
+                "task": program.task,
+                "model": model,
+                "sampling": sampling,
+                "shapes": [shape.model_dump(mode="json") for shape in recipe.shapes],
+                "threads": recipe.runtime.threads,
+            },
+            targets=[{"backend": recipe.engine.kind, "device": TARGET}],
+            parents=[{"role": "model", "digest": self.resolved.source.digest}],
+        )
+
+
+def stands(destination: Path, bundle_id: str) -> bool:
+    """Whether the bundle with this id is at the destination, as far as names and sizes tell."""
+    try:
+        manifest = Manifest.read(destination)
+        sizes = {file.path: (destination / file.path).lstat().st_size for file in manifest.files}
+    except (BundleError, OSError):
+        return False
+    return manifest.id == bundle_id and all(sizes[file.path] == file.size for file in manifest.files)
+
+
+def created() -> int:
+    """The bundle's date, in seconds since 1970: SOURCE_DATE_EPOCH, or the epoch itself. Never the clock."""
+    return int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
+
+
+def _topology(program: Mapping[str, Any]) -> dict[str, Any]:
+    """Components → graphs → interface."""
+    return {
+        name: {graph: {"inputs": entry["inputs"], "outputs": entry["outputs"]} for graph, entry in part["graphs"].items()}
+        for name, part in program["components"].items()
+    }
+
+
+def _engine_files(located: Mapping[str, Path]) -> list[BundleFile]:
+    return [_file(name, path, move=path.stat().st_size > ADOPT_BYTES) for name, path in located.items()]
+
+
+def _runtime_files() -> list[BundleFile]:
+    root = Path(wanc.runtime.__file__).parent
+    sources = [path.relative_to(root) for path in sorted(root.rglob("*.py"))]
+    return [_file(f"runtime/{path.as_posix()}", (root / path).read_bytes()) for path in sources]
+
+
+def _runtime_digest() -> str:
+    root = Path(wanc.runtime.__file__).parent
+    return digest_of({str(path.relative_to(root)): path.read_text("utf-8") for path in sorted(root.rglob("*.py"))})
+
+
+def _file(name: str, source: Path | bytes, *, role: str | None = None, move: bool = False) -> BundleFile:
+    media_type = MEDIA_TYPES[Path(name).suffix]
+    return BundleFile(name, source, role or ROLES.get(name.split("/")[0], "description"), media_type, move=move)

@@ -1,0 +1,68 @@
+"""What a stage is, and what its result depends on.
+
+A stage is a frozen dataclass whose fields are its parameters. Its action key is the digest of one document holding
+everything that can change the result: the stage's own code, its parameters, its inputs' digests, and the versions of
+the tools that it uses. Nothing else may influence `run`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import platform
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from wanc.artifacts.canonical import digest_of
+from wanc.compiler.code_version import code_version
+
+KEY_SCHEMA = 1
+Files = Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A set of files that a stage reads: their digests, and where they are when somebody asks."""
+
+    digests: Mapping[str, str]
+    locate: Callable[[], Files]
+
+    @property
+    def digest(self) -> str:
+        """The digest of names and contents; where the files lie does not enter."""
+        return digest_of(dict(self.digests))
+
+
+@dataclass(frozen=True)
+class Stage(ABC):
+    """A step of the compiler. Subclasses add their parameters as fields."""
+
+    name: ClassVar[str]
+    tools: ClassVar[tuple[str, ...]] = ()
+
+    def key_document(self, inputs: Mapping[str, Tree]) -> dict[str, Any]:
+        """Everything that the result depends on, as JSON."""
+        return {
+            "schema": KEY_SCHEMA,
+            "stage": self.name,
+            "code": code_version(type(self).__module__),
+            "parameters": dataclasses.asdict(self),
+            "inputs": {name: tree.digest for name, tree in inputs.items()},
+            "tools": {tool: tool_version(tool) for tool in self.tools},
+            "platform": f"{platform.system()}-{platform.machine()}",
+        }
+
+    @abstractmethod
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        """Read the inputs, write the result below `out`, with a progress bar if asked. Runs in a process of its own.
+
+        Raises UserError for faults in what the user gave.
+        """
+
+
+def tool_version(distribution: str) -> str:
+    """The installed version of a Python distribution, or of Python itself."""
+    return platform.python_version() if distribution == "python" else importlib.metadata.version(distribution)

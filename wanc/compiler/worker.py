@@ -1,0 +1,82 @@
+"""Running one stage in a process of its own: its memory goes back when it ends, and its peak is its own."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import signal
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from wanc.compiler.stage import Files, Stage
+from wanc.errors import EXIT_UNAVAILABLE, UserError
+from wanc.runtime.memory import peak_rss_bytes
+
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended: the most memory it held, or the fault that it found and that fault's causes."""
+
+    peak_rss_bytes: int
+    error: UserError | None = None
+    causes: tuple[str, ...] = ()
+
+
+class RemoteCause(Exception):
+    """The text of an exception that stayed in the worker process."""
+
+
+def run_in_worker(stage: Stage, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> int:
+    """Run a stage to its end in a fresh process; returns the process's peak memory in bytes.
+
+    Raises what the stage raised, and UserError where the process was killed from outside.
+    """
+    # A fresh interpreter, so that nothing of the parent's state can leak into the result.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context, initializer=_die_with_parent) as pool:
+        try:
+            outcome = pool.submit(_run, stage, inputs, out, progress).result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"the process of stage {stage.name} was killed",
+                hint="most often the system is out of memory: `dmesg` tells",
+                exit_code=EXIT_UNAVAILABLE,
+            ) from error
+    if outcome.error is not None:
+        raise outcome.error from _chain(outcome.causes)
+    return outcome.peak_rss_bytes
+
+
+def _run(stage: Stage, inputs: Mapping[str, Files], out: Path, progress: bool) -> Outcome:
+    try:
+        stage.run(inputs, out, progress=progress)
+    except UserError as error:
+        # Tracebacks do not travel between processes, and a fault of the user's needs none.
+        return Outcome(peak_rss_bytes(), error, tuple(_causes(error)))
+    return Outcome(peak_rss_bytes())
+
+
+def _causes(error: BaseException) -> list[str]:
+    cause = error.__cause__
+    return [] if cause is None else [getattr(cause, "strerror", None) or str(cause), *_causes(cause)]
+
+
+def _chain(causes: tuple[str, ...]) -> RemoteCause | None:
+    if not causes:
+        return None
+    first = RemoteCause(causes[0])
+    first.__cause__ = _chain(causes[1:])
+    return first
+
+
+def _die_with_parent() -> None:
+    """A killed build leaves no stage running behind it. Elsewhere than on Linux there is no such request."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

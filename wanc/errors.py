@@ -1,0 +1,57 @@
+"""The compiler's side of the error tree; its root lives in the runtime, which ships alone."""
+
+from __future__ import annotations
+
+from wanc.runtime.errors import (
+    EXIT_DATA,
+    EXIT_IO,
+    EXIT_NO_INPUT,
+    EXIT_REFUSED,
+    EXIT_UNAVAILABLE,
+    EXIT_USAGE,
+    BundleError,
+    TargetError,
+    UserError,
+    VerificationError,
+    render,
+)
+
+__all__ = [
+    "EXIT_DATA",
+    "EXIT_IO",
+    "EXIT_NO_INPUT",
+    "EXIT_REFUSED",
+    "EXIT_UNAVAILABLE",
+    "EXIT_USAGE",
+    "BundleError",
+    "CheckpointError",
+    "NotBuiltYetError",
+    "OutputError",
+    "RecipeError",
+    "TargetError",
+    "UserError",
+    "VerificationError",
+    "render",
+]
+
+
+class RecipeError(UserError):
+    """A recipe that cannot be read, or that asks for something impossible."""
+
+    exit_code = EXIT_USAGE
+
+
+class NotBuiltYetError(RecipeError):
+    """A recipe that asks for something that wanc knows of and cannot do yet."""
+
+
+class CheckpointError(UserError):
+    """Model files that are missing, damaged, or of a model that wanc does not know."""
+
+    exit_code = EXIT_DATA
+
+
+class OutputError(UserError):
+    """A result that could not be written: no space, no permission, a failing disk."""
+
+    exit_code = EXIT_IO

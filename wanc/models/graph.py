@@ -1,0 +1,67 @@
+"""What a model hands to the export: one traceable module per graph, with its inputs declared.
+
+Dimensions are integers or the symbolic form `name` or `k*name` (`2*rows`: an even number, bound to one name). The same
+strings become torch dimensions, ONNX `dim_param`s and, in the bundle, what the runtime checks shapes against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+Dimension = int | str
+BindingTime = Literal["build", "request", "chunk", "step"]
+Scope = Literal["branch", "expert", "request"]
+
+
+@dataclass(frozen=True)
+class Input:
+    """One graph input: when its value becomes known (`binding`), and for whom (`per`)."""
+
+    name: str
+    shape: tuple[Dimension, ...]
+    binding: BindingTime
+    per: Scope
+    dtype: Literal["float32", "int64"] = "float32"
+
+
+@dataclass(frozen=True)
+class Output:
+    """One graph output. `state` names the input that takes this value at the next execution (a cache)."""
+
+    name: str
+    shape: tuple[Dimension, ...]
+    state: str | None = None
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A graph before export.
+
+    `build` makes the module; it is called under a fake tensor mode, so that no weight is allocated. Parameters carry
+    their canonical (diffusers) names. `constants` holds the values of its non-parameter buffers by name, and
+    `example` one valid size for each symbolic name.
+    """
+
+    name: str
+    build: Callable[[], torch.nn.Module]
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    example: Mapping[str, int]
+    constants: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict[str, Any])
+
+
+def split_dimension(dimension: str) -> tuple[int, str]:
+    """`2*rows` → (2, "rows"), `rows` → (1, "rows")."""
+    factor, star, name = dimension.rpartition("*")
+    return (int(factor), name) if star else (1, name)
+
+
+def concrete(shape: tuple[Dimension, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape with every symbolic name replaced by its size."""
+    return tuple(d if isinstance(d, int) else (lambda k, n: k * sizes[n])(*split_dimension(d)) for d in shape)

@@ -1,0 +1,49 @@
+"""The denoiser: diffusers' own transformer, traced at batch 1 with a scalar timestep.
+
+A 1-D timestep keeps the modulation at [1, 6, d]; expanding it per token, as the original code does, would cost
+gigabytes of fp32 per forward at real sizes. Guidance branches are separate executions, so the batch is always 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
+
+from wanc.models.graph import Graph, Input, Output
+
+
+class StepModule(WanTransformer3DModel):
+    """One denoising step of one guidance branch: (latents, timestep, text) → velocity."""
+
+    def forward(self, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super().forward(latents, timestep, text, return_dict=False)[0]
+
+
+def graphs(config: Mapping[str, Any], text_length: int) -> tuple[Graph, ...]:
+    """The `step` graph of an expert.
+
+    latents float32 [1, in_channels, frames, 2*rows, 2*columns], timestep float32 [1] in 0..1000, text float32
+    [1, text_length, text_dim] → velocity float32, shaped as the latents with out_channels. `config` is the
+    transformer's `config.json`.
+    """
+    _, patch_height, patch_width = config["patch_size"]
+    spatial = ("frames", f"{patch_height}*rows", f"{patch_width}*columns")
+    rope = WanRotaryPosEmbed(config["attention_head_dim"], tuple(config["patch_size"]), config["rope_max_seq_len"])
+    return (
+        Graph(
+            name="step",
+            build=lambda: StepModule.from_config(dict(config)).eval(),
+            inputs=(
+                Input("latents", (1, config["in_channels"], *spatial), binding="step", per="request"),
+                Input("timestep", (1,), binding="build", per="expert"),
+                Input("text", (1, text_length, config["text_dim"]), binding="request", per="branch"),
+            ),
+            outputs=(Output("velocity", (1, config["out_channels"], *spatial)),),
+            example={"frames": 3, "rows": 4, "columns": 5},
+            constants={f"rope.{name}": buffer.numpy() for name, buffer in rope.named_buffers()},
+        ),
+    )

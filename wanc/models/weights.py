@@ -1,0 +1,19 @@
+"""Where the bytes of a checkpoint's tensors lie. No weight is read here: headers only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One tensor: `length` bytes at `offset` of `file`, which is relative to the checkpoint.
+
+    `dtype` is ONNX's name for it (FLOAT, BFLOAT16, ...), `shape` as stored ([out, in] for a Linear).
+    """
+
+    file: str
+    offset: int
+    length: int
+    dtype: str
+    shape: tuple[int, ...]

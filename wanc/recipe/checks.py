@@ -1,0 +1,79 @@
+"""Checks of single values that a type cannot express, with messages that say what would go wrong."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TypeVar
+
+from pydantic_core import PydanticCustomError
+
+T = TypeVar("T")
+
+# The position table of Wan has 1024 entries for each of height, width and time; a token is 16 x 16 pixels.
+LARGEST_SIDE = 1024 * 16
+MOST_FRAMES = 1023 * 4 + 1
+
+FAULT = "wanc"
+
+
+def fault(message: str, hint: str, at: tuple[str | int, ...] = ()) -> PydanticCustomError:
+    """What a check raises; `at` leads from the checked value to the guilty part of it."""
+    return PydanticCustomError(FAULT, "{message}", {"message": message, "hint": hint, "at": at})
+
+
+def whole_number(value: object) -> object:
+    """Refuses `true` and `1.0`, which are equal to 1 in Python."""
+    if type(value) is not int:
+        raise fault("it has to be a whole number", "1 is the only value today")
+    return value
+
+
+def not_empty(value: object) -> object:
+    """Refuses an empty text, which as a path would mean the folder that the recipe is in."""
+    if value == "":
+        raise fault("the path is empty", "name a folder")
+    return value
+
+
+def without_repeats(values: tuple[T, ...]) -> tuple[T, ...]:
+    """Refuses a list that names something twice."""
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise fault(f"{value} stands twice", "name each once", (index,))
+    return values
+
+
+def multiple_of_16(pixels: int) -> int:
+    """Refuses a height or width that is no whole number of tokens."""
+    if rest := pixels % 16:
+        raise fault(
+            f"{pixels} is not a multiple of 16: {rest} pixels would be left over, because the VAE makes one point "
+            "of 8 x 8 pixels, and the denoiser one token of 2 x 2 points",
+            _nearest(pixels - rest, 16, LARGEST_SIDE),
+        )
+    return pixels
+
+
+def four_n_plus_one(frames: int) -> int:
+    """Refuses a number of frames that no number of latent frames decodes to."""
+    if rest := (frames - 1) % 4:
+        raise fault(
+            f"{frames} is not 4n + 1: no number of latent frames decodes to it, because the first makes one frame "
+            "and each later one four",
+            _nearest(frames - rest, 4, MOST_FRAMES),
+        )
+    return frames
+
+
+def falling(timesteps: tuple[float, ...]) -> tuple[float, ...]:
+    """Refuses timesteps that do not go from noise to video."""
+    for index, (earlier, later) in enumerate(pairwise(timesteps), start=1):
+        if later >= earlier:
+            message = f"{later:g} does not fall below {earlier:g}, the one before it"
+            raise fault(message, "order them from noise to video, such as [1000, 750, 500, 250]", (index,))
+    return timesteps
+
+
+def _nearest(below: int, step: int, largest: int) -> str:
+    above = below + step
+    return f"the nearest are {below} and {above}" if above <= largest else f"the nearest is {below}"

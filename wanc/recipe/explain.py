@@ -1,0 +1,171 @@
+"""What the schema found wrong, in words of a recipe's author and with the place in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from typing import Any, cast
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from wanc.recipe import planned, show
+from wanc.recipe.checks import FAULT
+from wanc.recipe.fields import all_paths, description, fields_at
+from wanc.recipe.problems import Problem
+from wanc.recipe.schema import PATTERNS
+from wanc.recipe.tree import KeyPath, Marks
+
+# pydantic's error types → what is true of a right value. The number of a limit stands in the error's context.
+_EXPECTED: Mapping[str, str] = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "path_type": "text",
+    "tuple_type": "a list",
+    "model_type": "a mapping",
+    "greater_than": "above {gt}",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+    "string_too_long": "at most {max_length} characters long",
+    "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length}",
+}
+_LONGEST_SHOWN = 60
+
+
+# More than anyone reads; a file with thousands of faults must not take seconds to refuse.
+_MOST_EXPLAINED = 20
+
+
+def explain(error: ValidationError, marks: Marks) -> list[Problem]:
+    """What is wrong, in the order of the schema, with missing keys last: a typing error often is the reason for one."""
+    faults = [details for details in error.errors(include_url=False) if not _is_echo(details)]
+    faults.sort(key=lambda details: details["type"] == "missing")
+    return [_problem(details, marks) for details in faults[:_MOST_EXPLAINED]]
+
+
+def _is_echo(details: ErrorDetails) -> bool:
+    # pydantic finds a list too short when all of its items were wrong, which has then been said.
+    return details["type"] == "too_short" and len(details["input"]) >= _context(details)["min_length"]
+
+
+def _problem(details: ErrorDetails, marks: Marks) -> Problem:
+    describe = _DESCRIBERS.get(details["type"], _wrong_value)
+    return describe(details["loc"], details, marks)
+
+
+def _missing(path: KeyPath, _: ErrorDetails, marks: Marks) -> Problem:
+    return Problem(f"{_dotted(path)} is missing", marks.mark(path[:-1]).key, description(path))
+
+
+def _unknown_key(path: KeyPath, _: ErrorDetails, marks: Marks) -> Problem:
+    where = marks.mark(path).key
+    owner = path[:-1]
+    known = list(fields_at(owner))
+    if planned.is_planned_key(path):
+        subject = f"{_dotted(owner)} takes" if owner else "a recipe has"
+        return Problem(f"{_dotted(path)} is not built yet; today {subject}: {', '.join(known)}", where, not_built=True)
+    key = str(path[-1])
+    elsewhere = [_dotted(place) for place in all_paths() if place[-1] == key]
+    hint = _did_you_mean(key, known, planned.keys_under(owner))
+    if hint is None and len(elsewhere) == 1:
+        hint = f"did you mean {elsewhere[0]}?"
+    subject = _dotted(owner) if owner else "a recipe"
+    return Problem(f"{subject} has no key {_shorten(key)}", where, hint or f"its keys are {', '.join(known)}")
+
+
+def _not_accepted(path: KeyPath, details: ErrorDetails, marks: Marks) -> Problem:
+    """A value that is none of those that can be honoured today."""
+    where, written = marks.mark(path).value, _written(details["input"])
+    accepted = _accepted(details)
+    if planned.is_planned_value(path, written):
+        message = f"{_dotted(path)}: {_shorten(written)} is not built yet; today wanc builds: {', '.join(accepted)}"
+        return Problem(message, where, not_built=True)
+    message = f"{_dotted(path)} cannot be {_shorten(written)}"
+    hint = _did_you_mean(str(details["input"]), accepted, planned.values_at(path))
+    return Problem(message, where, hint or f"it can be {_either(accepted)}")
+
+
+def _bad_pattern(path: KeyPath, details: ErrorDetails, marks: Marks) -> Problem:
+    message = f"{_dotted(path)} cannot be {_shorten(_written(details['input']))}"
+    return Problem(message, marks.mark(path).value, f"it has to be {PATTERNS[_context(details)['pattern']]}")
+
+
+def _too_long(path: KeyPath, details: ErrorDetails, marks: Marks) -> Problem:
+    written = _written(details["input"])
+    describe = _not_accepted if planned.is_planned_value(path, written) else _wrong_value
+    return describe(path, details, marks)
+
+
+def _checked(path: KeyPath, details: ErrorDetails, marks: Marks) -> Problem:
+    """A fault of our own checks, which bring their words along."""
+    context = _context(details)
+    path = (*path, *cast(KeyPath, context["at"]))
+    return Problem(f"{_dotted(path)}: {context['message']}", marks.mark(path).value, context["hint"])
+
+
+def _wrong_value(path: KeyPath, details: ErrorDetails, marks: Marks) -> Problem:
+    expected = _EXPECTED.get(details["type"], details["msg"]).format(**_numbers(details))
+    message = f"{_dotted(path) or 'a recipe'} has to be {expected}, not {_kind(details['input'])}"
+    hint = "put it in quotes" if expected == "text" else description(path)
+    return Problem(message, marks.mark(path).value, hint)
+
+
+_DESCRIBERS: Mapping[str, Callable[[KeyPath, ErrorDetails, Marks], Problem]] = {
+    "missing": _missing,
+    "extra_forbidden": _unknown_key,
+    "literal_error": _not_accepted,
+    "string_pattern_mismatch": _bad_pattern,
+    "too_long": _too_long,
+    FAULT: _checked,
+}
+
+
+def _accepted(details: ErrorDetails) -> list[str]:
+    if details["type"] == "too_long":
+        return [f"at most {_context(details)['max_length']}"]
+    # pydantic writes the choices as Python: 'a', 'b' or 'c'.
+    return _context(details)["expected"].replace(" or ", ", ").replace("'", "").split(", ")
+
+
+def _numbers(details: ErrorDetails) -> dict[str, object]:
+    return {name: f"{value:g}" if isinstance(value, float) else value for name, value in _context(details).items()}
+
+
+def _context(details: ErrorDetails) -> dict[str, Any]:
+    return details.get("ctx", {})
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, tuple | list):
+        return "an empty list" if not value else f"a list of {len(cast(tuple[object, ...], value))}"
+    if isinstance(value, dict):
+        return "a mapping"
+    kinds: dict[type, str] = {str: "the text ", int: "the number ", float: "the number "}
+    return kinds.get(type(value), "") + _shorten(_written(value))
+
+
+def _either(words: list[str]) -> str:
+    return " or ".join(", ".join(words).rsplit(", ", 1))
+
+
+def _did_you_mean(word: str, known: list[str], later: list[str]) -> str | None:
+    close = get_close_matches(word[:_LONGEST_SHOWN].casefold(), [*known, *later], n=1)
+    if not close:
+        return None
+    return f"did you mean {close[0]}?" + (" (it is not built yet)" if close[0] in later else "")
+
+
+def _written(value: object) -> str:
+    # What is shown is short, so only the beginning is worth writing.
+    is_long = isinstance(value, str | tuple)
+    return show.flow(cast(str, value)[: 2 * _LONGEST_SHOWN] if is_long else value)
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(map(str, path))

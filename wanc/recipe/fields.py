@@ -1,0 +1,50 @@
+"""Walking the schema: which keys stand where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import get_args
+
+from pydantic.fields import FieldInfo
+
+from wanc.recipe.schema import RecipeFile, Section
+from wanc.recipe.tree import KeyPath
+
+
+def fields_at(path: KeyPath) -> Mapping[str, FieldInfo]:
+    """The keys that the mapping at `path` can have; none where `path` leads to no mapping."""
+    section: type[Section] | None = RecipeFile
+    # An item of a list has the keys that the list's items have in common: the index adds nothing.
+    for key in (key for key in path if isinstance(key, str)):
+        field = section.model_fields.get(key)
+        section = _section_in(field) if field else None
+        if section is None:
+            return {}
+    return section.model_fields
+
+
+def description(path: KeyPath) -> str | None:
+    """What the key at `path` means; nothing for items of lists, and for keys that do not exist."""
+    field = fields_at(path[:-1]).get(str(path[-1])) if path else None
+    if field is None:
+        return None
+    section = _section_in(field)
+    return field.description or (section.__doc__ if section else None)
+
+
+def all_paths() -> Iterator[KeyPath]:
+    """The path of every key, without indices of lists."""
+    return _paths_under((), RecipeFile)
+
+
+def _paths_under(path: KeyPath, section: type[Section]) -> Iterator[KeyPath]:
+    for name, field in section.model_fields.items():
+        yield (*path, name)
+        if inner := _section_in(field):
+            yield from _paths_under((*path, name), inner)
+
+
+def _section_in(field: FieldInfo) -> type[Section] | None:
+    candidates = (field.annotation, *get_args(field.annotation))
+    sections = (item for item in candidates if isinstance(item, type) and issubclass(item, Section))
+    return next(sections, None)

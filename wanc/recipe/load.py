@@ -1,0 +1,79 @@
+"""Loading a recipe: its file, what that extends, its variants and `--set`, down to checked objects."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from wanc.recipe.chain import read_chain
+from wanc.recipe.explain import explain
+from wanc.recipe.layers import Assignment, assign_all, parse_override
+from wanc.recipe.matrix import expand
+from wanc.recipe.problems import Problem, as_error
+from wanc.recipe.schema import Recipe
+from wanc.recipe.tree import Marks, Node, marks_of, plain
+
+# Values that name files; relative ones start from the folder of the text that they are written in.
+_PATHS = (("model", "source"),)
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A checked recipe, and where all of it was written."""
+
+    recipe: Recipe
+    variant: str | None
+    """The entry of `matrix` that this is, if the recipe has one; also the end of the recipe's name."""
+    marks: Marks
+    files: tuple[Path, ...]
+    """All files that were read: the recipe's own, then what it extends, in that order."""
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> list[LoadedRecipe]:
+    """The recipe at `path`, or its variants in the order in which the file has them.
+
+    Args:
+        path: the recipe's file.
+        overrides: what `--set` got, such as `sampling.steps=8`; they win over the file and its variants.
+
+    Raises:
+        RecipeError: the recipe cannot be read, is no YAML that is safe to read, or asks for something impossible.
+            Faults of the settings themselves are reported together.
+        NotBuiltYetError: all that is wrong with it is that wanc cannot do it yet.
+    """
+    assignments = [parse_override(text) for text in overrides]
+    chain = read_chain(Path(path))
+    loaded: list[LoadedRecipe] = []
+    problems: list[Problem] = []
+    for variant, changes in expand(chain.matrix).items():
+        tree = _tree_of(chain.settings, variant, [*changes, *assignments])
+        marks = marks_of(tree)
+        try:
+            loaded.append(LoadedRecipe(Recipe.model_validate(plain(tree)), variant, marks, chain.files))
+        except ValidationError as error:
+            problems += explain(error, marks)
+    if problems:
+        raise as_error(problems)
+    return loaded
+
+
+def _tree_of(settings: Node, variant: str | None, assignments: Sequence[Assignment]) -> Node:
+    tree = assign_all(settings, assignments)
+    if variant is not None:
+        tree = _with_text(tree, ("name",), lambda text, _: f"{text}-{variant}")
+    for path in _PATHS:
+        tree = _with_text(tree, path, lambda text, folder: os.path.realpath(folder / text))
+    return tree
+
+
+def _with_text(node: Node, path: Sequence[str], change: Callable[[str, Path], str]) -> Node:
+    """`node` with the text at `path` changed; what is missing, empty or no text is left for the schema to refuse."""
+    if path and isinstance(node.value, dict) and path[0] in node.value:
+        return replace(node, value={**node.value, path[0]: _with_text(node.value[path[0]], path[1:], change)})
+    if not path and isinstance(node.value, str) and node.value:
+        return replace(node, value=change(node.value, node.folder))
+    return node

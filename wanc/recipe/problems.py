@@ -1,0 +1,41 @@
+"""Several faults of a recipe, reported at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from wanc.errors import NotBuiltYetError, RecipeError
+
+# As many further faults as fit on a screen without scrolling the first one away.
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault: what is wrong, where, and what to do about it."""
+
+    message: str
+    where: str
+    hint: str | None = None
+    not_built: bool = False
+    """The recipe is right, and wanc cannot do it yet."""
+
+
+def as_error(problems: Sequence[Problem]) -> RecipeError:
+    """One error for all `problems` (at least one): the first in full, the others as lines below it.
+
+    It is a `NotBuiltYetError` if nothing else is wrong with the recipe.
+    """
+    # The variants of a matrix share most of their lines, and so their faults.
+    first, *others = dict.fromkeys(problems)
+    lines = [first.message]
+    lines += [f"  also {other.where}: {other.message}{_in_brackets(other.hint)}" for other in others[:_SHOWN]]
+    if len(others) > _SHOWN:
+        lines.append("  and more")
+    kind = NotBuiltYetError if all(problem.not_built for problem in problems) else RecipeError
+    return kind("\n".join(lines), where=first.where, hint=first.hint)
+
+
+def _in_brackets(hint: str | None) -> str:
+    return f" ({hint})" if hint else ""

@@ -1,0 +1,257 @@
+"""The recipe: what to build. Every key that wanc honours is a field here, and nothing else is accepted.
+
+The classes are the one definition of the format: loading, error messages, `wanc recipe show` and the JSON Schema for
+editors all come from them. The text under a field, or that of its class, is its description in all of these.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    PlainSerializer,
+    model_validator,
+)
+
+from wanc.recipe.checks import (
+    LARGEST_SIDE,
+    MOST_FRAMES,
+    falling,
+    fault,
+    four_n_plus_one,
+    multiple_of_16,
+    not_empty,
+    whole_number,
+    without_repeats,
+)
+
+Component = Literal["text_encoder", "denoiser_high", "denoiser_low", "vae_decoder"]
+COMPONENTS: tuple[Component, ...] = ("text_encoder", "denoiser_high", "denoiser_low", "vae_decoder")
+
+# Names become parts of file and directory names on every system, so they are kept to what all systems take.
+FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$"
+PROFILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
+# PEP 440's canonical form, without epochs and local parts, whose `!` and `+` no bundle's name can hold.
+VERSION = (
+    r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*((a|b|rc)(0|[1-9][0-9]*))?"
+    r"(\.post(0|[1-9][0-9]*))?(\.dev(0|[1-9][0-9]*))?$"
+)
+PATTERNS = {
+    FILE_NAME: "letters, digits, '_' and '-' with single dots between them, beginning with a letter or a digit",
+    PROFILE_NAME: "letters, digits, '_' and '-', beginning with a letter or a digit",
+    VERSION: "a version of PEP 440, such as 1.4.0 or 1.4.0rc1",
+}
+
+
+class Section(BaseModel):
+    """What all parts of a recipe share."""
+
+    model_config = ConfigDict(
+        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+One = Annotated[Literal[1], BeforeValidator(whole_number)]
+FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=64)]
+ProfileName = Annotated[str, Field(pattern=PROFILE_NAME, max_length=32)]
+Side = Annotated[
+    int,
+    Field(ge=16, le=LARGEST_SIDE, json_schema_extra={"multipleOf": 16}),
+    AfterValidator(multiple_of_16),
+]
+Frames = Annotated[int, Field(ge=1, le=MOST_FRAMES), AfterValidator(four_n_plus_one)]
+SourcePath = Annotated[Path, Field(strict=False), BeforeValidator(not_empty), PlainSerializer(str, return_type=str)]
+
+
+def _in_model_order(components: tuple[Component, ...]) -> tuple[Component, ...]:
+    # The order has no meaning, and two recipes that differ only in it have to be one.
+    return tuple(component for component in COMPONENTS if component in components)
+
+
+class Model(Section):
+    """Where the weights come from, and which parts of them are built."""
+
+    source: SourcePath
+    """The checkpoint's folder, relative to the file that this line is written in."""
+    components: Annotated[
+        tuple[Component, ...],
+        Field(min_length=1),
+        AfterValidator(without_repeats),
+        AfterValidator(_in_model_order),
+    ] = COMPONENTS
+    """The parts of the model to build; all of them unless named."""
+
+
+class Shape(Section):
+    """One size of video."""
+
+    name: ProfileName
+    """What this size is called; part of file names."""
+    height: Side
+    """In pixels, a multiple of 16."""
+    width: Side
+    """In pixels, a multiple of 16."""
+    frames: Frames
+    """Frames of video, 4n + 1: 17, 33, 49, 81."""
+
+
+def _distinct_names(shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+    # Files called 480p and 480P would be one file on some systems.
+    first: dict[str, int] = {}
+    for index, shape in enumerate(shapes):
+        if (earlier := first.setdefault(shape.name.casefold(), index)) != index:
+            message = f"the name {shape.name} is taken by shapes.{earlier}"
+            raise fault(message, "give each shape a name of its own, different in more than case", (index, "name"))
+    return shapes
+
+
+class Guidance(Section):
+    """How strongly each expert follows the prompt; 1 is no guidance, and saves every second execution."""
+
+    high: Annotated[float, Field(ge=1)]
+    """For the high-noise expert, which makes the first steps."""
+    low: Annotated[float, Field(ge=1)]
+    """For the low-noise expert, which makes the last steps."""
+
+
+NO_GUIDANCE = Guidance(high=1.0, low=1.0)
+
+
+class Sampling(Section):
+    """How a video is made from noise."""
+
+    solver: Literal["unipc", "euler", "dpm++"] = "unipc"
+    """The method of integration."""
+    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    """The number of denoising steps, evenly spaced before the shift."""
+    timesteps: (
+        Annotated[
+            tuple[Annotated[float, Field(gt=0, le=1000)], ...],
+            Field(min_length=1, max_length=1000),
+            AfterValidator(falling),
+        ]
+        | None
+    ) = None
+    """Instead of steps, for few-step models: the timesteps before the shift, such as [1000, 750, 500, 250]."""
+    shift: Annotated[float, Field(gt=0)]
+    """How much the steps lean towards high noise; 1 is not at all, Wan2.2-T2V-A14B was tuned with 12."""
+    guidance: Guidance = NO_GUIDANCE
+    """Guidance scales, {high: for the high-noise expert, low: for the low-noise expert}; few-step models have none."""
+    boundary: Annotated[float, Field(ge=0, le=1)] | None = None
+    """The noise level, 0 to 1, from which up the high-noise expert works; the model's own unless given."""
+    negative_prompt: str = ""
+    """What the unconditional branch is told."""
+    fps: Annotated[int, Field(ge=1, le=240)] = 16
+    """Frames per second of the video's file."""
+
+    @model_validator(mode="after")
+    def _one_schedule(self) -> Self:
+        if self.steps is not None and self.timesteps is not None:
+            hint = "remove one of them; `steps: null` takes away an inherited one"
+            raise fault("steps and timesteps exclude each other", hint, ("timesteps",))
+        if self.steps is None and self.timesteps is None:
+            raise fault("either steps or timesteps has to be given", "add a line such as `steps: 40`")
+        return self
+
+    @model_validator(mode="after")
+    def _guided_unless_few_step(self) -> Self:
+        if self.timesteps is not None and self.guidance != NO_GUIDANCE:
+            hint = "remove guidance, or set both scales to 1"
+            raise fault("a model with timesteps of its own takes no guidance", hint, ("guidance",))
+        if self.timesteps is None and "guidance" not in self.model_fields_set:
+            hint = "add a line such as `guidance: {high: 4.0, low: 3.0}`, the scales of Wan2.2-T2V-A14B"
+            raise fault("guidance is missing", hint)
+        return self
+
+
+class Precision(Section):
+    """The number format of the arithmetic."""
+
+    compute: Literal["fp32"] = "fp32"
+    """The format that tensors have unless a rule says otherwise."""
+
+
+class Fuse(Section):
+    """Which graph rewrites are made."""
+
+    passes: Literal["default"] = "default"
+    """All passes that fit the engine."""
+
+
+class Quantize(Section):
+    """Whether weights and activations are stored in fewer bits."""
+
+    scheme: Literal["none"] = "none"
+    """The format of quantised layers."""
+
+
+class Device(Section):
+    """Devices of one kind."""
+
+    kind: Literal["cpu"]
+    """The kind of device."""
+    count: One = 1
+    """How many of them."""
+
+
+class Partition(Section):
+    """The devices that the model is spread over."""
+
+    devices: Annotated[tuple[Device, ...], Field(min_length=1, max_length=1)] = (Device(kind="cpu"),)
+    """What the machine of the deployment has."""
+
+
+class Engine(Section):
+    """What executes the graphs."""
+
+    kind: Literal["onnxruntime"] = "onnxruntime"
+    """The backend."""
+    targets: Annotated[tuple[Literal["cpu"], ...], Field(min_length=1), AfterValidator(without_repeats)] = ("cpu",)
+    """What the engines are compiled for."""
+
+
+class Runtime(Section):
+    """How the bundle behaves when it runs."""
+
+    threads: Annotated[int, Field(ge=0, le=1024)] = 0
+    """CPU threads; 0 is all cores."""
+
+
+class Recipe(Section):
+    """One bundle to build."""
+
+    wanc: One
+    """The version of the recipe format."""
+    name: FileName
+    """The bundle's name."""
+    version: Annotated[str, Field(pattern=VERSION, max_length=32)] = "0.1.0"
+    """The bundle's version, as in PEP 440."""
+    model: Model
+    shapes: Annotated[tuple[Shape, ...], Field(min_length=1, max_length=64), AfterValidator(_distinct_names)]
+    """The sizes of video that the bundle can make, each a profile of the engines."""
+    sampling: Sampling
+    precision: Precision = Precision()
+    fuse: Fuse = Fuse()
+    quantize: Quantize = Quantize()
+    partition: Partition = Partition()
+    engine: Engine = Engine()
+    runtime: Runtime = Runtime()
+
+
+class RecipeFile(Recipe):
+    """A recipe as it is written; `extends` and `matrix` are worked off when it is loaded."""
+
+    extends: str | None = None
+    """The recipe that this one changes, relative to this file: mappings merge, lists replace, a null removes."""
+    matrix: dict[str, dict[str, JsonValue]] | None = None
+    """Variants, each a bundle of its own: a name, and what it sets, such as `fast: {sampling.steps: 8}`."""
+
+
+FILE_KEYS = frozenset(RecipeFile.model_fields.keys() - Recipe.model_fields.keys())

@@ -1,0 +1,36 @@
+"""Latents → frames, one latent frame at a time: memory does not grow with the length of the video."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .sessions import Sessions
+
+COMPONENT = "vae_decoder"
+
+
+def decode(
+    latents: NDArray[np.float32], mean: tuple[float, ...], std: tuple[float, ...], sessions: Sessions
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the frames of each latent frame in turn, uint8 [frames, height, width, 3].
+
+    The first latent frame gives one video frame and the decoder's caches, each later one gives the next frames and
+    the next caches. `mean` and `std` are the latent statistics per channel.
+    """
+    per_channel = (1, -1, 1, 1, 1)
+    scaled = latents * np.array(std, np.float32).reshape(per_channel) + np.array(mean, np.float32).reshape(per_channel)
+    caches: dict[str, NDArray[np.float32]] = {}
+    for index in range(scaled.shape[2]):
+        latent = np.ascontiguousarray(scaled[:, :, index : index + 1])
+        outputs = sessions.run(COMPONENT, "steady" if index else "first", {"latent": latent, **caches})
+        caches = {name.replace("next_", "cache_"): array for name, array in outputs.items() if name != "frames"}
+        yield to_pixels(outputs["frames"])
+
+
+def to_pixels(frames: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """float32 [1, 3, frames, height, width] in -1..1 → uint8 [frames, height, width, 3], rounded."""
+    scaled = np.clip(frames[0] * 127.5 + 127.5, 0.0, 255.0)
+    return np.rint(scaled).astype(np.uint8).transpose(1, 2, 3, 0)

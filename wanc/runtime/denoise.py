@@ -1,0 +1,56 @@
+"""The denoising loop: which expert, which branches, how guidance combines them, and the solver's step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .sessions import Sessions
+from .solvers import Solver
+
+Latents = NDArray[np.float32]
+GRAPH = "step"
+
+
+@dataclass(frozen=True)
+class Expert:
+    """A denoiser, and its guidance scale: 1 runs the conditional branch alone."""
+
+    component: str
+    guidance: float
+
+    def velocity(self, sessions: Sessions, latents: Latents, timestep: float, text: Latents, negative: Latents) -> Latents:
+        """The guided velocity, shaped as the latents: v(negative) + guidance * (v(text) - v(negative))."""
+
+        def branch(embeddings: Latents) -> Latents:
+            inputs = {"latents": latents, "timestep": np.array([timestep], np.float32), "text": embeddings}
+            return sessions.run(self.component, GRAPH, inputs)["velocity"]
+
+        conditional = branch(text)
+        if self.guidance == 1.0:
+            return conditional
+        unconditional = branch(negative)
+        return unconditional + np.float32(self.guidance) * (conditional - unconditional)
+
+
+def denoise(
+    sessions: Sessions,
+    solver: Solver,
+    expert_at: Callable[[float], Expert],
+    latents: Latents,
+    text: Latents,
+    negative: Latents,
+    on_step: Callable[[], None],
+) -> Latents:
+    """Integrate from noise to clean latents, float32 [1, channels, frames, height, width].
+
+    `text` and `negative` are the branches' text states [1, text_length, width]; `expert_at` chooses by timestep.
+    """
+    for timestep in solver.timesteps.tolist():
+        velocity = expert_at(timestep).velocity(sessions, latents, timestep, text, negative)
+        latents = solver.step(velocity, latents)
+        on_step()
+    return latents

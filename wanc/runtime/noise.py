@@ -1,0 +1,23 @@
+"""The initial noise of a sampling run."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import UserError
+
+LARGEST_SEED = 2**63 - 1
+
+
+def initial_noise(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
+    """Standard normal float32 noise from the counter-based Philox generator (Salmon et al., SC 2011).
+
+    A seed gives the same noise whatever engine and device run the model: it is made on the host, by numpy alone.
+
+    Raises:
+        UserError: a seed outside 0 to 2^63 - 1.
+    """
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"the seed is {seed}", hint=f"give a whole number from 0 to {LARGEST_SEED}")
+    return np.random.Generator(np.random.Philox(seed)).standard_normal(shape, dtype=np.float32)

@@ -1,0 +1,88 @@
+"""A progress bar with the time left, for a terminal and without dependencies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TextIO
+
+BAR_WIDTH = 24
+REDRAW_SECONDS = 0.1
+
+
+class ProgressBar:
+    """`with ProgressBar("denoise", total=40) as bar: bar.advance(1)` draws a line on stderr and keeps it up to date.
+
+    It draws on a terminal only, and in plain ASCII without colour: a log or a pipe sees nothing of it.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        total: int,
+        *,
+        enabled: bool = True,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`total` counts what `advance` counts; `stream` is stderr unless given; `clock` tells seconds."""
+        self._label = label
+        self._total = total
+        self._stream = sys.stderr if stream is None else stream
+        self._clock = clock
+        # A dumb terminal cannot return to the start of a line.
+        self._draws = enabled and self._stream.isatty() and os.environ.get("TERM") != "dumb"
+        self._done = 0
+        self._started = self._drawn = clock()
+
+    def __enter__(self) -> ProgressBar:
+        self._started = self._clock()
+        self._draw()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Leaves the last state standing, so that one sees where a failure happened."""
+        self._draw(end="\n")
+
+    def advance(self, count: int = 1) -> None:
+        """Counts `count` more as done."""
+        self._done += count
+        if self._clock() - self._drawn >= REDRAW_SECONDS:
+            self._draw()
+
+    def move_to(self, done: int, total: int) -> None:
+        """Sets both counts: for work whose size shows only once it runs."""
+        self._total = total
+        self.advance(done - self._done)
+
+    def _draw(self, end: str = "") -> None:
+        if not self._draws:
+            return
+        self._drawn = self._clock()
+        # A line as wide as the terminal would wrap, and the next carriage return would not reach its start.
+        width = shutil.get_terminal_size().columns - 1
+        # "\x1b[K" erases what a longer line left behind.
+        self._stream.write(f"\r{self._line()[:width]}\x1b[K{end}")
+        self._stream.flush()
+
+    def _line(self) -> str:
+        share = min(self._done / self._total, 1.0) if self._total else 1.0
+        bar = ("#" * round(BAR_WIDTH * share)).ljust(BAR_WIDTH, "-")
+        elapsed = self._drawn - self._started
+        line = f"{self._label} [{bar}] {self._done}/{self._total} {format_seconds(elapsed)}"
+        if 0 < share < 1:
+            line += f", {format_seconds(elapsed / share - elapsed)} left"
+        return line
+
+
+def format_seconds(seconds: float) -> str:
+    """75 as "1:15", 3675 as "1:01:15"."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"

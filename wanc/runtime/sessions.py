@@ -1,0 +1,84 @@
+"""Executing graphs: one session per engine file, opened when first used, with every execution counted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from .errors import TargetError
+
+Array = np.ndarray[Any, Any]
+# onnxruntime's scale; below it are notes on its own optimisations.
+ERRORS_ONLY = 3
+
+
+@dataclass
+class Counter:
+    """What one graph has cost: executions, bytes of inputs and outputs, seconds inside the engine."""
+
+    executions: int = 0
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+class Session:
+    """One engine file of the `onnxruntime` back end on the CPU."""
+
+    def __init__(self, path: Path, *, threads: int, counter: Counter | None = None) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = ERRORS_ONLY
+        try:
+            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            raise TargetError("onnxruntime cannot load this engine", where=str(path)) from error
+        self._outputs = [output.name for output in self._session.get_outputs()]
+        self._counter = counter or Counter()
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Execute the graph once. Inputs and outputs by name."""
+        started = time.perf_counter()
+        outputs: list[Array] = self._session.run(self._outputs, dict(inputs))
+        self._counter.seconds += time.perf_counter() - started
+        self._counter.executions += 1
+        self._counter.bytes += sum(array.nbytes for array in (*inputs.values(), *outputs))
+        return dict(zip(self._outputs, outputs, strict=True))
+
+
+class Sessions:
+    """The open sessions of a bundle, by (component, graph)."""
+
+    def __init__(self, files: Mapping[tuple[str, str], Path], *, threads: int = 0) -> None:
+        self._files = files
+        self._threads = threads
+        self._open: dict[tuple[str, str], Session] = {}
+        self._counters: dict[tuple[str, str], Counter] = {}
+
+    def run(self, component: str, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Execute a component's graph once, opening its session if need be. Raises TargetError where it has none."""
+        return self.get(component, graph).run(inputs)
+
+    def get(self, component: str, graph: str) -> Session:
+        """The session of a component's graph, opened on first use."""
+        key = (component, graph)
+        if key not in self._open:
+            if key not in self._files:
+                raise TargetError(f"this bundle has no engine for {component}/{graph}")
+            counter = self._counters.setdefault(key, Counter())
+            self._open[key] = Session(self._files[key], threads=self._threads, counter=counter)
+        return self._open[key]
+
+    def close(self, component: str) -> None:
+        """Free a component's sessions and their weights; its counters stay."""
+        for key in [key for key in self._open if key[0] == component]:
+            del self._open[key]
+
+    def counters(self) -> dict[str, dict[str, int | float]]:
+        """`<component>/<graph>` → executions, bytes, seconds, since the sessions were made."""
+        return {"/".join(key): asdict(counter) for key, counter in self._counters.items()}

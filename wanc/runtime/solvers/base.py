@@ -1,0 +1,85 @@
+"""What all solvers share: the schedule, the count of steps and the check of what comes in."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .schedule import Schedule
+
+Latents = NDArray[np.float32]
+Exact = NDArray[np.float64]  # latents inside a solver
+
+
+class Solver(ABC):
+    """Integrates the flow from noise to a clean sample, one denoiser evaluation per step.
+
+    A solver serves one sampling run: it keeps the history that a multistep method needs. It takes and gives float32 and
+    computes in float64, because UniPC carries a sample through all the steps and would gather their roundings.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, schedule: Schedule) -> None:
+        self.schedule = schedule
+        self.step_index = 0
+        self._sigmas = [float(sigma) for sigma in schedule.sigmas]
+
+    @classmethod
+    @abstractmethod
+    def even_schedule(cls, steps: int, shift: float) -> Schedule:
+        """The solver's own grid."""
+
+    @classmethod
+    @abstractmethod
+    def listed_schedule(cls, timesteps: Sequence[float], shift: float) -> Schedule:
+        """The grid of a few-step model."""
+
+    @property
+    def steps(self) -> int:
+        return self.schedule.steps
+
+    @property
+    def timesteps(self) -> NDArray[np.int64] | NDArray[np.float32]:
+        """What is fed to the denoiser at each step, [steps]."""
+        return self.schedule.timesteps
+
+    @property
+    def sigmas(self) -> NDArray[np.float32]:
+        """The noise level before each step, and after the last one, [steps + 1]."""
+        return self.schedule.sigmas
+
+    def step(self, velocity: Latents, latents: Latents) -> Latents:
+        """Moves the latents to the next noise level.
+
+        Args:
+            velocity: the denoiser's output for `latents` at `timesteps[step_index]`, guidance applied; float32.
+            latents: what the previous step returned (the initial noise at first); float32, the same shape.
+
+        Returns:
+            The next latents: float32, the same shape, a new array.
+        """
+        if self.step_index >= self.steps:
+            raise RuntimeError(f"the schedule has {self.steps} steps, and all of them were made")
+        if velocity.shape != latents.shape or velocity.dtype != np.float32 or latents.dtype != np.float32:
+            raise ValueError(
+                f"velocity {velocity.dtype} {velocity.shape} and latents {latents.dtype} {latents.shape}: "
+                "both have to be float32 and of one shape"
+            )
+        following = self._advance(velocity.astype(np.float64), latents.astype(np.float64))
+        self.step_index += 1
+        return following.astype(np.float32)
+
+    @abstractmethod
+    def _advance(self, velocity: Exact, latents: Exact) -> Exact:
+        """One step from `step_index` to `step_index + 1`."""
+
+
+def log_snr(sigma: float) -> float:
+    """Half the log of the signal-to-noise ratio, the `lambda` of the papers: log((1 - sigma) / sigma)."""
+    return math.inf if sigma == 0.0 else math.log(1.0 - sigma) - math.log(sigma)

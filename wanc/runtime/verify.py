@@ -1,0 +1,215 @@
+"""Whether a bundle's directory holds exactly what its manifest lists: nothing less, nothing else, not one bit changed.
+
+This proves integrity against the manifest, and so against the bundle's id; who made the manifest is a matter of
+signatures. Files are opened without following links and hashed from the descriptor that was checked. A writer on the
+directory after that is out of reach: mount bundles read-only.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import BundleError, VerificationError
+from .manifest import (
+    ATTESTATIONS,
+    MANIFEST,
+    MARKER,
+    FileEntry,
+    Manifest,
+    check_marker,
+    is_component,
+    parents_of,
+)
+from .safe_read import Progress, irregularity, opened_beneath, opened_directory, read_whole, sha256_of
+from .strict_json import parse_object
+
+MAX_ATTESTATION_BYTES = 2**20
+_MAX_DIRECTORY_DEPTH = 128  # more than 240 bytes of path can hold, and few enough to keep one descriptor for each
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")  # DSSE allows both alphabets
+
+
+@dataclass(frozen=True, order=True)
+class Failure:
+    """One path of the bundle ("/"-separated, printable) that is not as it should be, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All failures, sorted. `manifest` is None when it could not be read, and then nothing else was checked."""
+
+    manifest: Manifest | None
+    failures: tuple[Failure, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.failures
+
+    @property
+    def id(self) -> str | None:
+        return self.manifest.id if self.manifest else None
+
+
+def verify(bundle: Path, progress: Progress | None = None) -> Report:
+    """Compare the directory `bundle` with its manifest and collect every difference.
+
+    `progress` is called with (bytes done, bytes in total) while files are hashed. Raises BundleError when `bundle` is
+    not a directory; whatever is wrong inside it is a failure in the report.
+    """
+    with opened_directory(bundle) as root:
+        try:
+            manifest = Manifest.read_beneath(root, str(bundle))
+        except BundleError as error:
+            return Report(None, (Failure(MANIFEST, error.message),))
+        present, failures = _survey(root, manifest)
+        failures += _check_files(root, manifest, present, progress)
+        if MARKER not in {failure.path for failure in failures}:
+            try:
+                check_marker(root, str(bundle))
+            except BundleError as error:
+                failures.append(Failure(MARKER, error.message))
+    return Report(manifest, tuple(sorted(failures)))
+
+
+def ensure_verified(bundle: Path, progress: Progress | None = None) -> Manifest:
+    """The manifest of a bundle that was just verified in full.
+
+    Raises VerificationError naming the first failures, BundleError when `bundle` is not a directory.
+    """
+    report = verify(bundle, progress)
+    if report.manifest is None or report.failures:
+        shown = [f"{failure.path} {failure.reason}" for failure in report.failures[:5]]
+        if len(report.failures) > len(shown):
+            shown.append(f"and {len(report.failures) - len(shown)} more")
+        raise VerificationError(
+            f"the bundle is not what its manifest says: {'; '.join(shown)}",
+            where=str(bundle),
+            hint="fetch or build the bundle again; do not run it",
+        )
+    return report.manifest
+
+
+def _survey(root: int, manifest: Manifest) -> tuple[set[str], list[Failure]]:
+    """The listed paths that are there, of whatever kind, and a failure for everything that should not be."""
+    listed = {file.path for file in manifest.files}
+    directories = {parent for path in listed for parent in parents_of(path)}
+    spelling = {path.casefold(): path for path in (*listed, *directories, MANIFEST, ATTESTATIONS)}
+    present: set[str] = set()
+    failures: list[Failure] = []
+    for path, status, fault in _walk(root, "", 0):
+        is_directory = stat.S_ISDIR(status.st_mode)
+        if fault:
+            failures.append(Failure(_shown(path), fault))
+        elif path in listed:
+            present.add(path)
+        elif path.startswith(f"{ATTESTATIONS}/"):
+            failures += _check_attestation(root, path, status)
+        elif path == MANIFEST or (is_directory and (path in directories or path == ATTESTATIONS)):
+            continue
+        else:
+            twin = spelling.get(path.casefold())
+            reason = f"differs from {twin} only in case" if twin and twin != path else "is not in the manifest"
+            failures.append(Failure(_shown(path), reason))
+    return present, failures
+
+
+def _walk(directory: int, prefix: str, depth: int) -> Iterator[tuple[str, os.stat_result, str | None]]:
+    """(path, status, why it could not be looked into) of everything below an open directory, links not followed."""
+    with os.scandir(directory) as listing:
+        names = sorted(entry.name for entry in listing)
+    for name in names:
+        path = prefix + name
+        try:
+            status = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            continue  # it went away meanwhile: if it was listed, it will be found missing
+        if not stat.S_ISDIR(status.st_mode):
+            yield path, status, None
+        elif depth == _MAX_DIRECTORY_DEPTH:
+            yield path, status, "is nested too deeply"
+        else:
+            try:
+                below = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+            except OSError as error:
+                yield path, status, f"cannot be read: {error.strerror}"
+                continue
+            try:
+                yield path, status, None
+                yield from _walk(below, f"{path}/", depth + 1)
+            finally:
+                os.close(below)
+
+
+def _check_files(root: int, manifest: Manifest, present: set[str], progress: Progress | None) -> list[Failure]:
+    total = sum(file.size for file in manifest.files)
+    done = 0
+    failures: list[Failure] = []
+    for file in manifest.files:
+        reason = _file_fault(root, file, done, total, progress) if file.path in present else "is missing"
+        if reason:
+            failures.append(Failure(file.path, reason))
+        done += file.size
+        if progress:
+            progress(done, total)
+    return failures
+
+
+def _file_fault(root: int, file: FileEntry, done: int, total: int, progress: Progress | None) -> str | None:
+    """Why the file is not the listed one. Kind, links and size come first: they cost nothing to check."""
+
+    def on_bytes(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress:
+            progress(min(done, total), total)
+
+    try:
+        with opened_beneath(root, file.path) as descriptor:
+            before = os.fstat(descriptor)
+            fault = irregularity(before)
+            if fault:
+                return fault
+            if before.st_size != file.size:
+                return f"has {before.st_size} bytes, not {file.size}"
+            digest, count = sha256_of(descriptor, on_bytes)
+            after = os.fstat(descriptor)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if count != file.size or (before.st_mtime_ns, before.st_ctime_ns) != (after.st_mtime_ns, after.st_ctime_ns):
+        return "changed while it was read"
+    return None if digest == file.sha256 else f"has {digest}, not {file.sha256}"
+
+
+def _check_attestation(root: int, path: str, status: os.stat_result) -> list[Failure]:
+    """A file in attestations/ must at least be a DSSE envelope (github.com/secure-systems-lab/dsse, envelope.md)."""
+    shown = _shown(path)
+    name = path.removeprefix(f"{ATTESTATIONS}/")
+    if not is_component(name):  # also whatever lies in a directory of its own
+        return [Failure(shown, "is not a name for an attestation")]
+    if fault := irregularity(status):
+        return [Failure(shown, fault)]
+    try:
+        data = read_whole(root, path, max_bytes=MAX_ATTESTATION_BYTES, where="")
+        envelope = parse_object(data, where=path, max_bytes=MAX_ATTESTATION_BYTES)
+        envelope.text("payloadType")
+        signatures = envelope.objects("signatures")
+        encoded = [envelope.text("payload"), *(signature.text("sig") for signature in signatures)]
+    except BundleError as error:
+        return [Failure(shown, f"is not a DSSE envelope: {error.message}")]
+    if not signatures:
+        return [Failure(shown, "is not a DSSE envelope: nobody signed it")]
+    if not all(len(text) % 4 == 0 and _BASE64.fullmatch(text) for text in encoded):
+        return [Failure(shown, "is not a DSSE envelope: payload or sig is not base64")]
+    return []
+
+
+def _shown(path: str) -> str:
+    """The path as text that can be printed: names on disk may hold anything, escape sequences included."""
+    return path if path.isascii() and path.isprintable() else ascii(path)[1:-1]
