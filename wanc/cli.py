@@ -162,9 +162,9 @@ def recipe_check(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = 
 @recipe_app.command("schema", epilog="Example: wanc recipe schema > recipes/recipe.schema.json")
 def recipe_schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
-    from wanc.recipe.json_schema import schema_text
+    from wanc.recipe.json_schema import json_schema
 
-    print(schema_text(), end="")
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
 
 @recipe_app.command("new", epilog="Example: wanc recipe new checkpoints/my-wan --name my-wan > my-wan.yaml")
@@ -189,7 +189,10 @@ def store_ls(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
 
 @store_app.command("why", epilog="Example: wanc store why recipes/tiny-wan.yaml --set sampling.steps=10")
 def store_why(
-    recipe: RecipeFile, output: Output = DEFAULT_OUTPUT, overrides: Overrides = [], as_json: Json = False  # noqa: B006
+    recipe: RecipeFile,
+    output: Output = DEFAULT_OUTPUT,
+    overrides: Overrides = [],
+    as_json: Json = False,  # noqa: B006
 ) -> None:
     """Say, for each stage of a build, whether it is stored, and if not, what has changed."""
     from wanc.compiler.why import why

@@ -1,4 +1,4 @@
-"""Small bundles built by hand, independently of `seal`, so that reader and writer are not tested by each other alone."""
+"""Small bundles built by hand: reader and writer must not be tested by each other alone."""
 
 from __future__ import annotations
 

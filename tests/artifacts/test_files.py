@@ -36,7 +36,7 @@ def test_copies_are_hashed_as_they_are_written(tmp_path: Path, size: int) -> Non
 
 
 def test_a_copy_that_shares_its_blocks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stands in for a file system with reflinks: the request is the right one, and the result is hashed all the same."""
+    """Stands in for a file system with reflinks: the request is right, and the result is hashed all the same."""
 
     def clone(writing: int, request: int, reading: int) -> int:
         assert request == 0x40049409
@@ -55,7 +55,7 @@ def test_space_is_reserved_above_the_limit(
 ) -> None:
     monkeypatch.setattr(files, "LARGE_FILE_BYTES", 10)
     calls: list[int] = []
-    monkeypatch.setattr(os, "posix_fallocate", lambda descriptor, offset, length: calls.append(length))
+    monkeypatch.setattr(os, "posix_fallocate", lambda *arguments: calls.append(arguments[2]))
     (tmp_path / "source").write_bytes(b"x" * size)
     copy_file(tmp_path / "source", tmp_path / "copy")
     assert calls == ([size] if reserved else [])
@@ -183,7 +183,7 @@ def test_errors_of_our_own_pass_unchanged(tmp_path: Path) -> None:
 
 
 def test_space_at_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "free_bytes", lambda path: 1000)
+    monkeypatch.setattr(files, "free_bytes", lambda _: 1000)
     require_space(tmp_path, 1000)
     with pytest.raises(OutputError, match="1001 bytes needed, 1000 bytes free"):
         require_space(tmp_path, 1001)
@@ -256,9 +256,20 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
     disk, source = tmp_path / "disk", tmp_path / "source"
     disk.mkdir()
     source.write_bytes(b"x" * 2**21)
-    script = 'mount -t tmpfs -o size=4m tmpfs "$1" && head -c 3000000 /dev/zero > "$1/ballast" && exec "$2" -c "$3" "$1" "$4"'
+    fill = 'mount -t tmpfs -o size=4m tmpfs "$1" && head -c 3000000 /dev/zero > "$1/ballast"'
     result: subprocess.CompletedProcess[str] = subprocess.run(
-        ["unshare", "-m", "sh", "-c", script, "sh", disk, sys.executable, FULL_DISK, source],
+        [
+            "unshare",
+            "-m",
+            "sh",
+            "-c",
+            fill + ' && exec "$2" -c "$3" "$1" "$4"',
+            "sh",
+            disk,
+            sys.executable,
+            FULL_DISK,
+            source,
+        ],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,

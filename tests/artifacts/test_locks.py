@@ -75,9 +75,13 @@ def test_shared_locks_exclude_only_the_exclusive(tmp_path: Path) -> None:
 def test_a_wait_says_who_and_for_how_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool) -> None:
     monkeypatch.setenv("WANC_LOCK_TIMEOUT", "0")
     lines: list[str] = []
-    with another_process("lock", tmp_path / "lock") as process:
-        with pytest.raises(UserError) as caught, held(tmp_path / "lock", shared=shared, on_wait=lines.append):
-            pytest.fail("the lock was not exclusive")
+    path = tmp_path / "lock"
+    with (
+        another_process("lock", path) as process,
+        pytest.raises(UserError) as caught,
+        held(path, shared=shared, on_wait=lines.append),
+    ):
+        pytest.fail("the lock was not exclusive")
     (line,) = lines
     assert line.startswith(f"waiting for process {process.pid} on ")
     assert line.endswith(", for at most 0 s (WANC_LOCK_TIMEOUT)")
@@ -106,7 +110,7 @@ def test_a_wait_ends_when_the_holder_lets_go(tmp_path: Path) -> None:
     thread = threading.Thread(target=hold)
     thread.start()
     first.wait(30)
-    with held(tmp_path / "lock", on_wait=lambda line: waiting.set()):
+    with held(tmp_path / "lock", on_wait=lambda _: waiting.set()):
         thread.join(30)
     assert waiting.is_set()
 
@@ -123,9 +127,9 @@ def test_a_killed_holder_leaves_no_lock(tmp_path: Path, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("text", ["soon", "-1", "nan", "1s"])
 def test_a_time_out_that_is_no_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     monkeypatch.setenv("WANC_LOCK_TIMEOUT", text)
-    with held(tmp_path / "lock"), pytest.raises(UserError, match="must be a number of seconds") as caught:
-        with held(tmp_path / "lock"):
-            pass
+    refusal = pytest.raises(UserError, match="must be a number of seconds")
+    with held(tmp_path / "lock"), refusal as caught, held(tmp_path / "lock"):
+        pass
     assert caught.value.exit_code == EXIT_USAGE
 
 

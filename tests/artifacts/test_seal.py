@@ -99,7 +99,7 @@ def test_the_format_does_not_drift(destination: Path) -> None:
     assert seal(destination, files(), FACTS).id == GOLDEN_ID
 
 
-GOLDEN_ID = "sha256:0"
+GOLDEN_ID = "sha256:f831b4ca3c3ef6299e00c38b98259edb5269970fce5d3d797fa490f4a767316f"
 
 SCRIPT = """
 import os, sys
@@ -359,7 +359,7 @@ def test_space_is_checked_before_any_work(
     (tmp_path / "weights").write_bytes(b"w" * 10**6)  # moved: takes no space
     asked = [*files(), BundleFile("big", tmp_path / "big", "x", "x/x"), moving(tmp_path / "weights")]
     needed = 4096 * (len(CONTENT) + 1 + 2)
-    monkeypatch.setattr("wanc.artifacts.files.free_bytes", lambda path: needed - short)
+    monkeypatch.setattr("wanc.artifacts.files.free_bytes", lambda _: needed - short)
     if not short:
         seal(destination, asked, FACTS)
         return

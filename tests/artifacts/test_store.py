@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -14,10 +15,14 @@ import pytest
 
 from wanc.artifacts import store as store_module
 from wanc.artifacts.canonical import canonical, key_of
+from wanc.artifacts.locks import held
 from wanc.artifacts.records import ActionRecord, Blob
+from wanc.artifacts.seal import BundleFacts, BundleFile, seal
 from wanc.artifacts.store import DamagedBlobError, Store
 from wanc.errors import EXIT_DATA, EXIT_IO, BundleError, OutputError, UserError
+from wanc.runtime.safe_read import OnBytes
 from wanc.runtime.strict_json import JsonObject
+from wanc.runtime.verify import verify
 
 from .builder import ROOT
 
@@ -62,6 +67,7 @@ def test_what_is_committed_is_found(store: Store) -> None:
     again = Store.open(store.root)
     found = again.lookup(record.key)
     assert found == record
+    assert found
     assert contents(again, found) == FILES
     assert (found.stage, found.document, found.meta["seconds"]) == ("export", document(), 1.5)
     assert list(again.records()) == [record]
@@ -214,9 +220,9 @@ def test_digests_are_checked_once_per_process(store: Store, monkeypatch: pytest.
     hashed: list[Path] = []
     original = store_module.hash_file
 
-    def spy(path: Path, *arguments: object) -> tuple[str, int]:
+    def spy(path: Path, on_bytes: OnBytes | None = None) -> tuple[str, int]:
         hashed.append(path)
-        return original(path)
+        return original(path, on_bytes)
 
     monkeypatch.setattr(store_module, "hash_file", spy)
     contents(store, record)
@@ -232,11 +238,49 @@ def test_a_missing_blob_on_use(store: Store) -> None:
         store.path(Blob(f"sha256:{'0' * 64}", 1))
 
 
-def test_progress_of_the_check_is_in_bytes(store: Store) -> None:
+def test_a_sealed_blob_stays_in_the_store_by_reference(store: Store, tmp_path: Path) -> None:
+    """The way of large weights: stored by a stage, adopted by the bundle, found there by the next build."""
+    record = commit(store)
+    blob = record.files["weights/a.safetensors"]
+    facts = BundleFacts("tiny", "1.0", 0, "graph.onnx", f"sha256:{'0' * 64}", {}, {})
+
+    def build(opened: Store) -> str:
+        files = [
+            BundleFile(path, opened.path(content), "test", "x/x", move=opened.is_stored(content) and content == blob)
+            for path, content in record.files.items()
+        ]
+        sealed = seal(tmp_path / "bundle", files, facts)
+        opened.relocate(blob, sealed.path / "weights/a.safetensors")
+        return sealed.id
+
+    first = build(store)
+    assert not stored(store, blob).exists()
+    again = Store.open(store.root)
+    assert again.lookup(record.key) == record
+    assert again.path(blob) == tmp_path / "bundle/weights/a.safetensors"
+    assert build(again) == first == verify(tmp_path / "bundle").id
+    assert verify(tmp_path / "bundle").ok
+    shutil.rmtree(tmp_path / "bundle")
+    assert again.lookup(record.key) is None
+
+
+def test_progress_is_in_bytes(store: Store) -> None:
     blob = commit(store).files["weights/a.safetensors"]
     counted: list[int] = []
     Store.open(store.root).path(blob, counted.append)
     assert sum(counted) == len(b"weights")
+    with store.workdir() as workdir:
+        (workdir / "out").mkdir()
+        (workdir / "out/file").write_bytes(b"123")
+        store.commit(
+            key_of(document(1)),
+            stage="export",
+            document=document(1),
+            tree=workdir / "out",
+            meta={},
+            on_bytes=counted.append,
+        )
+    assert sum(counted) == len(b"weights123")
 
 
 @pytest.mark.parametrize("key", ["", "0" * 63, "0" * 65, "A" * 64, "../" + "0" * 61, "0" * 64 + "\n"])
@@ -255,7 +299,7 @@ def test_a_key_must_be_that_of_its_document(store: Store, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["link", "linked directory", "hard link", "fifo", "hidden", "case twin"])
-def test_trees_that_a_stage_must_not_make(store: Store, tmp_path: Path, kind: str) -> None:
+def test_trees_that_a_stage_must_not_make(store: Store, kind: str) -> None:
     key = key_of(document())
     with store.workdir() as workdir, pytest.raises(ValueError):
         tree = workdir / "out"
@@ -330,7 +374,8 @@ def test_a_located_blob_of_other_content(store: Store, tmp_path: Path) -> None:
         b"{}",
         b"\xff",
         b'{"path":7,"size":7}',
-        b'{"path":"rel","size":7}',
+        b'{"path":"relative","size":7}',
+        b'{"path":"/nul\\u0000","size":7}',
         '{"path":"/€","size":7}'.encode(),
         b"[" * 70000,
     ],
@@ -423,12 +468,10 @@ def test_a_network_file_system_is_warned_about(
 
 def test_sessions_are_shared_and_exclude_a_cleaning(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANC_LOCK_TIMEOUT", "0")
-    from wanc.artifacts.locks import held
-
-    with store.session(), Store.open(store.root).session():
-        with pytest.raises(UserError), held(store.root / "locks/store"):
-            pass
-    with held(store.root / "locks/store"), pytest.raises(UserError), store.session():
+    gate = store.root / "locks/store"
+    with store.session(), Store.open(store.root).session(), pytest.raises(UserError), held(gate):
+        pass
+    with held(gate), pytest.raises(UserError), store.session():
         pass
 
 
@@ -436,6 +479,7 @@ BUILD = """
 import sys
 from pathlib import Path
 from wanc.artifacts.canonical import key_of
+from wanc.artifacts.seal import BundleFacts, BundleFile, seal
 from wanc.artifacts.store import Store
 store = Store.open(Path(sys.argv[1]))
 document = {"stage": "slow"}
@@ -505,4 +549,3 @@ def test_the_record_on_disk(store: Store) -> None:
     data = (store.root / "actions" / f"{record.key}.json").read_bytes()
     assert data == canonical(json.loads(data))
     assert sorted(json.loads(data)) == ["checksum", "document", "files", "key", "meta", "schema", "stage"]
-    assert record.key == "a82b"

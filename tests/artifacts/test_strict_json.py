@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -68,10 +69,8 @@ def test_any_bytes_are_read_or_refused(data: bytes) -> None:
 def test_any_flipped_bit_is_read_or_refused(value: JsonValue, data: st.DataObject) -> None:
     text = bytearray(json.dumps(value).encode())
     text[data.draw(st.integers(0, len(text) - 1))] ^= 1 << data.draw(st.integers(0, 7))
-    try:
+    with contextlib.suppress(BundleError):
         read(bytes(text))
-    except BundleError:
-        pass
 
 
 def test_size_limit() -> None:

@@ -7,6 +7,8 @@ import json
 import os
 import shutil
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from wanc.errors import EXIT_NO_INPUT, EXIT_REFUSED, BundleError, VerificationEr
 from wanc.runtime import safe_read
 from wanc.runtime.verify import Failure, ensure_verified, verify
 
-from .builder import CONTENT, encode, manifest_of, write_bundle
+from .builder import CONTENT, ROOT, encode, manifest_of, write_bundle
 
 WEIGHTS = "engines/denoiser/weights.safetensors"
 KINDS = sorted(CONTENT)
@@ -28,9 +30,10 @@ def failing_paths(bundle: Path) -> list[str]:
     assert report.ok == (not report.failures)
     assert list(report.failures) == sorted(report.failures)
     if report.failures:
-        with pytest.raises(VerificationError) as caught:
+        with pytest.raises(VerificationError if report.manifest else BundleError) as caught:
             ensure_verified(bundle)
-        assert caught.value.exit_code == EXIT_REFUSED
+        if report.manifest:
+            assert caught.value.exit_code == EXIT_REFUSED
         assert report.failures[0].path in str(caught.value)
     return [failure.path for failure in report.failures]
 
@@ -424,6 +427,28 @@ def test_verifying_writes_nothing(bundle: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in [bundle, *bundle.rglob("*")]}
     verify(bundle)
     assert before == {path: path.stat().st_mtime_ns for path in [bundle, *bundle.rglob("*")]}
+
+
+def test_a_bundle_for_another_version_says_so(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "b", schema="wanc.manifest/2.0")
+    assert failing_paths(bundle) == ["manifest.json"]
+    with pytest.raises(BundleError) as caught:
+        ensure_verified(bundle)
+    assert caught.value.hint == "this bundle was made for another version of wanc"
+
+
+def test_the_reader_works_without_the_compiler(bundle: Path, tmp_path: Path) -> None:
+    """As in a bundle: a copy of the folder under another name, and nothing of wanc to be found."""
+    (tmp_path / "shipped").mkdir()
+    for name in ("errors", "safe_read", "strict_json", "manifest", "verify"):
+        shutil.copy(ROOT / f"wanc/runtime/{name}.py", tmp_path / "shipped")
+    script = (
+        "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); sys.modules['wanc'] = None;"
+        "from shipped.verify import ensure_verified; print(ensure_verified(Path(sys.argv[2])).id)"
+    )
+    command = [sys.executable, "-I", "-S", "-c", script, str(tmp_path), str(bundle)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (result.stdout.strip(), result.stderr) == (verify(bundle).id, "")
 
 
 def test_a_manifest_for_other_content(bundle: Path) -> None:

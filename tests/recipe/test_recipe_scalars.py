@@ -66,10 +66,10 @@ CORE_SCHEMA = [
 
 @pytest.mark.parametrize(("text", "value"), CORE_SCHEMA, ids=[text[:20] for text, _ in CORE_SCHEMA])
 def test_unquoted_text_follows_the_core_schema(text: str, value: object) -> None:
-    read = plain(parse(f"key: {text}\n", SOURCE))
-    assert read == {"key": value}
-    assert isinstance(read, dict)
-    assert type(read["key"]) is type(value)
+    root = parse(f"key: {text}\n", SOURCE)
+    assert plain(root) == {"key": value}
+    assert isinstance(root.value, dict)
+    assert type(root.value["key"].value) is type(value)
 
 
 @pytest.mark.parametrize("text", ["no", "12", "1e5", "null", "~", "true", ""])

@@ -109,7 +109,7 @@ HOSTILE: dict[str, tuple[str | bytes, str, str, str]] = {
         "a: &a [x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a]\n"
         "c: &c [*b, *b, *b, *b, *b, *b, *b, *b]\nd: &d [*c, *c, *c, *c, *c, *c, *c, *c]\n"
         "e: &e [*d, *d, *d, *d, *d, *d, *d, *d]\n",
-        "5:12",
+        "5:8",
         "the text has more than 10,000 values",
         "aliases count as what they stand for",
     ),

@@ -157,7 +157,7 @@ def _created(path: Path, mode: int) -> Generator[int]:
         yield descriptor
     except BaseException:
         with suppress(OSError):
-            os.unlink(path)
+            path.unlink()
         raise
     finally:
         os.close(descriptor)

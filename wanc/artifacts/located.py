@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from pathlib import Path
 
 from wanc.artifacts.canonical import canonical
@@ -57,6 +58,7 @@ class Located:
 
 def _is_file_of(path: Path, size: int) -> bool:
     try:
-        return path.is_file() and path.stat().st_size == size
-    except OSError:
+        status = path.stat()
+    except (OSError, ValueError):  # ValueError: a NUL in the name
         return False
+    return stat.S_ISREG(status.st_mode) and status.st_size == size

@@ -74,14 +74,14 @@ def _locked(descriptor: int, shared: bool) -> int | None:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         if os.fstat(descriptor).st_nlink == 0:  # a sweep removed the file between our open and our lock
             raise BlockingIOError
+        if not shared:
+            _sign(descriptor)
     except BlockingIOError:
         os.close(descriptor)
         return None
     except BaseException:
         os.close(descriptor)
         raise
-    if not shared:
-        _sign(descriptor)
     return descriptor
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
@@ -30,8 +29,7 @@ def private_directory(parent: Path, *, prefix: str = "", suffix: str = "") -> Ge
     try:
         yield directory
     finally:
-        _remove(directory)
-        release(descriptor)
+        _remove(directory, descriptor)
 
 
 def abandoned(parent: Path, *, prefix: str = "", suffix: str = "") -> Iterator[Path]:
@@ -50,8 +48,7 @@ def abandoned(parent: Path, *, prefix: str = "", suffix: str = "") -> Iterator[P
         try:
             yield directory
         finally:
-            _remove(directory)
-            release(descriptor)
+            _remove(directory, descriptor)
 
 
 def _is_private(directory: Path, prefix: str, suffix: str) -> bool:
@@ -63,13 +60,16 @@ def _is_private(directory: Path, prefix: str, suffix: str) -> bool:
     return is_random and not directory.is_symlink() and directory.is_dir()
 
 
-def _remove(directory: Path) -> None:
-    """Remove a private directory whose lock is held, the lock file last: until then a sweep can finish the job."""
-    with suppress(OSError):
-        for path in directory.iterdir():
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            elif path.name != LOCK_NAME:
-                path.unlink()
-        os.unlink(directory / LOCK_NAME)
-        directory.rmdir()
+def _remove(directory: Path, descriptor: int) -> None:
+    """Remove a private directory and release its lock, whose file goes last: until then a sweep can finish the job."""
+    try:
+        with suppress(OSError):
+            for path in directory.iterdir():
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                elif path.name != LOCK_NAME:
+                    path.unlink()
+            (directory / LOCK_NAME).unlink()
+            directory.rmdir()
+    finally:
+        release(descriptor)

@@ -24,14 +24,14 @@ def publish(staged: Path, destination: Path) -> None:
     only where the file system cannot exchange two names may they, for a moment, see none. Raises OSError.
     """
     if not os.path.lexists(destination):
-        os.rename(staged, destination)
+        staged.rename(destination)
     elif not _exchange(staged, destination):
         aside = staged.parent / ASIDE
-        os.rename(destination, aside)
+        destination.rename(aside)
         try:
-            os.rename(staged, destination)
+            staged.rename(destination)
         except BaseException:
-            os.rename(aside, destination)
+            aside.rename(destination)
             raise
     sync_directory(destination.parent)
 
@@ -40,7 +40,7 @@ def recover(private: Path, destination: Path) -> None:
     """Put back what was set aside, when a process was killed between the two renames above. Raises OSError."""
     aside = private / ASIDE
     if aside.is_dir() and not os.path.lexists(destination):
-        os.rename(aside, destination)
+        aside.rename(destination)
         sync_directory(destination.parent)
 
 

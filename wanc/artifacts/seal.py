@@ -156,7 +156,7 @@ class _Staging:
                 # After an exchange, the replaced bundle has these names: its files must not end up in the store.
                 if os.path.samestat(os.lstat(target), status):
                     os.chmod(target, status.st_mode & 0o7777)
-                    os.rename(target, source)
+                    target.rename(source)
 
     def _place(self, file: BundleFile) -> FileEntry:
         target = self.root / file.path
@@ -178,7 +178,7 @@ class _Staging:
             if irregularity(status) or any((parent / MARKER).exists() for parent in source.absolute().parents):
                 return False
             try:
-                os.rename(source, target)
+                source.rename(target)
             except OSError as error:
                 if error.errno == errno.EXDEV:
                     return False

@@ -102,19 +102,26 @@ class Store:
         return record
 
     def commit(
-        self, key: str, *, stage: str, document: Mapping[str, JsonValue], tree: Path, meta: Mapping[str, JsonValue]
+        self,
+        key: str,
+        *,
+        stage: str,
+        document: Mapping[str, JsonValue],
+        tree: Path,
+        meta: Mapping[str, JsonValue],
+        on_bytes: OnBytes | None = None,
     ) -> ActionRecord:
         """Adopt every file below `tree` (in a workdir of this store) and then record them under `key`.
 
-        `document` is the key document, and `key` must be its `key_of`. Files are moved, not copied. Raises
-        OutputError when the store cannot be written, and then `key` stays unrecorded; ValueError when the tree holds
-        anything but regular files with the names that a bundle allows.
+        `document` is the key document, and `key` must be its `key_of`. Files are moved, not copied; `on_bytes`
+        follows their hashing. Raises OutputError when the store cannot be written, and then `key` stays unrecorded;
+        ValueError when the tree holds anything but regular files with the names that a bundle allows.
         """
         if key != key_of(document):
             raise ValueError(f"{key} is not the key of its document")
         with output_errors(self.root):
             sources = _regular_files(tree)
-            files = {path: self._adopt(source) for path, source in sources.items()}
+            files = {path: self._adopt(source, on_bytes) for path, source in sources.items()}
             for directory in {self._stored(blob).parent for blob in files.values()}:
                 sync_directory(directory)
         record = ActionRecord(key, stage, document, files, meta)
@@ -168,9 +175,9 @@ class Store:
         with self.workdir() as workdir:
             replace_file(self.root / "refs" / name, data, workdir=workdir)
 
-    def _adopt(self, source: Path) -> Blob:
+    def _adopt(self, source: Path, on_bytes: OnBytes | None) -> Blob:
         """Move a file in as a blob. Renaming it over the same content is harmless, and mends it if it was damaged."""
-        blob = Blob(*hash_file(source))
+        blob = Blob(*hash_file(source, on_bytes))
         target = self._stored(blob)
         target.parent.mkdir(exist_ok=True)
         descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
@@ -179,7 +186,7 @@ class Store:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.rename(source, target)
+        source.rename(target)
         self._checked.add((blob.digest, target))
         return blob
 
@@ -217,7 +224,7 @@ class Store:
     def _set_aside(self, path: Path) -> None:
         target = self.root / "quarantine" / f"{path.name}.{secrets.token_hex(4)}"
         try:
-            os.rename(path, target)
+            path.rename(target)
         except FileNotFoundError:
             pass  # another process was first
         except OSError as error:
@@ -269,7 +276,8 @@ def _regular_files(tree: Path) -> dict[str, Path]:
     """The files below `tree` by their relative paths. Raises ValueError for links and other special files."""
     files: dict[str, Path] = {}
     for directory, names, leaves in os.walk(tree):
-        for leaf in leaves + [name for name in names if os.path.islink(os.path.join(directory, name))]:
+        links = [name for name in names if Path(directory, name).is_symlink()]  # os.walk takes them for directories
+        for leaf in leaves + links:
             path = Path(directory, leaf)
             fault = irregularity(os.lstat(path))
             if fault:

@@ -5,16 +5,20 @@ Everything happens on fake tensors: the largest model costs as much memory as it
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wanc.compiler.program import Program, ProgramComponent, ProgramGraph, VideoModel
 from wanc.compiler.stage import Files, Stage
 from wanc.models.graph import Graph
 from wanc.models.wan.checkpoint import Checkpoint, Component, embedding, open_checkpoint
 from wanc.runtime.progress import ProgressBar
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
 TRAIN_TIMESTEPS = 1000
 
@@ -33,27 +37,46 @@ class Export(Stage):
         checkpoint = open_checkpoint(root, self.components)
         with ProgressBar(self.name, len(checkpoint.components), enabled=progress) as bar:
             components: dict[str, ProgramComponent] = {}
+            traced = Traced()
             for name, component in checkpoint.components.items():
-                components[name] = _export_component(checkpoint, name, component, out)
+                components[name] = _export_component(checkpoint, name, component, traced, out)
                 bar.advance()
         program = Program("wanc.program/1.0", "text-to-video", _video_model(checkpoint), components)
         program.write(out)
 
 
-def _export_component(checkpoint: Checkpoint, name: str, component: Component, out: Path) -> ProgramComponent:
+def _export_component(
+    checkpoint: Checkpoint, name: str, component: Component, traced: Traced, out: Path
+) -> ProgramComponent:
     from wanc.compiler.graph_file import save
-    from wanc.compiler.tracing import trace
+    from wanc.compiler.tracing import bind
 
     graphs: dict[str, ProgramGraph] = {}
     used: set[str] = set()
     (out / name).mkdir()
-    for graph in _graphs(name)(component.config, checkpoint):
-        model = trace(graph, component.weights, where=str(checkpoint.root / component.folder))
+    for graph, model in traced.graphs(name, component, checkpoint):
+        bound = bind(model, component.weights, where=str(checkpoint.root / component.folder))
         file = f"{name}/{graph.name}.onnx"
-        save(model, out / file)
-        used |= model.graph.initializers.keys()
+        save(bound, out / file)
+        used |= bound.graph.initializers.keys()
         graphs[graph.name] = ProgramGraph(file, graph.inputs, graph.outputs)
     return ProgramComponent(graphs, {key: weight for key, weight in component.weights.items() if key in used})
+
+
+class Traced:
+    """Graphs as traced, without weights. Two components of one configuration, as the experts are, share them."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, list[tuple[Graph, ir.Model]]] = {}
+
+    def graphs(self, name: str, component: Component, checkpoint: Checkpoint) -> list[tuple[Graph, ir.Model]]:
+        from wanc.compiler.tracing import trace
+
+        key = json.dumps(component.config, sort_keys=True)
+        if key not in self._models:
+            definitions = _graphs(name)(component.config, checkpoint)
+            self._models[key] = [(graph, trace(graph)) for graph in definitions]
+        return self._models[key]
 
 
 def _graphs(component: str) -> Callable[[Mapping[str, Any], Checkpoint], tuple[Graph, ...]]:

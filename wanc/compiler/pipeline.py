@@ -1,12 +1,12 @@
 """The compiler, top to bottom: a recipe becomes a bundle.
 
-    resolve    the recipe, its checkpoint and all defaults → the lock
-    export     the checkpoint → graphs in standard ONNX, weights by reference
-    fuse       ┐
-    quantize   ├ not built yet: the program passes through, and the lock says so
-    partition  ┘
-    engine     graphs → files that an engine runs
-    seal       everything that ships → the bundle
+resolve    the recipe, its checkpoint and all defaults → the lock
+export     the checkpoint → graphs in standard ONNX, weights by reference
+fuse       ┐
+quantize   ├ not built yet: the program passes through, and the lock says so
+partition  ┘
+engine     graphs → files that an engine runs
+seal       everything that ships → the bundle
 """
 
 from __future__ import annotations

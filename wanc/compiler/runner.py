@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from wanc.artifacts.canonical import key_of
@@ -67,9 +66,7 @@ class Runner:
         if self.progress:
             say(f"{name}: {'cached' if cached else f'{run.seconds:.1f} s, peak {peak / 2**20:.0f} MiB'}")
 
-    def _compute(
-        self, stage: Stage, key: str, document: dict[str, Any], inputs: Mapping[str, Tree]
-    ) -> ActionRecord:
+    def _compute(self, stage: Stage, key: str, document: dict[str, Any], inputs: Mapping[str, Tree]) -> ActionRecord:
         started = time.perf_counter()
         with self.store.workdir() as workdir:
             out = workdir / "out"
@@ -93,5 +90,3 @@ def _locate(record: ActionRecord, store: Store) -> Files:
 def say(line: str) -> None:
     """One line for people."""
     print(line, file=sys.stderr, flush=True)
-
-

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import wanc.runtime
 from wanc.artifacts.canonical import canonical, digest_of, key_of
 from wanc.artifacts.records import ActionRecord, Blob
 from wanc.artifacts.seal import BundleFacts, BundleFile, seal
@@ -19,11 +20,9 @@ from wanc.compiler.resolve import Resolved
 from wanc.compiler.runner import Runner
 from wanc.compiler.stage import KEY_SCHEMA, Tree, tool_version
 from wanc.errors import BundleError
-from wanc.runtime.memory import peak_rss_bytes
 from wanc.runtime.manifest import Manifest
+from wanc.runtime.memory import peak_rss_bytes
 from wanc.runtime.progress import ProgressBar
-
-import wanc.runtime
 
 NAME = "seal"
 ENTRY = "run.py"
@@ -97,9 +96,7 @@ class Seal:
             (workdir / "out").mkdir()
             seconds = round(time.perf_counter() - started, 3)
             meta = {"id": sealed.id, "seconds": seconds, "peak_rss_bytes": peak_rss_bytes()}
-            return runner.store.commit(
-                key_of(document), stage=NAME, document=document, tree=workdir / "out", meta=meta
-            )
+            return runner.store.commit(key_of(document), stage=NAME, document=document, tree=workdir / "out", meta=meta)
 
     def _note_adopted(self, store: Store, bundle: Path, files: list[BundleFile]) -> None:
         """What was renamed into the bundle is from now on found there."""
@@ -131,7 +128,7 @@ class Seal:
             created=created(),
             entry=ENTRY,
             recipe_sha256=self.resolved.recipe_digest,
-            topology={"components": _topology(described), "engines": engine_entries(program.components)},
+            topology=_topology(described, engine_entries(program.components)),
             runtime={
                 "task": program.task,
                 "model": model,
@@ -159,12 +156,13 @@ def created() -> int:
     return int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
 
 
-def _topology(program: Mapping[str, Any]) -> dict[str, Any]:
-    """Components → graphs → interface."""
-    return {
-        name: {graph: {"inputs": entry["inputs"], "outputs": entry["outputs"]} for graph, entry in part["graphs"].items()}
+def _topology(program: Mapping[str, Any], engines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Components → graphs → interface, and which file runs each graph."""
+    components = {
+        name: {graph: {key: entry[key] for key in ("inputs", "outputs")} for graph, entry in part["graphs"].items()}
         for name, part in program["components"].items()
     }
+    return {"components": components, "engines": engines}
 
 
 def _engine_files(located: Mapping[str, Path]) -> list[BundleFile]:

@@ -7,19 +7,20 @@ dtype that it has there, behind a Cast to the float32 that the graph computes in
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import logging
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import onnx_ir as ir
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from wanc.errors import CheckpointError
-from wanc.models.graph import Dimension, Graph, Input, concrete, split_dimension
+from wanc.models.graph import Graph, Input, concrete, split_dimension
 from wanc.models.weights import Weight
 
 OPSET = 23
@@ -28,15 +29,14 @@ LARGEST_DIMENSION = 1024
 DTYPES = {"float32": torch.float32, "int64": torch.int64}
 
 
-def trace(graph: Graph, weights: Mapping[str, Weight], where: str) -> ir.Model:
-    """Trace one graph. Raises CheckpointError where the weights do not fit the module; `where` names the folder."""
+def trace(graph: Graph) -> ir.Model:
+    """Trace one graph. Its parameters are initializers with a name and a shape, and no value yet: see `bind`."""
     with _quiet():
         program = _export(graph)
     model = program.model
     _name_interface(model, graph)
     _name_dimensions(model, graph)
     _attach_constants(model, graph)
-    _attach_weights(model, weights, where)
     _make_casts_explicit(model)
     model.metadata_props.clear()
     model.producer_name, model.producer_version = "wanc", None
@@ -45,6 +45,22 @@ def trace(graph: Graph, weights: Mapping[str, Weight], where: str) -> ir.Model:
         node.metadata_props.clear()
         node.doc_string = None
     return model
+
+
+def bind(model: ir.Model, weights: Mapping[str, Weight], where: str) -> ir.Model:
+    """A copy of a traced graph whose parameters point at a checkpoint's weights.
+
+    Raises CheckpointError where a weight is missing or of another shape; `where` names the checkpoint's folder.
+    """
+    bound = model.clone()
+    for name, initializer in list(bound.graph.initializers.items()):
+        if not initializer.uses():
+            del bound.graph.initializers[name]
+        elif _is_fake(initializer):
+            if name not in weights:
+                raise CheckpointError(f"the weights hold no tensor named {name}", where=where)
+            _attach(bound, initializer, weights[name], where)
+    return bound
 
 
 def _export(graph: Graph) -> torch.onnx.ONNXProgram:
@@ -69,11 +85,13 @@ def _dynamic_shapes(graph: Graph, module: torch.nn.Module) -> dict[str, Any]:
         symbolic = {axis: split_dimension(d) for axis, d in enumerate(entry.shape) if isinstance(d, str)}
         return {axis: factor * dims[name] if factor > 1 else dims[name] for axis, (factor, name) in symbolic.items()}
 
-    parameters = [name for name in module.forward.__code__.co_varnames[1 : module.forward.__code__.co_argcount]]
-    shapes: dict[str, Any] = {name: axes(entry) for name, entry in zip(parameters, graph.inputs, strict=False)}
-    if len(graph.inputs) > len(parameters):  # the rest arrive as *args
-        rest = module.forward.__code__.co_varnames[module.forward.__code__.co_argcount]
-        shapes[rest] = tuple(axes(entry) for entry in graph.inputs[len(parameters) :])
+    shapes: dict[str, Any] = {}
+    remaining = list(graph.inputs)
+    for parameter in inspect.signature(module.forward).parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            shapes[parameter.name] = tuple(axes(entry) for entry in remaining)
+        else:
+            shapes[parameter.name] = axes(remaining.pop(0))
     return shapes
 
 
@@ -101,17 +119,17 @@ def _name_dimensions(model: ir.Model, graph: Graph) -> None:
             if isinstance(declared, str) and (symbol := re.search(r"[a-z]\d+", str(traced))):
                 names[symbol.group()] = split_dimension(declared)[1]
 
-    def renamed(shape: ir.Shape) -> ir.Shape:
-        text = [d if isinstance(d, int) else re.sub(r"\b[a-z]\d+\b", lambda m: names.get(m[0], m[0]), str(d)) for d in shape]
-        return ir.Shape(text)
+    def renamed(dimension: int | ir.SymbolicDim) -> int | str:
+        if isinstance(dimension, int):
+            return dimension
+        return re.sub(r"\b[a-z]\d+\b", lambda symbol: names.get(symbol[0], symbol[0]), str(dimension))
 
     for value in _values(model):
         if value.shape is not None:
-            value.shape = renamed(value.shape)
-    for value, entry in [*zip(model.graph.inputs, graph.inputs, strict=True)]:
-        value.shape = _shape(entry.shape)
-    for value, entry in zip(model.graph.outputs, graph.outputs, strict=True):
-        value.shape = _shape(entry.shape)
+            value.shape = ir.Shape([renamed(dimension) for dimension in value.shape])
+    declared = (*graph.inputs, *graph.outputs)
+    for value, entry in zip((*model.graph.inputs, *model.graph.outputs), declared, strict=True):
+        value.shape = ir.Shape(entry.shape)
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:
@@ -121,25 +139,10 @@ def _values(model: ir.Model) -> Iterator[ir.Value]:
         yield from node.outputs
 
 
-def _shape(dimensions: tuple[Dimension, ...]) -> ir.Shape:
-    return ir.Shape(list(dimensions))
-
-
 def _attach_constants(model: ir.Model, graph: Graph) -> None:
     for name, value in graph.constants.items():
         if name in model.graph.initializers:
             model.graph.initializers[name].const_value = ir.tensor(value, name=name)
-
-
-def _attach_weights(model: ir.Model, weights: Mapping[str, Weight], where: str) -> None:
-    """Point each parameter at its bytes in the checkpoint, with a Cast where it is not stored as float32."""
-    for name, initializer in list(model.graph.initializers.items()):
-        if not initializer.uses():
-            del model.graph.initializers[name]
-        elif initializer.const_value is None or _is_fake(initializer):
-            if name not in weights:
-                raise CheckpointError(f"the weights hold no tensor named {name}", where=where)
-            _attach(model, initializer, weights[name], where)
 
 
 def _attach(model: ir.Model, initializer: ir.Value, weight: Weight, where: str) -> None:
@@ -178,18 +181,15 @@ def _make_casts_explicit(model: ir.Model) -> None:
             dtype = constant.dtype if constant is not None else like.dtype
             assert dtype is not None
             cast = ir.node("Cast", [source], {"to": dtype}, name=node.name)
-            ir.convenience.replace_nodes_and_values(
-                model.graph, node, [node], [cast], node.outputs, cast.outputs
-            )
+            ir.convenience.replace_nodes_and_values(model.graph, node, [node], [cast], node.outputs, cast.outputs)
 
 
 def _is_fake(initializer: ir.Value) -> bool:
-    raw = getattr(initializer.const_value, "raw", None)
-    return isinstance(raw, torch._subclasses.fake_tensor.FakeTensor)  # pyright: ignore[reportPrivateUsage]
+    return isinstance(getattr(initializer.const_value, "raw", None), FakeTensor)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """The exporter's notes on packages that wanc has no use for are not for its users."""
     level = logging.getLogger("torch.onnx").level
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)

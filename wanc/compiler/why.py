@@ -32,9 +32,13 @@ class Answer:
     changes: tuple[Change, ...] | None = ()
 
     def as_json(self) -> dict[str, Any]:
-        changes = None if self.changes is None else [
-            {"path": change.path, "old": _shown(change.old), "new": _shown(change.new)} for change in self.changes
-        ]
+        changes = (
+            None
+            if self.changes is None
+            else [
+                {"path": change.path, "old": _shown(change.old), "new": _shown(change.new)} for change in self.changes
+            ]
+        )
         return {"stage": self.stage, "stored": self.stored, "changes": changes}
 
     def as_text(self) -> str:

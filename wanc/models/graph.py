@@ -64,4 +64,11 @@ def split_dimension(dimension: str) -> tuple[int, str]:
 
 def concrete(shape: tuple[Dimension, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:
     """The shape with every symbolic name replaced by its size."""
-    return tuple(d if isinstance(d, int) else (lambda k, n: k * sizes[n])(*split_dimension(d)) for d in shape)
+
+    def size(dimension: Dimension) -> int:
+        if isinstance(dimension, int):
+            return dimension
+        factor, name = split_dimension(dimension)
+        return factor * sizes[name]
+
+    return tuple(map(size, shape))

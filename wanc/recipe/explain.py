@@ -108,8 +108,14 @@ def _checked(path: KeyPath, details: ErrorDetails, marks: Marks) -> Problem:
 def _wrong_value(path: KeyPath, details: ErrorDetails, marks: Marks) -> Problem:
     expected = _EXPECTED.get(details["type"], details["msg"]).format(**_numbers(details))
     message = f"{_dotted(path) or 'a recipe'} has to be {expected}, not {_kind(details['input'])}"
-    hint = "put it in quotes" if expected == "text" else description(path)
-    return Problem(message, marks.mark(path).value, hint)
+    return Problem(message, marks.mark(path).value, _how_to_write(path, expected))
+
+
+def _how_to_write(path: KeyPath, expected: str) -> str | None:
+    if expected == "text":
+        return "put it in quotes"
+    is_item = bool(path) and isinstance(path[-1], int)
+    return f"its keys are {', '.join(fields_at(path))}" if is_item and expected == "a mapping" else description(path)
 
 
 _DESCRIBERS: Mapping[str, Callable[[KeyPath, ErrorDetails, Marks], Problem]] = {

@@ -24,7 +24,9 @@ def fields_at(path: KeyPath) -> Mapping[str, FieldInfo]:
 
 
 def description(path: KeyPath) -> str | None:
-    """What the key at `path` means; nothing for items of lists, and for keys that do not exist."""
+    """What the key at `path` means, or for an item of a list the key of the list."""
+    while path and isinstance(path[-1], int):
+        path = path[:-1]
     field = fields_at(path[:-1]).get(str(path[-1])) if path else None
     if field is None:
         return None

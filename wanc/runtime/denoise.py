@@ -22,7 +22,9 @@ class Expert:
     component: str
     guidance: float
 
-    def velocity(self, sessions: Sessions, latents: Latents, timestep: float, text: Latents, negative: Latents) -> Latents:
+    def velocity(
+        self, sessions: Sessions, latents: Latents, timestep: float, text: Latents, negative: Latents
+    ) -> Latents:
         """The guided velocity, shaped as the latents: v(negative) + guidance * (v(text) - v(negative))."""
 
         def branch(embeddings: Latents) -> Latents:
@@ -33,7 +35,8 @@ class Expert:
         if self.guidance == 1.0:
             return conditional
         unconditional = branch(negative)
-        return unconditional + np.float32(self.guidance) * (conditional - unconditional)
+        scale = np.float32(self.guidance)
+        return np.asarray(unconditional + scale * (conditional - unconditional), np.float32)
 
 
 def denoise(

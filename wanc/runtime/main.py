@@ -62,7 +62,7 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="run.py",
-        description="Make a video from a prompt with this bundle. Every file is verified first; nothing is written here.",
+        description="Make a video with this bundle. Every file is verified first; nothing is written here.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

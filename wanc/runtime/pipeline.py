@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import Bundle, Sampling, Shape
+from .bundle import Bundle, Model, Sampling, Shape
 from .decode import decode
 from .denoise import Expert, denoise
 from .embeddings import EmbeddingTable
@@ -56,7 +56,7 @@ class Timer:
     seconds: dict[str, float] = field(default_factory=dict[str, float])
 
     @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
+    def phase(self, name: str) -> Generator[None]:
         started = time.perf_counter()
         try:
             yield
@@ -96,10 +96,11 @@ class Pipeline:
         shape = self.bundle.shape(request.shape, request.frames)
         solver = self._solver(request)
         latents = self._start(request, shape)
-        negative_prompt = self.bundle.sampling.negative_prompt if request.negative_prompt is None else request.negative_prompt
+        sampling = self.bundle.sampling
+        negative_prompt = sampling.negative_prompt if request.negative_prompt is None else request.negative_prompt
         with timer.phase("text"):
             text = self._encode(request.prompt)
-            negative = self._encode(negative_prompt) if self.bundle.sampling.is_guided else text
+            negative = self._encode(negative_prompt) if sampling.is_guided else text
         with timer.phase("denoise"), ProgressBar("denoise", solver.steps, enabled=self._progress) as bar:
             return denoise(self.sessions, solver, self._expert, latents, text, negative, bar.advance)
 
@@ -125,9 +126,7 @@ class Pipeline:
                     hint=f"its timesteps are {', '.join(f'{t:g}' for t in sampling.timesteps)}",
                 )
             sampling = replace(sampling, steps=request.steps)
-        return create_solver(
-            sampling.solver, shift=sampling.shift, steps=sampling.steps, timesteps=sampling.timesteps
-        )
+        return create_solver(sampling.solver, shift=sampling.shift, steps=sampling.steps, timesteps=sampling.timesteps)
 
     def _start(self, request: Request, shape: Shape) -> NDArray[np.float32]:
         expected = self.bundle.latent_shape(shape)
@@ -144,12 +143,12 @@ class Pipeline:
         return encode_prompt(prompt, self._tokenizer, self._table, self.sessions)
 
     def _expert(self, timestep: float) -> Expert:
-        return choose_expert(self.bundle.model.boundary, self.bundle.model.train_timesteps, self.bundle.sampling, timestep)
+        return choose_expert(self.bundle.model, self.bundle.sampling, timestep)
 
 
-def choose_expert(boundary: float | None, train_timesteps: int, sampling: Sampling, timestep: float) -> Expert:
+def choose_expert(model: Model, sampling: Sampling, timestep: float) -> Expert:
     """The high-noise expert from `boundary` of the training timesteps upwards, the boundary itself included."""
-    if boundary is None or timestep >= boundary * train_timesteps:
+    if model.boundary is None or timestep >= model.boundary * model.train_timesteps:
         return Expert("denoiser_high", sampling.guidance_high)
     return Expert("denoiser_low", sampling.guidance_low)
 
@@ -162,5 +161,3 @@ def load_latents(path: Path) -> NDArray[np.float32]:
         raise UserError("no such file", where=str(path), exit_code=EXIT_NO_INPUT) from error
     except (OSError, ValueError) as error:
         raise UserError("not a .npy file of latents", where=str(path)) from error
-
-

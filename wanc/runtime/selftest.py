@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .errors import VerificationError
@@ -54,7 +56,7 @@ def selftest(bundle: Bundle, *, threads: int | None = None, progress: bool = Fal
     return checks
 
 
-def _relative_error(actual: np.ndarray[..., np.dtype[np.float32]], expected: np.ndarray[..., np.dtype[np.float32]]) -> float:
+def _relative_error(actual: NDArray[Any], expected: NDArray[Any]) -> float:
     """A NaN anywhere is an infinite error: it must not pass a comparison."""
     error = float(np.linalg.norm(actual - expected)) / max(float(np.linalg.norm(expected)), 1e-30)
     return error if np.isfinite(error) else float("inf")

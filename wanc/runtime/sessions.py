@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnxruntime
@@ -44,7 +44,7 @@ class Session:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Execute the graph once. Inputs and outputs by name."""
         started = time.perf_counter()
-        outputs: list[Array] = self._session.run(self._outputs, dict(inputs))
+        outputs = cast(list[Array], self._session.run(self._outputs, dict(inputs)))
         self._counter.seconds += time.perf_counter() - started
         self._counter.executions += 1
         self._counter.bytes += sum(array.nbytes for array in (*inputs.values(), *outputs))

@@ -48,7 +48,7 @@ def parse(data: bytes, *, where: str, max_bytes: int = MAX_BYTES) -> JsonValue:
         raise BundleError(f"not UTF-8 at byte {error.start}", where=where) from None
     except RecursionError:
         raise BundleError(f"JSON nested deeper than {MAX_DEPTH}", where=where) from None
-    except _Refused as refusal:
+    except _RefusedError as refusal:
         raise BundleError(str(refusal), where=where) from None
     return value
 
@@ -134,7 +134,7 @@ class Fields:
         return self.values[name]
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """JSON that the standard parser accepts and this one does not."""
 
 
@@ -144,7 +144,7 @@ def _unique_keys(pairs: Sequence[tuple[str, JsonValue]]) -> JsonObject:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise _Refused(f"duplicate key {ascii(key)[:80]}")
+                raise _RefusedError(f"duplicate key {ascii(key)[:80]}")
             seen.add(key)
     return unique
 
@@ -152,19 +152,19 @@ def _unique_keys(pairs: Sequence[tuple[str, JsonValue]]) -> JsonObject:
 def _integer(digits: str) -> int:
     # The length comes first: int() of a million digits is slow, and Python 3.11 refuses it with a ValueError.
     if len(digits) > 17 or abs(int(digits)) > MAX_INTEGER:
-        raise _Refused(f"integer {digits[:20]} is beyond 2^53")
+        raise _RefusedError(f"integer {digits[:20]} is beyond 2^53")
     return int(digits)
 
 
 def _finite(digits: str) -> float:
     value = float(digits)
     if not math.isfinite(value):
-        raise _Refused(f"number {digits[:20]} is not finite")
+        raise _RefusedError(f"number {digits[:20]} is not finite")
     return value
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise _Refused(f"{name} is not JSON")
+    raise _RefusedError(f"{name} is not JSON")
 
 
 def _check_shape(value: JsonValue) -> None:
@@ -174,10 +174,10 @@ def _check_shape(value: JsonValue) -> None:
         item, depth = pending.pop()
         if isinstance(item, str):
             if not _is_unicode(item):
-                raise _Refused("a string holds half of a surrogate pair")
+                raise _RefusedError("a string holds half of a surrogate pair")
         elif isinstance(item, (list, dict)):
             if depth > MAX_DEPTH:
-                raise _Refused(f"JSON nested deeper than {MAX_DEPTH}")
+                raise _RefusedError(f"JSON nested deeper than {MAX_DEPTH}")
             if isinstance(item, dict):
                 pending += [(key, depth + 1) for key in item]
             pending += [(child, depth + 1) for child in (item.values() if isinstance(item, dict) else item)]

@@ -29,7 +29,7 @@ class Tokenizer:
     def __init__(self, backend: tokenizers.Tokenizer, text_length: int) -> None:
         # What the file says about these two belongs to whoever wrote it; the length that counts is the model's.
         backend.no_padding()
-        backend.enable_truncation(max_length=text_length)  # pyright: ignore[reportUnknownMemberType]
+        backend.enable_truncation(max_length=text_length)
         self._backend = backend
         self.text_length = text_length
 

@@ -81,9 +81,11 @@ def verify(bundle: Path, progress: Progress | None = None) -> Report:
 def ensure_verified(bundle: Path, progress: Progress | None = None) -> Manifest:
     """The manifest of a bundle that was just verified in full.
 
-    Raises VerificationError naming the first failures, BundleError when `bundle` is not a directory.
+    Raises VerificationError naming the first failures, BundleError when there is no manifest that could be read.
     """
     report = verify(bundle, progress)
+    if report.manifest is None:
+        Manifest.read(bundle)  # says what is wrong with it, and what to do: it may be for another version
     if report.manifest is None or report.failures:
         shown = [f"{failure.path} {failure.reason}" for failure in report.failures[:5]]
         if len(report.failures) > len(shown):

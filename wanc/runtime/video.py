@@ -1,8 +1,5 @@
 """MP4 files (H.264), written frame by frame while later frames are still being decoded."""
 
-# PyAV leaves type parameters of its stubs open.
-# pyright: reportUnknownMemberType=false
-
 from __future__ import annotations
 
 import errno

@@ -40,7 +40,7 @@ def compile_component(
             save(model, out / file)
             graphs[graph_name] = replace(graph, file=file)
             report[graph_name] = _describe(model)
-    stored = {key: replace(weight, file=f"{folder.as_posix()}/{weight.file}") for key, weight in weights.entries.items()}
+    stored = {key: replace(entry, file=f"{folder.as_posix()}/{entry.file}") for key, entry in weights.entries.items()}
     return ProgramComponent(graphs, stored), report
 
 

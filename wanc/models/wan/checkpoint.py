@@ -124,7 +124,7 @@ def _unsupported(config: Mapping[str, Any]) -> str | None:
     if config.get("in_channels") != config.get("out_channels") and "num_attention_heads" in config:
         return "image-to-video models are not built yet; today wanc compiles text-to-video"
     if config.get("is_residual"):
-        return "the residual VAE of Wan 2.2 5B is not built yet; today wanc compiles the 2.1 VAE that the A14B models use"
+        return "the residual VAE of Wan 2.2 5B is not built yet; today wanc compiles the 2.1 VAE of the A14B models"
     return None
 
 
@@ -174,8 +174,8 @@ def _tokenizer_files(root: Path) -> tuple[str, ...]:
 
 
 def _text_length(root: Path) -> int:
-    settings = root / "tokenizer" / "tokenizer_config.json"
-    declared = _read_json(root, "tokenizer/tokenizer_config.json").get("model_max_length") if settings.is_file() else None
+    settings = "tokenizer/tokenizer_config.json"
+    declared = _read_json(root, settings).get("model_max_length") if (root / settings).is_file() else None
     return int(min(declared or LONGEST_TEXT, LONGEST_TEXT))
 
 

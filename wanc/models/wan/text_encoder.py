@@ -8,9 +8,8 @@ an engine's logarithm lands just above or just below one must not change the mod
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import torch
 from transformers import UMT5Config, UMT5EncoderModel
 from transformers.models.umt5.modeling_umt5 import UMT5Attention
@@ -20,6 +19,8 @@ from wanc.models.graph import Graph, Input, Output
 
 class BucketTable(torch.nn.Module):
     """Relative position → bucket, by look-up. Distances past the table's ends share the bucket of its last entry."""
+
+    buckets: torch.Tensor
 
     def __init__(self, attention: UMT5Attention) -> None:
         super().__init__()
@@ -66,7 +67,7 @@ def graphs(config: Mapping[str, Any]) -> tuple[Graph, ...]:
             ),
             outputs=(Output("hidden", (1, "tokens", settings.d_model)),),
             example={"tokens": 7},
-            constants={"bucket_table.buckets": cast("np.ndarray[Any, Any]", table.buckets.numpy())},
+            constants={"bucket_table.buckets": table.buckets.numpy()},
         ),
     )
 

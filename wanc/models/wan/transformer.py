@@ -7,11 +7,10 @@ gigabytes of fp32 per forward at real sizes. Guidance branches are separate exec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
-from diffusers import WanTransformer3DModel
-from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
+from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformer3DModel
 
 from wanc.models.graph import Graph, Input, Output
 
@@ -20,7 +19,8 @@ class StepModule(WanTransformer3DModel):
     """One denoising step of one guidance branch: (latents, timestep, text) → velocity."""
 
     def forward(self, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return super().forward(latents, timestep, text, return_dict=False)[0]
+        (velocity,) = super().forward(latents, cast(Any, timestep), text, return_dict=False)
+        return cast(torch.Tensor, velocity)
 
 
 def graphs(config: Mapping[str, Any], text_length: int) -> tuple[Graph, ...]:
@@ -36,7 +36,7 @@ def graphs(config: Mapping[str, Any], text_length: int) -> tuple[Graph, ...]:
     return (
         Graph(
             name="step",
-            build=lambda: StepModule.from_config(dict(config)).eval(),
+            build=lambda: cast(StepModule, StepModule.from_config(dict(config))).eval(),
             inputs=(
                 Input("latents", (1, config["in_channels"], *spatial), binding="step", per="request"),
                 Input("timestep", (1,), binding="build", per="expert"),

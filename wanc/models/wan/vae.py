@@ -9,11 +9,10 @@ doublings' own caches over as zeros.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
-from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import CACHE_T, WanCausalConv3d
+from diffusers.models.autoencoders.autoencoder_kl_wan import CACHE_T, AutoencoderKLWan, WanCausalConv3d
 
 from wanc.models.graph import Graph, Input, Output
 
@@ -70,15 +69,13 @@ def graphs(config: Mapping[str, Any]) -> tuple[Graph, ...]:
     cache_inputs = [Input(f"cache_{i}", shape, binding="chunk", per="request") for i, shape in enumerate(caches)]
     example = {"height": 4, "width": 6}
     return (
-        Graph("first", lambda: FirstModule.from_config(dict(config)).eval(), (latent,), outputs(1), example),
-        Graph(
-            "steady",
-            lambda: SteadyModule.from_config(dict(config)).eval(),
-            (latent, *cache_inputs),
-            outputs(temporal),
-            example,
-        ),
+        Graph("first", lambda: _module(FirstModule, config), (latent,), outputs(1), example),
+        Graph("steady", lambda: _module(SteadyModule, config), (latent, *cache_inputs), outputs(temporal), example),
     )
+
+
+def _module(kind: type[CachedDecoder], config: Mapping[str, Any]) -> CachedDecoder:
+    return cast(CachedDecoder, kind.from_config(dict(config))).eval()
 
 
 def _cache_shapes(config: Mapping[str, Any]) -> list[tuple[int | str, ...]]:
@@ -87,7 +84,7 @@ def _cache_shapes(config: Mapping[str, Any]) -> list[tuple[int | str, ...]]:
         raise NotImplementedError("residual VAE")
     height, width = 4, 6
     with torch.device("meta"), torch.no_grad():
-        module = FirstModule.from_config(dict(config)).eval()
+        module = _module(FirstModule, config)
         _, *caches = module(torch.empty(1, config["z_dim"], 1, height, width))
     shapes: list[tuple[int | str, ...]] = []
     for cache in caches:
@@ -101,7 +98,7 @@ def _doubling_inputs(module: CachedDecoder, latent: torch.Tensor) -> list[torch.
     """A zero frame for each temporal doubling, at the size of what reaches it in a forward pass."""
     zeros: list[torch.Tensor] = []
     scale = 1
-    for block in module.decoder.up_blocks:
+    for block in cast(Any, module.decoder.up_blocks):
         for upsampler in block.upsamplers or ():
             if upsampler.mode == "upsample3d":
                 size = (1, upsampler.dim, 1, latent.shape[3] * scale, latent.shape[4] * scale)

@@ -1,0 +1,250 @@
+"""What is written is read back as the same: recipes, single values, starters, the JSON Schema."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wanc.errors import RecipeError
+from wanc.recipe import Recipe, load
+from wanc.recipe.checks import LARGEST_SIDE, MOST_FRAMES
+from wanc.recipe.fields import all_paths, fields_at
+from wanc.recipe.json_schema import json_schema
+from wanc.recipe.new import starter
+from wanc.recipe.schema import COMPONENTS, FILE_NAME, PROFILE_NAME, VERSION, Component
+from wanc.recipe.show import flow, to_yaml
+from wanc.recipe.strict_yaml import parse
+from wanc.recipe.tree import Source, plain
+
+Write = Callable[[str, str | bytes], Path]
+
+ROOT = Path(__file__).parents[2]
+SOURCE = Source("value", Path())
+
+# Text that looks like something else, and any other that a recipe can hold.
+TRICKY = st.sampled_from(
+    ["no", "1e5", "0o17", "12:30:00", "~", "", " a ", "- a", "a: b", "#", "'", '"', "\\", "a\nb", "&a", "*a"]
+)
+TEXT = (
+    TRICKY
+    | st.text(st.characters(exclude_categories=("Cs", "Cc")))
+    | st.text(st.sampled_from("a \n\t\r\x85\u2028é😀:"))
+)
+NUMBER = st.floats(min_value=1, max_value=1e6)
+
+
+def matching(pattern: str, longest: int) -> st.SearchStrategy[str]:
+    # A dollar sign also matches before a last line end, for Python but not for pydantic.
+    return st.from_regex(pattern.removesuffix("$") + r"\Z").filter(lambda text: len(text) <= longest)
+
+
+SHAPES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "name": matching(PROFILE_NAME, 32),
+            "height": st.integers(1, LARGEST_SIDE // 16).map(lambda tokens: tokens * 16),
+            "width": st.integers(1, LARGEST_SIDE // 16).map(lambda tokens: tokens * 16),
+            "frames": st.integers(0, MOST_FRAMES // 4).map(lambda count: 4 * count + 1),
+        }
+    ),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda shape: cast(str, shape["name"]).casefold(),
+)
+EVEN = {"steps": st.integers(1, 1000), "guidance": st.fixed_dictionaries({"high": NUMBER, "low": NUMBER})}
+LISTED = {
+    "timesteps": st.lists(st.floats(0, 1000, exclude_min=True), min_size=1, max_size=8, unique=True).map(
+        lambda values: tuple(sorted(values, reverse=True))
+    )
+}
+HOW = {"solver": st.sampled_from(["unipc", "euler", "dpm++"]), "shift": st.floats(0, 1e3, exclude_min=True)}
+MAYBE = {
+    "boundary": st.floats(0, 1),
+    "negative_prompt": TEXT.filter(lambda text: not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", text)),
+    "fps": st.integers(1, 240),
+}
+
+
+@st.composite
+def recipes(draw: st.DrawFn) -> Recipe:
+    names: list[Component] = draw(st.lists(st.sampled_from(COMPONENTS), min_size=1, unique=True))
+    schedule = draw(st.sampled_from((EVEN, LISTED)))
+    folder = draw(st.text(st.characters(categories=("L", "N", "P", "Zs"), exclude_characters="/."), min_size=1))
+    data = {
+        "wanc": 1,
+        "name": draw(matching(FILE_NAME, 64)),
+        "version": draw(matching(VERSION, 32)),
+        "model": {"source": f"/{folder}", "components": tuple(names)},
+        "shapes": tuple(draw(SHAPES)),
+        "sampling": draw(st.fixed_dictionaries({**HOW, **schedule}, optional=MAYBE)),
+        "runtime": {"threads": draw(st.integers(0, 1024))},
+    }
+    return Recipe.model_validate(data)
+
+
+@settings(derandomize=True, deadline=None, max_examples=60)
+@given(recipe=recipes())
+def test_a_shown_recipe_loads_as_the_same(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
+    text = to_yaml(recipe)
+    path = tmp_path_factory.getbasetemp() / "shown.yaml"
+    path.write_text(text, encoding="utf-8", newline="")
+    (loaded,) = load(path)
+    assert loaded.recipe == recipe
+    assert to_yaml(loaded.recipe) == text
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(text=TEXT)
+def test_any_text_is_written_so_that_it_is_read_as_text(text: str) -> None:
+    assert plain(parse(flow({"key": text}), SOURCE)) == {"key": text}
+
+
+@settings(derandomize=True, deadline=None, max_examples=200)
+@given(number=st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**53), 2**53))
+def test_any_number_is_written_so_that_it_is_read_as_itself(number: float) -> None:
+    (read,) = cast(tuple[float], plain(parse(flow([number]), SOURCE)))
+    assert (read, type(read)) == (number, type(number))
+
+
+def test_what_is_shown_reads_well(write: Write, tiny: str, tmp_path: Path) -> None:
+    (loaded,) = load(write("recipes/recipe.yaml", tiny), ['sampling.negative_prompt="no"', "runtime.threads=2"])
+    shown = to_yaml(loaded.recipe)
+    assert shown.splitlines()[:10] == [
+        "wanc: 1",
+        "name: tiny-wan",
+        "version: 0.1.0",
+        "model:",
+        f"  source: {tmp_path / 'models/tiny-wan'}",
+        "  components:",
+        "    - text_encoder",
+        "    - denoiser_high",
+        "    - denoiser_low",
+        "    - vae_decoder",
+    ]
+    assert "  negative_prompt: 'no'\n" in shown
+    assert "timesteps" not in shown
+    assert shown.endswith("runtime:\n  threads: 2\n")
+
+
+def test_long_text_stays_in_one_line(write: Write, tiny: str) -> None:
+    prompt = "过曝，静态，" * 50
+    (loaded,) = load(write("recipe.yaml", tiny), [f"sampling.negative_prompt={prompt}"])
+    assert f"negative_prompt: {prompt}\n" in to_yaml(loaded.recipe)
+
+
+# ready recipes and their schema
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: cast(Path, path).name)
+def test_ready_recipes_load_and_name_their_schema(path: Path) -> None:
+    assert path.read_text().startswith("# yaml-language-server: $schema=recipe.schema.json\n")
+    for loaded in load(path):
+        assert loaded.recipe.name.startswith(path.stem)
+
+
+def test_tiny_wan() -> None:
+    (loaded,) = load(ROOT / "recipes/tiny-wan.yaml")
+    recipe = loaded.recipe
+    assert recipe.model.source == ROOT / "models/tiny-wan"
+    assert [(shape.height, shape.width, shape.frames) for shape in recipe.shapes] == [(64, 64, 17), (64, 96, 17)]
+    assert (recipe.sampling.solver, recipe.sampling.steps, recipe.sampling.shift) == ("unipc", 20, 5.0)
+    assert (recipe.sampling.guidance.high, recipe.sampling.guidance.low) == (4.0, 3.0)
+    assert recipe.sampling.boundary == 0.875
+
+
+def test_the_schema_file_is_up_to_date() -> None:
+    kept = json.loads((ROOT / "recipes/recipe.schema.json").read_text())
+    assert kept == json_schema(), "write it again: wanc recipe schema > recipes/recipe.schema.json"
+
+
+def test_the_schema_has_every_key_and_a_description_for_it() -> None:
+    schema = json_schema()
+    for *owner, name in all_paths():
+        section: dict[str, Any] = schema
+        for key in owner:
+            field = section["properties"][key]
+            reference = field.get("$ref") or field["items"]["$ref"]
+            section = schema["$defs"][reference.removeprefix("#/$defs/")]
+        field = section["properties"][name]
+        assert field.get("description") or schema["$defs"][field["$ref"].removeprefix("#/$defs/")]["description"]
+        assert section["additionalProperties"] is False
+
+
+def test_the_schema_requires_keys_only_of_recipes_that_extend_nothing() -> None:
+    schema = json_schema()
+    assert "required" not in schema
+    assert schema["if"] == {"not": {"required": ["extends"]}}
+    assert schema["then"]["required"] == ["wanc", "name", "model", "shapes", "sampling"]
+    assert schema["then"]["properties"]["model"] == {"required": ["source"]}
+    assert schema["$defs"]["Shape"]["required"] == ["name", "height", "width", "frames"]
+    required = {name for name, field in fields_at(("sampling",)).items() if field.is_required()}
+    assert required == set(schema["then"]["properties"]["sampling"]["required"])
+
+
+def test_the_schema_names_no_host() -> None:
+    schema = json_schema()
+    assert schema["$id"] == "urn:wanc:recipe:1"
+    assert "://" not in json.dumps({key: value for key, value in schema.items() if key != "$schema"})
+
+
+# new recipes
+
+
+@pytest.mark.parametrize(
+    "source", ["../models/wan", "with space", "no", "1e5", "a: b # c", "{name}", "q\"u'ote", "模型"]
+)
+def test_a_starter_loads(source: str, write: Write, tmp_path: Path) -> None:
+    (loaded,) = load(write("recipes/new.yaml", starter(source, "my-wan")))
+    assert loaded.recipe.name == "my-wan"
+    assert loaded.recipe.model.source == Path(tmp_path, "recipes", source).resolve()
+
+
+def test_what_a_starter_comments_out_loads_as_well(write: Write) -> None:
+    text = re.sub(r"^(\s*)# (?=\w+:|  \w+:)", r"\1", starter("wan", "my-wan"), flags=re.MULTILINE)
+    loaded = load(write("new.yaml", text))
+    assert [one.recipe.name for one in loaded] == ["my-wan-fast", "my-wan-fine"]
+    assert [one.recipe.sampling.boundary for one in loaded] == [0.875, 0.875]
+
+
+def test_a_starter_writes_the_defaults_that_it_claims(write: Write) -> None:
+    text = starter("wan", "my-wan")
+    required = text[: text.index("# What follows are the defaults.")]
+    assert load(write("a.yaml", text))[0].recipe == load(write("b.yaml", required))[0].recipe
+
+
+@pytest.mark.parametrize("name", ["480", "1.5", "no"])
+def test_a_starters_name_is_text_whatever_it_looks_like(name: str, write: Write) -> None:
+    assert load(write("new.yaml", starter("wan", name)))[0].recipe.name == name
+
+
+def test_a_starter_needs_a_name_for_a_bundle() -> None:
+    with pytest.raises(RecipeError) as caught:
+        starter("wan", "a/b")
+    assert caught.value.message == "a/b is no name for a recipe"
+
+
+# imports
+
+
+def test_the_room_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, wanc.recipe, wanc.recipe.json_schema, wanc.recipe.new\n"
+        "print(*({'torch', 'onnx', 'onnx_ir', 'onnxruntime', 'numpy', 'diffusers'} & set(sys.modules)))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert result.stdout.strip() == ""
+
+
+def test_components_are_all_that_the_type_names() -> None:
+    assert get_args(Component) == COMPONENTS
