@@ -53,7 +53,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 def build(
     recipe: RecipeFile,
     output: Output = DEFAULT_OUTPUT,
-    overrides: Overrides = [],  # noqa: B006 -- typer reads it as data
+    overrides: Overrides = [],
     check: Annotated[bool, typer.Option("--check", help="Build a second time from nothing and compare.")] = False,
     paranoid: Annotated[bool, typer.Option("--paranoid", help="Hash every input again.")] = False,
     as_json: Json = False,
@@ -138,7 +138,7 @@ def verify(
 
 
 @recipe_app.command("show", epilog="Example: wanc recipe show recipes/tiny-wan.yaml --set sampling.steps=10")
-def recipe_show(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = False) -> None:  # noqa: B006
+def recipe_show(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = False) -> None:
     """Print a recipe with everything resolved and every default filled in."""
     from wanc.recipe import load
     from wanc.recipe.show import to_yaml
@@ -151,7 +151,7 @@ def recipe_show(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = F
 
 
 @recipe_app.command("check", epilog="Example: wanc recipe check recipes/tiny-wan.yaml")
-def recipe_check(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = False) -> None:  # noqa: B006
+def recipe_check(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = False) -> None:
     """Check a recipe without building anything."""
     from wanc.recipe import load
 
@@ -192,7 +192,7 @@ def store_why(
     recipe: RecipeFile,
     output: Output = DEFAULT_OUTPUT,
     overrides: Overrides = [],
-    as_json: Json = False,  # noqa: B006
+    as_json: Json = False,
 ) -> None:
     """Say, for each stage of a build, whether it is stored, and if not, what has changed."""
     from wanc.compiler.why import why

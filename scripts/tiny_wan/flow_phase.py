@@ -7,6 +7,8 @@ with a little overlap. Levels are drawn with the shift of the sampler, so that e
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from diffusers import WanTransformer3DModel
@@ -82,27 +84,41 @@ def train(latents: Latents, plan: training.Plan, batch: int, inspect_every: int 
     boundary = boundary_level()
     ranges = ((boundary - OVERLAP, 1.0, model.high), (0.0, boundary + OVERLAP, model.low))
 
+    def expert_loss(half: slice, clean: torch.Tensor, text: torch.Tensor, random: np.random.Generator) -> float:
+        """Loss and gradients of one expert; the gradient of the text ends at ``text``, a leaf."""
+        lowest, highest, expert = ranges[0] if half.start == 0 else ranges[1]
+        # Stratified: one level from each of `batch` equal parts of the range.
+        uniform = (torch.arange(batch) + torch.from_numpy(random.random(batch, dtype=np.float32))) / batch
+        level = shifted(lowest + (highest - lowest) * uniform).view(-1, 1, 1, 1, 1)
+        noise = torch.from_numpy(random.standard_normal(clean.shape, dtype=np.float32))
+        noisy = (1 - level) * clean + level * noise
+        predicted = expert(noisy, level.flatten() * configuration.TRAIN_TIMESTEPS, text).sample
+        loss = (predicted - (noise - clean)).square().mean()
+        loss.backward()
+        return float(loss.detach())
+
+    # The experts share nothing but the text, so each has a core of its own. That beats two threads inside of every
+    # small operation, above all on a machine that does other work too.
+    workers = ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(max(1, torch.get_num_threads() // 2),))
+
     def step_function(step: int, random: np.random.Generator) -> float:
         chosen = random.integers(len(latents.values), size=2 * batch)
         prompts = [random_prompt(latents.combinations[index], random) for index in chosen]
         text = model.embed(*tokenise(prompts, built))
         clean = latents.values[torch.from_numpy(chosen)]
-        noise = torch.from_numpy(random.standard_normal(clean.shape, dtype=np.float32))
-        losses = []
-        for half, (lowest, highest, expert) in zip((slice(0, batch), slice(batch, None)), ranges, strict=True):
-            # Stratified: one level from each of `batch` equal parts of the range.
-            uniform = (torch.arange(batch) + torch.from_numpy(random.random(batch, dtype=np.float32))) / batch
-            level = shifted(lowest + (highest - lowest) * uniform).view(-1, 1, 1, 1, 1)
-            noisy = (1 - level) * clean[half] + level * noise[half]
-            predicted = expert(noisy, level.flatten() * configuration.TRAIN_TIMESTEPS, text[half]).sample
-            losses.append((predicted - (noise[half] - clean[half])).square().mean())
-        loss = losses[0] + losses[1]
-        loss.backward()
+        halves = (slice(0, batch), slice(batch, None))
+        leaves = [text[half].detach().requires_grad_() for half in halves]
+        jobs = [
+            workers.submit(expert_loss, half, clean[half], leaf, child)
+            for half, leaf, child in zip(halves, leaves, random.spawn(2), strict=True)
+        ]
+        losses = [job.result() for job in jobs]
+        text.backward(torch.cat([leaf.grad for leaf in leaves if leaf.grad is not None]))
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()
         average.update_parameters(model)
-        return float(loss.detach())
+        return sum(losses)
 
     training.run(plan, {"model": model, "average": average, "optimiser": optimiser}, optimiser, step_function)
     return average.module
