@@ -38,7 +38,7 @@ Overrides = Annotated[
 Output = Annotated[
     Path, typer.Option("-o", "--output", help="Where bundles/ and store/ are.", file_okay=False, show_default=True)
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout, and no progress.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 DEFAULT_OUTPUT = Path("artifacts")
 
 
@@ -66,9 +66,9 @@ def build(
     different: dict[str, list[str]] = {}
     variants = load(recipe, overrides)
     for loaded in variants:
-        result = build(loaded, output, paranoid=paranoid, progress=not as_json)
+        result = build(loaded, output, paranoid=paranoid, progress=_shows_progress(as_json))
         if check:
-            different[str(result.bundle)] = rebuild_and_compare(result, loaded, progress=not as_json)
+            different[str(result.bundle)] = rebuild_and_compare(result, loaded, progress=_shows_progress(as_json))
         results.append(result.as_json())
         if not as_json:
             print(f"{result.bundle}  {result.id}")
@@ -109,7 +109,7 @@ def run(
         shape=shape,
         latents=latents,
         threads=threads,
-        progress=not as_json,
+        progress=_shows_progress(as_json),
     )
     print(json.dumps(report.as_json()) if as_json else report.as_text())
 
@@ -122,7 +122,7 @@ def verify(
     from wanc.runtime.progress import ProgressBar
     from wanc.runtime.verify import verify
 
-    with ProgressBar("verify", 0, enabled=not as_json) as bar:
+    with ProgressBar("verify", 0, enabled=_shows_progress(as_json)) as bar:
         report = verify(bundle, bar.move_to)
     if as_json:
         failures = [{"path": failure.path, "reason": failure.reason} for failure in report.failures]
@@ -201,6 +201,11 @@ def store_why(
     for loaded in load(recipe, overrides):
         for answer in why(loaded, output):
             print(json.dumps(answer.as_json()) if as_json else answer.as_text())
+
+
+def _shows_progress(as_json: bool) -> bool:
+    """People at a terminal see how far it is; a program that reads JSON sees nothing else."""
+    return sys.stderr.isatty() or not as_json
 
 
 def main() -> None:

@@ -74,7 +74,7 @@ def random_prompt(combination: int, random: np.random.Generator) -> str:
     return prompt_clean(caption) if random.random() < 0.5 else caption
 
 
-def train(latents: Latents, plan: training.Plan, batch: int, inspect_every: int = 0) -> Denoiser:
+def train(latents: Latents, plan: training.Plan, batch: int) -> Denoiser:
     """Train from scratch or from the checkpoint, and return the averaged weights."""
     built = tokenizer.build()
     torch.manual_seed(plan.seed)
@@ -82,11 +82,13 @@ def train(latents: Latents, plan: training.Plan, batch: int, inspect_every: int 
     average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE_DECAY))
     optimiser = torch.optim.AdamW(model.parameters(), lr=plan.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     boundary = boundary_level()
-    ranges = ((boundary - OVERLAP, 1.0, model.high), (0.0, boundary + OVERLAP, model.low))
+    shares = ((boundary - OVERLAP, 1.0, model.high), (0.0, boundary + OVERLAP, model.low))
 
-    def expert_loss(half: slice, clean: torch.Tensor, text: torch.Tensor, random: np.random.Generator) -> float:
+    def expert_loss(
+        clean: torch.Tensor, text: torch.Tensor, random: np.random.Generator, share: tuple[float, float, nn.Module]
+    ) -> float:
         """Loss and gradients of one expert; the gradient of the text ends at ``text``, a leaf."""
-        lowest, highest, expert = ranges[0] if half.start == 0 else ranges[1]
+        lowest, highest, expert = share
         # Stratified: one level from each of `batch` equal parts of the range.
         uniform = (torch.arange(batch) + torch.from_numpy(random.random(batch, dtype=np.float32))) / batch
         level = shifted(lowest + (highest - lowest) * uniform).view(-1, 1, 1, 1, 1)
@@ -106,14 +108,9 @@ def train(latents: Latents, plan: training.Plan, batch: int, inspect_every: int 
         prompts = [random_prompt(latents.combinations[index], random) for index in chosen]
         text = model.embed(*tokenise(prompts, built))
         clean = latents.values[torch.from_numpy(chosen)]
-        halves = (slice(0, batch), slice(batch, None))
-        leaves = [text[half].detach().requires_grad_() for half in halves]
-        jobs = [
-            workers.submit(expert_loss, half, clean[half], leaf, child)
-            for half, leaf, child in zip(halves, leaves, random.spawn(2), strict=True)
-        ]
-        losses = [job.result() for job in jobs]
-        text.backward(torch.cat([leaf.grad for leaf in leaves if leaf.grad is not None]))
+        leaf = text.detach().requires_grad_()
+        losses = list(workers.map(expert_loss, clean.split(batch), leaf.split(batch), random.spawn(2), shares))
+        text.backward(leaf.grad)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         optimiser.zero_grad()

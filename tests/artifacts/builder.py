@@ -9,6 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from wanc.errors import EXIT_REFUSED, BundleError, VerificationError
+from wanc.runtime.verify import ensure_verified, verify
+
 ROOT = Path(__file__).resolve().parents[2]
 
 RunPython = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -71,3 +76,21 @@ def write_bundle(root: Path, content: Mapping[str, bytes] = CONTENT, **changes: 
         target.write_bytes(data)
     (root / "manifest.json").write_bytes(encode(manifest_of(content, **changes)))
     return root
+
+
+def failing_paths(bundle: Path) -> list[str]:
+    report = verify(bundle)
+    assert report.ok == (not report.failures)
+    assert list(report.failures) == sorted(report.failures)
+    if report.failures:
+        with pytest.raises(VerificationError if report.manifest else BundleError) as caught:
+            ensure_verified(bundle)
+        if report.manifest:
+            assert caught.value.exit_code == EXIT_REFUSED
+        assert report.failures[0].path in str(caught.value)
+    return [failure.path for failure in report.failures]
+
+
+def reason(bundle: Path, path: str) -> str:
+    (found,) = [failure.reason for failure in verify(bundle).failures if failure.path == path]
+    return found

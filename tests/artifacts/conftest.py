@@ -86,3 +86,8 @@ def break_at(monkeypatch: pytest.MonkeyPatch) -> Break:
         return remove
 
     return install
+
+
+@pytest.fixture
+def destination(tmp_path: Path) -> Path:
+    return tmp_path / "bundles" / "tiny-0.1.0"

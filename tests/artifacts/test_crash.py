@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from wanc.artifacts import publish as publish_module
 from wanc.artifacts.canonical import key_of
 from wanc.artifacts.private import abandoned
 from wanc.artifacts.seal import BundleFacts, BundleFile, seal
@@ -194,3 +195,65 @@ def test_a_kill_at_every_step_of_a_seal(quick_path: Path, break_at: Break) -> No
             assert number > 40
             return
     pytest.fail("never got through")
+
+
+class Durability:
+    """Follows which inodes were fsynced, and what was not when something was given its final name."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.synced: set[int] = set()
+        self.too_early: list[str] = []
+        self.renamed: list[Path] = []
+        fsync, rename, replace = os.fsync, os.rename, os.replace
+
+        def synced(descriptor: int) -> None:
+            fsync(descriptor)
+            self.synced.add(os.fstat(descriptor).st_ino)
+
+        def named(function: Callable[..., None]) -> Callable[..., None]:
+            def wrapped(source: Path, target: Path) -> None:
+                self.about_to_name(Path(source))
+                function(source, target)
+                self.synced.discard(Path(target).parent.stat().st_ino)  # it has a new entry
+                self.renamed.append(Path(target))
+
+            return wrapped
+
+        monkeypatch.setattr(os, "fsync", synced)
+        monkeypatch.setattr(os, "rename", named(rename))
+        monkeypatch.setattr(os, "replace", named(replace))
+
+    def about_to_name(self, path: Path) -> None:
+        for found in [path, *(path.rglob("*") if path.is_dir() else ())]:
+            if found.stat().st_ino not in self.synced:
+                self.too_early.append(str(found))
+
+
+def test_a_record_is_named_last_and_everything_is_durable_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(tmp_path)
+    durability = Durability(monkeypatch)
+    commit(store)
+    assert durability.too_early == []
+    assert durability.renamed[-1] == tmp_path / "actions" / f"{KEY}.json"
+    assert len(durability.renamed) == len(FILES) + 1
+    for path in durability.renamed:
+        assert path.parent.stat().st_ino in durability.synced
+
+
+def test_a_bundle_is_durable_before_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = tmp_path / "d"
+    prepare(directory)
+    durability = Durability(monkeypatch)
+    exchange = publish_module._exchange  # pyright: ignore[reportPrivateUsage]
+
+    def watched(staged: Path, destination: Path) -> bool:
+        durability.too_early.clear()  # adopted files are renamed into the private copy before they are fsynced
+        durability.about_to_name(staged)
+        return exchange(staged, destination)
+
+    monkeypatch.setattr(publish_module, "_exchange", watched)
+    seal_in(directory, b"new graph")
+    assert durability.too_early == []
+    assert directory.stat().st_ino in durability.synced

@@ -109,6 +109,21 @@ def test_a_source_that_fails_is_not_blamed_on_the_copy(tmp_path: Path, monkeypat
     assert not (tmp_path / "copy").exists()
 
 
+def test_a_source_that_shrinks_leaves_no_reserved_zeros(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LARGE_FILE_BYTES", 0)
+    source = tmp_path / "source"
+    source.write_bytes(b"long content")
+    reserve = os.posix_fallocate
+
+    def shrink(descriptor: int, offset: int, length: int) -> None:
+        reserve(descriptor, offset, length)
+        source.write_bytes(b"short")
+
+    monkeypatch.setattr(os, "posix_fallocate", shrink)
+    assert copy_file(source, tmp_path / "copy") == (digest(b"short"), 5)
+    assert (tmp_path / "copy").read_bytes() == b"short"
+
+
 def test_an_existing_file_is_never_written_over(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"old")
     with pytest.raises(OutputError):

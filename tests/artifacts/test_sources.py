@@ -106,10 +106,14 @@ def test_a_file_from_the_future_is_never_remembered(store: Store, source: Path, 
     assert reads.count == 2
 
 
-def test_a_file_that_changes_while_it_is_read(store: Store, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("content", [b"weights and more", b"WEIGHTS", b""])
+def test_a_file_that_changes_while_it_is_read(
+    store: Store, source: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
     def slow(descriptor: int, on_bytes: safe_read.OnBytes | None = None) -> tuple[str, int]:
         result = safe_read.sha256_of(descriptor, on_bytes)
-        source.write_bytes(b"weights and more")
+        source.write_bytes(content)
+        os.utime(source, (1, 1))  # the clock of a file system may be too coarse to show it
         return result
 
     monkeypatch.setattr(sources, "sha256_of", slow)

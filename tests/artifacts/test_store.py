@@ -5,60 +5,19 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
-import subprocess
-import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from wanc.artifacts import store as store_module
 from wanc.artifacts.canonical import canonical, key_of
-from wanc.artifacts.locks import held
 from wanc.artifacts.records import ActionRecord, Blob
-from wanc.artifacts.seal import BundleFacts, BundleFile, seal
 from wanc.artifacts.store import DamagedBlobError, Store
-from wanc.errors import EXIT_DATA, EXIT_IO, BundleError, OutputError, UserError
+from wanc.errors import EXIT_DATA, BundleError
 from wanc.runtime.safe_read import OnBytes
 from wanc.runtime.strict_json import JsonObject
-from wanc.runtime.verify import verify
 
-from .builder import ROOT
-
-FILES = {"graph.onnx": b"graph", "weights/a.safetensors": b"weights", "empty": b""}
-
-
-def document(seed: int = 0) -> JsonObject:
-    return {"stage": "export", "seed": seed, "tools": {"onnx": "1.23.2"}}
-
-
-def commit(store: Store, seed: int = 0, files: Mapping[str, bytes] = FILES) -> ActionRecord:
-    with store.workdir() as workdir:
-        for path, data in files.items():
-            target = workdir / "out" / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
-        (workdir / "out").mkdir(exist_ok=True)
-        return store.commit(
-            key_of(document(seed)),
-            stage="export",
-            document=document(seed),
-            tree=workdir / "out",
-            meta={"seconds": 1.5, "peak_rss_bytes": 2**30},
-        )
-
-
-def stored(store: Store, blob: Blob) -> Path:
-    return store.root / "blobs/sha256" / blob.hex[:2] / blob.hex
-
-
-def quarantined(store: Store) -> list[str]:
-    return sorted(path.name.rsplit(".", 1)[0] for path in (store.root / "quarantine").iterdir())
-
-
-def contents(store: Store, record: ActionRecord) -> dict[str, bytes]:
-    return {path: store.path(blob).read_bytes() for path, blob in record.files.items()}
+from .store_builder import FILES, commit, contents, document, quarantined, stored
 
 
 def test_what_is_committed_is_found(store: Store) -> None:
@@ -238,32 +197,6 @@ def test_a_missing_blob_on_use(store: Store) -> None:
         store.path(Blob(f"sha256:{'0' * 64}", 1))
 
 
-def test_a_sealed_blob_stays_in_the_store_by_reference(store: Store, tmp_path: Path) -> None:
-    """The way of large weights: stored by a stage, adopted by the bundle, found there by the next build."""
-    record = commit(store)
-    blob = record.files["weights/a.safetensors"]
-    facts = BundleFacts("tiny", "1.0", 0, "graph.onnx", f"sha256:{'0' * 64}", {}, {})
-
-    def build(opened: Store) -> str:
-        files = [
-            BundleFile(path, opened.path(content), "test", "x/x", move=opened.is_stored(content) and content == blob)
-            for path, content in record.files.items()
-        ]
-        sealed = seal(tmp_path / "bundle", files, facts)
-        opened.relocate(blob, sealed.path / "weights/a.safetensors")
-        return sealed.id
-
-    first = build(store)
-    assert not stored(store, blob).exists()
-    again = Store.open(store.root)
-    assert again.lookup(record.key) == record
-    assert again.path(blob) == tmp_path / "bundle/weights/a.safetensors"
-    assert build(again) == first == verify(tmp_path / "bundle").id
-    assert verify(tmp_path / "bundle").ok
-    shutil.rmtree(tmp_path / "bundle")
-    assert again.lookup(record.key) is None
-
-
 def test_progress_is_in_bytes(store: Store) -> None:
     blob = commit(store).files["weights/a.safetensors"]
     counted: list[int] = []
@@ -325,76 +258,6 @@ def test_facts_that_json_cannot_say(store: Store) -> None:
         store.commit(key_of(document()), stage="e", document=document(), tree=workdir, meta={"seconds": float("nan")})
 
 
-def test_a_located_blob_is_used_where_it_lies(store: Store, tmp_path: Path) -> None:
-    record = commit(store)
-    blob = record.files["weights/a.safetensors"]
-    place = tmp_path / "bündle" / "weights"
-    place.parent.mkdir()
-    stored(store, blob).rename(place)
-    assert not store.is_stored(blob)
-    store.relocate(blob, place)
-    fresh = Store.open(store.root)
-    assert fresh.lookup(record.key) == record
-    assert fresh.path(blob) == place
-    assert not fresh.is_stored(blob)
-
-
-def located(store: Store, tmp_path: Path) -> tuple[ActionRecord, Blob, Path]:
-    record = commit(store)
-    blob = record.files["weights/a.safetensors"]
-    stored(store, blob).rename(tmp_path / "weights")
-    (tmp_path / "weights").chmod(0o644)
-    store.relocate(blob, tmp_path / "weights")
-    return record, blob, tmp_path / "weights"
-
-
-@pytest.mark.parametrize("data", [None, b"", b"weight", b"weights!"])
-def test_a_located_blob_that_is_gone_or_has_another_size(store: Store, tmp_path: Path, data: bytes | None) -> None:
-    record, _, place = located(store, tmp_path)
-    place.unlink() if data is None else place.write_bytes(data)
-    assert store.lookup(record.key) is None
-    assert place.exists() == (data is not None)  # not ours to remove
-    assert contents(store, commit(store)) == FILES
-
-
-def test_a_located_blob_of_other_content(store: Store, tmp_path: Path) -> None:
-    record, blob, place = located(store, tmp_path)
-    place.write_bytes(b"WEIGHTS")
-    assert store.lookup(record.key) == record
-    with pytest.raises(DamagedBlobError):
-        store.path(blob)
-    assert store.lookup(record.key) is None
-    assert place.read_bytes() == b"WEIGHTS"
-
-
-@pytest.mark.parametrize(
-    "note",
-    [
-        b"",
-        b"{}",
-        b"\xff",
-        b'{"path":7,"size":7}',
-        b'{"path":"relative","size":7}',
-        b'{"path":"/nul\\u0000","size":7}',
-        '{"path":"/€","size":7}'.encode(),
-        b"[" * 70000,
-    ],
-)
-def test_a_damaged_note_of_a_place_is_a_miss(store: Store, tmp_path: Path, note: bytes) -> None:
-    record, blob, _ = located(store, tmp_path)
-    (store.root / "located" / f"{blob.hex}.json").write_bytes(note)
-    assert store.lookup(record.key) is None
-
-
-def test_places_may_have_any_name(store: Store, tmp_path: Path) -> None:
-    record, blob, place = located(store, tmp_path)
-    odd = tmp_path / os.fsdecode(b"\xff\n")
-    place.rename(odd)
-    store.relocate(blob, odd)
-    assert store.lookup(record.key) == record
-    assert store.path(blob) == odd
-
-
 def test_refs(store: Store) -> None:
     keys = [commit(store, seed).key for seed in (0, 1)]
     store.set_ref("tiny-1.0", keys)
@@ -410,137 +273,6 @@ def test_records_skip_what_is_damaged(store: Store) -> None:
     (store.root / "actions" / f"{torn.key}.json").write_bytes(b"{")
     (store.root / "actions" / "notes.txt").write_bytes(b"")
     assert list(store.records()) == [kept]
-
-
-def test_opening_sweeps_what_the_dead_left(store: Store) -> None:
-    (store.root / "tmp/dead/out").mkdir(parents=True)
-    (store.root / "tmp/dead/.lock").write_bytes(b"")
-    with store.workdir() as alive:
-        Store.open(store.root)
-        assert list((store.root / "tmp").iterdir()) == [alive]
-
-
-def test_a_store_of_another_version_is_left_alone(store: Store) -> None:
-    (store.root / "VERSION").write_text("wanc-store 2\n")
-    with pytest.raises(UserError, match="says 'wanc-store 2', not 'wanc-store 1'") as caught:
-        Store.open(store.root)
-    assert caught.value.hint
-
-
-def test_somebody_elses_directory_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "thesis.tex").write_bytes(b"")
-    with pytest.raises(UserError, match="neither empty nor a store"):
-        Store.open(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_an_interrupted_creation_is_completed(tmp_path: Path) -> None:
-    (tmp_path / "tmp").mkdir()
-    Store.open(tmp_path)
-    assert (tmp_path / "VERSION").read_text() == "wanc-store 1\n"
-
-
-@pytest.mark.parametrize("name", ["file/store", "file"])
-def test_where_no_store_can_be(tmp_path: Path, name: str) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OutputError) as caught:
-        Store.open(tmp_path / name)
-    assert caught.value.exit_code == EXIT_IO
-
-
-@pytest.mark.parametrize(("kind", "warned"), [("nfs4", True), ("cifs", True), ("ext4", False)])
-def test_a_network_file_system_is_warned_about(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kind: str, warned: bool
-) -> None:
-    root = tmp_path / "store"
-    original = Path.read_text
-
-    def mounts(path: Path, *arguments: str, **named: str) -> str:
-        if str(path) == "/proc/self/mounts":
-            return f"/dev/vda / ext4 rw 0 0\nserver:/x {tmp_path} {kind} rw 0 0\nproc /proc proc rw 0 0\n"
-        return original(path, *arguments, **named)
-
-    monkeypatch.setattr(Path, "read_text", mounts)
-    with caplog.at_level(logging.WARNING):
-        Store.open(root)
-    assert ("let only one machine use it" in caplog.text) is warned
-
-
-def test_sessions_are_shared_and_exclude_a_cleaning(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANC_LOCK_TIMEOUT", "0")
-    gate = store.root / "locks/store"
-    with store.session(), Store.open(store.root).session(), pytest.raises(UserError), held(gate):
-        pass
-    with held(gate), pytest.raises(UserError), store.session():
-        pass
-
-
-BUILD = """
-import sys
-from pathlib import Path
-from wanc.artifacts.canonical import key_of
-from wanc.artifacts.seal import BundleFacts, BundleFile, seal
-from wanc.artifacts.store import Store
-store = Store.open(Path(sys.argv[1]))
-document = {"stage": "slow"}
-key = key_of(document)
-say = lambda word: print(word, flush=True)
-with store.session():
-    record = store.lookup(key)
-    with store.action_lock(key, on_wait=lambda line: say("waiting")):
-        record = store.lookup(key)
-        if record is None:
-            say("computing")
-            sys.stdin.readline()
-            with store.workdir() as workdir:
-                (workdir / "out").mkdir()
-                (workdir / "out/result").write_bytes(b"42")
-                record = store.commit(key, stage="slow", document=document, tree=workdir / "out", meta={})
-            say("computed")
-    say(store.path(record.files["result"]).read_text())
-"""
-
-
-def test_two_processes_on_one_key_compute_once(store: Store) -> None:
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", BUILD, store.root],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-
-    with start() as first:
-        assert first.stdout and first.stdout.readline() == "computing\n"
-        with start() as second:
-            assert second.stdout and second.stdout.readline() == "waiting\n"
-            out, _ = first.communicate("go\n", timeout=60)
-            assert out == "computed\n42\n"
-            out, _ = second.communicate(timeout=60)
-            assert out == "42\n"
-    assert (first.returncode, second.returncode) == (0, 0)
-
-
-def test_a_killed_computation_is_done_by_the_one_who_waited(store: Store) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", BUILD, str(store.root)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment) as first:
-        assert first.stdout and first.stdout.readline() == "computing\n"
-        first.kill()
-        first.wait(60)
-    second = subprocess.run(command, input="go\n", capture_output=True, text=True, env=environment, timeout=60)
-    assert second.stdout == "computing\ncomputed\n42\n"
-    assert second.stderr == ""
-
-
-def test_ordinary_use_imports_nothing_heavy() -> None:
-    script = (
-        "import sys, wanc.artifacts.seal, wanc.artifacts.sources, wanc.artifacts.why, wanc.runtime.verify;"
-        "print([name for name in ('torch', 'onnx', 'numpy', 'yaml', 'pydantic') if name in sys.modules])"
-    )
-    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert result.stdout == "[]\n"
 
 
 def test_the_record_on_disk(store: Store) -> None:

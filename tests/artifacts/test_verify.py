@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
@@ -15,32 +14,14 @@ from typing import Any
 
 import pytest
 
-from wanc.errors import EXIT_NO_INPUT, EXIT_REFUSED, BundleError, VerificationError
+from wanc.errors import EXIT_NO_INPUT, BundleError, VerificationError
 from wanc.runtime import safe_read
 from wanc.runtime.verify import Failure, ensure_verified, verify
 
-from .builder import CONTENT, ROOT, encode, manifest_of, write_bundle
+from .builder import CONTENT, ROOT, encode, failing_paths, manifest_of, reason, write_bundle
 
 WEIGHTS = "engines/denoiser/weights.safetensors"
 KINDS = sorted(CONTENT)
-
-
-def failing_paths(bundle: Path) -> list[str]:
-    report = verify(bundle)
-    assert report.ok == (not report.failures)
-    assert list(report.failures) == sorted(report.failures)
-    if report.failures:
-        with pytest.raises(VerificationError if report.manifest else BundleError) as caught:
-            ensure_verified(bundle)
-        if report.manifest:
-            assert caught.value.exit_code == EXIT_REFUSED
-        assert report.failures[0].path in str(caught.value)
-    return [failure.path for failure in report.failures]
-
-
-def reason(bundle: Path, path: str) -> str:
-    (found,) = [failure.reason for failure in verify(bundle).failures if failure.path == path]
-    return found
 
 
 def test_a_whole_bundle(bundle: Path) -> None:
@@ -336,91 +317,6 @@ def test_progress_counts_bytes_up_to_the_total(bundle: Path) -> None:
     total = sum(map(len, CONTENT.values()))
     assert calls[-1] == (total, total)
     assert calls == sorted(calls)
-
-
-def envelope(**changes: Any) -> dict[str, Any]:
-    encoded = base64.b64encode(b"{}").decode()
-    return {
-        "payloadType": "application/vnd.in-toto+json",
-        "payload": encoded,
-        "signatures": [{"sig": encoded}],
-        **changes,
-    }
-
-
-def attest(bundle: Path, data: bytes, name: str = "signature.dsse.json") -> str:
-    (bundle / "attestations").mkdir(exist_ok=True)
-    (bundle / "attestations" / name).write_bytes(data)
-    return f"attestations/{name}"
-
-
-def test_attestations_are_allowed(bundle: Path) -> None:
-    genuine = verify(bundle).id
-    (bundle / "attestations").mkdir()
-    assert failing_paths(bundle) == []
-    attest(bundle, encode(envelope()))
-    attest(bundle, encode(envelope(future=1, signatures=[{"sig": "-_8=", "keyid": "k"}])), "more.json")
-    assert failing_paths(bundle) == []
-    assert verify(bundle).id == genuine
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        b"",
-        b"#!/bin/sh\n",
-        b"[]",
-        encode(envelope(signatures=[])),
-        encode(envelope(signatures=[{}])),
-        encode(envelope(signatures=[{"sig": ""}])),
-        encode(envelope(signatures="x")),
-        encode(envelope(payload="not base64!")),
-        encode(envelope(payload="abc")),
-        encode(envelope(payload=1)),
-        encode(envelope(payloadType=None)),
-        encode(envelope())[:-1],
-        encode(envelope()) + encode(envelope()),
-        b'{"payloadType":"a",' + encode(envelope())[1:],
-    ],
-)
-def test_what_is_no_envelope_is_no_attestation(bundle: Path, data: bytes) -> None:
-    path = attest(bundle, data)
-    assert failing_paths(bundle) == [path]
-    assert reason(bundle, path).startswith("is not a DSSE envelope: ")
-
-
-def test_attestation_size_limit(bundle: Path) -> None:
-    attest(bundle, encode(envelope()).ljust(2**20))
-    assert failing_paths(bundle) == []
-    path = attest(bundle, encode(envelope()).ljust(2**20 + 1))
-    assert failing_paths(bundle) == [path]
-
-
-@pytest.mark.parametrize("name", [".hidden", "-x", "a b", "a..b"])
-def test_names_of_attestations(bundle: Path, name: str) -> None:
-    assert failing_paths(bundle) == []
-    assert attest(bundle, encode(envelope()), name) in failing_paths(bundle)
-
-
-def test_only_plain_files_are_attestations(bundle: Path, tmp_path: Path) -> None:
-    path = attest(bundle, encode(envelope()))
-    os.link(bundle / path, tmp_path / "outside")
-    (bundle / "attestations/inner").mkdir()
-    (bundle / "attestations/inner/x.json").write_bytes(encode(envelope()))
-    (bundle / "attestations/link.json").symlink_to("signature.dsse.json")
-    os.mkfifo(bundle / "attestations/fifo")
-    assert failing_paths(bundle) == [
-        "attestations/fifo",
-        "attestations/inner",
-        "attestations/inner/x.json",
-        "attestations/link.json",
-        path,
-    ]
-
-
-def test_attestations_as_a_file(bundle: Path) -> None:
-    (bundle / "attestations").write_bytes(encode(envelope()))
-    assert failing_paths(bundle) == ["attestations"]
 
 
 def test_verifying_writes_nothing(bundle: Path) -> None:

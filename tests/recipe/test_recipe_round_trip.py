@@ -91,7 +91,7 @@ def recipes(draw: st.DrawFn) -> Recipe:
     return Recipe.model_validate(data)
 
 
-@settings(derandomize=True, deadline=None, max_examples=60)
+@settings(derandomize=True, deadline=None, max_examples=50)
 @given(recipe=recipes())
 def test_a_shown_recipe_loads_as_the_same(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
     text = to_yaml(recipe)

@@ -32,8 +32,6 @@ _EXPECTED: Mapping[str, str] = {
     "too_long": "a list of at most {max_length}",
 }
 _LONGEST_SHOWN = 60
-
-
 # More than anyone reads; a file with thousands of faults must not take seconds to refuse.
 _MOST_EXPLAINED = 20
 
@@ -106,7 +104,9 @@ def _checked(path: KeyPath, details: ErrorDetails, marks: Marks) -> Problem:
 
 
 def _wrong_value(path: KeyPath, details: ErrorDetails, marks: Marks) -> Problem:
-    expected = _EXPECTED.get(details["type"], details["msg"]).format(**_numbers(details))
+    if details["type"] not in _EXPECTED:
+        return Problem(f"{_dotted(path)}: {details['msg']}", marks.mark(path).value, description(path))
+    expected = _EXPECTED[details["type"]].format(**_numbers(details))
     message = f"{_dotted(path) or 'a recipe'} has to be {expected}, not {_kind(details['input'])}"
     return Problem(message, marks.mark(path).value, _how_to_write(path, expected))
 

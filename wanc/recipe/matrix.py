@@ -10,7 +10,7 @@ from wanc.recipe.layers import Assignment, parse_path
 from wanc.recipe.schema import PATTERNS, PROFILE_NAME
 from wanc.recipe.tree import Node
 
-MAX_VARIANTS = 32
+MAX_VARIANTS = 16
 
 
 def expand(matrix: Mapping[str, Node]) -> dict[str | None, list[Assignment]]:

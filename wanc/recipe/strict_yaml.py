@@ -20,7 +20,7 @@ from wanc.recipe.tree import Node, Scalar, Source
 MAX_DEPTH = 64
 MAX_NODES = 10_000
 MAX_ALIASES = 64
-# PyYAML's time grows with words and lines rather than with bytes: a megabyte of blanks would take seconds.
+# PyYAML's time grows with words, lines and escapes rather than with bytes: a megabyte of them would take seconds.
 MAX_BREAKS = 50_000
 
 # What YAML 1.2 calls non-printable, and the line ends that only YAML 1.1 knows.
@@ -50,11 +50,10 @@ def parse(text: str, source: Source) -> Node:
     """
     if forbidden := _FORBIDDEN_RAW.search(text):
         _refuse_character(forbidden, source)
-    if sum(map(text.count, " \n\r")) > MAX_BREAKS:
+    if sum(map(text.count, " \n\r\\")) > MAX_BREAKS:
+        message = f"the text has more than {MAX_BREAKS:,} blanks, line ends and backslashes"
         hint = "a recipe is a few kilobytes of settings; is this the right file?"
-        raise RecipeError(
-            f"the text has more than {MAX_BREAKS:,} blanks and line ends", where=source.at(1, 1), hint=hint
-        )
+        raise RecipeError(message, where=source.at(1, 1), hint=hint)
     events = list(_events(text, source))
     return _Composer(events, source).root()
 
@@ -200,9 +199,8 @@ class _Composer:
         if not isinstance(key, str):
             raise RecipeError("a key has to be text", where=where, hint=f'put it in quotes: "{event.value[:40]}"')
         if not _KEY.fullmatch(key):
-            raise RecipeError(
-                f"a key has to be printable ASCII text, not {key[:40]!a}", where=where, hint="type it again"
-            )
+            message = f"a key has to be printable ASCII text, not {key[:40]!a}"
+            raise RecipeError(message, where=where, hint="type it again")
         return key
 
     def _scalar(self, event: Any, where: str) -> Scalar:

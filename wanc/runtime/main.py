@@ -31,8 +31,9 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
         # Imported late, so that --help answers at once.
         from .execute import run_selftest, run_video
 
+        progress = sys.stderr.isatty() or not options.json
         if options.selftest:
-            report = run_selftest(root, threads=options.threads, progress=not options.json)
+            report = run_selftest(root, threads=options.threads, progress=progress)
         else:
             if options.prompt is None or options.output is None:
                 raise UserError("--prompt and -o are needed", hint="python run.py --help")
@@ -47,7 +48,7 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
                 shape=options.shape,
                 latents=options.latents,
                 threads=options.threads,
-                progress=not options.json,
+                progress=progress,
             )
     except UserError as error:
         print(render(error), file=sys.stderr)
@@ -75,6 +76,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--frames", type=int, help="number of frames, 4n+1 (default: the shape's)")
     parser.add_argument("--latents", type=Path, help="initial noise from a .npy file, instead of a seed")
     parser.add_argument("--threads", type=int, help="CPU threads, 0 for every core (default: the recipe's)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON, without a progress bar")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--selftest", action="store_true", help="replay the golden inputs instead of making a video")
     return parser

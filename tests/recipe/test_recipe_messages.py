@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wanc.errors import NotBuiltYetError, RecipeError
+from wanc.recipe import load
+
+Write = Callable[[str, str | bytes], Path]
+
+FILE = "it has to be letters, digits, '_' and '-' with single dots between them, beginning with a letter or a digit"
+PEP_440 = "it has to be a version of PEP 440, such as 1.4.0 or 1.4.0rc1"
+
+# name: (what stands in the recipe, what replaces it, line:column, message, hint)
+WRONG: dict[str, tuple[str, str, str, str, str]] = {
+    # keys
+    "misspelt key": ("steps: 20", "stesp: 20", "17:3", "sampling has no key stesp", "did you mean steps?"),
+    "capital key": ("steps: 20", "Steps: 20", "17:3", "sampling has no key Steps", "did you mean steps?"),
+    "name of another project": (
+        "guidance: {",
+        "guidance_scale: {",
+        "19:3",
+        "sampling has no key guidance_scale",
+        "did you mean guidance?",
+    ),
+    "key of a section at the top": (
+        "wanc: 1",
+        "wanc: 1\nsteps: 8",
+        "4:1",
+        "a recipe has no key steps",
+        "did you mean sampling.steps?",
+    ),
+    "strange key": (
+        "{name: 64p,",
+        "{qqq: 1, name: 64p,",
+        "12:6",
+        "shapes.0 has no key qqq",
+        "its keys are name, height, width, frames",
+    ),
+    "key like a planned one": (
+        "wanc: 1",
+        "wanc: 1\nquantize: {smoth: {alpha: 0.5}}",
+        "4:12",
+        "quantize has no key smoth",
+        "did you mean smooth? (it is not built yet)",
+    ),
+    "misspelt extends": (
+        "wanc: 1",
+        "wanc: 1\nextend: a.yaml",
+        "4:1",
+        "a recipe has no key extend",
+        "did you mean extends?",
+    ),
+    # head
+    "missing format": ("wanc: 1\n", "", "3:1", "wanc is missing", "The version of the recipe format."),
+    "later format": ("wanc: 1", "wanc: 2", "3:7", "wanc cannot be 2", "it can be 1"),
+    "format as true": (
+        "wanc: 1",
+        "wanc: true",
+        "3:7",
+        "wanc: it has to be a whole number",
+        "1 is the only value today",
+    ),
+    "format as float": (
+        "wanc: 1",
+        "wanc: 1.0",
+        "3:7",
+        "wanc: it has to be a whole number",
+        "1 is the only value today",
+    ),
+    "name as number": (
+        "name: tiny-wan",
+        "name: 480",
+        "4:7",
+        "name has to be text, not the number 480",
+        "put it in quotes",
+    ),
+    "name with a slash": ("name: tiny-wan", "name: a/b", "4:7", "name cannot be a/b", FILE),
+    "name of dots": ("name: tiny-wan", "name: a..b", "4:7", "name cannot be a..b", FILE),
+    "hidden name": ("name: tiny-wan", "name: .a", "4:7", "name cannot be .a", FILE),
+    "name with a line end": ("name: tiny-wan", 'name: "a\\n"', "4:7", 'name cannot be "a\\n"', FILE),
+    "long name": (
+        "name: tiny-wan",
+        f"name: {'a' * 65}",
+        "4:7",
+        f"name has to be at most 64 characters long, not the text {'a' * 59}…",
+        "The bundle's name.",
+    ),
+    "version as number": (
+        "version: 0.1.0",
+        "version: 1.10",
+        "5:10",
+        "version has to be text, not the number 1.1",
+        "put it in quotes",
+    ),
+    "version in words": ("version: 0.1.0", "version: 1.0-final", "5:10", "version cannot be 1.0-final", PEP_440),
+    "local version": ("version: 0.1.0", "version: 1.0+a", "5:10", "version cannot be 1.0+a", PEP_440),
+    # model
+    "model as text": (
+        "model:\n  source: ../models/tiny-wan",
+        "model: ../models/tiny-wan",
+        "7:8",
+        "model has to be a mapping, not the text ../models/tiny-wan",
+        "Where the weights come from, and which parts of them are built.",
+    ),
+    "no source": (
+        "  source: ../models/tiny-wan",
+        "  components: [vae_decoder]",
+        "7:1",
+        "model.source is missing",
+        "The checkpoint's folder, relative to the file that this line is written in.",
+    ),
+    "empty source": (
+        "source: ../models/tiny-wan",
+        'source: ""',
+        "8:11",
+        "model.source: the path is empty",
+        "name a folder",
+    ),
+    "source as number": (
+        "source: ../models/tiny-wan",
+        "source: 1",
+        "8:11",
+        "model.source has to be text, not the number 1",
+        "put it in quotes",
+    ),
+    "unknown component": (
+        "  source: ../models/tiny-wan",
+        "  source: ../models/tiny-wan\n  components: [denoiser]",
+        "9:16",
+        "model.components.0 cannot be denoiser",
+        "did you mean denoiser_low?",
+    ),
+    "component twice": (
+        "  source: ../models/tiny-wan",
+        "  source: ../models/tiny-wan\n  components: [vae_decoder, vae_decoder]",
+        "9:29",
+        "model.components.1: vae_decoder stands twice",
+        "name each once",
+    ),
+    "no components": (
+        "  source: ../models/tiny-wan",
+        "  source: ../models/tiny-wan\n  components: []",
+        "9:15",
+        "model.components has to be a list of at least 1, not an empty list",
+        "The parts of the model to build; all of them unless named.",
+    ),
+    # the rest
+    "empty list of devices": (
+        "wanc: 1",
+        "wanc: 1\npartition: {devices: []}",
+        "4:22",
+        "partition.devices has to be a list of at least 1, not an empty list",
+        "What the machine of the deployment has.",
+    ),
+    "no device": (
+        "wanc: 1",
+        "wanc: 1\npartition: {devices: [{kind: cpu, count: 0}]}",
+        "4:42",
+        "partition.devices.0.count cannot be 0",
+        "it can be 1",
+    ),
+    "unknown engine": (
+        "wanc: 1",
+        "wanc: 1\nengine: {kind: tensort}",
+        "4:16",
+        "engine.kind cannot be tensort",
+        "did you mean tensorrt? (it is not built yet)",
+    ),
+    "target twice": (
+        "wanc: 1",
+        "wanc: 1\nengine: {targets: [cpu, cpu]}",
+        "4:25",
+        "engine.targets.1: cpu stands twice",
+        "name each once",
+    ),
+    "negative threads": (
+        "wanc: 1",
+        "wanc: 1\nruntime: {threads: -1}",
+        "4:20",
+        "runtime.threads has to be at least 0, not the number -1",
+        "CPU threads; 0 is all cores.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong_is_said_with_its_place(case: str, write: Write, tiny: str) -> None:
+    old, new, place, message, hint = WRONG[case]
+    assert tiny.count(old) == 1
+    with pytest.raises(RecipeError) as caught:
+        load(write("recipe.yaml", tiny.replace(old, new)))
+    assert caught.value.message == message
+    assert caught.value.where == f"recipe.yaml:{place}"
+    assert caught.value.hint == hint
+    assert not isinstance(caught.value, NotBuiltYetError)
+
+
+def test_several_faults_are_reported_together(write: Write, tiny: str) -> None:
+    text = tiny.replace("steps: 20", "stesp: 20").replace("height: 64, width: 64", "height: 65, width: 64")
+    text = text.replace("name: tiny-wan\n", "").replace("fps", "fsp")
+    with pytest.raises(RecipeError) as caught:
+        load(write("recipe.yaml", text))
+    first, *others = caught.value.message.splitlines()
+    assert first.startswith("shapes.0.height: 65 is not a multiple of 16")
+    assert others == [
+        "  also recipe.yaml:16:3: sampling has no key stesp (did you mean steps?)",
+        "  also recipe.yaml:3:1: name is missing (The bundle's name.)",
+    ]
+    assert caught.value.where == "recipe.yaml:11:25"
+    assert caught.value.hint == "the nearest are 64 and 80"
+
+
+def test_many_faults_are_cut_short(write: Write, tiny: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(write("recipe.yaml", tiny + "".join(f"key{n}: 1\n" for n in range(100))))
+    lines = caught.value.message.splitlines()
+    assert len(lines) == 7
+    assert lines[-1] == "  and more"

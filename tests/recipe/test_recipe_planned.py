@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wanc.errors import NotBuiltYetError, RecipeError
+from wanc.recipe import load, planned
+from wanc.recipe.fields import all_paths
+
+Write = Callable[[str, str | bytes], Path]
+
+
+@pytest.mark.parametrize("path", planned.KEYS)
+def test_planned_keys_are_not_built_yet(path: str, write: Write, tiny: str) -> None:
+    dotted = path.replace("*", "0")
+    device = ["partition.devices=[{kind: cpu}]"] if "*" in path else []
+    owner, _, _ = dotted.rpartition(".")
+    takes = f"{owner} takes" if owner else "a recipe has"
+    with pytest.raises(NotBuiltYetError) as caught:
+        load(write("recipe.yaml", tiny), [*device, f"{dotted}={{any: 1}}"])
+    known = {key for *places, key in all_paths() if ".".join(map(str, places)) == owner.replace(".0", "")}
+    said, _, listed = caught.value.message.partition(": ")
+    assert said == f"{dotted} is not built yet; today {takes}"
+    assert set(listed.split(", ")) == known
+    assert caught.value.where == f"--set {dotted}={{any: 1}}"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("precision.compute=bf16", "precision.compute: bf16 is not built yet; today wanc builds: fp32"),
+        ("precision.compute=fp16", "precision.compute: fp16 is not built yet; today wanc builds: fp32"),
+        ("fuse.passes=[sdpa, gelu]", "fuse.passes: [sdpa, gelu] is not built yet; today wanc builds: default"),
+        ("quantize.scheme=int8", "quantize.scheme: int8 is not built yet; today wanc builds: none"),
+        ("quantize.scheme=fp8", "quantize.scheme: fp8 is not built yet; today wanc builds: none"),
+        ("engine.kind=tensorrt", "engine.kind: tensorrt is not built yet; today wanc builds: onnxruntime"),
+        ("engine.kind=openvino", "engine.kind: openvino is not built yet; today wanc builds: onnxruntime"),
+        ("engine.targets=[cpu, sm80]", "engine.targets.1: sm80 is not built yet; today wanc builds: cpu"),
+        (
+            "partition.devices=[{kind: a100-80g}]",
+            "partition.devices.0.kind: a100-80g is not built yet; today wanc builds: cpu",
+        ),
+        (
+            "partition.devices=[{kind: cpu, count: 4}]",
+            "partition.devices.0.count: 4 is not built yet; today wanc builds: 1",
+        ),
+        (
+            "partition.devices=[{kind: cpu}, {kind: cpu}]",
+            "partition.devices: [{kind: cpu}, {kind: cpu}] is not built yet; today wanc builds: at most 1",
+        ),
+    ],
+)
+def test_planned_values_are_not_built_yet(override: str, message: str, write: Write, tiny: str) -> None:
+    with pytest.raises(NotBuiltYetError) as caught:
+        load(write("recipe.yaml", tiny), [override])
+    assert caught.value.message == message
+    assert caught.value.where == f"--set {override}"
+
+
+def test_every_planned_value_is_refused_today(write: Write, tiny: str) -> None:
+    path = write("recipe.yaml", tiny)
+    for pattern, globs in planned.VALUES.items():
+        for value in globs:
+            if set(value) & set("*?["):
+                continue
+            leaf = f"[{value}]" if pattern.endswith(".*") else value
+            leaf = f"[{{kind: {value}}}]" if pattern.endswith("*.kind") else leaf
+            with pytest.raises(NotBuiltYetError):
+                load(path, [f"{pattern.split('.*')[0]}={leaf}"])
+
+
+def test_planned_keys_are_no_keys_of_the_schema() -> None:
+    have = {".".join(map(str, path)) for path in all_paths()}
+    assert not have & {key.replace(".*", "") for key in planned.KEYS}
+
+
+def test_a_whole_planned_recipe_is_not_built_yet(write: Write, tiny: str) -> None:
+    future = """
+precision: {compute: bf16, islands: [residual, modulation, norm, rope, time]}
+fuse: {passes: default, hoist: [time, text]}
+quantize:
+  scheme: int8
+  method: ptq
+  calibrate: {prompts: prompts/calibrate.txt, clips: 16, timestep_bins: 4, seed: 0}
+  smooth: {alpha: search}
+  keep: {patterns: [patch_embedding], sensitivity: {max_drop_db: 0.5}}
+partition: {devices: [{kind: a100-80g, count: 4, link: nvlink}], objective: latency, branches: parallel}
+engine: {kind: tensorrt, targets: [sm80]}
+runtime: {kv_cache: {cross: true}, offload: {experts: swap}, budgets: {device: 70GiB}}
+evaluate: {prompts: prompts/evaluate.txt, gates: {psnr_db: ">= 30"}}
+"""
+    with pytest.raises(NotBuiltYetError, match="and more"):
+        load(write("recipe.yaml", tiny + future))
+
+
+def test_one_real_fault_makes_it_a_recipe_error(write: Write, tiny: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(write("recipe.yaml", tiny + "quantize: {scheme: int8}\nruntime: {threads: -1}\n"))
+    assert type(caught.value) is RecipeError
