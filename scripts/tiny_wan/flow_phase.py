@@ -99,9 +99,10 @@ def train(latents: Latents, plan: training.Plan, batch: int) -> Denoiser:
         loss.backward()
         return float(loss.detach())
 
-    # The experts share nothing but the text, so each has a core of its own. That beats two threads inside of every
+    # The experts share nothing but the text, so each has a thread of its own. That beats two threads inside of every
     # small operation, above all on a machine that does other work too.
-    workers = ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(max(1, torch.get_num_threads() // 2),))
+    torch.set_num_threads(1)
+    workers = ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,))
 
     def step_function(step: int, random: np.random.Generator) -> float:
         chosen = random.integers(len(latents.values), size=2 * batch)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from wanc.artifacts.sources import SourceDigests
-from wanc.artifacts.store import Store
+from wanc.artifacts.store import DamagedBlobError, Store
 from wanc.compiler.engine import Engine
 from wanc.compiler.export import Export
 from wanc.compiler.resolve import Resolved, resolve
@@ -79,6 +79,15 @@ def build(loaded: LoadedRecipe, output: Path, *, paranoid: bool = False, progres
     Everything that an earlier build has computed is taken from the store; `paranoid` reads the checkpoint again even
     where it looks unchanged. Raises UserError; then nothing half-written is left, and what was finished stays.
     """
+    try:
+        return _build(loaded, output, paranoid, progress)
+    except DamagedBlobError as error:
+        # It has been set aside, so that the stage which made it runs again.
+        say(f"warning: {error}")
+        return _build(loaded, output, paranoid, progress)
+
+
+def _build(loaded: LoadedRecipe, output: Path, paranoid: bool, progress: bool) -> BuildResult:
     store = Store.open(output / "store")
     destination = output / "bundles" / loaded.recipe.name
     with store.session(on_wait=say):
