@@ -39,7 +39,7 @@ def bundle_generator(bundle: Path, steps: int) -> evaluation.Generate:
 def torch_generator(folder: Path, steps: int, guidance: float) -> evaluation.Generate:
     """Generate with the diffusers pipeline in float32, from the same noise as a bundle does."""
     import torch
-    from diffusers import WanPipeline
+    from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 
     pipeline = WanPipeline.from_pretrained(folder, torch_dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)

@@ -36,11 +36,13 @@ class Sizes:
     text_length: int = 16
     vae_dim: int = 4
     vae_res_blocks: int = 1
+    vae_mult: tuple[int, ...] = (1, 2)  # Wan 2.1 has (1, 2, 4, 4), which takes four times as long to export
+    vae_temporal: tuple[bool, ...] = (True,)  # Wan 2.1 has (False, True, True)
     experts: int = 2
 
 
 def write_checkpoint(
-    folder: Path, *, seed: int, dtype: torch.dtype = torch.float32, shards: int = 1, **sizes: int
+    folder: Path, *, seed: int, dtype: torch.dtype = torch.float32, shards: int = 1, **sizes: Any
 ) -> Path:
     """Write a checkpoint with random weights of one dtype and return its folder.
 
@@ -104,7 +106,12 @@ def _models(size: Sizes) -> dict[str, torch.nn.Module]:
     )
     return {
         "text_encoder": UMT5EncoderModel(text),
-        "vae": AutoencoderKLWan(base_dim=size.vae_dim, num_res_blocks=size.vae_res_blocks),
+        "vae": AutoencoderKLWan(
+            base_dim=size.vae_dim,
+            num_res_blocks=size.vae_res_blocks,
+            dim_mult=list(size.vae_mult),
+            temperal_downsample=list(size.vae_temporal),
+        ),
         **{
             name: WanTransformer3DModel(
                 num_attention_heads=size.heads,

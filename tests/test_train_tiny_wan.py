@@ -39,7 +39,7 @@ WEIGHTS = (
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Tiny steps are fastest on one thread, above all on a busy machine."""
     before = torch.get_num_threads()
@@ -49,7 +49,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A smoke run that nothing disturbed: the folder has ``work`` and ``out``."""
     folder = tmp_path_factory.mktemp("trained")
     train_tiny_wan.train(train_tiny_wan.SMOKE, folder / "work", folder / "out", seed=0)

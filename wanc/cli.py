@@ -97,7 +97,9 @@ def run(
 ) -> None:
     """Make a video with a bundle, exactly as its own run.py does."""
     from wanc.runtime.execute import run_video
+    from wanc.runtime.main import clean_up_on_sigterm
 
+    clean_up_on_sigterm()
     report = run_video(
         bundle,
         output,
@@ -198,9 +200,11 @@ def store_why(
     from wanc.compiler.why import why
     from wanc.recipe import load
 
-    for loaded in load(recipe, overrides):
-        for answer in why(loaded, output):
-            print(json.dumps(answer.as_json()) if as_json else answer.as_text())
+    answers = [answer for loaded in load(recipe, overrides) for answer in why(loaded, output)]
+    if as_json:
+        print(json.dumps([answer.as_json() for answer in answers]))
+    else:
+        print("\n".join(answer.as_text() for answer in answers))
 
 
 def _shows_progress(as_json: bool) -> bool:

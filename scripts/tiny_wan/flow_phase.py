@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from diffusers import WanTransformer3DModel
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from tokenizers import Tokenizer
 from torch import nn
@@ -104,7 +104,7 @@ def train(latents: Latents, plan: training.Plan, batch: int) -> Denoiser:
     torch.set_num_threads(1)
     workers = ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,))
 
-    def step_function(step: int, random: np.random.Generator) -> float:
+    def step_function(_step: int, random: np.random.Generator) -> float:
         chosen = random.integers(len(latents.values), size=2 * batch)
         prompts = [random_prompt(latents.combinations[index], random) for index in chosen]
         text = model.embed(*tokenise(prompts, built))

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from numpy.typing import NDArray
 
 from . import configuration
 from .scenes import TRAINING, random_scene, render
 from .training import SECONDS_BETWEEN_CHECKPOINTS
+from .vae_phase import encode as posterior
 from .vae_phase import to_tensor
 
 BATCH = 8
@@ -42,7 +44,7 @@ def encode(vae: AutoencoderKLWan, clips: int, seed: int, file: Path) -> Latents:
     parts = [values] if first else []
     for start in range(first, clips, BATCH):
         batch = [_clip(seed, index, combinations[index]) for index in range(start, min(start + BATCH, clips))]
-        parts.append(vae.encode(to_tensor(np.stack(batch))).latent_dist.mode())
+        parts.append(posterior(vae, to_tensor(np.stack(batch))).mode())
         done = start + len(batch)
         if done == clips or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
             parts = [torch.cat(parts)]
@@ -58,7 +60,7 @@ def encode(vae: AutoencoderKLWan, clips: int, seed: int, file: Path) -> Latents:
     return Latents(normalised, combinations, mean, std)
 
 
-def _clip(seed: int, index: int, combination: int) -> np.ndarray:
+def _clip(seed: int, index: int, combination: int) -> NDArray[np.uint8]:
     """Clip number ``index``: uint8 [17, 64, 64, 3]."""
     return render(random_scene(np.random.default_rng([seed, 1, index]), TRAINING[combination]))
 

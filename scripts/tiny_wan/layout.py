@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline
-from diffusers.utils import logging
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.pipelines.wan.pipeline_wan import WanPipeline
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from transformers import AutoTokenizer
 
 from . import configuration, tokenizer
@@ -17,19 +19,18 @@ from .vae_phase import held_out_clips, psnr
 def save(folder: Path, vae: AutoencoderKLWan, denoiser: Denoiser, mean: torch.Tensor, std: torch.Tensor) -> None:
     """Write every component. ``mean`` and ``std`` are float32 [16], the statistics of the latents."""
     tokenizer.save(folder / "tokenizer")
-    statistics = {"latents_mean": mean.tolist(), "latents_std": std.tolist()}
+    statistics: configuration.Config = {"latents_mean": mean.tolist(), "latents_std": std.tolist()}
     # A fresh module has plain memory layouts, which the file format wants.
     saved_vae = AutoencoderKLWan(**configuration.VAE, **statistics)
     saved_vae.load_state_dict(vae.state_dict())
-    # The casts below are meant, also those of the norms; diffusers would warn of them.
-    logging.set_verbosity_error()
+    scheduler: Any = UniPCMultistepScheduler(**configuration.SCHEDULER)  # the annotation names another one
     pipeline = WanPipeline(
         tokenizer=AutoTokenizer.from_pretrained(folder / "tokenizer"),
-        text_encoder=denoiser.text_encoder.to(torch.bfloat16),
-        vae=saved_vae.to(torch.bfloat16),
-        scheduler=UniPCMultistepScheduler(**configuration.SCHEDULER),
-        transformer=denoiser.high.to(torch.bfloat16),
-        transformer_2=denoiser.low.to(torch.bfloat16),
+        text_encoder=denoiser.text_encoder.bfloat16(),
+        vae=saved_vae.bfloat16(),
+        scheduler=scheduler,
+        transformer=denoiser.high.bfloat16(),
+        transformer_2=denoiser.low.bfloat16(),
         boundary_ratio=configuration.BOUNDARY_RATIO,
         expand_timesteps=False,
     )

@@ -95,7 +95,7 @@ def run(
                 flush=True,
             )
             printed = now
-        if inspect is not None and (done == plan.steps or inspect_every and done % inspect_every == 0):
+        if inspect is not None and (done == plan.steps or (inspect_every and done % inspect_every == 0)):
             print(f"{plan.name}: {done}/{plan.steps}  {inspect(done)}", flush=True)
 
 

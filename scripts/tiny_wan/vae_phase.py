@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
-from diffusers import AutoencoderKLWan
+from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from numpy.typing import NDArray
 
 from . import configuration, training
@@ -34,6 +37,18 @@ def to_tensor(clips: NDArray[np.uint8]) -> torch.Tensor:
     return torch.from_numpy(clips.astype(np.float32) / 127.5 - 1.0).permute(0, 4, 1, 2, 3)
 
 
+def encode(vae: AutoencoderKLWan, pixels: torch.Tensor) -> DiagonalGaussianDistribution:
+    """The posterior of float32 [batch, 3, frames, height, width]: latents [batch, 16, 1 + frames // 4, ...]."""
+    result: Any = vae.encode(pixels)
+    return result.latent_dist
+
+
+def decode(vae: AutoencoderKLWan, latents: torch.Tensor) -> torch.Tensor:
+    """Float32 [batch, 3, frames, height, width], clamped to [-1, 1]."""
+    result: Any = vae.decode(latents)
+    return result.sample
+
+
 def random_crop(random: np.random.Generator, frames: int, size: int) -> NDArray[np.uint8]:
     """A window of a random training clip, usually around the shape and its edge: uint8 [frames, size, size, 3]."""
     scene = random_scene(random, TRAINING[random.integers(len(TRAINING))])
@@ -58,7 +73,7 @@ def psnr(vae: AutoencoderKLWan, clips: NDArray[np.uint8]) -> float:
     values = []
     for clip in clips:
         pixels = to_tensor(clip[None])
-        error = (vae(pixels).sample - pixels) / 2
+        error = (decode(vae, encode(vae, pixels).mode()) - pixels) / 2
         values.append(-10 * float(torch.log10(error.square().mean())))
     return float(np.mean(values))
 
@@ -73,9 +88,9 @@ def train(vae: AutoencoderKLWan, plan: training.Plan, inspection_clips: int) -> 
         else:
             batch, frames, size = CROPS[random.choice(len(CROPS), p=CROP_CHANCES)]
         pixels = to_tensor(np.stack([random_crop(random, frames, size) for _ in range(batch)]))
-        posterior = vae.encode(pixels).latent_dist
+        posterior = encode(vae, pixels)
         # The unclamped decoder would need a copy of the frame loop; clamping costs only the gradient of overshoots.
-        error = vae.decode(posterior.sample()).sample - pixels
+        error = decode(vae, posterior.sample()) - pixels
         loss = error.abs().mean() + SQUARED_WEIGHT * error.square().mean()
         (loss + KL_WEIGHT * posterior.kl().mean() / posterior.mean[0].numel()).backward()
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 from wanc.artifacts.canonical import digest_of
 from wanc.compiler.code_version import code_version
+from wanc.errors import EXIT_UNAVAILABLE, UserError
 
 KEY_SCHEMA = 1
 Files = Mapping[str, Path]
@@ -64,5 +65,14 @@ class Stage(ABC):
 
 
 def tool_version(distribution: str) -> str:
-    """The installed version of a Python distribution, or of Python itself."""
-    return platform.python_version() if distribution == "python" else importlib.metadata.version(distribution)
+    """The installed version of a Python distribution, or of Python itself. Raises UserError where it is missing."""
+    if distribution == "python":
+        return platform.python_version()
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UserError(
+            f"building needs the package {distribution}, which is not installed",
+            hint="pip install 'wanc[build]'",
+            exit_code=EXIT_UNAVAILABLE,
+        ) from error

@@ -12,6 +12,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
+from wanc.artifacts.files import output_errors
 from wanc.compiler.stage import Files, Stage
 from wanc.errors import EXIT_UNAVAILABLE, UserError
 from wanc.runtime.memory import peak_rss_bytes
@@ -55,7 +56,8 @@ def run_in_worker(stage: Stage, inputs: Mapping[str, Files], out: Path, *, progr
 
 def _run(stage: Stage, inputs: Mapping[str, Files], out: Path, progress: bool) -> Outcome:
     try:
-        stage.run(inputs, out, progress=progress)
+        with output_errors(out):
+            stage.run(inputs, out, progress=progress)
     except UserError as error:
         # Tracebacks do not travel between processes, and a fault of the user's needs none.
         return Outcome(peak_rss_bytes(), error, tuple(_causes(error)))

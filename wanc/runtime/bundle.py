@@ -14,6 +14,8 @@ from .verify import ensure_verified
 
 ENGINE = "onnxruntime"
 TARGET = "cpu"
+# Wan's position table has 1,024 entries per axis.
+MOST_LATENT_FRAMES = 1024
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,9 @@ class Bundle:
                 f"{frames} frames cannot be made: the first latent frame gives one frame, each other one {stride}",
                 hint=f"ask for {below} or {below + stride}",
             )
+        most = (MOST_LATENT_FRAMES - 1) * stride + 1
+        if frames > most:
+            raise UserError(f"{frames} frames cannot be made: the model has positions for {most}")
         return Shape(shape.name, shape.height, shape.width, frames)
 
     def latent_shape(self, shape: Shape) -> tuple[int, ...]:

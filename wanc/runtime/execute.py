@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .bundle import Bundle
+from .errors import UserError
 from .memory import peak_rss_bytes
 from .pipeline import Pipeline, Request, Timer, load_latents
 from .progress import ProgressBar
@@ -82,6 +83,7 @@ def run_video(
     progress: bool = True,
 ) -> VideoReport:
     """Generate one video into an mp4 file, which appears only when it is complete. Raises UserError."""
+    _check_output(root, output)
     timer = Timer()
     with timer.phase("verify"):
         bundle = _open_verified(root, progress)
@@ -105,6 +107,18 @@ def run_selftest(root: Path, *, threads: int | None = None, progress: bool = Tru
     """Verify the bundle and replay its golden inputs. Raises UserError."""
     bundle = _open_verified(root, progress)
     return SelftestReport(bundle.manifest.id, selftest(bundle, threads=threads, progress=progress))
+
+
+def _check_output(root: Path, output: Path) -> None:
+    """A file written into the bundle would break its seal, which `cd bundle; python run.py -o out.mp4` invites."""
+    if not output.name:
+        raise UserError("-o does not name a file", where=str(output))
+    if output.resolve().is_relative_to(root.resolve()):
+        raise UserError(
+            "the video would lie inside the bundle, which is never written to",
+            where=str(output),
+            hint="name a file elsewhere",
+        )
 
 
 def _open_verified(root: Path, progress: bool) -> Bundle:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import NoReturn
 
 from .errors import EXIT_REFUSED, EXIT_USAGE, UserError, render
@@ -27,6 +29,7 @@ class _Parser(argparse.ArgumentParser):
 def main(root: Path, arguments: Sequence[str] | None = None) -> int:
     """Run the bundle at `root` with command-line arguments; returns the exit code."""
     options = _parser().parse_args(arguments)
+    clean_up_on_sigterm()
     try:
         # Imported late, so that --help answers at once.
         from .execute import run_selftest, run_video
@@ -58,6 +61,15 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
     print(json.dumps(report.as_json()) if options.json else report.as_text())
     return 0 if report.ok else EXIT_REFUSED
+
+
+def clean_up_on_sigterm() -> None:
+    """Let SIGTERM end the process the way an exception does, so that nothing half-written stays; exit code 143."""
+
+    def stop(number: int, _: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, stop)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,6 +7,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,9 +84,9 @@ class Pipeline:
         """
         return cls(Bundle.open(root), threads=threads, progress=progress)
 
-    def generate(self, prompt: str, **options: object) -> Result:
+    def generate(self, prompt: str, **options: Any) -> Result:
         """Make a whole video in memory; the options are the fields of `Request`. Raises UserError."""
-        request = Request(prompt, **options)  # pyright: ignore[reportArgumentType]
+        request = Request(prompt, **options)
         timer = Timer()
         latents = self.denoise(request, timer)
         frames = np.concatenate(list(self.decode(latents, timer)))
@@ -137,9 +138,15 @@ class Pipeline:
                 f"the latents are {request.latents.dtype} {list(request.latents.shape)}; "
                 f"{shape.width}x{shape.height}, {shape.frames} frames needs float32 {list(expected)}"
             )
+        if not np.isfinite(request.latents).all():
+            raise UserError("the latents hold values that are not finite")
         return request.latents
 
     def _encode(self, prompt: str) -> NDArray[np.float32]:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8 arrive as lone surrogates
+            raise UserError("the prompt is not valid Unicode") from error
         return encode_prompt(prompt, self._tokenizer, self._table, self.sessions)
 
     def _expert(self, timestep: float) -> Expert:
@@ -156,7 +163,9 @@ def choose_expert(model: Model, sampling: Sampling, timestep: float) -> Expert:
 def load_latents(path: Path) -> NDArray[np.float32]:
     """Initial noise from a `.npy` file, float32. Raises UserError where it cannot be read."""
     try:
-        return np.load(path, allow_pickle=False)
+        # Not numpy.load, which would also open archives and answer with something that is no array.
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
     except FileNotFoundError as error:
         raise UserError("no such file", where=str(path), exit_code=EXIT_NO_INPUT) from error
     except (OSError, ValueError) as error:

@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import onnxruntime
 
-from .errors import TargetError
+from .errors import TargetError, UserError
 
 Array = np.ndarray[Any, Any]
 # onnxruntime's scale; below it are notes on its own optimisations.
@@ -55,6 +55,8 @@ class Sessions:
     """The open sessions of a bundle, by (component, graph)."""
 
     def __init__(self, files: Mapping[tuple[str, str], Path], *, threads: int = 0) -> None:
+        if threads < 0:
+            raise UserError(f"{threads} threads", hint="ask for 1 or more, or 0 for every core")
         self._files = files
         self._threads = threads
         self._open: dict[tuple[str, str], Session] = {}

@@ -133,7 +133,7 @@ def _weights(root: Path, part: Part) -> dict[str, Weight]:
     single = f"{part.folder}/{part.stem}.safetensors"
     index_name = f"{single}.index.json"
     if (root / index_name).is_file():
-        located = cast("dict[str, str]", _read_json(root, index_name).get("weight_map", {}))
+        located = _weight_map(root, index_name)
         shards = sorted({f"{part.folder}/{file}" for file in located.values()})
     else:
         located, shards = None, [single]
@@ -145,6 +145,18 @@ def _weights(root: Path, part: Part) -> dict[str, Weight]:
             f"the index names {absent[0]}, which {located[absent[0]]} does not hold", where=str(root / index_name)
         )
     return weights
+
+
+def _weight_map(root: Path, index_name: str) -> dict[str, str]:
+    """The index's tensor → file. A file elsewhere than beside the index would be read behind the user's back."""
+    located = _read_json(root, index_name).get("weight_map")
+    if not isinstance(located, dict) or not all(
+        isinstance(file, str) and "/" not in file for file in cast("dict[str, object]", located).values()
+    ):
+        raise CheckpointError(
+            "weight_map must name a file of this folder for each tensor", where=str(root / index_name)
+        )
+    return cast("dict[str, str]", located)
 
 
 def _shard_weights(root: Path, shard: str) -> dict[str, Weight]:

@@ -1,0 +1,98 @@
+"""What the tests of the compiler share: a small checkpoint's graphs, lowered and opened, and a finished build."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from wanc.artifacts.store import Store
+from wanc.compiler.engines.onnxruntime import compile_component
+from wanc.compiler.export import Traced
+from wanc.compiler.graph_file import save
+from wanc.compiler.pipeline import BuildResult
+from wanc.compiler.program import ProgramComponent, ProgramGraph
+from wanc.compiler.stage import Files, Stage
+from wanc.compiler.tracing import bind
+from wanc.models.wan.checkpoint import Checkpoint
+from wanc.recipe import load
+from wanc.recipe.load import LoadedRecipe
+from wanc.runtime.sessions import Session
+
+RECIPE = """\
+wanc: 1
+name: tiny
+model:
+  source: model
+shapes: [{name: wide, height: 32, width: 48, frames: 5}]
+sampling: {steps: 2, shift: 5.0, guidance: {high: 4.0, low: 3.0}}
+"""
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """One component: its graphs as exported (`<graph>.onnx` in `folder`) and as lowered, with open sessions."""
+
+    folder: Path
+    exported: Mapping[str, ProgramGraph]
+    lowered: Mapping[str, ProgramGraph]
+    sessions: Mapping[str, Session]
+
+
+def lower(name: str, checkpoint: Checkpoint, traced: Traced, folder: Path) -> Lowered:
+    """A component on the way that a build takes: traced, bound, saved, compiled."""
+    component = checkpoint.components[name]
+    graphs: dict[str, ProgramGraph] = {}
+    for graph, model in traced.graphs(name, component, checkpoint):
+        file = f"{graph.name}.onnx"
+        save(bind(model, component.weights, where=component.folder), folder / file)
+        graphs[graph.name] = ProgramGraph(file, graph.inputs, graph.outputs)
+    exported = ProgramComponent(graphs, component.weights)
+    program = {graph.file: folder / graph.file for graph in graphs.values()}
+    source = {file: checkpoint.root / file for file in checkpoint.files}
+    compiled, _ = compile_component(name, exported, program, source, folder)
+    sessions = {key: Session(folder / graph.file, threads=1) for key, graph in compiled.graphs.items()}
+    return Lowered(folder, graphs, compiled.graphs, sessions)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A recipe with its checkpoint, and what was built of it into `output`."""
+
+    root: Path
+    output: Path
+    result: BuildResult
+
+    @property
+    def recipe(self) -> Path:
+        return self.root / "recipe.yaml"
+
+    def load(self, *overrides: str) -> LoadedRecipe:
+        (loaded,) = load(self.recipe, overrides)
+        return loaded
+
+    def copy(self, to: Path) -> Project:
+        """The same in another place, for a test that changes something."""
+        root, output = (
+            shutil.copytree(path, to / path.name, copy_function=shutil.copy2) for path in (self.root, self.output)
+        )
+        bundle = output / self.result.bundle.relative_to(self.output)
+        return Project(root, output, BuildResult(bundle, self.result.id, self.result.stages))
+
+
+@dataclass
+class Replay:
+    """Stands in for the worker: hands out what a finished build has stored, and remembers which stages were asked."""
+
+    store: Store
+    ran: list[str]
+
+    def __call__(self, stage: Stage, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> int:
+        assert not progress
+        self.ran.append(stage.name)
+        (record,) = [record for record in self.store.records() if record.stage == stage.name]
+        for path, blob in record.files.items():
+            (out / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self.store.path(blob), out / path)
+        return 1

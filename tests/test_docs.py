@@ -1,0 +1,65 @@
+"""The documentation's commands are run, and its links followed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def console_commands(page: Path) -> list[str]:
+    """The `$` lines of a page's console blocks."""
+    blocks = re.findall(r"```console\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL)
+    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+@pytest.fixture(scope="module")
+def workplace(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that looks like the project's root, with tiny-wan's finished work in `artifacts`."""
+    root = tmp_path_factory.mktemp("docs")
+    for name in ("recipes", "models"):
+        (root / name).symlink_to(ROOT / name)
+    (root / "artifacts").symlink_to(tiny_bundle.parent.parent)
+    return root
+
+
+@pytest.mark.parametrize("command", console_commands(ROOT / "README.md"))
+def test_the_readme_s_commands_work(command: str, workplace: Path) -> None:
+    program, *arguments = shlex.split(command)
+    assert program == "wanc"
+    done = subprocess.run(
+        [sys.executable, "-m", "wanc", *arguments], cwd=workplace, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_readme_shows_commands() -> None:
+    assert len(console_commands(ROOT / "README.md")) >= 5
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8"))
+    missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+    assert not missing
+
+
+def test_files_that_the_readme_names_exist() -> None:
+    named = re.findall(r"`((?:tests|scripts|docs|recipes)/[\w/.-]+\.\w+)`", (ROOT / "README.md").read_text("utf-8"))
+    assert named and all((ROOT / name).exists() for name in named)
+
+
+def test_the_readme_s_recipe_is_a_recipe(tmp_path: Path) -> None:
+    from wanc.recipe import load
+
+    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.DOTALL)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(block, "utf-8")
+    assert load(recipe)[0].recipe.name == "tiny-wan"

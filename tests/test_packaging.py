@@ -1,0 +1,49 @@
+"""What the package promises about what it installs."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from wanc.compiler.resolve import TOOLS
+from wanc.compiler.seal import RUNTIME_REQUIREMENTS
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^A-Za-z0-9._-]", requirement)[0] for requirement in requirements}
+
+
+def test_the_runtime_extra_is_what_a_bundle_requires() -> None:
+    assert names(EXTRAS["runtime"]) == set(RUNTIME_REQUIREMENTS)
+
+
+def test_every_tool_of_the_lock_is_declared() -> None:
+    declared = names(EXTRAS["build"]) | names(EXTRAS["runtime"]) | {"python"}
+    assert set(TOOLS) <= declared
+
+
+def test_the_promised_extras_exist() -> None:
+    promised = {"build", "runtime", "gpu", "tensorrt", "tensorrt-rtx", "openvino", "report", "serve", "ray", "dev"}
+    assert promised <= EXTRAS.keys()
+
+
+def test_the_default_install_has_no_torch_and_no_vendor_library() -> None:
+    heavy = {"torch", "diffusers", "transformers", "tensorrt", "openvino", "onnxruntime-gpu"}
+    assert not heavy & (names(PROJECT["dependencies"]) | names(EXTRAS["runtime"]))
+
+
+def test_every_default_dependency_is_pinned() -> None:
+    lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
+    pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
+    wanted = names(PROJECT["dependencies"]) | names(EXTRAS["build"]) | names(EXTRAS["runtime"]) | names(EXTRAS["dev"])
+    assert {name.lower() for name in wanted} - {"wanc"} <= pinned
+
+
+def test_constraints_name_no_host_and_no_path() -> None:
+    text = (ROOT / "constraints.txt").read_text("utf-8")
+    assert "://" not in text and "/" not in text.replace("# ", "")
