@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
 
+from tests.checkpoints import write_checkpoint
 from wanc.compiler.export import Traced
 from wanc.compiler.pipeline import build
 from wanc.models.wan.checkpoint import Checkpoint, open_checkpoint
 from wanc.recipe import load
 
-from ..checkpoints import write_checkpoint
 from .builder import RECIPE, Project
 
 

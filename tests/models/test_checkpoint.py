@@ -16,10 +16,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from tests.checkpoints import write_checkpoint
 from wanc.errors import EXIT_DATA, CheckpointError, render
 from wanc.models.wan.checkpoint import Component, embedding, open_checkpoint
-
-from ..checkpoints import write_checkpoint
 
 DTYPES = {torch.float32: "FLOAT", torch.bfloat16: "BFLOAT16", torch.float16: "FLOAT16"}
 STEM = "diffusion_pytorch_model"
@@ -319,6 +318,8 @@ def test_reading_needs_no_torch(single: Path) -> None:
 
 
 def test_weights_of_different_seeds_differ(single: Path, sharded: Path) -> None:
-    first, second = (stored_tensors(root, open_checkpoint(root).components["vae_decoder"]) for root in (single, sharded))
+    first, second = (
+        stored_tensors(root, open_checkpoint(root).components["vae_decoder"]) for root in (single, sharded)
+    )
     name = "decoder.conv_in.weight"
     assert not np.allclose(first[name][1].numpy(), second[name][1].float().numpy(), rtol=0.1)

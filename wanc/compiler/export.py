@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from wanc.compiler.program import Program, ProgramComponent, ProgramGraph, VideoModel
+from wanc.compiler.program import Program, ProgramComponent, ProgramGraph
 from wanc.compiler.stage import Files, Stage
 from wanc.models.graph import Graph
 from wanc.models.wan.checkpoint import Checkpoint, Component, embedding, open_checkpoint
+from wanc.runtime.model import Model
 from wanc.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ class Export(Stage):
             for name, component in checkpoint.components.items():
                 components[name] = _export_component(checkpoint, name, component, traced, out)
                 bar.advance()
-        program = Program("wanc.program/1.0", "text-to-video", _video_model(checkpoint), components)
-        program.write(out)
+        table = embedding(checkpoint.components["text_encoder"])
+        Program("wanc.program/1.0", "text-to-video", _model(checkpoint), components, table).write(out)
 
 
 def _export_component(
@@ -94,9 +95,9 @@ def _graphs(component: str) -> Callable[[Mapping[str, Any], Checkpoint], tuple[G
     return lambda config, checkpoint: transformer.graphs(config, checkpoint.text_length)
 
 
-def _video_model(checkpoint: Checkpoint) -> VideoModel:
+def _model(checkpoint: Checkpoint) -> Model:
     vae = checkpoint.components["vae_decoder"].config
-    return VideoModel(
+    return Model(
         text_length=checkpoint.text_length,
         boundary=checkpoint.boundary,
         train_timesteps=TRAIN_TIMESTEPS,
@@ -104,5 +105,4 @@ def _video_model(checkpoint: Checkpoint) -> VideoModel:
         latent_std=tuple(vae["latents_std"]),
         spatial_stride=2 ** (len(vae["dim_mult"]) - 1),
         temporal_stride=2 ** sum(vae["temperal_downsample"]),
-        embedding=embedding(checkpoint.components["text_encoder"]),
     )

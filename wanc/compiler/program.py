@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from wanc.artifacts.canonical import canonical
 from wanc.models.graph import Input, Output
 from wanc.models.weights import Weight
+from wanc.runtime.model import Model
 
 FILE = "program.json"
 
@@ -38,31 +39,14 @@ class ProgramComponent:
 
 
 @dataclass(frozen=True)
-class VideoModel:
-    """What the runtime must know of a text-to-video model besides its graphs.
-
-    `text_length` in tokens; `boundary` is the fraction of the training timesteps from which the high-noise expert is
-    used; latents = (video - mean) / std per channel; strides are pixels and frames per latent.
-    """
-
-    text_length: int
-    boundary: float | None
-    train_timesteps: int
-    latent_mean: tuple[float, ...]
-    latent_std: tuple[float, ...]
-    spatial_stride: int
-    temporal_stride: int
-    embedding: Weight
-
-
-@dataclass(frozen=True)
 class Program:
-    """A task, the model's facts, and its components."""
+    """A task, the model's facts, its components, and the text encoder's embedding table [vocabulary, width]."""
 
     schema: Literal["wanc.program/1.0"]
     task: Literal["text-to-video"]
-    model: VideoModel
+    model: Model
     components: Mapping[str, ProgramComponent]
+    embedding: Weight
 
     def write(self, folder: Path) -> None:
         """Write `program.json` into the folder, in canonical form."""

@@ -132,6 +132,7 @@ class Seal:
             runtime={
                 "task": program.task,
                 "model": model,
+                "embedding": program.embedding.file,
                 "sampling": sampling,
                 "shapes": [shape.model_dump(mode="json") for shape in recipe.shapes],
                 "threads": recipe.runtime.threads,

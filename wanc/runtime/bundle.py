@@ -8,6 +8,7 @@ from typing import cast
 
 from .errors import TargetError, UserError
 from .manifest import MANIFEST, Manifest
+from .model import Model
 from .safe_read import Progress
 from .strict_json import Fields, JsonValue
 from .verify import ensure_verified
@@ -48,26 +49,13 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Model:
-    """The model's facts; see the compiler's `VideoModel`. `boundary` is None where there is one expert."""
-
-    text_length: int
-    boundary: float | None
-    train_timesteps: int
-    latent_mean: tuple[float, ...]
-    latent_std: tuple[float, ...]
-    spatial_stride: int
-    temporal_stride: int
-    embedding: str
-
-
-@dataclass(frozen=True)
 class Bundle:
     """A bundle on disk, read and, unless told otherwise, verified."""
 
     root: Path
     manifest: Manifest
     model: Model
+    embedding: Path
     sampling: Sampling
     shapes: tuple[Shape, ...]
     engines: dict[tuple[str, str], Path]
@@ -87,9 +75,10 @@ class Bundle:
             root=root,
             manifest=manifest,
             model=_model(runtime.object("model")),
+            embedding=_listed(root, manifest, runtime, "embedding"),
             sampling=_sampling(runtime.object("sampling")),
             shapes=tuple(_shape(fields) for fields in runtime.objects("shapes")),
-            engines=_engines(topology.objects("engines"), root),
+            engines=_engines(topology.objects("engines"), root, manifest),
             threads=runtime.integer("threads"),
         )
 
@@ -120,7 +109,15 @@ class Bundle:
         return 1, len(self.model.latent_mean), frames, shape.height // stride, shape.width // stride
 
 
-def _engines(entries: list[Fields], root: Path) -> dict[tuple[str, str], Path]:
+def _listed(root: Path, manifest: Manifest, fields: Fields, name: str) -> Path:
+    """The file that a field names. Raises BundleError unless it is one of those that were verified."""
+    path = fields.text(name)
+    if path not in {file.path for file in manifest.files}:
+        fields.refuse(name, f"names {ascii(path)[:80]}, which is not a file of the bundle")
+    return root / path
+
+
+def _engines(entries: list[Fields], root: Path, manifest: Manifest) -> dict[tuple[str, str], Path]:
     """The first entry for each graph that this runtime can execute. Raises TargetError where a graph has none."""
     chosen: dict[tuple[str, str], Path] = {}
     offered: dict[tuple[str, str], list[str]] = {}
@@ -129,7 +126,7 @@ def _engines(entries: list[Fields], root: Path) -> dict[tuple[str, str], Path]:
         engine, target = entry.text("engine"), entry.text("target")
         offered.setdefault(key, []).append(f"{engine} on {target}")
         if (engine, target) == (ENGINE, TARGET):
-            chosen.setdefault(key, root / entry.text("file"))
+            chosen.setdefault(key, _listed(root, manifest, entry, "file"))
     for key, offers in offered.items():
         if key not in chosen:
             raise TargetError(
@@ -149,7 +146,6 @@ def _model(fields: Fields) -> Model:
         latent_std=tuple(fields.numbers("latent_std")),
         spatial_stride=fields.integer("spatial_stride", minimum=1),
         temporal_stride=fields.integer("temporal_stride", minimum=1),
-        embedding=fields.object("embedding").text("file"),
     )
 
 

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import Bundle, Model, Sampling, Shape
+from .bundle import Bundle, Sampling, Shape
 from .decode import decode
 from .denoise import Expert, denoise
 from .embeddings import EmbeddingTable
 from .encode import encode_prompt
 from .errors import EXIT_NO_INPUT, UserError
+from .model import Model
 from .noise import initial_noise
 from .progress import ProgressBar
 from .sessions import Sessions
@@ -73,7 +74,7 @@ class Pipeline:
         self.sessions = Sessions(bundle.engines, threads=bundle.threads if threads is None else threads)
         self._progress = progress
         self._tokenizer = Tokenizer.open(bundle.root / "tokenizer", bundle.model.text_length)
-        self._table = EmbeddingTable.open(bundle.root / bundle.model.embedding, EMBEDDING_TENSOR)
+        self._table = EmbeddingTable.open(bundle.embedding, EMBEDDING_TENSOR)
 
     @classmethod
     def open(cls, root: Path, *, threads: int | None = None, progress: bool = False) -> Pipeline:

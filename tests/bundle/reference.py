@@ -1,0 +1,93 @@
+"""diffusers' own pipeline in float32: what a bundle is measured against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import torch
+
+from wanc.recipe.schema import Sampling
+
+
+@dataclass(frozen=True)
+class Video:
+    """Final latents, float32 [1, channels, frames, height, width], and pixels, uint8 [frames, height, width, 3]."""
+
+    latents: np.ndarray
+    frames: np.ndarray
+
+
+class Reference:
+    """A checkpoint in diffusers."""
+
+    def __init__(self, checkpoint: Path, text_length: int) -> None:
+        pipeline: Any = diffusers.WanPipeline.from_pretrained(checkpoint)
+        # Weights are stored in float32 or bfloat16: widening them changes no value.
+        self._pipeline = pipeline.to(torch.float32)
+        self._pipeline.set_progress_bar_config(disable=True)
+        self._text_length = text_length
+
+    def generate(self, prompt: str, noise: np.ndarray, sampling: Sampling) -> Video:
+        """The video of a prompt from this noise, sampled as a recipe says."""
+        pipeline = self._pipeline
+        pipeline.scheduler = scheduler_of(sampling)
+        pipeline.register_to_config(boundary_ratio=sampling.boundary)
+        spatial, temporal = pipeline.vae_scale_factor_spatial, pipeline.vae_scale_factor_temporal
+        _, _, frames, height, width = noise.shape
+        final: dict[str, torch.Tensor] = {}
+
+        def keep_latents(_pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, torch.Tensor]) -> dict:
+            final.update(tensors)
+            return {}
+
+        video = pipeline(
+            prompt=prompt,
+            negative_prompt=sampling.negative_prompt,
+            height=height * spatial,
+            width=width * spatial,
+            num_frames=(frames - 1) * temporal + 1,
+            num_inference_steps=sampling.steps or len(sampling.timesteps or ()),
+            guidance_scale=sampling.guidance.high,
+            guidance_scale_2=sampling.guidance.low,
+            max_sequence_length=self._text_length,
+            latents=torch.from_numpy(noise.copy()),
+            callback_on_step_end=keep_latents,
+        ).frames[0]
+        return Video(final["latents"].numpy(), np.rint(video * 255).astype(np.uint8))
+
+
+def scheduler_of(sampling: Sampling) -> Any:
+    """diffusers' scheduler for a recipe's sampling."""
+    if sampling.solver == "euler":
+        return diffusers.FlowMatchEulerDiscreteScheduler(shift=sampling.shift)
+    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": sampling.shift}
+    if sampling.solver == "dpm++":
+        return diffusers.DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=2, **flow)
+    scheduler: Any = diffusers.UniPCMultistepScheduler(**flow)
+    if sampling.timesteps is not None:
+        _list_timesteps(scheduler, sampling.timesteps)
+    return scheduler
+
+
+def _list_timesteps(scheduler: Any, timesteps: Sequence[float]) -> None:
+    """The pipeline only ever asks for a number of steps; the scheduler itself would take the noise levels."""
+    set_timesteps = scheduler.set_timesteps
+    sigmas = np.array(timesteps) / scheduler.config.num_train_timesteps
+    scheduler.set_timesteps = lambda _steps, device: set_timesteps(sigmas=sigmas, device=device)
+
+
+def relative_error(actual: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
+
+
+def psnr(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of uint8 frames, in dB; infinite when they are equal."""
+    assert actual.dtype == expected.dtype == np.uint8
+    assert actual.shape == expected.shape
+    mean_square = float(np.mean((actual.astype(np.float64) - expected) ** 2))
+    return float("inf") if mean_square == 0.0 else float(10 * np.log10(255**2 / mean_square))
