@@ -15,6 +15,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,12 +46,12 @@ def torch_generator(folder: Path, steps: int, guidance: float) -> evaluation.Gen
     pipeline.set_progress_bar_config(disable=True)
 
     def generate(prompt: str, seed: int) -> NDArray[np.uint8]:
-        frames = pipeline(
+        result: Any = pipeline(
             prompt, negative_prompt=NEGATIVE_PROMPT, height=SIZE, width=SIZE, num_frames=FRAMES,
             num_inference_steps=steps, guidance_scale=guidance, max_sequence_length=MAX_TEXT_TOKENS,
             latents=torch.from_numpy(evaluation.noise(seed)), output_type="np",
-        ).frames[0]  # fmt: skip
-        return np.rint(frames * 255).astype(np.uint8)
+        )  # fmt: skip
+        return np.rint(result.frames[0] * 255).astype(np.uint8)
 
     return generate
 

@@ -29,9 +29,9 @@ Result = TypeVar("Result")
 class Sizes:
     """How much of everything; ``checkpoint_every`` counts steps, and is for tests."""
 
-    vae_steps: int = 5000
-    clips: int = 4000
-    flow_steps: int = 4000
+    vae_steps: int = 3000
+    clips: int = 3200
+    flow_steps: int = 3000
     flow_batch: int = 32
     inspection_clips: int = 48
     checkpoint_every: int | None = None
@@ -80,7 +80,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoints and of metrics.json")
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
     parser.add_argument("--seed", type=int, default=0, help="seed of all random choices (default: %(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all, %(default)s)")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="CPU threads of the autoencoder (default: all)"
+    )
     parser.add_argument("--smoke", action="store_true", help="a few steps of everything, in seconds; for tests")
     for name, default in asdict(Sizes()).items():
         if name in ("vae_steps", "clips", "flow_steps", "flow_batch"):

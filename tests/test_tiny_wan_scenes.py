@@ -29,9 +29,7 @@ def test_every_pair_of_values_is_trained() -> None:
 
 
 def test_a_clip_is_a_pure_function_of_its_seed() -> None:
-    clips = [
-        scenes.render(scenes.random_scene(np.random.default_rng(3), scenes.HELD_OUT[0])) for _ in range(2)
-    ]
+    clips = [scenes.render(scenes.random_scene(np.random.default_rng(3), scenes.HELD_OUT[0])) for _ in range(2)]
     assert clips[0].shape == (17, 64, 64, 3)
     assert clips[0].dtype == np.uint8
     np.testing.assert_array_equal(clips[0], clips[1])

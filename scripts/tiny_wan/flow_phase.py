@@ -8,6 +8,7 @@ with a little overlap. Levels are drawn with the shift of the sampler, so that e
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -119,4 +120,5 @@ def train(latents: Latents, plan: training.Plan, batch: int) -> Denoiser:
         return sum(losses)
 
     training.run(plan, {"model": model, "average": average, "optimiser": optimiser}, optimiser, step_function)
-    return average.module
+    averaged: Any = average.module
+    return averaged

@@ -18,18 +18,26 @@ ROOT = Path(wanc.__file__).parent
 @functools.cache
 def code_version(module: str) -> str:
     """The digest ("sha256:<hex>") of `module` and of all that it imports from wanc, directly or not."""
-    reached: set[str] = set()
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        if name not in reached:
-            reached.add(name)
-            waiting += _imports(name)
     digest = hashlib.sha256()
-    for name in sorted(reached):
+    for name in reached(module):
         digest.update(f"{name}\0".encode())
         digest.update(hashlib.sha256(_source(name).read_bytes()).digest())
     return f"sha256:{digest.hexdigest()}"
+
+
+def reached(module: str) -> list[str]:
+    """`module`, all that it imports from wanc, directly or not, and the packages that these lie in, by name."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _imports(name)
+            # Importing a.b.c runs a and a.b as well.
+            if package := name.rpartition(".")[0]:
+                waiting.append(package)
+    return sorted(found)
 
 
 @functools.cache

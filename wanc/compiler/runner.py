@@ -84,7 +84,8 @@ def tree_of(record: ActionRecord, store: Store) -> Tree:
 
 
 def _locate(record: ActionRecord, store: Store) -> Files:
-    return {path: store.path(blob) for path, blob in record.files.items()}
+    # In one order, whether the result was computed just now or read from the store.
+    return {path: store.path(blob) for path, blob in sorted(record.files.items())}
 
 
 def say(line: str) -> None:

@@ -41,16 +41,25 @@ ROLES = {"engines": "engine", "golden": "golden", "runtime": "runtime", "tokeniz
 RUN_PY = '''"""Make a video with this bundle: python run.py --help"""
 
 import sys
-from pathlib import Path
 
 # Running a bundle writes nothing into it.
 sys.dont_write_bytecode = True
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+# Nothing here is verified yet: a json.py beside this file must not be taken for Python's.
+if not sys.flags.safe_path:
+    del sys.path[0]
 
-from runtime.main import main  # noqa: E402
+from importlib.util import module_from_spec, spec_from_file_location  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 if __name__ == "__main__":
-    raise SystemExit(main(Path(__file__).resolve().parent))
+    root = Path(__file__).resolve().parent
+    spec = spec_from_file_location("runtime", root / "runtime" / "__init__.py")
+    sys.modules["runtime"] = module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["runtime"])
+
+    from runtime.main import main
+
+    raise SystemExit(main(root))
 '''
 
 

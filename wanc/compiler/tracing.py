@@ -38,12 +38,11 @@ def trace(graph: Graph) -> ir.Model:
     _name_dimensions(model, graph)
     _attach_constants(model, graph)
     _make_casts_explicit(model)
-    model.metadata_props.clear()
     model.producer_name, model.producer_version = "wanc", None
-    for node in model.graph.all_nodes():
-        # Stack traces of the machine that traced: they would make the result depend on where it was made.
-        node.metadata_props.clear()
-        node.doc_string = None
+    # Notes of the tracer, stack traces among them: they would make the result depend on where it was made.
+    for noted in (model, model.graph, *model.graph.all_nodes(), *_values(model)):
+        noted.metadata_props.clear()
+        noted.doc_string = None
     return model
 
 

@@ -26,11 +26,19 @@ class Outcome:
 
     peak_rss_bytes: int
     error: UserError | None = None
-    causes: tuple[str, ...] = ()
+    causes: tuple[RemoteCause, ...] = ()
 
 
 class RemoteCause(Exception):
-    """The text of an exception that stayed in the worker process."""
+    """The text of an exception that stayed in the worker process, and its hint."""
+
+    def __init__(self, text: str, hint: str | None) -> None:
+        super().__init__(text, hint)
+        self.text = text
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.text
 
 
 def run_in_worker(stage: Stage, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> int:
@@ -64,15 +72,18 @@ def _run(stage: Stage, inputs: Mapping[str, Files], out: Path, progress: bool) -
     return Outcome(peak_rss_bytes())
 
 
-def _causes(error: BaseException) -> list[str]:
+def _causes(error: BaseException) -> list[RemoteCause]:
     cause = error.__cause__
-    return [] if cause is None else [getattr(cause, "strerror", None) or str(cause), *_causes(cause)]
+    if cause is None:
+        return []
+    text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return [RemoteCause(text, getattr(cause, "hint", None)), *_causes(cause)]
 
 
-def _chain(causes: tuple[str, ...]) -> RemoteCause | None:
+def _chain(causes: tuple[RemoteCause, ...]) -> RemoteCause | None:
     if not causes:
         return None
-    first = RemoteCause(causes[0])
+    first = causes[0]
     first.__cause__ = _chain(causes[1:])
     return first
 

@@ -50,10 +50,12 @@ class WeightFile:
             if isinstance(tensor, ir.ExternalTensor):
                 value, dtype, permutation = _fold_views(model, initializer)
                 key = _entry_name(name, permutation)
+                if key in self.entries and self.entries[key].dtype != dtype.name:
+                    key = f"{key}.{dtype.name.lower()}"
                 if key not in self.entries:
                     self.entries[key] = self._write(tensor, dtype, permutation)
-                _refer(value, key, self.entries[key])
                 del model.graph.initializers[name]
+                _refer(value, key, self.entries[key])
                 model.graph.register_initializer(value)
 
     def _write(self, tensor: ir.ExternalTensor, dtype: ir.DataType, permutation: tuple[int, ...] | None) -> Weight:
@@ -86,15 +88,22 @@ def _fold_views(model: ir.Model, initializer: ir.Value) -> tuple[ir.Value, ir.Da
     if casts := _common(value, "Cast", "to"):
         value, dtype = _merge(model, casts), ir.DataType(casts[0].attributes["to"].as_int())
     if transposes := _common(value, "Transpose", "perm"):
-        value, permutation = _merge(model, transposes), tuple(transposes[0].attributes["perm"].as_ints())
+        perm = transposes[0].attributes.get("perm")
+        permutation = tuple(perm.as_ints()) if perm else tuple(reversed(range(len(initializer.shape or ()))))
+        value = _merge(model, transposes)
     return value, dtype, permutation
 
 
 def _common(value: ir.Value, op_type: str, attribute: str) -> list[ir.Node] | None:
-    """The consumers of a value, when they all are this operator with one and the same attribute."""
+    """The consumers of a value, when they all are this operator with one and the same attribute.
+
+    Nodes whose result leaves the graph are kept: it has to be computed where the graph's output has its name.
+    """
     nodes = [use.node for use in value.uses()]
-    same = {str(node.attributes[attribute].value) for node in nodes if node.op_type == op_type}
-    return nodes if len(same) == 1 and all(node.op_type == op_type for node in nodes) else None
+    if value.is_graph_output() or any(node.op_type != op_type or node.outputs[0].is_graph_output() for node in nodes):
+        return None
+    attributes = [node.attributes.get(attribute) for node in nodes]
+    return nodes if len({str(entry and entry.value) for entry in attributes}) == 1 else None
 
 
 def _merge(model: ir.Model, nodes: list[ir.Node]) -> ir.Value:

@@ -1,0 +1,504 @@
+"""What a bundle does with what it is asked: options, errors, counters, the file that it writes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from wanc.runtime.bundle import Bundle, Sampling
+from wanc.runtime.execute import run_video
+from wanc.runtime.manifest import Manifest
+from wanc.runtime.noise import initial_noise
+from wanc.runtime.pipeline import Pipeline, choose_expert
+from wanc.runtime.selftest import selftest
+from wanc.runtime.sessions import Session
+
+from .conftest import RunPy, Variant
+
+PROMPT = "A red circle moves to the left."
+SHORT = ("--frames", "5", "--steps", "2")
+FEW_FRAMES = {"frames": 5, "steps": 2}
+
+
+@pytest.fixture(scope="module")
+def bundle(tiny_bundle: Path) -> Bundle:
+    return Bundle.open(tiny_bundle)
+
+
+@pytest.fixture(scope="module")
+def pipeline(bundle: Bundle) -> Pipeline:
+    return Pipeline(bundle)
+
+
+def decoded(video: Path) -> np.ndarray:
+    """The frames of a file, uint8 [frames, height, width, 3]."""
+    with av.open(str(video)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+# Options
+
+
+def test_the_video_has_the_recipes_size_length_and_rate(
+    tiny_bundle: Path, bundle: Bundle, run_py: RunPy, tmp_path: Path
+) -> None:
+    video = tmp_path / "out.mp4"
+    finished = run_py(tiny_bundle, "--prompt", PROMPT, "--seed", "7", "--steps", "1", "-o", video)
+    assert (finished.code, finished.err) == (0, "")
+    assert finished.out.startswith(f"{video}: 17 frames (verify ")
+    with av.open(str(video)) as container:
+        stream = container.streams.video[0]
+        assert (stream.width, stream.height, stream.frames) == (64, 64, 17)
+        assert stream.average_rate == 16
+        tags = {name: container.metadata[name] for name in ("prompt", "seed", "bundle")}
+    assert tags == {"prompt": PROMPT, "seed": "7", "bundle": bundle.manifest.id}
+    assert bundle.manifest.id == f"sha256:{hashlib.sha256((tiny_bundle / 'manifest.json').read_bytes()).hexdigest()}"
+
+
+@pytest.mark.parametrize(
+    ("options", "frames", "height", "width"),
+    [
+        (("--shape", "96p-wide", "--frames", "5"), 5, 64, 96),
+        (("--shape", "64p", "--frames", "9"), 9, 64, 64),
+        (("--frames", "1"), 1, 64, 64),
+    ],
+)
+def test_shape_and_frames_set_the_videos_size(
+    tiny_bundle: Path, run_py: RunPy, tmp_path: Path, options: tuple[str, ...], frames: int, height: int, width: int
+) -> None:
+    video = tmp_path / "out.mp4"
+    finished = run_py(tiny_bundle, "--prompt", PROMPT, "--steps", "1", *options, "-o", video, "--json")
+    assert finished.code == 0
+    assert json.loads(finished.out)["frames"] == frames
+    assert decoded(video).shape == (frames, height, width, 3)
+
+
+def test_json_has_the_documented_fields(tiny_bundle: Path, run_py: RunPy, tmp_path: Path) -> None:
+    video = tmp_path / "out.mp4"
+    finished = run_py(tiny_bundle, "--prompt", PROMPT, *SHORT, "-o", video, "--json")
+    assert (finished.code, finished.err) == (0, "")
+    report = json.loads(finished.out)
+    assert set(report) == {"video", "frames", "seconds", "peak_rss_bytes", "counters"}
+    assert (report["video"], report["frames"]) == (str(video), 5)
+    assert set(report["seconds"]) == {"verify", "text", "denoise", "decode", "video"}
+    assert all(seconds > 0 for seconds in report["seconds"].values())
+    assert report["peak_rss_bytes"] > 2**20
+    graphs = {"text_encoder/encode", "denoiser_high/step", "vae_decoder/first", "vae_decoder/steady"}
+    assert {name.rpartition(".")[0] for name in report["counters"]} >= graphs
+    assert {name.rpartition(".")[2] for name in report["counters"]} == {"executions", "bytes", "seconds"}
+
+
+def test_a_seed_gives_the_same_file_again(tiny_bundle: Path, run_py: RunPy, tmp_path: Path) -> None:
+    """The whole file: no date, no version and no order of threads may show in it."""
+    files = []
+    for seed, name in (("1", "first"), ("1", "again"), ("2", "other")):
+        video = tmp_path / f"{name}.mp4"
+        assert run_py(tiny_bundle, "--prompt", PROMPT, *SHORT, "--seed", seed, "-o", video).code == 0
+        files.append(video)
+    first, again, other = (video.read_bytes() for video in files)
+    assert first == again
+    assert not np.array_equal(decoded(files[0]), decoded(files[2]))
+    assert first != other
+
+
+def test_latents_replace_the_seed(tiny_bundle: Path, bundle: Bundle, run_py: RunPy, tmp_path: Path) -> None:
+    noise = tmp_path / "noise.npy"
+    np.save(noise, initial_noise(bundle.latent_shape(bundle.shape(None, 5)), 11))
+    seeded, given = tmp_path / "seeded.mp4", tmp_path / "given.mp4"
+    assert run_py(tiny_bundle, "--prompt", PROMPT, *SHORT, "--seed", "11", "-o", seeded).code == 0
+    assert run_py(tiny_bundle, "--prompt", PROMPT, *SHORT, "--latents", noise, "-o", given).code == 0
+    np.testing.assert_array_equal(decoded(given), decoded(seeded))
+    with av.open(str(given)) as container:
+        assert container.metadata["seed"] == "latents from noise.npy"
+
+
+def test_prompt_and_negative_prompt_matter(pipeline: Pipeline) -> None:
+    plain = pipeline.generate(PROMPT, **FEW_FRAMES).latents
+    recipes_own = pipeline.generate(PROMPT, negative_prompt="", **FEW_FRAMES).latents
+    np.testing.assert_array_equal(plain, recipes_own)
+    for other in (
+        pipeline.generate("一个蓝色的正方形向上移动。", **FEW_FRAMES).latents,
+        pipeline.generate(PROMPT, negative_prompt="A blue square.", **FEW_FRAMES).latents,
+    ):
+        assert not np.array_equal(plain, other)
+
+
+def test_white_space_and_entities_of_a_prompt_do_not_matter(pipeline: Pipeline) -> None:
+    plain = pipeline.generate("red & blue", **FEW_FRAMES).latents
+    np.testing.assert_array_equal(plain, pipeline.generate("  red \n &amp;amp;  blue ", **FEW_FRAMES).latents)
+
+
+def test_a_prompt_longer_than_the_model_reads_is_cut(pipeline: Pipeline) -> None:
+    result = pipeline.generate("A red circle moves. " * 100, **FEW_FRAMES)
+    assert np.isfinite(result.latents).all()
+
+
+def test_the_number_of_threads_hardly_changes_the_result(bundle: Bundle) -> None:
+    one, two = (Pipeline(bundle, threads=threads).generate(PROMPT, **FEW_FRAMES).latents for threads in (1, 2))
+    # Two threads sum in another order than one: single float32 roundings, over two steps.
+    np.testing.assert_allclose(one, two, rtol=0, atol=1e-5 * float(np.abs(one).max()))
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (
+            ("--frames", "16"),
+            2,
+            "error: 16 frames cannot be made: the first latent frame gives one frame, each other one 4\n"
+            "hint: ask for 13 or 17\n",
+        ),
+        (
+            ("--frames", "0"),
+            2,
+            "error: 0 frames cannot be made: the first latent frame gives one frame, each other one 4\n"
+            "hint: ask for 1 or 5\n",
+        ),
+        (("--frames", "4097"), 2, "error: 4097 frames cannot be made: the model has positions for 4093\n"),
+        (("--shape", "720p"), 2, "error: this bundle has no shape '720p'\nhint: it has: 64p, 96p-wide\n"),
+        (("--steps", "0"), 2, "error: 0 sampling steps\nhint: ask for 1 to 1000 steps\n"),
+        (("--steps", "1001"), 2, "error: 1001 sampling steps\nhint: ask for 1 to 1000 steps\n"),
+        (("--steps", "two"), 2, "error: argument --steps: invalid int value: 'two'\nhint: python run.py --help\n"),
+        (("--seed", "-1"), 2, "error: the seed is -1\nhint: give a whole number from 0 to 9223372036854775807\n"),
+        (("--threads", "-2"), 2, "error: -2 threads\nhint: ask for 1 or more, or 0 for every core\n"),
+        (("--speed", "9"), 2, "error: unrecognized arguments: --speed 9\nhint: python run.py --help\n"),
+        (
+            ("--latents", "absent.npy"),
+            66,
+            "error: absent.npy: no such file\ncaused by: No such file or directory\n",
+        ),
+        (
+            ("--prompt", "broken \udcff"),
+            2,
+            "error: the prompt is not valid Unicode\ncaused by: 'utf-8' codec can't encode "
+            "character '\\udcff' in position 7: surrogates not allowed\n",
+        ),
+    ],
+    ids=lambda value: " ".join(value).encode("ascii", "replace").decode() if isinstance(value, tuple) else "",
+)
+def test_what_cannot_be_done_is_said(
+    tiny_bundle: Path,
+    run_py: RunPy,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    code: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    finished = run_py(tiny_bundle, "--prompt", PROMPT, "-o", "out.mp4", *options)
+    assert (finished.code, finished.out, finished.err) == (code, "", message)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("latents", "message"),
+    [
+        (
+            np.zeros((1, 16, 2, 8, 9), np.float32),
+            "error: the latents are float32 [1, 16, 2, 8, 9]; 64x64, 5 frames needs float32 [1, 16, 2, 8, 8]\n",
+        ),
+        (
+            np.zeros((1, 16, 2, 8, 8), np.float64),
+            "error: the latents are float64 [1, 16, 2, 8, 8]; 64x64, 5 frames needs float32 [1, 16, 2, 8, 8]\n",
+        ),
+        (np.full((1, 16, 2, 8, 8), np.nan, np.float32), "error: the latents hold values that are not finite\n"),
+    ],
+    ids=["shape", "dtype", "nan"],
+)
+def test_latents_that_do_not_fit_are_refused(
+    tiny_bundle: Path, run_py: RunPy, tmp_path: Path, latents: np.ndarray, message: str
+) -> None:
+    np.save(tmp_path / "noise.npy", latents)
+    finished = run_py(
+        tiny_bundle, "--prompt", PROMPT, *SHORT, "--latents", tmp_path / "noise.npy", "-o", tmp_path / "out.mp4"
+    )
+    assert (finished.code, finished.out, finished.err) == (2, "", message)
+    assert os.listdir(tmp_path) == ["noise.npy"]
+
+
+def _save_archive(path: Path) -> None:
+    with path.open("wb") as file:
+        np.savez(file, noise=np.zeros(3, np.float32))
+
+
+def _save_objects(path: Path) -> None:
+    """A pickle, which is code: it must not even be looked into."""
+    np.save(path, np.array([{}], object), allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    "save",
+    [
+        Path.touch,
+        lambda path: path.write_bytes(b"noise"),
+        lambda path: path.write_bytes(b"\x93NUMPY\x01\x00"),
+        _save_archive,
+        _save_objects,
+        Path.mkdir,
+    ],
+    ids=["empty", "text", "cut", "npz", "pickle", "folder"],
+)
+def test_a_file_that_holds_no_latents_is_refused(
+    tiny_bundle: Path, run_py: RunPy, tmp_path: Path, save: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "noise.npy"
+    save(path)
+    finished = run_py(tiny_bundle, "--prompt", PROMPT, *SHORT, "--latents", path, "-o", tmp_path / "out.mp4")
+    assert finished.code == 2
+    assert finished.err.startswith(f"error: {path}: not a .npy file of latents\ncaused by: ")
+    assert os.listdir(tmp_path) == ["noise.npy"]
+
+
+def test_steps_cannot_be_chosen_where_timesteps_are_fixed(few_step: Variant, run_py: RunPy, tmp_path: Path) -> None:
+    finished = run_py(few_step.root, "--prompt", PROMPT, "--steps", "4", "-o", tmp_path / "out.mp4")
+    assert (finished.code, finished.err) == (
+        2,
+        "error: this bundle samples at fixed timesteps; the number of steps cannot be chosen\n"
+        "hint: its timesteps are 1000, 750, 500, 250\n",
+    )
+
+
+@pytest.mark.parametrize("given", [(), ("--prompt", PROMPT), ("-o", "out.mp4")], ids=["neither", "prompt", "output"])
+def test_prompt_and_output_are_needed(tiny_bundle: Path, run_py: RunPy, given: tuple[str, ...]) -> None:
+    finished = run_py(tiny_bundle, *given)
+    assert (finished.code, finished.err) == (2, "error: --prompt and -o are needed\nhint: python run.py --help\n")
+
+
+def test_a_video_is_never_written_into_the_bundle(
+    tiny_bundle: Path, run_py: RunPy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cd bundle; python run.py … -o out.mp4` would break the seal, and with it the next run."""
+    (tmp_path / "link").symlink_to(tiny_bundle / "golden")
+    monkeypatch.chdir(tiny_bundle)
+    before = sorted(tiny_bundle.rglob("*"))
+    for output in ("out.mp4", tmp_path / "link" / "out.mp4", tiny_bundle / "new" / "out.mp4"):
+        finished = run_py(tiny_bundle, "--prompt", PROMPT, *SHORT, "-o", output)
+        assert (finished.code, finished.err) == (
+            2,
+            f"error: {output}: the video would lie inside the bundle, which is never written to\n"
+            "hint: name a file elsewhere\n",
+        )
+    assert sorted(tiny_bundle.rglob("*")) == before
+
+
+@pytest.mark.parametrize("output", ["", ".", "/"])
+def test_an_output_without_a_name_is_refused(tiny_bundle: Path, run_py: RunPy, output: str) -> None:
+    finished = run_py(tiny_bundle, "--prompt", PROMPT, "-o", output)
+    assert (finished.code, finished.err) == (2, f"error: {Path(output)}: -o does not name a file\n")
+
+
+def test_a_missing_folder_is_an_io_error(tiny_bundle: Path, run_py: RunPy, tmp_path: Path) -> None:
+    video = tmp_path / "absent" / "out.mp4"
+    finished = run_py(tiny_bundle, "--prompt", PROMPT, *SHORT, "-o", video)
+    assert (finished.code, finished.err) == (
+        74,
+        f"error: {video}: the video cannot be written\ncaused by: No such file or directory\n",
+    )
+
+
+def test_help_has_an_example(tiny_bundle: Path, run_py: RunPy) -> None:
+    finished = run_py(tiny_bundle, "--help")
+    assert (finished.code, finished.err) == (0, "")
+    assert "example:\n  python run.py --prompt" in finished.out
+
+
+# Counters
+
+
+def executions(pipeline: Pipeline) -> dict[str, int]:
+    return {graph: int(counter["executions"]) for graph, counter in pipeline.sessions.counters().items()}
+
+
+def test_every_execution_is_counted_and_there_are_no_others(bundle: Bundle) -> None:
+    """20 steps at shift 5 have 9 timesteps of 875 and more, 17 frames are 5 latent frames."""
+    pipeline = Pipeline(bundle)
+    pipeline.generate(PROMPT)
+    assert executions(pipeline) == {
+        "text_encoder/encode": 2,
+        "denoiser_high/step": 2 * 9,
+        "denoiser_low/step": 2 * 11,
+        "vae_decoder/first": 1,
+        "vae_decoder/steady": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "expected"),
+    [
+        (1.0, 1.0, {"text_encoder/encode": 1, "denoiser_high/step": 2, "denoiser_low/step": 2}),
+        (4.0, 1.0, {"text_encoder/encode": 2, "denoiser_high/step": 4, "denoiser_low/step": 2}),
+        (1.0, 3.0, {"text_encoder/encode": 2, "denoiser_high/step": 2, "denoiser_low/step": 4}),
+    ],
+)
+def test_a_guidance_of_1_runs_one_branch(bundle: Bundle, high: float, low: float, expected: Mapping[str, int]) -> None:
+    sampling = replace(bundle.sampling, guidance_high=high, guidance_low=low)
+    pipeline = Pipeline(replace(bundle, sampling=sampling))
+    pipeline.generate(PROMPT, frames=1, steps=4)
+    assert executions(pipeline) == {**expected, "vae_decoder/first": 1}
+
+
+def test_few_step_sampling_runs_one_branch_per_timestep(few_step: Variant) -> None:
+    """At shift 5, raw timesteps 1000, 750 and 500 and 250 become 999, 937, 833 and 625."""
+    pipeline = Pipeline.open(few_step.root)
+    pipeline.generate(PROMPT, frames=1)
+    assert executions(pipeline) == {
+        "text_encoder/encode": 1,
+        "denoiser_high/step": 2,
+        "denoiser_low/step": 2,
+        "vae_decoder/first": 1,
+    }
+
+
+def test_counters_add_up_over_requests_and_count_bytes(bundle: Bundle) -> None:
+    pipeline = Pipeline(bundle)
+    pipeline.generate(PROMPT, frames=1, steps=1)
+    once = pipeline.sessions.counters()["denoiser_high/step"]
+    pipeline.generate(PROMPT, frames=1, steps=1)
+    twice = pipeline.sessions.counters()["denoiser_high/step"]
+    latents, text = 4 * 16 * 8 * 8, 4 * 64 * 128  # float32; in and out, the text's width is 128
+    assert once["bytes"] == 2 * (2 * latents + text + 4)
+    assert (twice["executions"], twice["bytes"]) == (2 * once["executions"], 2 * once["bytes"])
+    assert twice["seconds"] > once["seconds"] > 0
+
+
+# The two experts
+
+
+@pytest.mark.parametrize(
+    ("boundary", "timestep", "component"),
+    [
+        (0.875, 999.0, "denoiser_high"),
+        (0.875, 875.0, "denoiser_high"),
+        (0.875, 874.0, "denoiser_low"),
+        (0.875, 874.9999, "denoiser_low"),
+        (0.9, 900.0, "denoiser_high"),
+        (0.0, 0.0, "denoiser_high"),
+        (1.0, 999.0, "denoiser_low"),
+        (None, 0.0, "denoiser_high"),
+    ],
+)
+def test_the_boundary_belongs_to_the_high_noise_expert(
+    bundle: Bundle, boundary: float | None, timestep: float, component: str
+) -> None:
+    sampling: Sampling = replace(bundle.sampling, guidance_high=4.0, guidance_low=3.0)
+    expert = choose_expert(replace(bundle.model, boundary=boundary), sampling, timestep)
+    assert (expert.component, expert.guidance) == (component, 4.0 if component == "denoiser_high" else 3.0)
+
+
+# Failure and interruption
+
+
+class _Failure(Exception):
+    """Something that went wrong inside the engine."""
+
+
+@pytest.mark.parametrize("fault", [_Failure, KeyboardInterrupt])
+@pytest.mark.parametrize("execution", [0, 4, 7], ids=["text", "denoise", "decode"])
+@pytest.mark.parametrize("earlier", [None, b"an older video"], ids=["new", "over an older file"])
+def test_nothing_half_written_stays(
+    tiny_bundle: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: type[BaseException],
+    execution: int,
+    earlier: bytes | None,
+) -> None:
+    """Executions: text 0 and 1, denoising 2 to 5, the first latent frame 6, the second 7."""
+    video = tmp_path / "out.mp4"
+    if earlier is not None:
+        video.write_bytes(earlier)
+    run, count = Session.run, 0
+
+    def failing(session: Session, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        nonlocal count
+        count += 1
+        if count > execution:
+            raise fault
+        return run(session, inputs)
+
+    monkeypatch.setattr(Session, "run", failing)
+    with pytest.raises(fault):
+        run_video(tiny_bundle, video, prompt=PROMPT, progress=False, **FEW_FRAMES)
+    assert count == execution + 1
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == ({"out.mp4": earlier} if earlier else {})
+
+
+STRUCK = """
+import os, sys
+from pathlib import Path
+from wanc.runtime import main, sessions
+
+run, left = sessions.Session.run, 5
+
+def struck(session, inputs):
+    global left
+    left -= 1
+    if not left:
+        assert list(Path(sys.argv[2]).parent.glob(".*.part")), "there is nothing yet to clean up"
+        os.kill(os.getpid(), int(sys.argv[3]))
+    return run(session, inputs)
+
+sessions.Session.run = struck
+options = ["--prompt", "x", "--frames", "5", "--steps", "2", "-o", sys.argv[2]]
+raise SystemExit(main.main(Path(sys.argv[1]), options))
+"""
+
+
+@pytest.mark.parametrize(
+    ("strike", "code", "message"),
+    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "")],
+    ids=["interrupted", "terminated"],
+)
+def test_a_signal_leaves_nothing_behind(
+    tiny_bundle: Path, tmp_path: Path, strike: signal.Signals, code: int, message: str
+) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-c", STRUCK, tiny_bundle, tmp_path / "out.mp4", str(int(strike))],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (finished.returncode, finished.stdout, finished.stderr) == (code, "", message)
+    assert os.listdir(tmp_path) == []
+
+
+# Self-test
+
+
+def test_selftest_replays_every_graph(tiny_bundle: Path, bundle: Bundle, run_py: RunPy) -> None:
+    finished = run_py(tiny_bundle, "--selftest", "--json")
+    assert (finished.code, finished.err) == (0, "")
+    report = json.loads(finished.out)
+    assert (report["ok"], report["id"]) == (True, Manifest.read(tiny_bundle).id)
+    assert {check["graph"] for check in report["checks"]} == {"/".join(key) for key in bundle.engines}
+    assert all(check["ok"] and check["relative_error"] <= check["tolerance"] for check in report["checks"])
+
+
+def test_selftest_finds_an_engine_that_computes_something_else(bundle: Bundle) -> None:
+    other = bundle.engines["denoiser_low", "step"]
+    checks = selftest(replace(bundle, engines={**bundle.engines, ("denoiser_high", "step"): other}))
+    assert [check.graph for check in checks if not check.ok] == ["denoiser_high/step"]
+
+
+def test_selftest_prints_a_line_per_graph(tiny_bundle: Path, run_py: RunPy) -> None:
+    lines = run_py(tiny_bundle, "--selftest").out.splitlines()
+    assert len(lines) == 6
+    assert all(line.startswith("ok   ") for line in lines[:-1])
+    assert lines[-1] == "selftest passed"

@@ -1,0 +1,92 @@
+"""Stages for tests. They have a module of their own because the worker's process imports it by name."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from wanc.compiler.stage import Files, Stage
+from wanc.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Plain(Stage):
+    """A stage whose key needs no source of wanc's, and that notes each of its runs in a file."""
+
+    name: ClassVar[str] = "plain"
+
+    text: str
+    log: str
+
+    def key_document(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        return {"stage": self.name, "text": self.text, "inputs": {name: tree.digest for name, tree in inputs.items()}}
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        with Path(self.log).open("a") as stream:
+            stream.write(f"{self.text} {os.getpid()} {progress}\n")
+        (out / "folder").mkdir()
+        (out / "folder/result.txt").write_text(self.text)
+        (out / "inputs.txt").write_text(
+            "".join(path.read_text() for files in inputs.values() for path in files.values())
+        )
+
+
+@dataclass(frozen=True)
+class Blocked(Plain):
+    """Says through one pipe that it runs, and waits for a line from another. The first stays open while it runs."""
+
+    started: str = ""
+    proceed: str = ""
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        super().run(inputs, out, progress=progress)
+        with Path(self.started).open("w") as started:
+            started.write("started\n")
+            started.flush()
+            Path(self.proceed).read_text()
+
+
+@dataclass(frozen=True)
+class Refusing(Plain):
+    """Fails as a stage does when the user's files are wrong."""
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        super().run(inputs, out, progress=progress)
+        try:
+            try:
+                Path("/nowhere/at/all").read_bytes()
+            except OSError as error:
+                raise CheckpointError("not readable", where="inner.bin", hint="inner hint") from error
+        except CheckpointError as error:
+            raise CheckpointError("no good", where="model.bin", hint="try another", exit_code=74) from error
+
+
+@dataclass(frozen=True)
+class Broken(Plain):
+    """Fails by a fault of its own."""
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        super().run(inputs, out, progress=progress)
+        raise ZeroDivisionError("a bug")
+
+
+@dataclass(frozen=True)
+class Killed(Plain):
+    """Dies as if the system had run out of memory."""
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        super().run(inputs, out, progress=progress)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Hungry(Plain):
+    """Holds 200 MB for a moment."""
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        super().run(inputs, out, progress=progress)
+        assert len(b"x" * 200_000_000) == 200_000_000

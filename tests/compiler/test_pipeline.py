@@ -1,0 +1,389 @@
+"""Whole builds of a small random checkpoint: what is computed again, what comes out, and what the lock says."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wanc.artifacts.store import Store
+from wanc.compiler import pipeline, runner, seal
+from wanc.compiler.pipeline import build, differences, rebuild_and_compare
+from wanc.compiler.why import why
+from wanc.errors import EXIT_DATA, CheckpointError, RecipeError, render
+from wanc.recipe.load import LoadedRecipe
+from wanc.runtime.manifest import Manifest
+from wanc.runtime.verify import verify
+
+from .builder import RECIPE, Project, Replay
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def copy(project: Project, tmp_path: Path) -> Project:
+    return project.copy(tmp_path)
+
+
+@pytest.fixture
+def replay(project: Project, monkeypatch: pytest.MonkeyPatch) -> Replay:
+    """Makes stages that run hand out what the finished build has: which ones run is the question here."""
+    replay = Replay(Store.open(project.output / "store"), [])
+    monkeypatch.setattr(runner, "run_in_worker", replay)
+    return replay
+
+
+def lock_of(bundle: Path) -> dict[str, object]:
+    return json.loads((bundle / "recipe.lock.json").read_text())
+
+
+def stages(result: pipeline.BuildResult) -> dict[str, bool]:
+    """Stage → whether it came from the store."""
+    return {run.name: run.cached for run in result.stages}
+
+
+def test_a_first_build_computes_everything(project: Project) -> None:
+    assert stages(project.result) == {"resolve": False, "export": False, "engine": False, "seal": False}
+    assert project.result.bundle == project.output / "bundles" / "tiny"
+    report = verify(project.result.bundle)
+    assert report.ok
+    assert report.id == project.result.id
+    for run in project.result.stages[1:3]:
+        assert run.peak_rss_bytes > 2**20
+
+
+def test_a_build_as_json(project: Project) -> None:
+    document = project.result.as_json()
+    assert json.loads(json.dumps(document)) == document
+    assert document.keys() == {"bundle", "id", "stages", "report"}
+    assert [stage["name"] for stage in document["stages"]] == ["resolve", "export", "engine", "seal"]
+
+
+NO_OP = """
+import json, sys
+from pathlib import Path
+from wanc.compiler.pipeline import build
+from wanc.recipe import load
+(loaded,) = load(sys.argv[1])
+result = build(loaded, Path(sys.argv[2]), progress=False)
+heavy = {"torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime"}
+print(json.dumps([result.id, [run.cached for run in result.stages], sorted(heavy & sys.modules.keys())]))
+"""
+
+
+def test_a_second_build_does_nothing_and_needs_no_torch(project: Project) -> None:
+    before = {path: path.stat().st_mtime_ns for path in project.result.bundle.rglob("*")}
+    done = subprocess.run(
+        [sys.executable, "-c", NO_OP, str(project.recipe), str(project.output)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == [project.result.id, [False, True, True, True], []]
+    assert done.stderr == ""
+    assert {path: path.stat().st_mtime_ns for path in project.result.bundle.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "override", ["sampling.steps=3", "sampling.negative_prompt=blur", "runtime.threads=1", "version=0.2.0"]
+)
+def test_what_concerns_the_runtime_alone_only_seals_anew(copy: Project, replay: Replay, override: str) -> None:
+    result = build(copy.load(override), copy.output, progress=False)
+    assert stages(result) == {"resolve": False, "export": True, "engine": True, "seal": False}
+    assert replay.ran == []
+    assert result.id != copy.result.id
+    changed = differences(copy.result.bundle, result.bundle)
+    assert changed == [] and result.bundle == copy.result.bundle, "it took the place of the other"
+    assert build(copy.load(), copy.output, progress=False).id == copy.result.id
+
+
+def test_the_date_only_seals_anew(copy: Project, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    result = build(copy.load(), copy.output, progress=False)
+    assert replay.ran == []
+    assert Manifest.read(result.bundle).created == "2023-11-14T22:13:20Z"
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    assert build(copy.load(), copy.output, progress=False).id == copy.result.id
+
+
+@pytest.mark.parametrize("name", ["vae/diffusion_pytorch_model.safetensors", "tokenizer/tokenizer.json"])
+def test_another_checkpoint_runs_everything_again(copy: Project, replay: Replay, name: str) -> None:
+    path = copy.root / "model" / name
+    data = bytearray(path.read_bytes())
+    data[-1] = ord("\n") if name.endswith("json") else data[-1] ^ 1
+    path.write_bytes(data + (b"\n" if name.endswith("json") else b""))
+    result = build(copy.load(), copy.output, progress=False)
+    assert stages(result) == {"resolve": False, "export": False, "engine": False, "seal": False}
+    assert replay.ran == ["export", "engine"]
+    assert result.id != copy.result.id
+
+
+def test_a_deleted_bundle_is_sealed_from_the_store(copy: Project, replay: Replay) -> None:
+    shutil.rmtree(copy.result.bundle)
+    result = build(copy.load(), copy.output, progress=False)
+    assert stages(result) == {"resolve": False, "export": True, "engine": True, "seal": False}
+    assert result.id == copy.result.id
+    assert verify(result.bundle).ok
+    assert replay.ran == []
+
+
+def test_a_bundle_that_lost_a_file_is_sealed_again(copy: Project, replay: Replay) -> None:
+    (copy.result.bundle / "run.py").unlink()
+    result = build(copy.load(), copy.output, progress=False)
+    assert not stages(result)["seal"]
+    assert result.id == copy.result.id
+    assert verify(result.bundle).ok
+    assert replay.ran == []
+
+
+def test_a_damaged_blob_is_made_again(copy: Project, replay: Replay, capfd: pytest.CaptureFixture[str]) -> None:
+    store = Store.open(copy.output / "store")
+    (record,) = [record for record in store.records() if record.stage == "engine"]
+    blob = store.path(record.files["program.json"])
+    data = blob.read_bytes()
+    blob.chmod(0o644)
+    blob.write_bytes(bytes(len(data)))
+    shutil.rmtree(copy.result.bundle)
+    result = build(copy.load(), copy.output, progress=False)
+    assert replay.ran == ["engine"]
+    assert result.id == copy.result.id
+    assert "is damaged" in capfd.readouterr().err
+
+
+ELSEWHERE = """
+import json, os, sys
+from pathlib import Path
+import wanc
+os.umask(0o077)
+from wanc.compiler.pipeline import BuildResult, rebuild_and_compare
+from wanc.recipe import load
+recipe, bundle, bundle_id, package = sys.argv[1:]
+assert Path(wanc.__file__).is_relative_to(package)
+(loaded,) = load(recipe)
+print(json.dumps(rebuild_and_compare(BuildResult(Path(bundle), bundle_id, ()), loaded, progress=False)))
+"""
+
+
+def test_a_build_elsewhere_is_bit_identical(project: Project, tmp_path: Path) -> None:
+    """Another place for the compiler, recipe, checkpoint and output; another umask, time zone, hash seed, directory."""
+    copy = project.copy(tmp_path / "some where" / "else")
+    package = tmp_path / "site"
+    shutil.copytree(ROOT / "wanc", package / "wanc", ignore=shutil.ignore_patterns("__pycache__"))
+    done = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE, str(copy.recipe), str(copy.result.bundle), copy.result.id, str(package)],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(package),
+            "PYTHONHASHSEED": "4321",
+            "TZ": "Pacific/Auckland",
+            "LC_ALL": "C",
+            "OMP_NUM_THREADS": "1",
+            "HOME": str(tmp_path),
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
+    assert [path.name for path in copy.result.bundle.parent.iterdir()] == ["tiny"], "the second build is gone"
+
+
+def test_a_planted_difference_is_found(copy: Project, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert rebuild_and_compare(copy.result, copy.load(), progress=False) == []
+    assert replay.ran == ["export", "engine"], "nothing came from the store"
+    monkeypatch.setattr(seal, "RUN_PY", seal.RUN_PY + "# planted\n")
+    assert rebuild_and_compare(copy.result, copy.load(), progress=False) == ["run.py"]
+    assert verify(copy.result.bundle).id == copy.result.id, "the first build stands as it was"
+    assert list(copy.result.bundle.parent.iterdir()) == [copy.result.bundle]
+
+
+def test_a_difference_of_a_stage_is_found(copy: Project, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unstable(stage, inputs, out, *, progress):  # type: ignore[no-untyped-def]
+        peak = replay(stage, inputs, out, progress=progress)
+        if stage.name == "engine":
+            (out / "golden/tolerances.json").write_text("{}")
+        return peak
+
+    monkeypatch.setattr(runner, "run_in_worker", unstable)
+    assert rebuild_and_compare(copy.result, copy.load(), progress=False) == ["golden/tolerances.json"]
+
+
+def test_a_difference_outside_of_files_is_found(copy: Project, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
+    assert rebuild_and_compare(copy.result, copy.load(), progress=False) == ["manifest.json"]
+    assert replay.ran == ["export", "engine"]
+
+
+def test_the_lock_pins_the_inputs(project: Project) -> None:
+    lock = lock_of(project.result.bundle)
+    model = project.root / "model"
+    used = {
+        path.relative_to(model).as_posix()
+        for path in model.rglob("*")
+        if path.is_file() and "scheduler" not in path.parts and not path.name.endswith(".index.json")
+    }
+    assert isinstance(lock["inputs"], dict)
+    assert lock["inputs"].keys() == used
+    for name, entry in lock["inputs"].items():
+        data = (model / name).read_bytes()
+        assert entry == {"size": len(data), "sha256": f"sha256:{hashlib.sha256(data).hexdigest()}"}
+
+
+def test_the_lock_pins_tools_and_recipe(project: Project) -> None:
+    lock = lock_of(project.result.bundle)
+    assert lock.keys() == {"schema", "recipe", "inputs", "tools", "passed_through"}
+    tools = lock["tools"]
+    assert isinstance(tools, dict)
+    assert tools.pop("python") == platform.python_version()
+    assert tools == {tool: importlib.metadata.version(tool) for tool in tools}
+    assert {"torch", "diffusers", "transformers", "onnx", "onnxruntime", "numpy"} <= tools.keys()
+    assert lock["passed_through"] == pipeline.PASSED_THROUGH
+    assert pipeline.PASSED_THROUGH.keys() == {"fuse", "quantize", "partition"}
+    recipe = lock["recipe"]
+    assert isinstance(recipe, dict)
+    assert recipe["sampling"]["solver"] == "unipc", "defaults are written down"
+    assert "source" not in recipe["model"]
+    described = project.load().recipe.model_dump(mode="json")
+    del described["model"]["source"]
+    assert recipe == described
+
+
+def test_the_bundle_names_no_path_of_this_machine(project: Project) -> None:
+    paths = {str(project.root.parent), str(ROOT), sys.prefix, str(Path.home()), os.getcwd(), platform.node()}
+    for path in project.result.bundle.rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            for secret in paths - {"/", ""}:
+                assert secret.encode() not in data, f"{secret} in {path.name}"
+
+
+def test_the_bundle_holds_what_runs_it(project: Project) -> None:
+    manifest = Manifest.read(project.result.bundle)
+    names = {file.path for file in manifest.files}
+    assert {"run.py", "requirements.txt", "recipe.lock.json", "program.json", "tokenizer/tokenizer.json"} <= names
+    runtime = {f"runtime/{path.relative_to(ROOT / 'wanc/runtime')}" for path in (ROOT / "wanc/runtime").rglob("*.py")}
+    assert {name for name in names if name.startswith("runtime/")} == runtime
+    engines = {entry["file"] for entry in manifest.topology["engines"]}  # type: ignore[index, union-attr, call-overload]
+    assert engines == {name for name in names if name.endswith(".onnx")}
+    assert len(engines) == 5
+    requirements = (project.result.bundle / "requirements.txt").read_text().split()
+    assert f"numpy=={importlib.metadata.version('numpy')}" in requirements
+    assert not any(line.startswith("torch") for line in requirements)
+
+
+def answers(loaded: LoadedRecipe, output: Path) -> list[str]:
+    return [answer.as_text() for answer in why(loaded, output)]
+
+
+def test_why_of_what_was_never_built(project: Project, tmp_path: Path) -> None:
+    (answer,) = why(project.load(), tmp_path)
+    assert answer.as_text() == "export: would run: it has never run before"
+    assert answer.as_json() == {"stage": "export", "stored": False, "changes": None}
+
+
+def test_why_of_what_is_built(project: Project) -> None:
+    assert answers(project.load(), project.output) == ["export: stored", "engine: stored", "seal: stored"]
+    assert all(answer.as_json()["changes"] == [] for answer in why(project.load(), project.output))
+
+
+def test_why_names_the_changed_setting(project: Project) -> None:
+    assert answers(project.load("sampling.steps=3"), project.output) == [
+        "export: stored",
+        "engine: stored",
+        "seal: would run, because of\n  parameters.lock.recipe.sampling.steps: 2 → 3",
+    ]
+    *_, last = why(project.load("sampling.steps=3"), project.output)
+    assert last.as_json()["changes"] == [{"path": "parameters.lock.recipe.sampling.steps", "old": 2, "new": 3}]
+
+
+def test_why_names_the_changed_input(copy: Project) -> None:
+    path = copy.root / "model/tokenizer/tokenizer.json"
+    path.write_bytes(path.read_bytes() + b"\n")
+    (answer,) = why(copy.load(), copy.output)
+    assert answer.stage == "export"
+    assert answer.changes is not None
+    (change,) = answer.changes
+    assert change.path == "inputs.source"
+    assert answer.as_text() == f"export: would run, because of\n  inputs.source: {change.old} → {change.new}"
+
+
+def test_why_notices_a_deleted_bundle(copy: Project) -> None:
+    shutil.rmtree(copy.result.bundle)
+    assert answers(copy.load(), copy.output)[-1] == (
+        f"seal: would run, because of\n  the bundle: {copy.result.id} → not at its destination"
+    )
+
+
+def test_why_is_right(copy: Project, replay: Replay) -> None:
+    """What it announces is what the build then does, and afterwards there is nothing left to say."""
+    for override in (
+        "sampling.steps=2",
+        "sampling.steps=4",
+        'model.components=["text_encoder", "denoiser_high", "vae_decoder"]',
+    ):
+        loaded = copy.load(override)
+        would_run = [answer.stage for answer in why(loaded, copy.output) if not answer.stored]
+        result = build(loaded, copy.output, progress=False)
+        ran = [name for name, cached in stages(result).items() if not cached and name != "resolve"]
+        assert ran[:1] == would_run[:1]
+        assert all(answer.stored for answer in why(loaded, copy.output))
+    assert replay.ran == ["export"], "without the second expert; the export that stood in gave the same program"
+
+
+@pytest.mark.parametrize("missing", ["text_encoder", "denoiser_high", "vae_decoder"])
+def test_a_component_that_no_bundle_can_do_without(copy: Project, missing: str) -> None:
+    kept = [name for name in ("text_encoder", "denoiser_high", "vae_decoder") if name != missing]
+    text = RECIPE.replace("  source: model\n", f"  source: model\n  components: [{', '.join(kept)}]\n")
+    copy.recipe.write_text(text)
+    for action in actions(copy):
+        with pytest.raises(RecipeError) as caught:
+            action(copy.load())
+        assert render(caught.value) == (
+            f"error: {copy.recipe}:5:15: a text-to-video bundle needs the component {missing}\n"
+            "hint: leave components out to build all of the model's"
+        )
+
+
+def test_a_missing_checkpoint(copy: Project) -> None:
+    shutil.rmtree(copy.root / "model")
+    for action in actions(copy):
+        with pytest.raises(CheckpointError) as caught:
+            action(copy.load())
+        assert caught.value.exit_code == EXIT_DATA
+        assert render(caught.value) == (
+            f"error: {copy.recipe}:4:11: the model cannot be read\n"
+            f"caused by: {copy.root / 'model'}: no such folder\n"
+            "hint: model.source is a folder in the diffusers layout, with a model_index.json"
+        )
+
+
+def actions(project: Project) -> list[Callable[[LoadedRecipe], object]]:
+    """A build, and the question what one would do: both find the same faults."""
+    return [
+        lambda loaded: build(loaded, project.output, progress=False),
+        lambda loaded: why(loaded, project.output),
+    ]
+
+
+def test_a_fault_of_the_checkpoint_comes_out_of_the_worker(tmp_path: Path, project: Project) -> None:
+    """Its header is right and its configuration is not: only the export can notice."""
+    copy = project.copy(tmp_path)
+    config = copy.root / "model/transformer/config.json"
+    config.write_text(config.read_text().replace('"ffn_dim": 32', '"ffn_dim": 40'))
+    with pytest.raises(CheckpointError) as caught:
+        build(copy.load(), copy.output, progress=False)
+    assert "ffn.net.0.proj" in caught.value.message
+    assert "its configuration asks for [40" in caught.value.message
+    assert caught.value.where == str(copy.root / "model/transformer")
+    assert verify(copy.result.bundle).id == copy.result.id, "the old bundle is left alone"

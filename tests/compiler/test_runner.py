@@ -1,0 +1,192 @@
+"""Running stages: computed once, in a process of their own, whose faults arrive whole."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wanc.artifacts.canonical import key_of
+from wanc.artifacts.store import Store
+from wanc.compiler.runner import Runner
+from wanc.compiler.stage import Stage, Tree
+from wanc.errors import EXIT_UNAVAILABLE, CheckpointError, UserError, render
+
+from .stages import Blocked, Broken, Hungry, Killed, Plain, Refusing
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Runner:
+    return Runner(Store.open(tmp_path / "store"), progress=False)
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    return tmp_path / "runs.txt"
+
+
+def runs(log: Path) -> list[list[str]]:
+    """(text, process, progress) of every run so far."""
+    return [line.split() for line in log.read_text().splitlines()] if log.exists() else []
+
+
+def contents(tree: Tree) -> dict[str, str]:
+    return {name: path.read_text() for name, path in tree.locate().items()}
+
+
+def test_a_stage_is_computed_once(runner: Runner, log: Path) -> None:
+    stage = Plain("hello", str(log))
+    first = runner.run(stage, {})
+    assert contents(first) == {"folder/result.txt": "hello", "inputs.txt": ""}
+    second = runner.run(stage, {})
+    assert second.digest == first.digest
+    assert contents(second) == contents(first)
+    assert [run.cached for run in runner.runs] == [False, True]
+    assert len(runs(log)) == 1
+    assert runs(log)[0][1] != str(os.getpid())
+
+
+def test_another_runner_finds_it(runner: Runner, log: Path) -> None:
+    runner.run(Plain("hello", str(log)), {})
+    other = Runner(Store.open(runner.store.root), progress=False)
+    other.run(Plain("hello", str(log)), {})
+    assert [run.cached for run in other.runs] == [True]
+
+
+def test_other_parameters_and_other_inputs_are_computed_anew(runner: Runner, log: Path) -> None:
+    one = runner.run(Plain("one", str(log)), {})
+    two = runner.run(Plain("two", str(log)), {"before": one})
+    three = runner.run(Plain("two", str(log)), {"before": two})
+    assert [run.cached for run in runner.runs] == [False] * 3
+    assert contents(two)["inputs.txt"] == "one"
+    assert contents(three)["inputs.txt"] == "twoone"
+
+
+def test_what_a_run_reports(runner: Runner, log: Path) -> None:
+    runner.run(Hungry("x", str(log)), {})
+    runner.run(Hungry("x", str(log)), {})
+    computed, cached = (run.as_json() for run in runner.runs)
+    assert computed.keys() == {"name", "seconds", "cached", "peak_rss_bytes"}
+    assert (computed["name"], computed["cached"], cached["cached"]) == ("plain", False, True)
+    assert computed["peak_rss_bytes"] > 200_000_000
+    assert cached["peak_rss_bytes"] == computed["peak_rss_bytes"], "what it cost when it was computed"
+    assert 0 <= cached["seconds"] <= computed["seconds"]
+    assert runner.runs[0].key == key_of(Hungry("x", str(log)).key_document({}))
+
+
+def test_a_users_fault_arrives_with_everything_that_it_says(runner: Runner, log: Path) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        runner.run(Refusing("x", str(log)), {})
+    error = caught.value
+    assert (error.message, error.where, error.hint, error.exit_code) == ("no good", "model.bin", "try another", 74)
+    assert render(error) == (
+        "error: model.bin: no good\n"
+        "caused by: inner.bin: not readable\n"
+        "caused by: No such file or directory\n"
+        "hint: try another\n"
+        "hint: inner hint"
+    )
+
+
+def test_a_bug_keeps_its_traceback(runner: Runner, log: Path) -> None:
+    with pytest.raises(ZeroDivisionError, match="a bug") as caught:
+        runner.run(Broken("x", str(log)), {})
+    assert "stages.py" in str(caught.value.__cause__)
+
+
+def test_a_killed_worker_is_told_from_a_bug(runner: Runner, log: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        runner.run(Killed("x", str(log)), {})
+    assert caught.value.exit_code == EXIT_UNAVAILABLE
+    assert render(caught.value).splitlines()[0] == "error: the process of stage plain was killed"
+    assert render(caught.value).splitlines()[-1] == "hint: most often the system is out of memory: `dmesg` tells"
+
+
+@pytest.mark.parametrize("kind", [Refusing, Broken, Killed])
+def test_failures_are_not_remembered(runner: Runner, log: Path, kind: Callable[[str, str], Stage]) -> None:
+    """Each of these has the key of a stage that works."""
+    with pytest.raises((UserError, ZeroDivisionError)):
+        runner.run(kind("x", str(log)), {})
+    assert list(runner.store.records()) == []
+    assert runner.runs == []
+    assert list((runner.store.root / "tmp").iterdir()) == []
+    assert contents(runner.run(Plain("x", str(log)), {}))["folder/result.txt"] == "x"
+    assert len(runs(log)) == 2
+
+
+def test_without_progress_nothing_is_printed(runner: Runner, log: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    runner.run(Plain("x", str(log)), {})
+    runner.run(Plain("x", str(log)), {})
+    assert capfd.readouterr() == ("", "")
+    assert runs(log)[0][2] == "False"
+
+
+def test_with_progress_each_stage_has_a_line(runner: Runner, log: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    talking = Runner(runner.store, progress=True)
+    talking.run(Plain("x", str(log)), {})
+    talking.run(Plain("x", str(log)), {})
+    out, err = capfd.readouterr()
+    computed, cached = err.splitlines()
+    assert out == ""
+    assert computed.startswith("plain: ") and " s, peak " in computed and computed.endswith(" MiB")
+    assert cached == "plain: cached"
+    assert runs(log)[0][2] == "True"
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from tests.compiler.stages import Blocked
+from wanc.artifacts.store import Store
+from wanc.compiler.runner import Runner
+store, *fields = sys.argv[1:]
+runner = Runner(Store.open(Path(store)), progress=False)
+tree = runner.run(Blocked(*fields), {})
+print(runner.runs[0].cached, tree.digest)
+"""
+
+
+@pytest.fixture
+def blocked(tmp_path: Path, log: Path) -> Blocked:
+    for name in ("started", "proceed"):
+        os.mkfifo(tmp_path / name)
+    return Blocked("x", str(log), str(tmp_path / "started"), str(tmp_path / "proceed"))
+
+
+def start(store: Store, stage: Blocked) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(store.root), stage.text, stage.log, stage.started, stage.proceed],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_compute_a_stage_once(runner: Runner, log: Path, blocked: Blocked) -> None:
+    with start(runner.store, blocked) as first, Path(blocked.started).open() as started:
+        assert started.readline() == "started\n"
+        with start(runner.store, blocked) as second:
+            assert second.stderr is not None
+            # The line comes when the second has found the key taken.
+            assert second.stderr.readline().startswith(f"waiting for process {first.pid} on ")
+            Path(blocked.proceed).write_text("go\n")
+            (one, _), (two, _) = first.communicate(timeout=60), second.communicate(timeout=60)
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert one == two, "both made the same, and neither had found it at its first look"
+    assert len(runs(log)) == 1
+
+
+def test_the_worker_dies_with_its_build(runner: Runner, blocked: Blocked) -> None:
+    with start(runner.store, blocked) as build, Path(blocked.started).open() as started:
+        assert started.readline() == "started\n"
+        build.kill()
+        # The worker holds the other end open for as long as it lives.
+        assert started.read() == ""
+    assert list(runner.store.records()) == []

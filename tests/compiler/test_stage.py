@@ -1,0 +1,283 @@
+"""Keys of stages: everything that can change a result is in the key, and nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.metadata
+import pkgutil
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import wanc.compiler
+from wanc.artifacts.canonical import key_of
+from wanc.compiler import code_version as code_version_module
+from wanc.compiler import stage as stage_module
+from wanc.compiler.code_version import code_version
+from wanc.compiler.engine import Engine
+from wanc.compiler.export import Export
+from wanc.compiler.resolve import Resolved
+from wanc.compiler.seal import Seal
+from wanc.compiler.stage import Stage, Tree, tool_version
+from wanc.recipe.schema import Recipe
+
+DIGEST = f"sha256:{'a' * 64}"
+OTHER = f"sha256:{'b' * 64}"
+
+# Every stage, with a value for each field and another one.
+FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
+    Export: {"components": (("text_encoder", "vae_decoder"), ("text_encoder",))},
+    Engine: {"kind": ("onnxruntime", "openvino"), "targets": (("cpu",), ("cpu", "cuda"))},
+}
+
+
+def every_stage() -> list[type[Stage]]:
+    for module in pkgutil.walk_packages(wanc.compiler.__path__, "wanc.compiler."):
+        importlib.import_module(module.name)
+    found, waiting = [], [Stage]
+    while waiting:
+        children = waiting.pop().__subclasses__()
+        waiting += children
+        found += [child for child in children if child.__module__.startswith("wanc.")]
+    return found
+
+
+def example(kind: type[Stage], /, **changes: Any) -> Stage:
+    return kind(**({name: values[0] for name, values in FIELDS[kind].items()} | changes))
+
+
+def tree(digests: Mapping[str, str]) -> Tree:
+    def locate() -> Mapping[str, Path]:
+        raise AssertionError("a key needs no file")
+
+    return Tree(digests, locate)
+
+
+INPUTS = {"source": tree({"a.json": DIGEST, "b.bin": DIGEST}), "program": tree({"program.json": DIGEST})}
+
+
+def test_this_file_knows_every_stage_and_every_field() -> None:
+    """A stage or a field added later has to be added above, and so is tested to be in the key."""
+    stages = every_stage()
+    assert set(stages) == FIELDS.keys()
+    for kind in stages:
+        assert {field.name for field in dataclasses.fields(kind)} == FIELDS[kind].keys()
+        assert dataclasses.is_dataclass(kind)
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            example(kind).__setattr__(next(iter(FIELDS[kind])), None)
+
+
+def test_stages_have_names_of_their_own() -> None:
+    names = [kind.name for kind in every_stage()]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize(("kind", "field"), [(kind, field) for kind, fields in FIELDS.items() for field in fields])
+def test_every_field_is_in_the_key(kind: type[Stage], field: str) -> None:
+    first, second = FIELDS[kind][field]
+    one, same, other = (example(kind, **{field: value}).key_document(INPUTS) for value in (first, first, second))
+    assert key_of(one) == key_of(same)
+    assert key_of(one) != key_of(other)
+    assert one["parameters"].keys() == FIELDS[kind].keys()
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_the_document_names_all_that_the_result_depends_on(kind: type[Stage]) -> None:
+    document = example(kind).key_document(INPUTS)
+    assert document == {
+        "schema": 1,
+        "stage": kind.name,
+        "code": code_version(kind.__module__),
+        "parameters": dataclasses.asdict(example(kind)),
+        "inputs": {"source": INPUTS["source"].digest, "program": INPUTS["program"].digest},
+        "tools": {tool: importlib.metadata.version(tool) for tool in kind.tools},
+        "platform": f"{platform.system()}-{platform.machine()}",
+    }
+
+
+@pytest.mark.parametrize(
+    "digests",
+    [
+        {"a.json": OTHER, "b.bin": DIGEST},
+        {"a.json": DIGEST},
+        {"a.json": DIGEST, "c.bin": DIGEST},
+        {"a.json": DIGEST, "b.bin": DIGEST, "c.bin": DIGEST},
+    ],
+)
+def test_names_and_contents_of_inputs_are_in_the_key(digests: dict[str, str]) -> None:
+    before = key_of(example(Engine).key_document(INPUTS))
+    assert key_of(example(Engine).key_document({**INPUTS, "source": tree(digests)})) != before
+
+
+def test_the_order_of_inputs_is_not_in_the_key() -> None:
+    turned = {
+        "program": INPUTS["program"],
+        "source": tree(dict(reversed(INPUTS["source"].digests.items()))),
+    }
+    assert key_of(example(Engine).key_document(turned)) == key_of(example(Engine).key_document(INPUTS))
+
+
+def test_the_place_of_inputs_is_not_in_the_key() -> None:
+    one, two = (
+        Tree({"a": DIGEST}, lambda: {"a": Path("/one/a")}),
+        Tree({"a": DIGEST}, lambda: {"a": Path("/two/a")}),
+    )
+    assert one.digest == two.digest
+
+
+@pytest.mark.parametrize("tool", Export.tools)
+def test_the_versions_of_tools_are_in_the_key(monkeypatch: pytest.MonkeyPatch, tool: str) -> None:
+    before = key_of(example(Export).key_document(INPUTS))
+    monkeypatch.setattr(
+        stage_module, "tool_version", lambda name: "9.9" if name == tool else importlib.metadata.version(name)
+    )
+    assert key_of(example(Export).key_document(INPUTS)) != before
+
+
+def test_the_version_of_the_code_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {kind: key_of(example(kind).key_document(INPUTS)) for kind in FIELDS}
+    monkeypatch.setattr(stage_module, "code_version", lambda _: OTHER)
+    for kind, key in before.items():
+        assert key_of(example(kind).key_document(INPUTS)) != key
+
+
+def test_the_platform_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = key_of(example(Engine).key_document(INPUTS))
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    assert key_of(example(Engine).key_document(INPUTS)) != before
+
+
+def test_tool_versions() -> None:
+    assert tool_version("python") == platform.python_version()
+    assert tool_version("numpy") == importlib.metadata.version("numpy")
+
+
+# The seal is no Stage, because its result lies outside the store; its key follows the same rule.
+
+
+def sealed(destination: Path, lock: dict[str, Any], source: Tree = INPUTS["source"]) -> Seal:
+    recipe = Recipe.model_construct()
+    return Seal(Resolved(recipe, source, boundary=None, lock=lock), destination)
+
+
+def test_the_key_of_the_seal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    lock = {"recipe": {"name": "tiny"}, "tools": {}}
+    engines, other = INPUTS["program"], tree({"program.json": OTHER})
+    key = key_of(sealed(Path("/a"), lock).key_document(engines))
+    assert key_of(sealed(Path("/b"), lock).key_document(engines)) == key, "the destination is not in the bundle"
+    assert key_of(sealed(Path("/a"), {**lock, "tools": {"numpy": "1"}}).key_document(engines)) != key
+    assert key_of(sealed(Path("/a"), lock).key_document(other)) != key
+    assert key_of(sealed(Path("/a"), lock, source=other).key_document(engines)) != key
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
+    assert key_of(sealed(Path("/a"), lock).key_document(engines)) != key
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small package in the place of wanc:  stage → helper → deep, stage → sub → sub.inner; nothing → alone."""
+    files = {
+        "__init__.py": "",
+        "stage.py": "import json\nimport wanc.helper\nfrom wanc import sub\n",
+        "helper.py": "def work():\n    from wanc.deep import value\n    return value\n",
+        "deep.py": "value = 1\n",
+        "sub/__init__.py": "from .inner import name\n",
+        "sub/inner.py": "from ..shared import name\nfrom . import sibling\n",
+        "sub/sibling.py": "",
+        "sub/alone.py": "",
+        "shared.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import wanc.types\nname = 1\n",
+        "types.py": "import wanc.stage\n",
+        "alone.py": "import wanc.stage\n",
+    }
+    root = tmp_path / "wanc"
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    monkeypatch.setattr(code_version_module, "ROOT", root)
+    return root
+
+
+def version(module: str = "wanc.stage") -> str:
+    """The code's version as a new process would compute it."""
+    caches = (code_version_module.code_version, code_version_module._imports)
+    for cache in caches:
+        cache.cache_clear()
+    try:
+        return code_version(module)
+    finally:
+        for cache in caches:
+            cache.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "stage.py",
+        "helper.py",  # import wanc.helper
+        "deep.py",  # from wanc.deep import value, inside a function
+        "sub/__init__.py",  # from wanc import sub
+        "sub/inner.py",  # from .inner import name
+        "sub/sibling.py",  # from . import sibling
+        "shared.py",  # from ..shared import name
+        "types.py",  # under TYPE_CHECKING: kept, for simplicity
+        "__init__.py",  # runs before any module of the package
+    ],
+)
+def test_a_change_of_what_is_imported_changes_the_version(package: Path, name: str) -> None:
+    before = version()
+    with (package / name).open("a") as stream:
+        stream.write("# changed\n")
+    assert version() != before
+
+
+@pytest.mark.parametrize("name", ["alone.py", "sub/alone.py"])
+def test_a_change_of_anything_else_does_not(package: Path, name: str) -> None:
+    before = version()
+    (package / name).write_text("changed = True\n")
+    (package / "added.py").write_text("")
+    assert version() == before
+
+
+def test_a_new_import_changes_the_version(package: Path) -> None:
+    (package / "helper.py").write_text("import wanc.alone\n")
+    before = version()
+    (package / "alone.py").write_text("changed = True\n")
+    assert version() != before
+
+
+def test_packages_on_the_way_count_because_they_run(package: Path) -> None:
+    (package / "way/to").mkdir(parents=True)
+    for name in ("way/__init__.py", "way/to/__init__.py", "way/to/it.py"):
+        (package / name).write_text("")
+    (package / "deep.py").write_text("import wanc.way.to.it\n")
+    before = version()
+    (package / "way/__init__.py").write_text("import wanc.alone\n")
+    between = version()
+    assert between != before
+    (package / "alone.py").write_text("changed = True\n")
+    assert version() != between
+
+
+def test_a_module_that_is_renamed_is_another(package: Path) -> None:
+    before = version()
+    (package / "deep.py").rename(package / "deeper.py")
+    (package / "helper.py").write_text((package / "helper.py").read_text().replace("deep", "deeper"))
+    assert version() != before
+
+
+def test_where_the_package_lies_does_not_matter(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = version()
+    package.rename(tmp_path / "moved")
+    monkeypatch.setattr(code_version_module, "ROOT", tmp_path / "moved")
+    assert version() == before
+
+
+def test_stages_reach_the_modules_that_define_graphs() -> None:
+    """The real thing: imports inside functions, which `wanc --help` is spared, must not be forgotten."""
+    reached = code_version_module.reached("wanc.compiler.export")
+    assert {"wanc.models.wan.vae", "wanc.models.wan.transformer", "wanc.compiler.tracing"} <= set(reached)
+    assert "wanc.cli" not in reached
