@@ -13,7 +13,7 @@ import pytest
 
 # What reading, checking and looking up never need. A stage that has to run gets a process of its own.
 HEAVY = {"torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxscript"}
-MIDDLING = {"numpy", "onnxruntime", "av", "tokenizers", "ftfy", "pydantic", "yaml"}
+MIDDLING = {"numpy", "onnxruntime", "av", "tokenizers", "ftfy", "yaml"}
 
 SCRIPT = """
 import json, sys

@@ -20,7 +20,7 @@ from wanc.runtime.verify import verify
 
 PROMPTS = {"english": "A red circle moves to the left.", "chinese": "一个蓝色的正方形向上移动。"}
 SHORT = ("--frames", "5", "--steps", "2")
-FORBIDDEN = ["torch", "diffusers", "transformers", "wanc", "onnx", "onnx_ir", "pydantic", "yaml"]
+FORBIDDEN = ["torch", "diffusers", "transformers", "wanc", "onnx", "onnx_ir", "pydantic", "typer"]
 
 # The superuser may write anywhere, which would make a read-only folder prove nothing.
 WITHOUT_PRIVILEGE = """

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import json
 import platform
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -50,7 +51,8 @@ class Stage(ABC):
             "schema": KEY_SCHEMA,
             "stage": self.name,
             "code": code_version(type(self).__module__),
-            "parameters": dataclasses.asdict(self),
+            # As it will be read back: a tuple would be told from the list that was stored.
+            "parameters": json.loads(json.dumps(dataclasses.asdict(self))),
             "inputs": {name: tree.digest for name, tree in inputs.items()},
             "tools": {tool: tool_version(tool) for tool in self.tools},
             "platform": f"{platform.system()}-{platform.machine()}",

@@ -1,0 +1,162 @@
+"""Golden inputs and outputs: a build proves itself, a changed weight shows, and NaN never passes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx.parser
+import pytest
+from numpy.typing import NDArray
+
+from wanc.artifacts.canonical import canonical
+from wanc.compiler.golden import RELATIVE_TOLERANCE, write_golden
+from wanc.compiler.program import Program, ProgramComponent, ProgramGraph
+from wanc.errors import VerificationError
+from wanc.models.graph import Input, Output
+from wanc.models.weights import Weight
+from wanc.runtime import safetensors
+from wanc.runtime.execute import SelftestReport, run_selftest
+
+from .builder import Project
+
+GRAPHS = ["denoiser_high/step", "denoiser_low/step", "text_encoder/encode", "vae_decoder/first", "vae_decoder/steady"]
+
+
+@pytest.fixture
+def bundle(project: Project, tmp_path: Path) -> Path:
+    """A copy that a test may damage."""
+    return shutil.copytree(project.result.bundle, tmp_path / "bundle")
+
+
+def selftest(bundle: Path) -> SelftestReport:
+    return run_selftest(bundle, threads=1, progress=False)
+
+
+def attest(bundle: Path) -> None:
+    """Make the manifest fit the files: what is planted has to be found by computing, not by a digest."""
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_bytes())
+    for entry in manifest["files"]:
+        data = (bundle / entry["path"]).read_bytes()
+        entry |= {"size": len(data), "sha256": f"sha256:{hashlib.sha256(data).hexdigest()}"}
+    path.write_bytes(canonical(manifest))
+
+
+def change_weight(bundle: Path, component: str, name: str, change: Callable[[NDArray[Any]], NDArray[Any]]) -> None:
+    weight: Weight = Program.read(bundle / "program.json").components[component].weights[name]
+    path = bundle / weight.file
+    data = bytearray(path.read_bytes())
+    span = slice(weight.offset, weight.offset + weight.length)
+    changed = change(np.frombuffer(bytes(data[span]), np.float32).reshape(weight.shape)).astype(np.float32)
+    assert changed.nbytes == weight.length
+    data[span] = changed.tobytes()
+    path.write_bytes(data)
+
+
+def poisoned(values: NDArray[Any]) -> NDArray[Any]:
+    values = values.copy()
+    values.flat[0] = np.nan
+    return values
+
+
+def test_the_machine_that_built_passes(project: Project) -> None:
+    report = selftest(project.result.bundle)
+    assert report.ok
+    assert [check.graph for check in report.checks] == GRAPHS
+    assert report.bundle_id == project.result.id
+    for check in report.checks:
+        # The same library, machine and number of threads: not one bit differs.
+        assert (check.relative_error, check.tolerance) == (0.0, RELATIVE_TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("component", "name", "graphs"),
+    [
+        ("denoiser_high", "proj_out.bias", ["denoiser_high/step"]),
+        ("denoiser_low", "blocks.0.ffn.net.2.bias", ["denoiser_low/step"]),
+        ("text_encoder", "encoder.final_layer_norm.weight", ["text_encoder/encode"]),
+        ("vae_decoder", "decoder.conv_out.bias", ["vae_decoder/first", "vae_decoder/steady"]),
+    ],
+)
+def test_a_changed_weight_fails_where_it_is_used(bundle: Path, component: str, name: str, graphs: list[str]) -> None:
+    """One percent of one small tensor: far more than rounding, far less than anybody would see in a video."""
+    change_weight(bundle, component, name, lambda values: values * 1.01)
+    attest(bundle)
+    report = selftest(bundle)
+    assert not report.ok
+    assert [check.graph for check in report.checks if not check.ok] == graphs
+
+
+@pytest.mark.parametrize(
+    ("component", "name"), [("denoiser_high", "proj_out.bias"), ("vae_decoder", "decoder.conv_in.bias")]
+)
+def test_nan_never_passes(bundle: Path, component: str, name: str) -> None:
+    change_weight(bundle, component, name, poisoned)
+    attest(bundle)
+    report = selftest(bundle)
+    failed = [check for check in report.checks if not check.ok]
+    assert {check.graph.split("/")[0] for check in failed} == {component}
+    assert all(check.relative_error == float("inf") for check in failed)
+    assert "FAILED" in report.as_text()
+
+
+def test_nan_does_not_pass_even_where_it_is_expected(bundle: Path) -> None:
+    path = bundle / "golden/expected.safetensors"
+    expected = {name: np.array(array) for name, array in safetensors.SafetensorsFile(path).items()}
+    key = "denoiser_high/step/velocity"
+    safetensors.write(path, {**expected, key: np.full_like(expected[key], np.nan)})
+    change_weight(bundle, "denoiser_high", "proj_out.bias", lambda values: values * np.nan)
+    attest(bundle)
+    assert [check.graph for check in selftest(bundle).checks if not check.ok] == ["denoiser_high/step"]
+
+
+def test_a_graph_without_golden_outputs_is_refused(bundle: Path) -> None:
+    path = bundle / "golden/expected.safetensors"
+    expected = {name: np.array(array) for name, array in safetensors.SafetensorsFile(path).items()}
+    safetensors.write(path, {name: array for name, array in expected.items() if "text_encoder" not in name})
+    attest(bundle)
+    with pytest.raises(VerificationError, match="no golden outputs for text_encoder/encode"):
+        selftest(bundle)
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> dict[str, ProgramComponent]:
+    """One component with one graph: y = a + time, of symbolic sizes; and the sum of a mask."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 23]> toy (float[1, rows, N] a, float[1] time, int64[rows] mask)'
+        " => (float[1, rows, N] y, int64[M] total) { y = Add (a, time) total = ReduceSum (mask) }"
+    )
+    onnx.save(model, tmp_path / "toy.onnx")
+    inputs = (
+        Input("a", (1, "rows", "2*columns"), binding="step", per="request"),
+        Input("time", (1,), binding="build", per="expert"),
+        Input("mask", ("rows",), binding="request", per="branch", dtype="int64"),
+    )
+    graph = ProgramGraph("toy.onnx", inputs, (Output("y", (1, "rows", "2*columns")), Output("total", (1,))))
+    return {"part": ProgramComponent({"toy": graph}, {})}
+
+
+def test_golden_sizes_differ_and_values_are_the_same_each_time(
+    toy: dict[str, ProgramComponent], tmp_path: Path
+) -> None:
+    write_golden(toy, tmp_path)
+    inputs = safetensors.SafetensorsFile(tmp_path / "golden/inputs.safetensors")
+    expected = safetensors.SafetensorsFile(tmp_path / "golden/expected.safetensors")
+    shapes = {name: array.shape for name, array in inputs.items()}
+    # columns is 2 and rows is 3: a graph that mixed them up would not run.
+    assert shapes == {"part/toy/a": (1, 3, 4), "part/toy/time": (1,), "part/toy/mask": (3,)}
+    assert inputs["part/toy/time"].tolist() == [500.0]
+    assert inputs["part/toy/mask"].tolist() == [1, 1, 1]
+    assert len(np.unique(inputs["part/toy/a"])) == 12
+    np.testing.assert_array_equal(expected["part/toy/y"], inputs["part/toy/a"] + np.float32(500.0))
+    assert json.loads((tmp_path / "golden/tolerances.json").read_text()) == {"part/toy": RELATIVE_TOLERANCE}
+    first = {path.name: path.read_bytes() for path in (tmp_path / "golden").iterdir()}
+    shutil.rmtree(tmp_path / "golden")
+    write_golden(toy, tmp_path)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "golden").iterdir()} == first
