@@ -31,8 +31,8 @@ class Sizes:
     text_head_dim: int = 8
     text_ffn: int = 24
     text_layers: int = 1
-    text_buckets: int = 8
-    text_distance: int = 12
+    text_buckets: int = 16
+    text_distance: int = 20
     text_length: int = 16
     vae_dim: int = 4
     vae_res_blocks: int = 1
