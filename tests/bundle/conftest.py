@@ -50,6 +50,7 @@ def few_step(variant: MakeVariant) -> Variant:
         "few-step",
         "sampling.steps=null",
         "sampling.timesteps=[1000, 750, 500, 250]",
+        "sampling.shift=5.0",
         "sampling.guidance={high: 1, low: 1}",
     )
 

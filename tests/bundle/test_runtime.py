@@ -325,9 +325,16 @@ def executions(pipeline: Pipeline) -> dict[str, int]:
     return {graph: int(counter["executions"]) for graph, counter in pipeline.sessions.counters().items()}
 
 
-def test_every_execution_is_counted_and_there_are_no_others(bundle: Bundle) -> None:
-    """20 steps at shift 5 have 9 timesteps of 875 and more, 17 frames are 5 latent frames."""
-    pipeline = Pipeline(bundle)
+@pytest.fixture(scope="module")
+def counted(bundle: Bundle) -> Bundle:
+    """The bundle with sampling of the tests' own: 20 steps at shift 5, of which 9 have timesteps of 875 and more."""
+    sampling = replace(bundle.sampling, solver="unipc", steps=20, shift=5.0, guidance_high=4.0, guidance_low=3.0)
+    return replace(bundle, sampling=sampling, model=replace(bundle.model, boundary=0.875))
+
+
+def test_every_execution_is_counted_and_there_are_no_others(counted: Bundle) -> None:
+    """17 frames are 5 latent frames."""
+    pipeline = Pipeline(counted)
     pipeline.generate(PROMPT)
     assert executions(pipeline) == {
         "text_encoder/encode": 2,
@@ -346,9 +353,10 @@ def test_every_execution_is_counted_and_there_are_no_others(bundle: Bundle) -> N
         (1.0, 3.0, {"text_encoder/encode": 2, "denoiser_high/step": 2, "denoiser_low/step": 4}),
     ],
 )
-def test_a_guidance_of_1_runs_one_branch(bundle: Bundle, high: float, low: float, expected: Mapping[str, int]) -> None:
-    sampling = replace(bundle.sampling, guidance_high=high, guidance_low=low)
-    pipeline = Pipeline(replace(bundle, sampling=sampling))
+def test_a_guidance_of_1_runs_one_branch(counted: Bundle, high: float, low: float, expected: Mapping[str, int]) -> None:
+    """Of 4 steps, 2 belong to each expert."""
+    sampling = replace(counted.sampling, guidance_high=high, guidance_low=low)
+    pipeline = Pipeline(replace(counted, sampling=sampling))
     pipeline.generate(PROMPT, frames=1, steps=4)
     assert executions(pipeline) == {**expected, "vae_decoder/first": 1}
 
@@ -365,8 +373,8 @@ def test_few_step_sampling_runs_one_branch_per_timestep(few_step: Variant) -> No
     }
 
 
-def test_counters_add_up_over_requests_and_count_bytes(bundle: Bundle) -> None:
-    pipeline = Pipeline(bundle)
+def test_counters_add_up_over_requests_and_count_bytes(counted: Bundle) -> None:
+    pipeline = Pipeline(counted)
     pipeline.generate(PROMPT, frames=1, steps=1)
     once = pipeline.sessions.counters()["denoiser_high/step"]
     pipeline.generate(PROMPT, frames=1, steps=1)
@@ -440,9 +448,12 @@ def test_nothing_half_written_stays(
 
 
 STRUCK = """
-import os, sys
+import os, signal, sys
 from pathlib import Path
 from wanc.runtime import main, sessions
+
+# A shell's background jobs, and so these tests, may have been told to ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 run, left = sessions.Session.run, 5
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,13 @@ class SelftestReport:
 
     def as_json(self) -> dict[str, Any]:
         checks = [
-            {"graph": c.graph, "relative_error": c.relative_error, "tolerance": c.tolerance, "ok": c.ok}
+            {
+                "graph": c.graph,
+                # JSON has no infinity, which is what a NaN counts as.
+                "relative_error": c.relative_error if math.isfinite(c.relative_error) else None,
+                "tolerance": c.tolerance,
+                "ok": c.ok,
+            }
             for c in self.checks
         ]
         return {"ok": self.ok, "id": self.bundle_id, "checks": checks}

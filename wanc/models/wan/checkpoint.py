@@ -25,18 +25,26 @@ EMBEDDING_NAMES = ("shared.weight", "encoder.embed_tokens.weight")
 
 @dataclass(frozen=True)
 class Part:
-    """Where a component lives in the layout, and which class its configuration must name."""
+    """Where a component lives in the layout, and which class and keys its configuration must have."""
 
     folder: str
     class_name: str
+    keys: tuple[str, ...]
     stem: str = "diffusion_pytorch_model"
 
 
+TEXT_ENCODER_KEYS = ("d_model", "d_kv", "d_ff", "num_layers", "num_heads", "vocab_size")
+DENOISER_KEYS = (
+    "patch_size", "num_attention_heads", "attention_head_dim", "in_channels", "out_channels", "text_dim",
+    "ffn_dim", "num_layers", "rope_max_seq_len",
+)  # fmt: skip
+VAE_KEYS = ("base_dim", "z_dim", "dim_mult", "num_res_blocks", "temperal_downsample", "latents_mean", "latents_std")
+
 PARTS: Mapping[str, Part] = {
-    "text_encoder": Part("text_encoder", "UMT5EncoderModel", stem="model"),
-    "denoiser_high": Part("transformer", "WanTransformer3DModel"),
-    "denoiser_low": Part("transformer_2", "WanTransformer3DModel"),
-    "vae_decoder": Part("vae", "AutoencoderKLWan"),
+    "text_encoder": Part("text_encoder", "UMT5EncoderModel", TEXT_ENCODER_KEYS, stem="model"),
+    "denoiser_high": Part("transformer", "WanTransformer3DModel", DENOISER_KEYS),
+    "denoiser_low": Part("transformer_2", "WanTransformer3DModel", DENOISER_KEYS),
+    "vae_decoder": Part("vae", "AutoencoderKLWan", VAE_KEYS),
 }
 
 
@@ -77,7 +85,7 @@ def open_checkpoint(root: Path, components: tuple[str, ...] | None = None) -> Ch
             f"this is a {index.get('_class_name')}; wanc reads WanPipeline checkpoints",
             where=str(root / "model_index.json"),
         )
-    present = tuple(name for name, part in PARTS.items() if (index.get(part.folder) or [None])[0] is not None)
+    present = tuple(name for name, part in PARTS.items() if _is_present(index.get(part.folder)))
     names = components or present
     if missing := [name for name in names if name not in present]:
         raise CheckpointError(
@@ -105,6 +113,11 @@ def embedding(component: Component) -> Weight:
     raise CheckpointError(f"the weights hold no {' or '.join(EMBEDDING_NAMES)}", where=component.folder)
 
 
+def _is_present(entry: object) -> bool:
+    """A part of model_index.json is [library, class]; a part that the model lacks is absent, null or [null, null]."""
+    return isinstance(entry, list) and bool(entry) and entry[0] is not None
+
+
 def _open_component(root: Path, part: Part) -> Component:
     config = _read_json(root, f"{part.folder}/config.json")
     found = config.get("_class_name") or (config.get("architectures") or [None])[0]
@@ -112,6 +125,8 @@ def _open_component(root: Path, part: Part) -> Component:
         raise CheckpointError(
             f"its class is {found}; {part.class_name} was expected", where=str(root / part.folder / "config.json")
         )
+    if missing := [key for key in part.keys if key not in config]:
+        raise CheckpointError(f"has no {missing[0]}", where=str(root / part.folder / "config.json"))
     if unsupported := _unsupported(config):
         raise CheckpointError(unsupported, where=str(root / part.folder / "config.json"))
     return Component(part.folder, config, _weights(root, part))
@@ -188,6 +203,8 @@ def _tokenizer_files(root: Path) -> tuple[str, ...]:
 def _text_length(root: Path) -> int:
     settings = "tokenizer/tokenizer_config.json"
     declared = _read_json(root, settings).get("model_max_length") if (root / settings).is_file() else None
+    if declared is not None and not (isinstance(declared, (int, float)) and declared >= 1):
+        raise CheckpointError(f"model_max_length is {declared!r}, not a number of tokens", where=str(root / settings))
     return int(min(declared or LONGEST_TEXT, LONGEST_TEXT))
 
 
