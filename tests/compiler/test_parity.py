@@ -174,7 +174,8 @@ def test_decoding_by_chunks_equals_diffusers(checkpoint: Checkpoint, decoder: Lo
     reference = AutoencoderKLWan.from_pretrained(checkpoint.root / "vae", torch_dtype=torch.float32).eval()
     # Latent frames: 1 is `first` alone, 2 the chunk after it, 3 the first with caches of `steady`, 5 runs on.
     for seed, (frames, height, width) in enumerate([(1, 1, 1), (1, 5, 3), (2, 4, 6), (5, 3, 7), (3, 8, 9)]):
-        latents = random(1, 16, frames, height, width, seed=seed)
+        # Half of unit scale, because random weights would drive more of the picture into the clamp.
+        latents = 0.5 * random(1, 16, frames, height, width, seed=seed)
         expected = reference.decode(latents).sample
         assert (expected.abs() == 1.0).float().mean() < 0.1, "clamped values hide differences"
         assert relative_error(decode(decoder, latents), expected) <= TOLERANCE, (frames, height, width)

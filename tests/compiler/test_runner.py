@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -139,6 +140,7 @@ def test_with_progress_each_stage_has_a_line(runner: Runner, log: Path, capfd: p
     assert runs(log)[0][2] == "True"
 
 
+INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -161,7 +163,17 @@ def blocked(tmp_path: Path, log: Path) -> Blocked:
 
 def start(store: Store, stage: Blocked) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", SCRIPT, str(store.root), stage.text, stage.log, stage.started, stage.proceed],
+        # A shell that starts the tests in the background has interrupts ignored, and children inherit that.
+        [
+            sys.executable,
+            "-c",
+            INTERRUPTIBLE + SCRIPT,
+            str(store.root),
+            stage.text,
+            stage.log,
+            stage.started,
+            stage.proceed,
+        ],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -190,3 +202,15 @@ def test_the_worker_dies_with_its_build(runner: Runner, blocked: Blocked) -> Non
         # The worker holds the other end open for as long as it lives.
         assert started.read() == ""
     assert list(runner.store.records()) == []
+
+
+def test_an_interrupt_of_the_build_alone_stops_its_stage(runner: Runner, blocked: Blocked) -> None:
+    """From a terminal both processes get it; a supervisor may send it to the parent only."""
+    with start(runner.store, blocked) as build, Path(blocked.started).open() as started:
+        assert started.readline() == "started\n"
+        build.send_signal(signal.SIGINT)
+        assert started.read() == ""
+        _, err = build.communicate(timeout=60)
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert list(runner.store.records()) == []
+    assert list((runner.store.root / "tmp").iterdir()) == []

@@ -156,8 +156,8 @@ def test_tiny_wan() -> None:
     recipe = loaded.recipe
     assert recipe.model.source == ROOT / "models/tiny-wan"
     assert [(shape.height, shape.width, shape.frames) for shape in recipe.shapes] == [(64, 64, 17), (64, 96, 17)]
-    assert (recipe.sampling.solver, recipe.sampling.steps, recipe.sampling.shift) == ("unipc", 20, 5.0)
-    assert (recipe.sampling.guidance.high, recipe.sampling.guidance.low) == (4.0, 3.0)
+    assert (recipe.sampling.solver, recipe.sampling.steps, recipe.sampling.shift) == ("unipc", 20, 4.0)
+    assert (recipe.sampling.guidance.high, recipe.sampling.guidance.low) == (3.0, 3.0)
     assert recipe.sampling.boundary == 0.875
 
 

@@ -48,9 +48,16 @@ def run_in_worker(stage: Stage, inputs: Mapping[str, Files], out: Path, *, progr
     """
     # A fresh interpreter, so that nothing of the parent's state can leak into the result.
     context = multiprocessing.get_context("spawn")
+    others = multiprocessing.active_children()
     with ProcessPoolExecutor(1, mp_context=context, initializer=_die_with_parent) as pool:
         try:
             outcome = pool.submit(_run, stage, inputs, out, progress).result()
+        except KeyboardInterrupt:
+            # The pool would wait for the stage, which may take an hour.
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.kill()
+            raise
         except BrokenProcessPool as error:
             raise UserError(
                 f"the process of stage {stage.name} was killed",

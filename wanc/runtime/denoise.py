@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import TargetError
 from .sessions import Sessions
 from .solvers import Solver
 
@@ -51,9 +52,15 @@ def denoise(
     """Integrate from noise to clean latents, float32 [1, channels, frames, height, width].
 
     `text` and `negative` are the branches' text states [1, text_length, width]; `expert_at` chooses by timestep.
+    Raises TargetError where a NaN or an infinity turns up: it would decode to a picture of nothing.
     """
     for timestep in solver.timesteps.tolist():
         velocity = expert_at(timestep).velocity(sessions, latents, timestep, text, negative)
         latents = solver.step(velocity, latents)
+        if not np.isfinite(latents).all():
+            raise TargetError(
+                f"the latents are not finite after the step at timestep {timestep:g}",
+                hint="run the bundle's --selftest: this machine may not compute what the build machine did",
+            )
         on_step()
     return latents
