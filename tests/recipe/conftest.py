@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from wanc.errors import NotBuiltYetError, RecipeError
+from wanc.recipe import load
+
 Write = Callable[[str, str | bytes], Path]
+AssertRefused = Callable[[str, str, str, str, str | None], None]
 
 # As recipes/tiny-wan.yaml, which may change: messages here name lines and values of this text.
 TINY = """\
@@ -52,3 +56,19 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 def tiny() -> str:
     """The text of a right recipe."""
     return TINY
+
+
+@pytest.fixture
+def assert_refused(write: Write, tiny: str) -> AssertRefused:
+    """Checks the whole error that one change to the right recipe gives."""
+
+    def check(old: str, new: str, place: str, message: str, hint: str | None) -> None:
+        assert tiny.count(old) == 1
+        with pytest.raises(RecipeError) as caught:
+            load(write("recipe.yaml", tiny.replace(old, new)))
+        assert caught.value.message == message
+        assert caught.value.where == f"recipe.yaml:{place}"
+        assert caught.value.hint == hint
+        assert not isinstance(caught.value, NotBuiltYetError)
+
+    return check

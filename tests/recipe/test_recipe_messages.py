@@ -1,14 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
-from wanc.errors import NotBuiltYetError, RecipeError
+from wanc.errors import RecipeError
 from wanc.recipe import load
 
-Write = Callable[[str, str | bytes], Path]
+from .conftest import AssertRefused, Write
 
 FILE = "it has to be letters, digits, '_' and '-' with single dots between them, beginning with a letter or a digit"
 PEP_440 = "it has to be a version of PEP 440, such as 1.4.0 or 1.4.0rc1"
@@ -187,15 +184,8 @@ WRONG: dict[str, tuple[str, str, str, str, str]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_wrong_is_said_with_its_place(case: str, write: Write, tiny: str) -> None:
-    old, new, place, message, hint = WRONG[case]
-    assert tiny.count(old) == 1
-    with pytest.raises(RecipeError) as caught:
-        load(write("recipe.yaml", tiny.replace(old, new)))
-    assert caught.value.message == message
-    assert caught.value.where == f"recipe.yaml:{place}"
-    assert caught.value.hint == hint
-    assert not isinstance(caught.value, NotBuiltYetError)
+def test_what_is_wrong_is_said_with_its_place(case: str, assert_refused: AssertRefused) -> None:
+    assert_refused(*WRONG[case])
 
 
 def test_several_faults_are_reported_together(write: Write, tiny: str) -> None:
