@@ -15,7 +15,7 @@ setup: $(STAMP)  ## make .venv with everything that building and testing take
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[build,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[build,dev,third-party]'
 	@touch $@
 
 demo: $(STAMP)  ## build tiny-wan's bundle and run it on an English and a Chinese prompt

@@ -49,7 +49,8 @@ VERBS = list(verbs(typer.main.get_command(cli.app)))
 
 def test_the_verbs_are_the_documented_ones() -> None:
     assert {("build",), ("run",), ("verify",), ("recipe", "show"), ("recipe", "check"), ("recipe", "new")} <= {*VERBS}
-    assert {("recipe", "schema"), ("store", "ls"), ("store", "why")} <= {*VERBS}
+    assert {("recipe", "schema"), ("store", "ls"), ("store", "why"), ("store", "fsck"), ("store", "gc")} <= {*VERBS}
+    assert {("doctor",), ("inspect",)} <= {*VERBS}
 
 
 @pytest.mark.parametrize("verb", VERBS, ids=" ".join)
@@ -82,25 +83,37 @@ def test_python_m_wanc_is_the_same_program() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "message", "command"),
     [
-        ("frobnicate",),
-        ("build",),
-        ("build", "a.yaml", "--frobnicate"),
-        ("run", "bundle", "--prompt", "a"),
-        ("run", "bundle", "-o", "a.mp4"),
-        ("run", "bundle", "--prompt", "a", "-o", "a.mp4", "--steps", "many"),
-        ("recipe", "frobnicate"),
-        ("verify", "a", "b"),
+        (("frobnicate",), "no such command 'frobnicate'", "wanc"),
+        (("build",), "missing argument 'RECIPE'", "wanc build"),
+        (("build", "a.yaml", "--frobnicate"), "no such option: --frobnicate", "wanc build"),
+        (("run", "bundle", "--prompt", "a"), "missing option '-o' / '--output'", "wanc run"),
+        (
+            ("run", "bundle", "--prompt", "a", "-o", "a.mp4", "--steps", "many"),
+            "invalid value for '--steps': Input should be a valid integer, unable to parse string as an integer",
+            "wanc run",
+        ),
+        (("recipe", "frobnicate"), "no such command 'frobnicate'", "wanc recipe"),
+        (("verify", "a", "b"), "got unexpected extra argument(s) (b)", "wanc verify"),
     ],
-    ids=" ".join,
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
-def test_wrong_usage_exits_with_2(wanc: Wanc, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_wrong_usage_exits_with_2(
+    wanc: Wanc, tmp_path: Path, arguments: tuple[str, ...], message: str, command: str
+) -> None:
     finished = wanc(*arguments)
     assert (finished.code, finished.out) == (2, "")
-    assert "Traceback" not in finished.err
-    assert "--help' for help." in finished.err
+    assert finished.err == f"error: {message}\nhint: {command} --help\n"
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [(), ("recipe",), ("store",)], ids=" ".join)
+def test_without_arguments_the_help_is_shown(wanc: Wanc, arguments: tuple[str, ...]) -> None:
+    finished = wanc(*arguments)
+    assert (finished.code, finished.out) == (2, "")
+    assert finished.err.startswith(f"Usage: {' '.join(('wanc', *arguments))} ")
+    assert "error" not in finished.err
 
 
 BASE = """\
@@ -144,7 +157,8 @@ def test_a_missing_model_names_the_line_that_asks_for_it(wanc: Wanc, tmp_path: P
         "",
         "error: small.yaml:3:17: the model cannot be read\n"
         f"caused by: {tmp_path}/nowhere: no such folder\n"
-        "hint: model.source is a folder in the diffusers layout, with a model_index.json\n",
+        "hint: the diffusers layout has a model_index.json; the original layout has high_noise_model/ and "
+        "low_noise_model/, or, for a single expert, a config.json beside its diffusion_pytorch_model*.safetensors\n",
     )
     assert not Path("out/bundles").exists()
 
@@ -354,4 +368,15 @@ def test_store_why_tells_what_has_changed(wanc: Wanc, tiny_recipe: Path, tiny_bu
     assert finished.out == (
         "export: stored\nengine: stored\nseal: would run, because of\n  parameters.lock.recipe.sampling.fps: 16 → 24\n"
     )
-    assert wanc("store", "why", tiny_recipe, "-o", "new").out == "export: would run: it has never run before\n"
+    nowhere = wanc("store", "why", tiny_recipe, "-o", "new")
+    assert (nowhere.code, nowhere.out) == (66, "")
+    assert not Path("new").exists()
+
+
+def test_a_missing_package_is_named(wanc: Wanc, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    for name in [name for name in sys.modules if name.startswith("wanc.recipe")]:
+        monkeypatch.delitem(sys.modules, name)
+    finished = wanc("recipe", "check", "any.yaml")
+    assert (finished.code, finished.out) == (69, "")
+    assert finished.err == "error: the package yaml is missing\nhint: wanc doctor says how to install it\n"

@@ -56,10 +56,18 @@ def test_files_that_the_readme_names_exist() -> None:
     assert named and all((ROOT / name).exists() for name in named)
 
 
-def test_the_readme_s_recipe_is_a_recipe(tmp_path: Path) -> None:
+RECIPES = [block for page in PAGES for block in re.findall(r"```yaml\n(.*?)```", page.read_text("utf-8"), re.DOTALL)]
+
+
+@pytest.mark.parametrize("block", RECIPES)
+def test_recipes_in_the_documentation_are_recipes(block: str, tmp_path: Path) -> None:
     from wanc.recipe import load
 
-    (block,) = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), flags=re.DOTALL)
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(block, "utf-8")
-    assert load(recipe)[0].recipe.name == "tiny-wan"
+    assert load(recipe)[0].recipe.name
+
+
+def test_the_documentation_shows_every_kind_of_model() -> None:
+    assert len(RECIPES) >= 3
+    assert all(any(f"  {kind}: " in block for block in RECIPES) for kind in ("onnx", "torch"))

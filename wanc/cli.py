@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
 from wanc import __version__
-from wanc.errors import EXIT_REFUSED, UserError, render
+from wanc.errors import EXIT_REFUSED, EXIT_UNAVAILABLE, UserError, render
 
 EXIT_INTERRUPTED = 130
 
@@ -61,6 +62,9 @@ def build(
     """Build the bundle of a recipe, or of each of its variants."""
     from wanc.compiler.pipeline import build, rebuild_and_compare
     from wanc.recipe import load
+    from wanc.runtime.main import clean_up_on_sigterm
+
+    clean_up_on_sigterm()
 
     results: list[dict[str, Any]] = []
     different: dict[str, list[str]] = {}
@@ -84,10 +88,11 @@ def build(
 @app.command(epilog='Example: wanc run artifacts/bundles/tiny-wan --prompt "A red circle moves left." -o out.mp4')
 def run(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
-    prompt: Annotated[str, typer.Option(help="What the video shows.", show_default=False)],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The .mp4 file to write.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The .mp4 or .npz file to write.", show_default=False)],
+    inputs: Annotated[Path | None, typer.Option(help="An .npz file of a graph's inputs, by name.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="What the video shows.")] = None,
     negative_prompt: Annotated[str | None, typer.Option(help="What it should not show; the recipe's if unset.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the initial noise.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Seed of the initial noise; 0 if unset.")] = None,
     steps: Annotated[int | None, typer.Option(help="Sampling steps; the recipe's if unset.")] = None,
     shape: Annotated[str | None, typer.Option(help="One of the bundle's shapes; its first if unset.")] = None,
     frames: Annotated[int | None, typer.Option(help="Number of frames, 4n+1; the shape's if unset.")] = None,
@@ -95,24 +100,22 @@ def run(
     threads: Annotated[int | None, typer.Option(help="CPU threads, 0 for every core; the recipe's if unset.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a video with a bundle, exactly as its own run.py does."""
-    from wanc.runtime.execute import run_video
+    """Run a bundle, exactly as its own run.py does: a prompt gives a video, or arrays give arrays."""
+    from wanc.runtime.execute import run
     from wanc.runtime.main import clean_up_on_sigterm
 
     clean_up_on_sigterm()
-    report = run_video(
-        bundle,
-        output,
-        prompt=prompt,
-        negative_prompt=negative_prompt,
-        seed=seed,
-        steps=steps,
-        frames=frames,
-        shape=shape,
-        latents=latents,
-        threads=threads,
-        progress=_shows_progress(as_json),
-    )
+    options = {
+        "inputs": inputs,
+        "prompt": prompt,
+        "negative_prompt": negative_prompt,
+        "seed": seed,
+        "steps": steps,
+        "shape": shape,
+        "frames": frames,
+        "latents": latents,
+    }
+    report = run(bundle, output, options, threads=threads, progress=_shows_progress(as_json))
     print(json.dumps(report.as_json()) if as_json else report.as_text())
 
 
@@ -137,6 +140,45 @@ def verify(
         print(f"error: {bundle} is not what its manifest says\nhint: do not run it", file=sys.stderr)
     if not report.ok:
         raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command(epilog="Example: wanc inspect artifacts/bundles/tiny-wan")
+def inspect(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="PATH|KEY",
+            help="A folder of a bundle or a checkpoint, a program.json, an .onnx or .safetensors file, or a key.",
+            show_default=False,
+        ),
+    ],
+    output: Output = DEFAULT_OUTPUT,
+    as_json: Json = False,
+) -> None:
+    """Show what a bundle, a program, a graph or a store entry is made of."""
+    from wanc.inspection import inspect, tables
+    from wanc.tables import show
+
+    document = inspect(what, output)
+    if as_json:
+        print(json.dumps(document))
+    else:
+        show(tables(document))
+
+
+@app.command(epilog="Example: wanc doctor")
+def doctor(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
+    """Say what this machine can build and run, and what it lacks."""
+    from wanc.doctor import examine
+    from wanc.tables import show
+
+    report = examine(output)
+    if as_json:
+        print(json.dumps(report.as_json()))
+    else:
+        show(report.tables())
+    if not report.is_ok:
+        raise typer.Exit(EXIT_UNAVAILABLE)
 
 
 @recipe_app.command("show", epilog="Example: wanc recipe show recipes/tiny-wan.yaml --set sampling.steps=10")
@@ -207,18 +249,64 @@ def store_why(
         print("\n".join(answer.as_text() for answer in answers))
 
 
+@store_app.command("gc", epilog="Example: wanc store gc --days 30 --dry-run")
+def store_gc(
+    output: Output = DEFAULT_OUTPUT,
+    days: Annotated[int, typer.Option(min=1, help="Keep what was used in the last N days.", metavar="N")] = 7,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove what neither a bundle's last build nor the last days have used."""
+    from wanc.artifacts.gc import clean
+
+    cleaning = clean(output / "store", days=days, dry_run=dry_run)
+    print(json.dumps(cleaning.as_json()) if as_json else cleaning.as_text())
+
+
+@store_app.command("fsck", epilog="Example: wanc store fsck")
+def store_fsck(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
+    """Read everything that is stored, and set aside what is damaged."""
+    from wanc.artifacts.fsck import check
+    from wanc.runtime.progress import ProgressBar
+
+    with ProgressBar("fsck", 0, enabled=_shows_progress(as_json)) as bar:
+        checkup = check(output / "store", progress=bar.move_to)
+    print(json.dumps(checkup.as_json()) if as_json else checkup.as_text())
+    if not checkup.ok:
+        raise typer.Exit(EXIT_REFUSED)
+
+
 def _shows_progress(as_json: bool) -> bool:
     """People at a terminal see how far it is; a program that reads JSON sees nothing else."""
     return sys.stderr.isatty() or not as_json
 
 
+def _usage(error: TyperException) -> str:
+    """What typer has to say about arguments, in wanc's form; without any arguments, that is the help."""
+    message = error.format_message()
+    if message.startswith("Usage:"):
+        return message
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context else "wanc"
+    return f"error: {message[0].lower()}{message[1:].rstrip('.')}\nhint: {command} --help"
+
+
 def main() -> None:
     """The console script: faults of the user's are printed for people, bugs keep their traceback."""
     try:
-        app()
+        raise SystemExit(app(prog_name="wanc", standalone_mode=False))
     except UserError as error:
         print(render(error), file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except TyperException as error:
+        print(_usage(error), file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "wanc"):
+            raise
+        print(f"error: the package {package} is missing\nhint: wanc doctor says how to install it", file=sys.stderr)
+        raise SystemExit(EXIT_UNAVAILABLE) from None
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         raise SystemExit(EXIT_INTERRUPTED) from None

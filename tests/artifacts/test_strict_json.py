@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from wanc.artifacts.canonical import canonical
 from wanc.errors import BundleError
+from wanc.runtime import strict_json
 from wanc.runtime.strict_json import Fields, JsonValue, parse, parse_object
 
 steady = settings(derandomize=True, max_examples=150, deadline=None, database=None)
@@ -185,3 +186,14 @@ def test_fields_read() -> None:
 def test_a_document_must_be_an_object(text: str) -> None:
     with pytest.raises(BundleError, match="the document must be an object, not "):
         Fields(read(text), "x")
+
+
+@pytest.mark.parametrize("value", [b"1", b"[]", b"{}"])
+def test_values_are_counted_before_they_are_made(monkeypatch: pytest.MonkeyPatch, value: bytes) -> None:
+    inner = value in (b"[]", b"{}")  # which open something themselves
+    monkeypatch.setattr(strict_json, "MAX_VALUES", 8)
+    most = 8 // 2 if inner else 8
+    assert parse(b"[" + b",".join([value] * most) + b"]", where="text") is not None
+    with pytest.raises(BundleError) as caught:
+        parse(b"[" + b",".join([value] * (most + 1)) + b"]", where="text")
+    assert str(caught.value) == "text: more than 8 JSON values"

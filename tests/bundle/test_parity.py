@@ -9,9 +9,9 @@ import pytest
 
 from wanc.recipe import load
 from wanc.recipe.schema import Recipe
-from wanc.runtime.bundle import Bundle
 from wanc.runtime.noise import initial_noise
 from wanc.runtime.pipeline import Pipeline
+from wanc.runtime.video_bundle import VideoBundle
 
 from .conftest import MakeVariant, Variant
 from .reference import Reference, Video, psnr, relative_error
@@ -119,7 +119,7 @@ def test_one_frame_gives_the_image_of_diffusers(reference: Reference, few_step: 
 
 
 def test_the_comparison_sees_swapped_experts(tiny_bundle: Path, english: tuple[Video, Video]) -> None:
-    bundle = Bundle.open(tiny_bundle)
+    bundle = VideoBundle.open(tiny_bundle)
     high, low = ("denoiser_high", "step"), ("denoiser_low", "step")
     engines = {**bundle.engines, high: bundle.engines[low], low: bundle.engines[high]}
     ours = Pipeline(replace(bundle, engines=engines)).generate(ENGLISH, seed=SEED)

@@ -135,10 +135,26 @@ def test_steps_cannot_be_chosen_where_timesteps_are_fixed(few_step: Variant, run
     )
 
 
-@pytest.mark.parametrize("given", [(), ("--prompt", PROMPT), ("-o", "out.mp4")], ids=["neither", "prompt", "output"])
-def test_prompt_and_output_are_needed(tiny_bundle: Path, run_py: RunPy, given: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((), "-o FILE is needed\nhint: python run.py --help"),
+        (("--prompt", PROMPT), "-o FILE is needed\nhint: python run.py --help"),
+        (("-o", "out.mp4"), "this bundle makes videos: give --prompt TEXT"),
+        (
+            ("--inputs", "in.npz", "-o", "out.mp4"),
+            "--inputs does not apply: this bundle makes videos\nhint: give --prompt TEXT",
+        ),
+        (
+            ("--inputs", "in.npz", "--prompt", PROMPT, "-o", "out.mp4"),
+            "--inputs does not apply: this bundle makes videos",
+        ),
+    ],
+    ids=["nothing", "prompt", "output", "inputs", "both"],
+)
+def test_what_a_video_is_asked_for_with(tiny_bundle: Path, run_py: RunPy, given: tuple[str, ...], message: str) -> None:
     finished = run_py(tiny_bundle, *given)
-    assert (finished.code, finished.err) == (2, "error: --prompt and -o are needed\nhint: python run.py --help\n")
+    assert (finished.code, finished.err) == (2, f"error: {message}\n")
 
 
 def test_a_video_is_never_written_into_the_bundle(
@@ -152,7 +168,7 @@ def test_a_video_is_never_written_into_the_bundle(
         finished = run_py(tiny_bundle, "--prompt", PROMPT, *SHORT, "-o", output)
         assert (finished.code, finished.err) == (
             2,
-            f"error: {output}: the video would lie inside the bundle, which is never written to\n"
+            f"error: {output}: the output would lie inside the bundle, which is never written to\n"
             "hint: name a file elsewhere\n",
         )
     assert sorted(tiny_bundle.rglob("*")) == before

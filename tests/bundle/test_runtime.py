@@ -17,13 +17,13 @@ import av
 import numpy as np
 import pytest
 
-from wanc.runtime.bundle import Bundle, Sampling
-from wanc.runtime.execute import run_video
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.noise import initial_noise
 from wanc.runtime.pipeline import Pipeline, choose_expert
 from wanc.runtime.selftest import selftest
 from wanc.runtime.sessions import Session
+from wanc.runtime.video_bundle import Sampling, VideoBundle
+from wanc.runtime.video_task import run_video
 
 from .conftest import RunPy, Variant
 
@@ -33,12 +33,12 @@ FEW_FRAMES = {"frames": 5, "steps": 2}
 
 
 @pytest.fixture(scope="module")
-def bundle(tiny_bundle: Path) -> Bundle:
-    return Bundle.open(tiny_bundle)
+def bundle(tiny_bundle: Path) -> VideoBundle:
+    return VideoBundle.open(tiny_bundle)
 
 
 @pytest.fixture(scope="module")
-def pipeline(bundle: Bundle) -> Pipeline:
+def pipeline(bundle: VideoBundle) -> Pipeline:
     return Pipeline(bundle)
 
 
@@ -52,7 +52,7 @@ def decoded(video: Path) -> np.ndarray:
 
 
 def test_the_video_has_the_recipes_size_length_and_rate(
-    tiny_bundle: Path, bundle: Bundle, run_py: RunPy, tmp_path: Path
+    tiny_bundle: Path, bundle: VideoBundle, run_py: RunPy, tmp_path: Path
 ) -> None:
     video = tmp_path / "out.mp4"
     finished = run_py(tiny_bundle, "--prompt", PROMPT, "--seed", "7", "--steps", "1", "-o", video)
@@ -113,7 +113,7 @@ def test_a_seed_gives_the_same_file_again(tiny_bundle: Path, run_py: RunPy, tmp_
     assert first != other
 
 
-def test_latents_replace_the_seed(tiny_bundle: Path, bundle: Bundle, run_py: RunPy, tmp_path: Path) -> None:
+def test_latents_replace_the_seed(tiny_bundle: Path, bundle: VideoBundle, run_py: RunPy, tmp_path: Path) -> None:
     noise = tmp_path / "noise.npy"
     np.save(noise, initial_noise(bundle.latent_shape(bundle.shape(None, 5)), 11))
     seeded, given = tmp_path / "seeded.mp4", tmp_path / "given.mp4"
@@ -145,7 +145,7 @@ def test_a_prompt_longer_than_the_model_reads_is_cut(pipeline: Pipeline) -> None
     assert np.isfinite(result.latents).all()
 
 
-def test_the_number_of_threads_hardly_changes_the_result(bundle: Bundle) -> None:
+def test_the_number_of_threads_hardly_changes_the_result(bundle: VideoBundle) -> None:
     one, two = (Pipeline(bundle, threads=threads).generate(PROMPT, **FEW_FRAMES).latents for threads in (1, 2))
     # Two threads sum in another order than one: single float32 roundings, over two steps.
     np.testing.assert_allclose(one, two, rtol=0, atol=1e-5 * float(np.abs(one).max()))
@@ -154,7 +154,7 @@ def test_the_number_of_threads_hardly_changes_the_result(bundle: Bundle) -> None
 def test_help_has_an_example(tiny_bundle: Path, run_py: RunPy) -> None:
     finished = run_py(tiny_bundle, "--help")
     assert (finished.code, finished.err) == (0, "")
-    assert "example:\n  python run.py --prompt" in finished.out
+    assert "examples:\n  python run.py --prompt" in finished.out
 
 
 # Counters
@@ -165,13 +165,13 @@ def executions(pipeline: Pipeline) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def counted(bundle: Bundle) -> Bundle:
+def counted(bundle: VideoBundle) -> VideoBundle:
     """The bundle with sampling of the tests' own: 20 steps at shift 5, of which 9 have timesteps of 875 and more."""
     sampling = replace(bundle.sampling, solver="unipc", steps=20, shift=5.0, guidance_high=4.0, guidance_low=3.0)
     return replace(bundle, sampling=sampling, model=replace(bundle.model, boundary=0.875))
 
 
-def test_every_execution_is_counted_and_there_are_no_others(counted: Bundle) -> None:
+def test_every_execution_is_counted_and_there_are_no_others(counted: VideoBundle) -> None:
     """17 frames are 5 latent frames."""
     pipeline = Pipeline(counted)
     pipeline.generate(PROMPT)
@@ -192,7 +192,9 @@ def test_every_execution_is_counted_and_there_are_no_others(counted: Bundle) -> 
         (1.0, 3.0, {"text_encoder/encode": 2, "denoiser_high/step": 2, "denoiser_low/step": 4}),
     ],
 )
-def test_a_guidance_of_1_runs_one_branch(counted: Bundle, high: float, low: float, expected: Mapping[str, int]) -> None:
+def test_a_guidance_of_1_runs_one_branch(
+    counted: VideoBundle, high: float, low: float, expected: Mapping[str, int]
+) -> None:
     """Of 4 steps, 2 belong to each expert."""
     sampling = replace(counted.sampling, guidance_high=high, guidance_low=low)
     pipeline = Pipeline(replace(counted, sampling=sampling))
@@ -212,7 +214,7 @@ def test_few_step_sampling_runs_one_branch_per_timestep(few_step: Variant) -> No
     }
 
 
-def test_counters_add_up_over_requests_and_count_bytes(counted: Bundle) -> None:
+def test_counters_add_up_over_requests_and_count_bytes(counted: VideoBundle) -> None:
     pipeline = Pipeline(counted)
     pipeline.generate(PROMPT, frames=1, steps=1)
     once = pipeline.sessions.counters()["denoiser_high/step"]
@@ -241,7 +243,7 @@ def test_counters_add_up_over_requests_and_count_bytes(counted: Bundle) -> None:
     ],
 )
 def test_the_boundary_belongs_to_the_high_noise_expert(
-    bundle: Bundle, boundary: float | None, timestep: float, component: str
+    bundle: VideoBundle, boundary: float | None, timestep: float, component: str
 ) -> None:
     sampling: Sampling = replace(bundle.sampling, guidance_high=4.0, guidance_low=3.0)
     expert = choose_expert(replace(bundle.model, boundary=boundary), sampling, timestep)
@@ -332,7 +334,7 @@ def test_a_signal_leaves_nothing_behind(
 # Self-test
 
 
-def test_selftest_replays_every_graph(tiny_bundle: Path, bundle: Bundle, run_py: RunPy) -> None:
+def test_selftest_replays_every_graph(tiny_bundle: Path, bundle: VideoBundle, run_py: RunPy) -> None:
     finished = run_py(tiny_bundle, "--selftest", "--json")
     assert (finished.code, finished.err) == (0, "")
     report = json.loads(finished.out)
@@ -341,7 +343,7 @@ def test_selftest_replays_every_graph(tiny_bundle: Path, bundle: Bundle, run_py:
     assert all(check["ok"] and check["relative_error"] <= check["tolerance"] for check in report["checks"])
 
 
-def test_selftest_finds_an_engine_that_computes_something_else(bundle: Bundle) -> None:
+def test_selftest_finds_an_engine_that_computes_something_else(bundle: VideoBundle) -> None:
     other = bundle.engines["denoiser_low", "step"]
     checks = selftest(replace(bundle, engines={**bundle.engines, ("denoiser_high", "step"): other}))
     assert [check.graph for check in checks if not check.ok] == ["denoiser_high/step"]

@@ -130,7 +130,7 @@ def test_it_makes_a_video(tiny_bundle: Path, deployed: Deployed, prompt: str) ->
 
 
 def test_it_makes_the_same_video_as_wanc_run(tiny_bundle: Path, deployed: Deployed) -> None:
-    from wanc.runtime.execute import run_video
+    from wanc.runtime.video_task import run_video
 
     deployed.json(tiny_bundle / "run.py", "--prompt", PROMPTS["chinese"], *SHORT, "--seed", "5", "-o", "out.mp4")
     ours = deployed.cwd / "ours.mp4"

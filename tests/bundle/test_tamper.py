@@ -268,7 +268,7 @@ def test_nothing_is_parsed_before_everything_is_verified(
     monkeypatch.setattr(text, "tokenizers", SimpleNamespace(Tokenizer=SimpleNamespace(from_str=from_str)))
     video = tmp_path / "out.mp4"
     options = ("--prompt", "a", "--frames", "1", "--steps", "1", "-o", video)
-    last = copy / "tokenizer" / "tokenizer_config.json"
+    last = copy / "tokenizer" / "tokenizer.json"
     with replaced(last, flipped(last.read_bytes(), 3, 1)):
         assert run_py(copy, *options).code == REFUSED
         assert run_py(copy, "--selftest").code == REFUSED

@@ -19,11 +19,11 @@ import torch
 from wanc.compiler.pipeline import BuildResult, build
 from wanc.recipe import load
 from wanc.recipe.load import LoadedRecipe
-from wanc.runtime.bundle import Bundle
 from wanc.runtime.noise import initial_noise
 from wanc.runtime.pipeline import Pipeline
 from wanc.runtime.sessions import Sessions
 from wanc.runtime.verify import verify
+from wanc.runtime.video_bundle import VideoBundle
 
 from ..conftest import ROOT
 from .reference import relative_error
@@ -43,7 +43,7 @@ wanc: 1
 name: wide
 model: {source: model}
 shapes: [{name: small, height: 32, width: 48, frames: 5}]
-sampling: {steps: 2, shift: 12.0, guidance: {high: 4.0, low: 3.0}, boundary: 0.875}
+sampling: {steps: 2, shift: 12.0, guidance: {high: 4.0, low: 3.0}, boundary: 0.875, allow: [idle-expert]}
 """
 
 
@@ -109,7 +109,7 @@ def test_it_makes_a_video(wide: Wide) -> None:
 
 
 def test_one_step_of_each_expert_equals_diffusers(wide: Wide) -> None:
-    bundle = Bundle.open(wide.result.bundle)
+    bundle = VideoBundle.open(wide.result.bundle)
     latents = initial_noise(bundle.latent_shape(bundle.shape(None, None)), 1)
     text = initial_noise((1, TEXT_LENGTH, TRANSFORMER["text_dim"]), 2)
     for component, folder, timestep in (

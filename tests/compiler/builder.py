@@ -10,6 +10,7 @@ from pathlib import Path
 from wanc.artifacts.store import Store
 from wanc.compiler.engines.onnxruntime import compile_component
 from wanc.compiler.export import Traced
+from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.graph_file import save
 from wanc.compiler.pipeline import BuildResult
 from wanc.compiler.program import ProgramComponent, ProgramGraph
@@ -47,11 +48,11 @@ def lower(name: str, checkpoint: Checkpoint, traced: Traced, folder: Path) -> Lo
     for graph, model in traced.graphs(name, component, checkpoint):
         file = f"{graph.name}.onnx"
         save(bind(model, component.weights, where=component.folder), folder / file)
-        graphs[graph.name] = ProgramGraph(file, graph.inputs, graph.outputs)
+        graphs[graph.name] = ProgramGraph(file, graph.inputs, graph.outputs, graph.example, graph.values)
     exported = ProgramComponent(graphs, component.weights)
     program = {graph.file: folder / graph.file for graph in graphs.values()}
     source = {file: checkpoint.root / file for file in checkpoint.files}
-    compiled, _ = compile_component(name, exported, program, source, folder)
+    compiled, _ = compile_component(name, exported, program, source, folder, FiniteCheck(name))
     sessions = {key: Session(folder / graph.file, threads=1) for key, graph in compiled.graphs.items()}
     return Lowered(folder, graphs, compiled.graphs, sessions)
 

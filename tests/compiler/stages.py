@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,3 +92,33 @@ class Hungry(Plain):
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         super().run(inputs, out, progress=progress)
         assert len(b"x" * 200_000_000) == 200_000_000
+
+
+@dataclass(frozen=True)
+class Endless(Plain):
+    """Never ends by itself."""
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        super().run(inputs, out, progress=progress)
+        signal.pause()
+
+
+@dataclass(frozen=True)
+class Greedy(Plain):
+    """Wants more memory than any machine has."""
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        super().run(inputs, out, progress=progress)
+        bytearray(2**50)
+
+
+@dataclass(frozen=True)
+class Curious(Plain):
+    """Writes down what it can see of the world: variables, the limit of core files, whether anyone can be reached."""
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        super().run(inputs, out, progress=progress)
+        interfaces = [name for _, name in socket.if_nameindex()]
+        (out / "variables.txt").write_text("\n".join(sorted(os.environ)))
+        (out / "core.txt").write_text(str(resource.getrlimit(resource.RLIMIT_CORE)))
+        (out / "interfaces.txt").write_text(" ".join(interfaces))

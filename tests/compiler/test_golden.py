@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from wanc.artifacts.canonical import canonical
 from wanc.compiler.golden import RELATIVE_TOLERANCE, write_golden
 from wanc.compiler.program import Program, ProgramComponent, ProgramGraph
-from wanc.errors import VerificationError
+from wanc.errors import RecipeError, VerificationError
 from wanc.models.graph import Input, Output
 from wanc.models.weights import Weight
 from wanc.runtime import safetensors
@@ -138,18 +139,18 @@ def toy(tmp_path: Path) -> dict[str, ProgramComponent]:
         Input("time", (1,), binding="build", per="expert"),
         Input("mask", ("rows",), binding="request", per="branch", dtype="int64"),
     )
-    graph = ProgramGraph("toy.onnx", inputs, (Output("y", (1, "rows", "2*columns")), Output("total", (1,))))
+    outputs = (Output("y", (1, "rows", "2*columns")), Output("total", (1,), dtype="int64"))
+    graph = ProgramGraph("toy.onnx", inputs, outputs, example={"rows": 3, "columns": 2}, values={"time": 500.0})
     return {"part": ProgramComponent({"toy": graph}, {})}
 
 
-def test_golden_sizes_differ_and_values_are_the_same_each_time(
+def test_golden_sizes_are_the_examples_and_values_are_the_same_each_time(
     toy: dict[str, ProgramComponent], tmp_path: Path
 ) -> None:
     write_golden(toy, tmp_path)
     inputs = safetensors.SafetensorsFile(tmp_path / "golden/inputs.safetensors")
     expected = safetensors.SafetensorsFile(tmp_path / "golden/expected.safetensors")
     shapes = {name: array.shape for name, array in inputs.items()}
-    # columns is 2 and rows is 3: a graph that mixed them up would not run.
     assert shapes == {"part/toy/a": (1, 3, 4), "part/toy/time": (1,), "part/toy/mask": (3,)}
     assert inputs["part/toy/time"].tolist() == [500.0]
     assert inputs["part/toy/mask"].tolist() == [1, 1, 1]
@@ -160,3 +161,57 @@ def test_golden_sizes_differ_and_values_are_the_same_each_time(
     shutil.rmtree(tmp_path / "golden")
     write_golden(toy, tmp_path)
     assert {path.name: path.read_bytes() for path in (tmp_path / "golden").iterdir()} == first
+
+
+def test_inputs_of_every_format_are_filled(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 23]> '
+        "formats (bool[N] flags, uint8[N] bytes, float16[N] halves, int64 rate) => (float16[N] y) { "
+        "as_float = Cast <to = 10> (bytes) added = Add (as_float, halves) "
+        "rate_half = Cast <to = 10> (rate) zero = Mul (added, rate_half) y = Where (flags, zero, halves) }"
+    )
+    onnx.save(model, tmp_path / "formats.onnx")
+    inputs = (
+        Input("flags", ("n",), "request", "request", "bool"),
+        Input("bytes", ("n",), "request", "request", "uint8"),
+        Input("halves", ("n",), "request", "request", "float16"),
+        Input("rate", (), "request", "request", "int64"),
+    )
+    graph = ProgramGraph("formats.onnx", inputs, (Output("y", ("n",)),), example={"n": 4}, values={"rate": 3})
+    write_golden({"part": ProgramComponent({"main": graph}, {})}, tmp_path)
+    fed = dict(safetensors.SafetensorsFile(tmp_path / "golden/inputs.safetensors").items())
+    assert {name.rpartition("/")[2]: array.dtype.name for name, array in fed.items()} == {
+        entry.name: entry.dtype for entry in inputs
+    }
+    assert fed["part/main/flags"].all()
+    assert fed["part/main/bytes"].tolist() == [1] * 4
+    assert fed["part/main/rate"] == 3
+
+
+def test_sizes_that_do_not_work_together_are_the_recipes_fault(
+    toy: dict[str, ProgramComponent], tmp_path: Path
+) -> None:
+    graph = replace(toy["part"].graphs["toy"], inputs=toy["part"].graphs["toy"].inputs[:1])
+    with pytest.raises(RecipeError) as caught:
+        write_golden({"part": ProgramComponent({"toy": graph}, {})}, tmp_path)
+    assert caught.value.message == "part/toy does not run at the sizes {columns: 2, rows: 3}"
+    assert caught.value.hint is not None and "model.example" in caught.value.hint
+    assert not (tmp_path / "golden").exists()
+
+
+def test_nans_are_the_recipes_fault(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 23]> root (float[N] x) => (float[N] y) { y = Sqrt (x) }'
+    )
+    onnx.save(model, tmp_path / "root.onnx")
+    graph = ProgramGraph(
+        "root.onnx", (Input("x", ("n",), "request", "request"),), (Output("y", ("n",)),), example={"n": 8}
+    )
+    with pytest.raises(RecipeError) as caught:
+        write_golden({"part": ProgramComponent({"main": graph}, {})}, tmp_path)
+    assert caught.value.message == "part/main: the output y holds NaNs for the example's inputs"
+    assert caught.value.hint == "give values for which it does not, under model.values"
+    assert not (tmp_path / "golden").exists()
+    write_golden({"part": ProgramComponent({"main": replace(graph, values={"x": 4.0})}, {})}, tmp_path)
+    expected = safetensors.SafetensorsFile(tmp_path / "golden/expected.safetensors")
+    assert expected["part/main/y"].tolist() == [2.0] * 8

@@ -19,7 +19,7 @@ from wanc.artifacts.store import Store
 from wanc.compiler import pipeline, runner, seal
 from wanc.compiler.pipeline import build, differences, rebuild_and_compare
 from wanc.compiler.why import why
-from wanc.errors import EXIT_DATA, CheckpointError, RecipeError, render
+from wanc.errors import EXIT_DATA, EXIT_NO_INPUT, CheckpointError, RecipeError, UserError, render
 from wanc.recipe.load import LoadedRecipe
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.verify import verify
@@ -120,8 +120,11 @@ def test_the_date_only_seals_anew(copy: Project, replay: Replay, monkeypatch: py
 def test_another_checkpoint_runs_everything_again(copy: Project, replay: Replay, name: str) -> None:
     path = copy.root / "model" / name
     data = bytearray(path.read_bytes())
-    data[-1] = ord("\n") if name.endswith("json") else data[-1] ^ 1
-    path.write_bytes(data + (b"\n" if name.endswith("json") else b""))
+    if name.endswith("json"):
+        data += b"\n"
+    else:
+        data[-1] ^= 1
+    path.write_bytes(data)
     result = build(copy.load(), copy.output, progress=False)
     assert stages(result) == {"resolve": False, "export": False, "engine": False, "seal": False}
     assert replay.ran == ["export", "engine"]
@@ -254,8 +257,8 @@ def test_the_lock_pins_tools_and_recipe(project: Project) -> None:
     assert isinstance(recipe, dict)
     assert recipe["sampling"]["solver"] == "unipc", "defaults are written down"
     assert "source" not in recipe["model"]
-    described = project.load().recipe.model_dump(mode="json")
-    del described["model"]["source"]
+    described = project.load().recipe.model_dump(mode="json", exclude_none=True)
+    described["model"] = {"components": ["text_encoder", "denoiser_high", "denoiser_low", "vae_decoder"]}
     assert recipe == described
 
 
@@ -287,6 +290,11 @@ def answers(loaded: LoadedRecipe, output: Path) -> list[str]:
 
 
 def test_why_of_what_was_never_built(project: Project, tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        why(project.load(), tmp_path)
+    assert caught.value.exit_code == EXIT_NO_INPUT
+    assert not (tmp_path / "store").exists(), "a question makes no store"
+    Store.open(tmp_path / "store")
     (answer,) = why(project.load(), tmp_path)
     assert answer.as_text() == "export: would run: it has never run before"
     assert answer.as_json() == {"stage": "export", "stored": False, "changes": None}
@@ -327,15 +335,16 @@ def test_why_notices_a_deleted_bundle(copy: Project) -> None:
 
 def test_why_is_right(copy: Project, replay: Replay) -> None:
     """What it announces is what the build then does, and afterwards there is nothing left to say."""
-    one_expert = 'model.components=["text_encoder", "denoiser_high", "vae_decoder"]'
-    for override in ("sampling.steps=2", "sampling.steps=4", one_expert):
+    tokenizer = copy.root / "model/tokenizer/tokenizer.json"
+    for override, addition in (("sampling.steps=2", b""), ("sampling.steps=4", b""), ("sampling.steps=4", b"\n")):
+        tokenizer.write_bytes(tokenizer.read_bytes() + addition)
         loaded = copy.load(override)
         would_run = [answer.stage for answer in why(loaded, copy.output) if not answer.stored]
         result = build(loaded, copy.output, progress=False)
         ran = [name for name, cached in stages(result).items() if not cached and name != "resolve"]
         assert ran[:1] == would_run[:1]
         assert all(answer.stored for answer in why(loaded, copy.output))
-    assert replay.ran == ["export", "engine"], "of the checkpoint without its second expert"
+    assert replay.ran == ["export", "engine"], "of the checkpoint with another tokenizer"
 
 
 @pytest.mark.parametrize("missing", ["text_encoder", "denoiser_high", "vae_decoder"])
@@ -361,7 +370,8 @@ def test_a_missing_checkpoint(copy: Project) -> None:
         assert render(caught.value) == (
             f"error: {copy.recipe}:4:11: the model cannot be read\n"
             f"caused by: {copy.root / 'model'}: no such folder\n"
-            "hint: model.source is a folder in the diffusers layout, with a model_index.json"
+            "hint: the diffusers layout has a model_index.json; the original layout has high_noise_model/ and "
+            "low_noise_model/, or, for a single expert, a config.json beside its diffusion_pytorch_model*.safetensors"
         )
 
 
@@ -373,14 +383,25 @@ def actions(project: Project) -> list[Callable[[LoadedRecipe], object]]:
     ]
 
 
-def test_a_fault_of_the_checkpoint_comes_out_of_the_worker(tmp_path: Path, project: Project) -> None:
-    """Its header is right and its configuration is not: only the export can notice."""
-    copy = project.copy(tmp_path)
+def test_a_configuration_of_another_model_is_found_before_any_work(copy: Project) -> None:
     config = copy.root / "model/transformer/config.json"
     config.write_text(config.read_text().replace('"ffn_dim": 32', '"ffn_dim": 40'))
+    for action in actions(copy):
+        with pytest.raises(CheckpointError) as caught:
+            action(copy.load())
+        assert "ffn.net.0.proj" in render(caught.value)
+        assert str(copy.root / "model/transformer") in render(caught.value)
+
+
+def test_a_fault_of_the_weights_comes_out_of_the_worker(copy: Project) -> None:
+    """Headers and configuration are right: only who reads the weights can notice."""
+    weights, *_ = sorted((copy.root / "model/transformer").glob("*.safetensors"))
+    with weights.open("r+b") as stream:
+        stream.seek(-4, os.SEEK_END)
+        stream.write(b"\xff" * 4)
     with pytest.raises(CheckpointError) as caught:
         build(copy.load(), copy.output, progress=False)
-    assert "ffn.net.0.proj" in caught.value.message
-    assert "its configuration asks for [40" in caught.value.message
-    assert caught.value.where == str(copy.root / "model/transformer")
+    assert "denoiser_high: tensor" in caught.value.message
+    assert "not finite" in caught.value.message
+    assert caught.value.where == str(weights)
     assert verify(copy.result.bundle).id == copy.result.id, "the old bundle is left alone"

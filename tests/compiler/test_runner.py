@@ -15,9 +15,9 @@ from wanc.artifacts.canonical import key_of
 from wanc.artifacts.store import Store
 from wanc.compiler.runner import Runner
 from wanc.compiler.stage import Stage, Tree
-from wanc.errors import EXIT_UNAVAILABLE, CheckpointError, UserError, render
+from wanc.errors import EXIT_TEMPORARY, EXIT_UNAVAILABLE, CheckpointError, UserError, render
 
-from .stages import Blocked, Broken, Hungry, Killed, Plain, Refusing
+from .stages import Blocked, Broken, Curious, Endless, Greedy, Hungry, Killed, Plain, Refusing
 
 ROOT = Path(__file__).parents[2]
 
@@ -142,6 +142,8 @@ def test_with_progress_each_stage_has_a_line(runner: Runner, log: Path, capfd: p
 
 INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 SCRIPT = """
+from wanc.runtime.main import clean_up_on_sigterm
+clean_up_on_sigterm()
 import sys
 from pathlib import Path
 from tests.compiler.stages import Blocked
@@ -191,7 +193,8 @@ def test_two_processes_compute_a_stage_once(runner: Runner, log: Path, blocked: 
             Path(blocked.proceed).write_text("go\n")
             (one, _), (two, _) = first.communicate(timeout=60), second.communicate(timeout=60)
     assert (first.returncode, second.returncode) == (0, 0)
-    assert one == two, "both made the same, and neither had found it at its first look"
+    assert one.split()[1] == two.split()[1], "both have the same"
+    assert (one.split()[0], two.split()[0]) == ("False", "True"), "and only the first has computed it"
     assert len(runs(log)) == 1
 
 
@@ -204,13 +207,64 @@ def test_the_worker_dies_with_its_build(runner: Runner, blocked: Blocked) -> Non
     assert list(runner.store.records()) == []
 
 
-def test_an_interrupt_of_the_build_alone_stops_its_stage(runner: Runner, blocked: Blocked) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, -signal.SIGINT), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_build_alone_stops_its_stage(
+    runner: Runner, blocked: Blocked, number: signal.Signals, code: int
+) -> None:
     """From a terminal both processes get it; a supervisor may send it to the parent only."""
     with start(runner.store, blocked) as build, Path(blocked.started).open() as started:
         assert started.readline() == "started\n"
-        build.send_signal(signal.SIGINT)
+        build.send_signal(number)
         assert started.read() == ""
         _, err = build.communicate(timeout=60)
-    assert err.rstrip().endswith("KeyboardInterrupt")
+    assert build.returncode == code
+    assert err == "" or err.rstrip().endswith("KeyboardInterrupt")
     assert list(runner.store.records()) == []
     assert list((runner.store.root / "tmp").iterdir()) == []
+
+
+def test_a_stage_that_takes_too_long_is_stopped(runner: Runner, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANC_STAGE_TIMEOUT", "1.5")
+    with pytest.raises(UserError) as caught:
+        runner.run(Endless("x", str(log)), {})
+    assert render(caught.value) == (
+        "error: stage plain ran for more than 1.5 s and was stopped\n"
+        "hint: set WANC_STAGE_TIMEOUT to the number of seconds that it may take; finished stages are kept"
+    )
+    assert caught.value.exit_code == EXIT_TEMPORARY
+    if log.exists():  # where starting took less than the limit
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(runs(log)[0][1]), 0)
+    assert list(runner.store.records()) == []
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "soon"])
+def test_a_limit_that_is_none(runner: Runner, log: Path, monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
+    monkeypatch.setenv("WANC_STAGE_TIMEOUT", seconds)
+    with pytest.raises(UserError, match=f"WANC_STAGE_TIMEOUT must be a number of seconds, not '{seconds}'"):
+        runner.run(Plain("x", str(log)), {})
+    assert not log.exists()
+
+
+def test_a_stage_that_needs_too_much_memory(runner: Runner, log: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        runner.run(Greedy("x", str(log)), {})
+    assert render(caught.value) == (
+        "error: stage plain needs more memory than this machine has\n"
+        "caused by: out of memory\n"
+        "hint: build on a larger machine, or add swap"
+    )
+    assert caught.value.exit_code == EXIT_UNAVAILABLE
+
+
+def test_a_stage_is_confined(runner: Runner, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("HF_HOME", "/elsewhere")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    seen = contents(runner.run(Curious("x", str(log)), {}))
+    variables = seen["variables.txt"].split("\n")
+    assert {"PATH", "OMP_NUM_THREADS", "HF_HUB_OFFLINE"} <= set(variables)
+    assert not {"AWS_SECRET_ACCESS_KEY", "HF_HOME"} & set(variables)
+    assert seen["core.txt"] == "(0, 0)"
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode == 0:
+        assert seen["interfaces.txt"] == "lo"

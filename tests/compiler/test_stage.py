@@ -15,14 +15,18 @@ import pytest
 
 import wanc.compiler
 from wanc.artifacts.canonical import key_of
+from wanc.artifacts.records import Blob
 from wanc.compiler import code_version as code_version_module
 from wanc.compiler import stage as stage_module
 from wanc.compiler.code_version import code_version
 from wanc.compiler.engine import Engine
 from wanc.compiler.export import Export
+from wanc.compiler.export_onnx import ExportOnnx
+from wanc.compiler.export_torch import ExportTorch, TorchInput
 from wanc.compiler.resolve import Resolved
 from wanc.compiler.seal import Seal
 from wanc.compiler.stage import Stage, Tree, tool_version
+from wanc.models.source import Source
 from wanc.recipe.schema import Recipe
 
 DIGEST = f"sha256:{'a' * 64}"
@@ -31,7 +35,19 @@ OTHER = f"sha256:{'b' * 64}"
 # Every stage, with a value for each field and another one.
 FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
     Export: {"components": (("text_encoder", "vae_decoder"), ("text_encoder",))},
-    Engine: {"kind": ("onnxruntime", "openvino"), "targets": (("cpu",), ("cpu", "cuda"))},
+    ExportOnnx: {"example": ({"rows": 2}, {"rows": 3}), "values": ({}, {"rate": 16000.0})},
+    ExportTorch: {
+        "factory": ("package:build", "package:build_other"),
+        "inputs": ((TorchInput("x", "float32", (1, "rows")),), (TorchInput("x", "float16", (1, "rows")),)),
+        "outputs": (None, ("y",)),
+        "example": ({"rows": 2}, {"rows": 3}),
+        "values": ({}, {"x": 1.0}),
+    },
+    Engine: {
+        "kind": ("onnxruntime", "openvino"),
+        "targets": (("cpu",), ("cpu", "cuda")),
+        "allow_not_finite": ((), ("mask",)),
+    },
 }
 
 
@@ -47,7 +63,9 @@ def every_stage() -> list[type[Stage]]:
 
 
 def as_stored(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: as_stored(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    return [as_stored(item) for item in value] if isinstance(value, tuple) else value
 
 
 def example(kind: type[Stage], /, **changes: Any) -> Stage:
@@ -75,9 +93,11 @@ def test_this_file_knows_every_stage_and_every_field() -> None:
             example(kind).__setattr__(next(iter(FIELDS[kind])), None)
 
 
-def test_stages_have_names_of_their_own() -> None:
-    names = [kind.name for kind in every_stage()]
-    assert len(names) == len(set(names))
+def test_stages_of_one_name_have_keys_of_their_own() -> None:
+    """There is one way to export for each kind of model; equal fields must not make them one."""
+    keys = {key_of(example(kind).key_document(INPUTS) | {"parameters": {}}) for kind in every_stage()}
+    assert len(keys) == len(every_stage())
+    assert {kind.name for kind in every_stage()} == {"export", "engine"}
 
 
 @pytest.mark.parametrize(("kind", "field"), [(kind, field) for kind, fields in FIELDS.items() for field in fields])
@@ -164,8 +184,9 @@ def test_tool_versions() -> None:
 
 
 def sealed(destination: Path, lock: dict[str, Any], source: Tree = INPUTS["source"]) -> Seal:
-    recipe = Recipe.model_construct()
-    return Seal(Resolved(recipe, source, boundary=None, lock=lock), destination)
+    recipe = Recipe.model_construct(sampling=None)
+    blobs = {name: Blob(digest, 1) for name, digest in source.digests.items()}
+    return Seal(Resolved(recipe, Source({}), blobs), lock, destination)
 
 
 def test_the_key_of_the_seal(monkeypatch: pytest.MonkeyPatch) -> None:

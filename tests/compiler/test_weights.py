@@ -13,7 +13,8 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
-from wanc.compiler.engines.weights import NUMPY_DTYPES, WeightFile, read_weight
+from wanc.compiler.engines.weights import NUMPY_DTYPES, WeightFile, stored_bytes
+from wanc.compiler.finite import FiniteCheck
 
 Arrays = Mapping[str, NDArray[Any]]
 HEADER = '<ir_version: 10, opset_import: ["" : 23]>'
@@ -46,7 +47,8 @@ def parse(text: str, folder: Path, weights: Arrays) -> ir.Model:
 
 
 def absorb(folder: Path, *models: ir.Model) -> tuple[WeightFile, bytes]:
-    with WeightFile(folder / "weights.bin", {"source.bin": folder / "source.bin"}) as weights:
+    sources = {"source.bin": folder / "source.bin"}
+    with WeightFile(folder / "weights.bin", sources, FiniteCheck("part")) as weights:
         for model in models:
             weights.absorb(model)
     return weights, weights.path.read_bytes()
@@ -294,7 +296,7 @@ def test_reading_copies_nothing(tmp_path: Path) -> None:
     model = parse("g (bfloat16[3, 4] w) => (bfloat16[3, 4] y) { y = Neg (w) }", tmp_path, {"w": weight})
     tensor = model.graph.initializers["w"].const_value
     assert isinstance(tensor, ir.ExternalTensor)
-    mapped = read_weight(tensor, {"source.bin": tmp_path / "source.bin"})
+    mapped = stored_bytes(tensor, {"source.bin": tmp_path / "source.bin"})
     assert isinstance(mapped, np.memmap)
     assert not mapped.flags.writeable
     assert mapped.tobytes() == weight.tobytes()
@@ -309,3 +311,27 @@ def test_a_scalar_is_a_weight_too(tmp_path: Path) -> None:
     _, data = absorb(tmp_path, model)
     assert lines(model) == ["w: float[]", "y = Mul(x, w)"]
     assert values(model, "w", data) == np.float32(1.5)
+
+
+@pytest.mark.parametrize("node", ["Transpose <perm = [0, 0]> (w)", "Transpose <perm = [0]> (w)", "Cast <to = 99> (w)"])
+def test_views_that_make_no_sense_are_left_to_the_engine(tmp_path: Path, node: str) -> None:
+    model = parse(
+        f"g (float[3, 3] w, float[3, 3] x) => (float[3, 3] y) {{ v = {node} y = MatMul (x, v) }}",
+        tmp_path,
+        {"w": random(3, 3)},
+    )
+    absorb(tmp_path, model)
+    assert lines(model) == ["w: float[3, 3]", f"v = {node.split()[0]}(w)", "y = MatMul(x, v)"]
+
+
+def test_a_view_in_a_subgraph_is_left_there(tmp_path: Path) -> None:
+    model = parse(
+        "g (bool c, float16[3] w, float[3] x) => (float[3] y) { y = If (c) <then_branch = t () => (float[3] p)"
+        " { v = Cast <to = 1> (w) p = Add (x, v) }, else_branch = e () => (float[3] q) { q = Neg (x) }> }",
+        tmp_path,
+        {"w": random(3, dtype=np.float16)},
+    )
+    absorb(tmp_path, model)
+    assert lines(model) == ["w: float16[3]", "y = If(c)"]
+    (branch, _) = model.graph.subgraphs()
+    assert [node.op_type for node in branch] == ["Cast", "Add"]

@@ -1,4 +1,4 @@
-"""Reading checkpoints: every weight is where its own reader finds it, and every fault has a message of its own."""
+"""The diffusers layout: every weight is where its own reader finds it."""
 
 from __future__ import annotations
 
@@ -6,58 +6,22 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.checkpoints import write_checkpoint
-from wanc.errors import EXIT_DATA, CheckpointError, render
 from wanc.models.wan.checkpoint import Component, embedding, open_checkpoint
+
+from .refusals import edit, refusal
 
 DTYPES = {torch.float32: "FLOAT", torch.bfloat16: "BFLOAT16", torch.float16: "FLOAT16"}
 STEM = "diffusion_pytorch_model"
-
-
-@pytest.fixture(scope="module")
-def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("single"), seed=1)
-
-
-@pytest.fixture(scope="module")
-def sharded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("sharded"), seed=2, dtype=torch.bfloat16, shards=3)
-
-
-@pytest.fixture
-def model(single: Path, tmp_path: Path) -> Path:
-    """A copy that a test may damage."""
-    return shutil.copytree(single, tmp_path / "model")
-
-
-@pytest.fixture
-def shards(sharded: Path, tmp_path: Path) -> Path:
-    return shutil.copytree(sharded, tmp_path / "shards")
-
-
-def refusal(root: Path, components: tuple[str, ...] | None = None) -> str:
-    """What people see of the refusal, with the checkpoint's folder as MODEL."""
-    with pytest.raises(CheckpointError) as caught:
-        open_checkpoint(root, components)
-    assert caught.value.exit_code == EXIT_DATA
-    return render(caught.value).replace(str(root), "MODEL")
-
-
-def edit(path: Path, **changes: Any) -> None:
-    """Change some keys of a JSON file; None removes."""
-    document = json.loads(path.read_text())
-    document |= changes
-    path.write_text(json.dumps({key: value for key, value in document.items() if value is not None}))
+EMBEDDING_NAMES = ("shared.weight", "encoder.embed_tokens.weight")
 
 
 def stored_tensors(root: Path, component: Component) -> dict[str, tuple[str, torch.Tensor]]:
@@ -96,6 +60,7 @@ def test_shards_are_really_several_files(sharded: Path) -> None:
 def test_the_facts_of_the_model(single: Path) -> None:
     checkpoint = open_checkpoint(single)
     assert (checkpoint.root, checkpoint.boundary, checkpoint.text_length) == (single, 0.875, 16)
+    assert (checkpoint.layout, checkpoint.tokenizer) == ("diffusers", "tokenizer/tokenizer.json")
     folders = {name: component.folder for name, component in checkpoint.components.items()}
     assert folders == {
         "text_encoder": "text_encoder",
@@ -119,12 +84,18 @@ def test_parts_that_were_not_asked_for_may_be_missing(model: Path) -> None:
         shutil.rmtree(model / folder)
     checkpoint = open_checkpoint(model, ("vae_decoder",))
     assert list(checkpoint.components) == ["vae_decoder"]
+    assert checkpoint.tokenizer is None
     assert checkpoint.files == ("model_index.json", "vae/config.json", f"vae/{STEM}.safetensors")
 
 
-def test_a_model_with_one_expert(tmp_path: Path) -> None:
+@pytest.mark.parametrize("entry", [[None, None], None, "left out"])
+def test_a_model_with_one_expert(tmp_path: Path, entry: object) -> None:
     root = write_checkpoint(tmp_path, seed=3, experts=1)
-    assert json.loads((root / "model_index.json").read_text())["transformer_2"] == [None, None]
+    index = json.loads((root / "model_index.json").read_text())
+    index["transformer_2"] = entry
+    if entry == "left out":
+        del index["transformer_2"]
+    (root / "model_index.json").write_text(json.dumps(index))
     checkpoint = open_checkpoint(root)
     assert list(checkpoint.components) == ["text_encoder", "denoiser_high", "vae_decoder"]
     assert checkpoint.boundary is None
@@ -151,154 +122,17 @@ def test_a_tokenizer_may_declare_nothing(model: Path) -> None:
     assert "tokenizer/tokenizer_config.json" not in checkpoint.files
 
 
-def test_the_embedding_has_either_name(single: Path) -> None:
-    component = open_checkpoint(single).components["text_encoder"]
-    table = embedding(component)
-    assert table == component.weights["shared.weight"]
-    renamed = Component("text_encoder", {}, {"encoder.embed_tokens.weight": table})
-    assert embedding(renamed) == table
-    with pytest.raises(CheckpointError) as caught:
-        embedding(Component("text_encoder", {}, {}))
-    assert str(caught.value) == "text_encoder: the weights hold no shared.weight or encoder.embed_tokens.weight"
-
-
-def drop(name: str) -> Callable[[Path], None]:
-    return lambda root: (root / name).unlink()
-
-
-def change(name: str, **changes: Any) -> Callable[[Path], None]:
-    return lambda root: edit(root / name, **changes)
-
-
-def put(name: str, text: str) -> Callable[[Path], None]:
-    def write(root: Path) -> None:
-        (root / name).write_text(text)
-
-    return write
-
-
-I2V = "error: MODEL/transformer/config.json: image-to-video models are not built yet; today wanc compiles text-to-video"
-REFUSALS: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no model_index.json": (
-        drop("model_index.json"),
-        "error: MODEL/model_index.json: missing file\ncaused by: No such file or directory",
-    ),
-    "broken model_index.json": (
-        put("model_index.json", "{"),
-        "error: MODEL/model_index.json: not a readable JSON file\n"
-        "caused by: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
-    ),
-    "model_index.json is a list": (
-        put("model_index.json", "[]"),
-        "error: MODEL/model_index.json: a JSON object was expected",
-    ),
-    "another pipeline": (
-        change("model_index.json", _class_name="FluxPipeline"),
-        "error: MODEL/model_index.json: this is a FluxPipeline; wanc reads WanPipeline checkpoints",
-    ),
-    "no config.json": (
-        drop("vae/config.json"),
-        "error: MODEL/vae/config.json: missing file\ncaused by: No such file or directory",
-    ),
-    "another transformer": (
-        change("transformer_2/config.json", _class_name="FluxTransformer2DModel"),
-        "error: MODEL/transformer_2/config.json: its class is FluxTransformer2DModel; "
-        "WanTransformer3DModel was expected",
-    ),
-    "another text encoder": (
-        change("text_encoder/config.json", architectures=["T5EncoderModel"]),
-        "error: MODEL/text_encoder/config.json: its class is T5EncoderModel; UMT5EncoderModel was expected",
-    ),
-    "image-to-video by channels": (change("transformer/config.json", in_channels=36), I2V),
-    "image-to-video by image_dim": (change("transformer/config.json", image_dim=1280), I2V),
-    "image-to-video by added projections": (change("transformer/config.json", added_kv_proj_dim=24), I2V),
-    "residual VAE": (
-        change("vae/config.json", is_residual=True),
-        "error: MODEL/vae/config.json: the residual VAE of Wan 2.2 5B is not built yet; "
-        "today wanc compiles the 2.1 VAE of the A14B models",
-    ),
-    "no weights": (
-        drop(f"vae/{STEM}.safetensors"),
-        f"error: MODEL/vae/{STEM}.safetensors: missing weights\nhint: is the download complete?",
-    ),
-    "no tokenizer": (
-        drop("tokenizer/tokenizer.json"),
-        "error: MODEL/tokenizer/tokenizer.json: missing tokenizer",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", REFUSALS)
-def test_refusals(model: Path, name: str) -> None:
-    damage, expected = REFUSALS[name]
-    damage(model)
-    assert refusal(model) == expected
-
-
-def test_no_such_folder(tmp_path: Path) -> None:
-    hint = "\nhint: model.source is a folder in the diffusers layout, with a model_index.json"
-    assert refusal(tmp_path / "nowhere") == f"error: MODEL: no such folder{hint}"
-    (tmp_path / "file").write_text("")
-    assert refusal(tmp_path / "file") == f"error: MODEL: not a folder{hint}"
-
-
-def first_shard(root: Path) -> Path:
-    return min((root / "transformer").glob("*.safetensors"))
-
-
-def test_a_missing_shard(shards: Path) -> None:
-    shard = first_shard(shards)
-    shard.unlink()
-    assert refusal(shards) == (
-        f"error: MODEL/transformer/{shard.name}: missing weights\nhint: is the download complete?"
-    )
-
-
-@pytest.mark.parametrize("kept", [-1, 100, 4, 0])
-def test_a_truncated_shard(shards: Path, kept: int) -> None:
-    shard = first_shard(shards)
-    shard.write_bytes(shard.read_bytes()[:kept])
-    lines = refusal(shards).splitlines()
-    assert lines[0] == f"error: MODEL/transformer/{shard.name}: not a readable safetensors file"
-    assert lines[1].startswith(f"caused by: MODEL/transformer/{shard.name}: not a sound safetensors file: ")
-    assert len(lines) == 2
-
-
-def test_the_cause_of_a_truncated_shard_counts_bytes(shards: Path) -> None:
-    shard = first_shard(shards)
-    size = shard.stat().st_size
-    shard.write_bytes(shard.read_bytes()[:-1])
-    assert refusal(shards).endswith(f"the tensors end at byte {size} of {size - 1}")
-
-
-def test_an_index_that_names_an_absent_tensor(shards: Path) -> None:
-    index = shards / f"transformer/{STEM}.safetensors.index.json"
-    located = json.loads(index.read_text())["weight_map"]
-    shard = first_shard(shards).name
-    edit(index, weight_map={**located, "blocks.9.attn1.to_q.weight": shard})
-    assert refusal(shards) == (
-        f"error: MODEL/transformer/{index.name}: the index names blocks.9.attn1.to_q.weight, "
-        f"which {shard} does not hold"
-    )
-
-
-@pytest.mark.parametrize(
-    "weight_map", [None, [], {"proj_out.weight": 1}, {"proj_out.weight": f"../transformer_2/{STEM}.safetensors"}]
-)
-def test_an_index_that_is_no_list_of_the_folders_own_files(model: Path, weight_map: object) -> None:
-    index = model / f"transformer/{STEM}.safetensors.index.json"
-    index.write_text(json.dumps({"weight_map": weight_map}))
-    assert refusal(model) == (
-        f"error: MODEL/transformer/{index.name}: weight_map must name a file of this folder for each tensor"
-    )
-
-
-def test_weights_of_an_unknown_dtype(model: Path) -> None:
-    path = model / f"vae/{STEM}.safetensors"
-    save_file({"decoder.conv_in.bias": torch.zeros(3, dtype=torch.int8)}, path)
-    assert refusal(model) == (
-        f"error: MODEL/vae/{STEM}.safetensors: decoder.conv_in.bias has dtype I8; wanc reads F32, F16, BF16"
-    )
+@pytest.mark.parametrize("names", [("shared.weight",), ("encoder.embed_tokens.weight",), EMBEDDING_NAMES])
+def test_the_embedding_may_be_stored_under_either_name_or_both(model: Path, names: tuple[str, ...]) -> None:
+    path = model / "text_encoder" / "model.safetensors"
+    tensors = load_file(path)
+    table = next(tensors.pop(name) for name in EMBEDDING_NAMES if name in tensors)
+    save_file({**tensors, **{name: table.clone() for name in names}}, path)
+    component = open_checkpoint(model).components["text_encoder"]
+    weight = embedding(component)
+    assert not component.weights.keys() & {"encoder.embed_tokens.weight"}
+    data = path.read_bytes()[weight.offset : weight.offset + weight.length]
+    assert data == table.numpy().tobytes()
 
 
 def test_one_seed_is_one_checkpoint(single: Path, tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from wanc.errors import RecipeError
+from tests.cost import assert_read_or_refused
+from wanc.errors import NotBuiltYetError, RecipeError
 from wanc.recipe import load
 from wanc.recipe.fields import all_paths
 from wanc.recipe.planned import KEYS
@@ -21,6 +22,19 @@ from wanc.recipe.tree import Source, plain
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TINY = (RECIPES / "tiny-wan.yaml").read_bytes()
+TORCH = b"""\
+wanc: 1
+name: encoder
+model:
+  torch: my_package.models:build_encoder
+  inputs:
+    - {name: ids, dtype: int64, shape: [1, tokens]}
+    - {name: mask, shape: [1, tokens, 16*rows]}
+  outputs: [states]
+  files: [weights]
+  example: {tokens: 7, rows: 2}
+  values: {ids: 3}
+"""
 FOLDER = Path(tempfile.gettempdir())
 
 fuzz = settings(derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -36,8 +50,8 @@ def refusal(action: Callable[[], object]) -> RecipeError | None:
 
 
 def load_or_refuse(path: Path, overrides: tuple[str, ...] = ()) -> None:
-    if error := refusal(lambda: load(path, overrides)):
-        assert error.message
+    if error := assert_read_or_refused(lambda: load(path, overrides)):
+        assert type(error) in (RecipeError, NotBuiltYetError)
         assert re.fullmatch(r"--set .*|.+\.yaml(:\d+:\d+)?", error.where or "")
 
 
@@ -72,12 +86,12 @@ def test_any_bytes(content: bytes, tmp_path: Path) -> None:
 
 @settings(fuzz, max_examples=200)
 @given(
+    content=st.sampled_from([TINY, TORCH]),
     changes=st.lists(
         st.tuples(st.integers(0, len(TINY)), st.integers(0, 30), SYNTAX | st.text(max_size=5)), min_size=1, max_size=4
-    )
+    ),
 )
-def test_any_damage_to_a_right_recipe(changes: list[tuple[int, int, str]], tmp_path: Path) -> None:
-    content = TINY
+def test_any_damage_to_a_right_recipe(content: bytes, changes: list[tuple[int, int, str]], tmp_path: Path) -> None:
     for start, length, text in changes:
         content = content[:start] + text.encode("utf-8", "surrogatepass") + content[start + length :]
     path = tmp_path / "fuzz.yaml"
@@ -92,7 +106,24 @@ VALUES = st.recursive(
     | st.integers(-(2**53), 2**53)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.sampled_from(
-        ["none", "int8", "cpu", "unipc", "default", "", "é", "a/b", "0.1.0", "fuzz.yaml", ".", "x" * 300]
+        [
+            "none",
+            "int8",
+            "int64",
+            "tokens",
+            "16*rows",
+            "a:b",
+            "cpu",
+            "unipc",
+            "default",
+            "",
+            "é",
+            "a/b",
+            "0.1.0",
+            "fuzz.yaml",
+            ".",
+            "x" * 300,
+        ]
     ),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES) | st.just("zzz"), inner, max_size=4)
@@ -113,10 +144,13 @@ DOTTED = st.sampled_from([".".join(map(str, path)) for path in all_paths()] + ["
 
 
 @settings(fuzz, max_examples=200)
-@given(overrides=st.lists(st.tuples(DOTTED | st.text(max_size=5), VALUES), min_size=1, max_size=3))
-def test_any_override(overrides: list[tuple[str, object]], tmp_path: Path) -> None:
+@given(
+    content=st.sampled_from([TINY, TORCH]),
+    overrides=st.lists(st.tuples(DOTTED | st.text(max_size=5), VALUES), min_size=1, max_size=3),
+)
+def test_any_override(content: bytes, overrides: list[tuple[str, object]], tmp_path: Path) -> None:
     path = tmp_path / "fuzz.yaml"
-    path.write_bytes(TINY)
+    path.write_bytes(content)
     load_or_refuse(path, tuple(f"{name}={flow(value)}" for name, value in overrides))
 
 

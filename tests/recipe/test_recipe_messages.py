@@ -100,21 +100,21 @@ WRONG: dict[str, tuple[str, str, str, str, str]] = {
         "model: ../models/tiny-wan",
         "7:8",
         "model has to be a mapping, not the text ../models/tiny-wan",
-        "Where the weights come from, and which parts of them are built.",
+        "What is built: a Wan checkpoint (`source`), any ONNX file (`onnx`), or any torch module (`torch`).",
     ),
     "no source": (
         "  source: ../models/tiny-wan",
         "  components: [vae_decoder]",
-        "7:1",
-        "model.source is missing",
-        "The checkpoint's folder, relative to the file that this line is written in.",
+        "8:3",
+        "model: none of source, onnx and torch is given",
+        "give the folder of a Wan checkpoint as source, an ONNX file as onnx, or a function as torch",
     ),
     "empty source": (
         "source: ../models/tiny-wan",
         'source: ""',
         "8:11",
         "model.source: the path is empty",
-        "name a folder",
+        "name a file or a folder",
     ),
     "source as number": (
         "source: ../models/tiny-wan",
@@ -142,7 +142,24 @@ WRONG: dict[str, tuple[str, str, str, str, str]] = {
         "  source: ../models/tiny-wan\n  components: []",
         "9:15",
         "model.components has to be a list of at least 1, not an empty list",
-        "The parts of the model to build; all of them unless named.",
+        "The parts of a checkpoint to build; all of them unless named.",
+    ),
+    # what a model that makes videos needs; the two are checked in this order, and after everything else
+    "no shapes": (
+        "shapes:\n  - {name: 64p, height: 64, width: 64, frames: 17}\n"
+        "  - {name: 96p-wide, height: 64, width: 96, frames: 17}\n",
+        "",
+        "3:1",
+        "shapes is missing",
+        "a model given as source makes videos; `wanc recipe new` shows how",
+    ),
+    "no sampling": (
+        "sampling:\n  solver: unipc\n  steps: 20\n  shift: 5.0\n  guidance: {high: 4.0, low: 3.0}\n"
+        "  boundary: 0.875 # the high-noise expert works at timesteps of 875 and above\n",
+        "",
+        "3:1",
+        "sampling is missing",
+        "a model given as source makes videos; `wanc recipe new` shows how",
     ),
     # the rest
     "empty list of devices": (

@@ -16,14 +16,17 @@ from hypothesis import strategies as st
 
 from wanc.errors import RecipeError
 from wanc.recipe import Recipe, load
-from wanc.recipe.checks import LARGEST_SIDE, MOST_FRAMES
+from wanc.recipe.checks import LARGEST_SIDE, LARGEST_SIZE, MOST_FRAMES
 from wanc.recipe.fields import all_paths, fields_at
 from wanc.recipe.json_schema import json_schema
+from wanc.recipe.model import COMPONENTS, KINDS, Component
 from wanc.recipe.new import starter
-from wanc.recipe.schema import COMPONENTS, FILE_NAME, PROFILE_NAME, VERSION, Component
+from wanc.recipe.schema import Lint
+from wanc.recipe.section import FACTORY, FILE_NAME, IDENTIFIER, PROFILE_NAME, VERSION
 from wanc.recipe.show import flow, to_yaml
 from wanc.recipe.strict_yaml import parse
 from wanc.recipe.tree import Source, plain
+from wanc.runtime.dimensions import Dtype
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -39,6 +42,8 @@ TEXT = (
     | st.text(st.characters(exclude_categories=("Cs", "Cc")))
     | st.text(st.sampled_from("a \n\t\r\x85\u2028é😀:"))
 )
+# Control characters have no escape that a recipe accepts.
+TEXTS = TEXT.filter(lambda text: not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", text))
 NUMBER = st.floats(min_value=1, max_value=1e6)
 
 
@@ -68,30 +73,85 @@ LISTED = {
 }
 HOW = {"solver": st.sampled_from(["unipc", "euler", "dpm++"]), "shift": st.floats(0, 1e3, exclude_min=True)}
 MAYBE = {
+    "allow": st.lists(st.sampled_from(get_args(Lint)), unique=True).map(tuple),
     "boundary": st.floats(0, 1),
-    "negative_prompt": TEXT.filter(lambda text: not re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", text)),
+    "negative_prompt": TEXTS,
     "fps": st.integers(1, 240),
 }
 
 
+PATHS = st.text(st.characters(categories=("L", "N", "P", "Zs"), exclude_characters="/."), min_size=1).map("/{}".format)
+SYMBOLS = st.sampled_from(["rows", "tokens", "_N2"])
+DIMENSIONS = st.integers(0, LARGEST_SIZE) | SYMBOLS | st.builds("{}*{}".format, st.integers(1, 99), SYMBOLS)
+IDENTIFIERS = matching(IDENTIFIER, 64)
+INPUTS = st.lists(
+    st.fixed_dictionaries(
+        {"name": IDENTIFIERS, "shape": st.lists(DIMENSIONS, max_size=4).map(tuple)},
+        optional={"dtype": st.sampled_from(get_args(Dtype))},
+    ),
+    min_size=1,
+    max_size=3,
+    unique_by=lambda entry: cast(str, entry["name"]),
+).map(tuple)
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+SIZES = st.integers(1, LARGEST_SIZE)
+
+
+@st.composite
+def torch_models(draw: st.DrawFn) -> dict[str, Any]:
+    inputs = draw(INPUTS)
+    sizes = {size.rpartition("*")[2] for entry in inputs for size in entry["shape"] if isinstance(size, str)}
+    optional = {
+        "outputs": st.lists(IDENTIFIERS, unique=True, max_size=3).map(tuple),
+        "files": st.lists(PATHS, max_size=3).map(tuple),
+        "values": st.fixed_dictionaries({}, optional={entry["name"]: FINITE for entry in inputs}),
+        "allow_not_finite": st.lists(TEXTS, max_size=2).map(tuple),
+    }
+    return {
+        "torch": draw(matching(FACTORY, 256)),
+        "inputs": inputs,
+        "example": {name: draw(SIZES) for name in sorted(sizes)},
+        **draw(st.fixed_dictionaries({}, optional=optional)),
+    }
+
+
+ONNX_MODELS = st.fixed_dictionaries(
+    {"onnx": PATHS},
+    optional={
+        "example": st.dictionaries(matching(PROFILE_NAME, 32), SIZES, max_size=3),
+        "values": st.dictionaries(matching(PROFILE_NAME, 32), FINITE, max_size=3),
+    },
+)
+
+
+@st.composite
+def videos(draw: st.DrawFn) -> dict[str, Any]:
+    """What a recipe for a Wan checkpoint has and no other."""
+    names: list[Component] = draw(st.lists(st.sampled_from(COMPONENTS), unique=True))
+    schedule = draw(st.sampled_from((EVEN, LISTED)))
+    return {
+        "model": {"source": draw(PATHS), **({"components": tuple(names)} if names else {})},
+        "shapes": tuple(draw(SHAPES)),
+        "sampling": draw(st.fixed_dictionaries({**HOW, **schedule}, optional=MAYBE)),
+    }
+
+
+GRAPHS = st.fixed_dictionaries({"model": ONNX_MODELS | torch_models()})
+
+
 @st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
-    names: list[Component] = draw(st.lists(st.sampled_from(COMPONENTS), min_size=1, unique=True))
-    schedule = draw(st.sampled_from((EVEN, LISTED)))
-    folder = draw(st.text(st.characters(categories=("L", "N", "P", "Zs"), exclude_characters="/."), min_size=1))
     data = {
         "wanc": 1,
         "name": draw(matching(FILE_NAME, 64)),
         "version": draw(matching(VERSION, 32)),
-        "model": {"source": f"/{folder}", "components": tuple(names)},
-        "shapes": tuple(draw(SHAPES)),
-        "sampling": draw(st.fixed_dictionaries({**HOW, **schedule}, optional=MAYBE)),
         "runtime": {"threads": draw(st.integers(0, 1024))},
+        **draw(videos() | GRAPHS),
     }
     return Recipe.model_validate(data)
 
 
-@settings(derandomize=True, deadline=None, max_examples=50)
+@settings(derandomize=True, deadline=None, max_examples=100)
 @given(recipe=recipes())
 def test_a_shown_recipe_loads_as_the_same(recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> None:
     text = to_yaml(recipe)
@@ -118,17 +178,14 @@ def test_any_number_is_written_so_that_it_is_read_as_itself(number: float) -> No
 def test_what_is_shown_reads_well(write: Write, tiny: str, tmp_path: Path) -> None:
     (loaded,) = load(write("recipes/recipe.yaml", tiny), ['sampling.negative_prompt="no"', "runtime.threads=2"])
     shown = to_yaml(loaded.recipe)
-    assert shown.splitlines()[:10] == [
+    assert shown.splitlines()[:7] == [
         "wanc: 1",
         "name: tiny-wan",
         "version: 0.1.0",
         "model:",
         f"  source: {tmp_path / 'models/tiny-wan'}",
-        "  components:",
-        "    - text_encoder",
-        "    - denoiser_high",
-        "    - denoiser_low",
-        "    - vae_decoder",
+        "shapes:",
+        "  - name: 64p",
     ]
     assert "  negative_prompt: 'no'\n" in shown
     assert "timesteps" not in shown
@@ -144,11 +201,20 @@ def test_long_text_stays_in_one_line(write: Write, tiny: str) -> None:
 # ready recipes and their schema
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: cast(Path, path).name)
+READY = sorted((ROOT / "recipes").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", READY, ids=lambda path: cast(Path, path).name)
 def test_ready_recipes_load_and_name_their_schema(path: Path) -> None:
     assert path.read_text().startswith("# yaml-language-server: $schema=recipe.schema.json\n")
     for loaded in load(path):
         assert loaded.recipe.name.startswith(path.stem)
+
+
+@pytest.mark.parametrize("path", READY, ids=lambda path: cast(Path, path).name)
+def test_ready_recipes_check(path: Path, wanc: Callable[..., Any]) -> None:
+    finished = wanc("recipe", "check", path)
+    assert (finished.code, finished.out, finished.err) == (0, f"ok: {path.stem}\n", "")
 
 
 def test_tiny_wan() -> None:
@@ -172,19 +238,27 @@ def test_the_schema_has_every_key_and_a_description_for_it() -> None:
         section: dict[str, Any] = schema
         for key in owner:
             field = section["properties"][key]
-            reference = field.get("$ref") or field["items"]["$ref"]
-            section = schema["$defs"][reference.removeprefix("#/$defs/")]
+            section = definition_in(schema, field)
         field = section["properties"][name]
-        assert field.get("description") or schema["$defs"][field["$ref"].removeprefix("#/$defs/")]["description"]
+        assert field.get("description") or definition_in(schema, field)["description"]
         assert section["additionalProperties"] is False
+
+
+def definition_in(schema: dict[str, Any], field: dict[str, Any]) -> dict[str, Any]:
+    """The one section that a key leads to, by itself, as an item of a list, or with null as the alternative."""
+    found = set(re.findall(r'"#/\$defs/(\w+)"', json.dumps(field)))
+    assert len(found) == 1, field
+    return schema["$defs"][found.pop()]
 
 
 def test_the_schema_requires_keys_only_of_recipes_that_extend_nothing() -> None:
     schema = json_schema()
     assert "required" not in schema
     assert schema["if"] == {"not": {"required": ["extends"]}}
-    assert schema["then"]["required"] == ["wanc", "name", "model", "shapes", "sampling"]
-    assert schema["then"]["properties"]["model"] == {"required": ["source"]}
+    assert schema["then"]["required"] == ["wanc", "name", "model"]
+    assert schema["then"]["if"] == {"properties": {"model": {"required": ["source"]}}}
+    assert schema["then"]["then"] == {"required": ["shapes", "sampling"]}
+    assert schema["then"]["properties"]["model"] == {"oneOf": [{"required": [kind]} for kind in KINDS]}
     assert schema["$defs"]["Shape"]["required"] == ["name", "height", "width", "frames"]
     required = {name for name, field in fields_at(("sampling",)).items() if field.is_required()}
     assert required == set(schema["then"]["properties"]["sampling"]["required"])

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from wanc.artifacts.seal import BundleFacts, BundleFile, seal
-from wanc.runtime.bundle import Bundle
 from wanc.runtime.errors import BundleError, TargetError, UserError
+from wanc.runtime.video_bundle import VideoBundle
 
 
 def engine(backend: str, target: str, file: str) -> dict[str, str]:
@@ -72,7 +72,7 @@ def changed(document: dict[str, Any], *keys: str | int, value: object) -> dict[s
 
 
 def test_everything_is_read(tmp_path: Path) -> None:
-    bundle = Bundle.open(sealed(tmp_path))
+    bundle = VideoBundle.open(sealed(tmp_path))
     assert bundle.model.latent_std == (1.0, 2.5)
     assert bundle.sampling.guidance_low == 1.0 and bundle.sampling.is_guided
     assert [shape.name for shape in bundle.shapes] == ["small", "large"]
@@ -80,14 +80,14 @@ def test_everything_is_read(tmp_path: Path) -> None:
 
 
 def test_the_first_engine_that_fits_is_taken(tmp_path: Path) -> None:
-    bundle = Bundle.open(sealed(tmp_path))
+    bundle = VideoBundle.open(sealed(tmp_path))
     assert bundle.engines == {("vae_decoder", "first"): bundle.root / "engines/a.onnx"}
 
 
 def test_a_bundle_for_other_machines_lists_both_sides(tmp_path: Path) -> None:
     topology = changed(TOPOLOGY, "engines", value=TOPOLOGY["engines"][:1])
     with pytest.raises(TargetError) as caught:
-        Bundle.open(sealed(tmp_path, topology=topology))
+        VideoBundle.open(sealed(tmp_path, topology=topology))
     assert "vae_decoder/first" in caught.value.message
     assert "onnxruntime on cpu" in caught.value.message
     assert caught.value.hint == "the bundle holds: tensorrt on sm80"
@@ -97,10 +97,10 @@ def test_a_bundle_for_other_machines_lists_both_sides(tmp_path: Path) -> None:
 def test_only_files_that_were_verified_are_opened(tmp_path: Path, path: str) -> None:
     topology = changed(TOPOLOGY, "engines", 1, "file", value=path)
     with pytest.raises(BundleError, match=re.escape("which is not a file of the bundle")):
-        Bundle.open(sealed(tmp_path / "engine", topology=topology))
+        VideoBundle.open(sealed(tmp_path / "engine", topology=topology))
     embedding = changed(RUNTIME, "embedding", value=path)
     with pytest.raises(BundleError, match=re.escape("which is not a file of the bundle")):
-        Bundle.open(sealed(tmp_path / "embedding", runtime=embedding))
+        VideoBundle.open(sealed(tmp_path / "embedding", runtime=embedding))
 
 
 @pytest.mark.parametrize(
@@ -115,18 +115,18 @@ def test_only_files_that_were_verified_are_opened(tmp_path: Path, path: str) -> 
 )
 def test_a_wrong_field_is_named(tmp_path: Path, keys: tuple[str | int, ...], value: object, message: str) -> None:
     with pytest.raises(BundleError) as caught:
-        Bundle.open(sealed(tmp_path, runtime=changed(RUNTIME, *keys, value=value)))
+        VideoBundle.open(sealed(tmp_path, runtime=changed(RUNTIME, *keys, value=value)))
     assert caught.value.message == message
 
 
 def test_a_listed_schedule_replaces_the_steps(tmp_path: Path) -> None:
     runtime = changed(changed(RUNTIME, "sampling", "timesteps", value=[1000, 500]), "sampling", "steps", value=None)
-    sampling = Bundle.open(sealed(tmp_path, runtime=runtime)).sampling
+    sampling = VideoBundle.open(sealed(tmp_path, runtime=runtime)).sampling
     assert (sampling.steps, sampling.timesteps) == (None, (1000.0, 500.0))
 
 
 def test_shapes_by_name_and_frames(tmp_path: Path) -> None:
-    bundle = Bundle.open(sealed(tmp_path))
+    bundle = VideoBundle.open(sealed(tmp_path))
     assert bundle.shape(None, None).name == "small"
     assert bundle.latent_shape(bundle.shape("large", None)) == (1, 2, 5, 8, 12)
     assert bundle.latent_shape(bundle.shape("large", 1)) == (1, 2, 1, 8, 12)
@@ -134,7 +134,7 @@ def test_shapes_by_name_and_frames(tmp_path: Path) -> None:
 
 def test_an_unknown_shape_names_those_there_are(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        Bundle.open(sealed(tmp_path)).shape("720p", None)
+        VideoBundle.open(sealed(tmp_path)).shape("720p", None)
     assert (caught.value.message, caught.value.hint) == (
         "this bundle has no shape '720p'",
         "it has: small, large",
@@ -144,5 +144,12 @@ def test_an_unknown_shape_names_those_there_are(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("frames", "nearest"), [(16, "13 or 17"), (0, "1 or 5"), (-3, "1 or 5"), (2, "1 or 5")])
 def test_frames_that_no_latent_decodes_to(tmp_path: Path, frames: int, nearest: str) -> None:
     with pytest.raises(UserError) as caught:
-        Bundle.open(sealed(tmp_path)).shape(None, frames)
+        VideoBundle.open(sealed(tmp_path)).shape(None, frames)
     assert caught.value.hint == f"ask for {nearest}"
+
+
+def test_a_bundle_of_another_task_is_not_one_for_videos(tmp_path: Path) -> None:
+    root = sealed(tmp_path, runtime={"task": "graph", "threads": 0})
+    with pytest.raises(BundleError) as caught:
+        VideoBundle.open(root)
+    assert str(caught.value) == f"{root}: the bundle's task is 'graph', not 'text-to-video'"

@@ -152,7 +152,7 @@ def test_writing_does_not_depend_on_the_order_of_the_tensors(path: Path, tmp_pat
 
 @pytest.mark.parametrize(
     ("name", "array"),
-    [("w", np.zeros(1)), ("w", np.zeros(1, ">f4")), ("", np.zeros(1, np.float32)), ("a b", np.arange(1))],
+    [("w", np.zeros(1, complex)), ("w", np.zeros(1, ">f4")), ("", np.zeros(1, np.float32)), ("a b", np.arange(1))],
 )
 def test_the_writer_refuses_what_it_cannot_write(path: Path, name: str, array: np.ndarray) -> None:
     with pytest.raises(ValueError, match="cannot write"):
@@ -254,6 +254,23 @@ def test_the_number_of_tensors_is_limited(path: Path) -> None:
     assert len(read_header(path)) == TENSOR_LIMIT
     path.write_bytes(build({str(index): entry for index in range(TENSOR_LIMIT + 1)}, b""))
     with pytest.raises(BundleError, match="100001 tensors"):
+        read_header(path)
+
+
+def test_a_name_may_be_as_long_as_the_limit_and_no_longer(path: Path) -> None:
+    entry = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+    path.write_bytes(build({"n" * 512: entry}, b""))
+    assert list(read_header(path)) == ["n" * 512]
+    path.write_bytes(build({"n" * 513: entry}, b""))
+    with pytest.raises(BundleError, match="a tensor is called"):
+        read_header(path)
+
+
+def test_a_shape_may_have_as_many_dimensions_as_the_limit_and_no_more(path: Path) -> None:
+    path.write_bytes(build({"w": {"dtype": "U8", "shape": [1] * 8, "data_offsets": [0, 1]}}, b"\0"))
+    assert read_header(path)["w"].shape == (1,) * 8
+    path.write_bytes(build({"w": {"dtype": "U8", "shape": [1] * 9, "data_offsets": [0, 1]}}, b"\0"))
+    with pytest.raises(BundleError, match="the shape of w is not a list of at most 8 numbers"):
         read_header(path)
 
 

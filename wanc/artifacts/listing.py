@@ -8,7 +8,6 @@ from typing import Any
 
 from wanc.artifacts.records import ActionRecord
 from wanc.artifacts.store import Store
-from wanc.errors import EXIT_NO_INPUT, UserError
 
 
 @dataclass(frozen=True)
@@ -40,11 +39,7 @@ class Listing:
 
 def list_store(root: Path) -> Listing:
     """Every finished action. Raises UserError where there is no store."""
-    if not (root / "VERSION").is_file():
-        raise UserError(
-            "there is no store here yet", where=str(root), hint="`wanc build` makes one", exit_code=EXIT_NO_INPUT
-        )
-    return Listing(tuple(sorted(Store.open(root).records(), key=lambda record: (record.stage, record.key))))
+    return Listing(tuple(sorted(Store.existing(root).records(), key=lambda record: (record.stage, record.key))))
 
 
 def _size(record: ActionRecord) -> int:

@@ -31,22 +31,19 @@ class Located:
         """Where a file of the blob's size is recorded to lie, or None. The content is not looked at."""
         entry = self._entry(blob.hex)
         try:
-            fields = parse_object(entry.read_bytes(), where=str(entry), max_bytes=_MAX_BYTES)
-            path, size = Path(os.fsdecode(fields.text("path").encode("latin-1"))), fields.integer("size")
+            path, size = read_note(entry)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, BundleError) as error:
+        except (OSError, BundleError) as error:
             _log.warning("ignoring a damaged note of where a file lies: %s", error)
             return None
-        if size != blob.size or not path.is_absolute() or not _is_file_of(path, size):
+        if size != blob.size or not _is_file_of(path, size):
             return None
         return path
 
     def record(self, blob: Blob, path: Path, *, workdir: Path) -> None:
         """Note that the blob lies at `path` from now on. Raises OutputError."""
-        # A path is bytes, not text: Latin-1 keeps any of them, JSON keeps Latin-1.
-        name = os.fsencode(os.path.abspath(path)).decode("latin-1")
-        replace_file(self._entry(blob.hex), canonical({"path": name, "size": blob.size}), workdir=workdir)
+        replace_file(self._entry(blob.hex), canonical({"path": text_of(path), "size": blob.size}), workdir=workdir)
 
     def forget(self, blob: Blob) -> None:
         """Drop the note. The file itself is not ours to touch."""
@@ -54,6 +51,28 @@ class Located:
 
     def _entry(self, hex_digest: str) -> Path:
         return self._directory / f"{hex_digest}.json"
+
+
+def read_note(entry: Path) -> tuple[Path, int]:
+    """The place, absolute, and the size in bytes that a note tells. Raises BundleError, OSError when unreadable."""
+    fields = parse_object(entry.read_bytes(), where=str(entry), max_bytes=_MAX_BYTES)
+    try:
+        path = path_of(fields.text("path"))
+    except ValueError:
+        fields.refuse("path", "is not one that was written here")
+    if not path.is_absolute():
+        fields.refuse("path", "is not absolute")
+    return path, fields.integer("size")
+
+
+def text_of(path: Path) -> str:
+    """A path, made absolute, as JSON keeps it: a path is bytes, not text, and Latin-1 keeps any of them."""
+    return os.fsencode(os.path.abspath(path)).decode("latin-1")
+
+
+def path_of(text: str) -> Path:
+    """The path that `text_of` wrote. Raises ValueError for what it never wrote."""
+    return Path(os.fsdecode(text.encode("latin-1")))
 
 
 def _is_file_of(path: Path, size: int) -> bool:

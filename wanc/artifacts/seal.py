@@ -16,6 +16,7 @@ from pathlib import Path
 
 from wanc.artifacts.canonical import canonical
 from wanc.artifacts.files import copy_file, hash_file, output_errors, require_space, sync_tree, write_new
+from wanc.artifacts.moves import Announce, Move
 from wanc.artifacts.private import abandoned, private_directory
 from wanc.artifacts.publish import publish, recover
 from wanc.errors import EXIT_NO_INPUT, BundleError, OutputError, UserError
@@ -93,11 +94,17 @@ class Sealed:
 
 
 def seal(
-    destination: Path, files: Iterable[BundleFile], facts: BundleFacts, *, progress: Progress | None = None
+    destination: Path,
+    files: Iterable[BundleFile],
+    facts: BundleFacts,
+    *,
+    announce: Announce | None = None,
+    progress: Progress | None = None,
 ) -> Sealed:
     """Make the bundle `destination`, in place of the bundle that may stand there, at once and as a whole.
 
-    `progress` is called with (bytes done, bytes in total). Raises BundleError when the manifest would not be valid,
+    `announce` is called with what will be moved before any of it is; what it raises stops the seal. `progress` is
+    called with (bytes done, bytes in total). Raises BundleError when the manifest would not be valid,
     UserError when a source cannot be read or something other than a bundle stands at `destination`, OutputError when
     it cannot be written; then nothing has changed, and files to move are back where they were.
     """
@@ -116,7 +123,7 @@ def seal(
     with private_directory(destination.parent, prefix=_prefix(destination), suffix=_SUFFIX) as private:
         staging = _Staging(private / "bundle", facts, sum(sizes.values()), progress)
         try:
-            bundle_id = staging.fill(ordered)
+            bundle_id = staging.fill(ordered, destination, announce)
             with output_errors(destination):
                 publish(staging.root, destination)
         except BaseException:
@@ -134,12 +141,15 @@ class _Staging:
     total: int
     progress: Progress | None
     done: int = 0
-    moved: list[tuple[Path, Path, os.stat_result]] = field(default_factory=list[tuple[Path, Path, os.stat_result]])
+    moves: dict[str, Move] = field(default_factory=dict[str, Move])
 
-    def fill(self, files: Sequence[BundleFile]) -> str:
+    def fill(self, files: Sequence[BundleFile], destination: Path, announce: Announce | None) -> str:
         """Write everything and make it durable; the id of the bundle."""
         with output_errors(self.root):
             self.root.mkdir(mode=0o755)
+            self.moves = {file.path: move for file in files if (move := self._planned(file, destination))}
+            if announce and self.moves:
+                announce([*self.moves.values()])
         # Moves come last: until then a kill costs nothing but this copy.
         entries = [self._place(file) for file in sorted(files, key=lambda file: file.move)]
         manifest = self.facts.manifest(entries)
@@ -150,13 +160,9 @@ class _Staging:
         return self._read_back(manifest)
 
     def give_back(self) -> None:
-        """Return moved files to where they came from, as they were."""
-        for source, target, status in self.moved:
-            with suppress(OSError):
-                # After an exchange, the replaced bundle has these names: its files must not end up in the store.
-                if os.path.samestat(os.lstat(target), status):
-                    os.chmod(target, status.st_mode & 0o7777)
-                    target.rename(source)
+        """Return moved files to where they came from."""
+        for move in self.moves.values():
+            move.undo()
 
     def _place(self, file: BundleFile) -> FileEntry:
         target = self.root / file.path
@@ -167,23 +173,29 @@ class _Staging:
             write_new(target, file.source, mode=mode)
             self._advance(len(file.source))
             return _entry(file, f"sha256:{hashlib.sha256(file.source).hexdigest()}", len(file.source))
-        if file.move and self._moved(file.source, target, mode):
+        if file.path in self.moves and self._moved(file.source, target, mode):
             return _entry(file, *hash_file(target, self._advance))
         return _entry(file, *copy_file(file.source, target, mode=mode, on_bytes=self._advance))
 
+    def _planned(self, file: BundleFile, destination: Path) -> Move | None:
+        """How a file would be renamed in, if that is asked for and allowed; otherwise it must be copied."""
+        if not file.move or isinstance(file.source, bytes):
+            return None
+        status = os.lstat(file.source)
+        if irregularity(status) or any((parent / MARKER).exists() for parent in file.source.absolute().parents):
+            return None
+        mode = status.st_mode & 0o7777
+        return Move(file.source, self.root / file.path, destination / file.path, status.st_ino, mode)
+
     def _moved(self, source: Path, target: Path, mode: int) -> bool:
-        """Rename a file in, if that is allowed and possible; otherwise it must be copied."""
+        """Rename a file in, if its file system is the bundle's; otherwise it must be copied."""
         with output_errors(target):
-            status = os.lstat(source)
-            if irregularity(status) or any((parent / MARKER).exists() for parent in source.absolute().parents):
-                return False
             try:
                 source.rename(target)
             except OSError as error:
                 if error.errno == errno.EXDEV:
                     return False
                 raise
-            self.moved.append((source, target, status))
             os.chmod(target, mode)
         return True
 
@@ -229,6 +241,16 @@ def _space(files: Iterable[BundleFile], sizes: Mapping[str, int], parent: Path) 
         for file in files
         if isinstance(file.source, bytes) or not file.move or file.source.stat().st_dev != device
     )
+
+
+def check_destination(destination: Path) -> None:
+    """Raise what `seal` would say of its destination, before hours of work are done for it: UserError, OutputError."""
+    destination = Path(os.path.abspath(destination))
+    with output_errors(destination):
+        _check_replaceable(destination)
+    if os.path.lexists(destination.parent):
+        with private_directory(destination.parent, prefix=_prefix(destination), suffix=_SUFFIX):
+            pass  # only writing there shows whether one may
 
 
 def _check_replaceable(destination: Path) -> None:

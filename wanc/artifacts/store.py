@@ -5,8 +5,8 @@
     located/<hex>.json   where a large blob lies that is kept outside (see `located`)
     actions/<key>.json   the record of one run; written last, so that it is the commit point
     refs/<name>          {"keys": […]}: records that a cleaning must keep
-    tmp/<random>/        private working directories, swept when their owner is gone
-    locks/               lock files; they hold nothing and stay
+    tmp/<random>/        private working directories, swept when their owner is gone (and see `moves`)
+    locks/               lock files; they hold nothing: `store` for a session, `sealing`, one for each key
     quarantine/          what was found damaged, kept for people to look at
 
 A record that is absent, unreadable, or names content that is not there is a miss, never a crash and never half a hit.
@@ -17,17 +17,18 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from wanc.artifacts.canonical import canonical, key_of
 from wanc.artifacts.files import hash_file, output_errors, replace_file, sync_directory
 from wanc.artifacts.located import Located
-from wanc.artifacts.locks import OnWait, held
+from wanc.artifacts.locks import OnWait, held, release, try_lock
+from wanc.artifacts.moves import Announce, Move, undo_journal, write_journal
 from wanc.artifacts.private import abandoned, private_directory
 from wanc.artifacts.records import ActionRecord, Blob, is_key
-from wanc.errors import EXIT_DATA, BundleError, OutputError, UserError
+from wanc.errors import EXIT_DATA, EXIT_NO_INPUT, BundleError, OutputError, UserError
 from wanc.runtime.manifest import is_component
 from wanc.runtime.safe_read import OnBytes, irregularity
 from wanc.runtime.strict_json import JsonValue
@@ -67,13 +68,31 @@ class Store:
             if os.stat(root / "tmp").st_dev != os.stat(root / "blobs/sha256").st_dev:
                 raise OutputError("tmp/ and blobs/ must be on one file system", where=str(root))
             _warn_if_remote(root)
-            for _ in abandoned(root / "tmp"):
-                pass
-        return cls(root)
+            store = cls(root)
+            # While a seal runs, others' sweeps can wait: what it moves must not be taken for what a dead one left.
+            if any((root / "tmp").iterdir()) and (lock := try_lock(store._sealing_lock)) is not None:
+                try:
+                    store._sweep()
+                finally:
+                    release(lock)
+        return store
+
+    @classmethod
+    def existing(cls, root: Path) -> Store:
+        """The store in `root`, which must be there: looking makes none. Raises UserError as `open` does."""
+        if not (root / "VERSION").is_file():
+            raise UserError(
+                "there is no store here yet", where=str(root), hint="`wanc build` makes one", exit_code=EXIT_NO_INPUT
+            )
+        return cls.open(root)
 
     def session(self, on_wait: OnWait | None = None) -> AbstractContextManager[None]:
         """Keep the store from being cleaned for the length of a build. Raises UserError after the lock time-out."""
         return held(self.root / "locks/store", shared=True, on_wait=on_wait)
+
+    def alone(self, on_wait: OnWait | None = None) -> AbstractContextManager[None]:
+        """Keep every build out, to look at the store as a whole. Raises UserError after the lock time-out."""
+        return held(self.root / "locks/store", on_wait=on_wait)
 
     def action_lock(self, key: str, on_wait: OnWait | None = None) -> AbstractContextManager[None]:
         """Keep other processes from computing `key`: look it up again once inside.
@@ -82,6 +101,26 @@ class Store:
         """
         return held(self.root / "locks" / _checked_key(key), on_wait=on_wait)
 
+    @contextmanager
+    def sealing(self, on_wait: OnWait | None = None) -> Generator[Announce]:
+        """Seal bundles from this store's content, one process at a time; look the seal up again once inside.
+
+        Yields what `seal` must announce its moves to: from then on they are found in the bundle, or put back when the
+        seal dies. Raises UserError after the lock time-out.
+        """
+        with held(self._sealing_lock, on_wait=on_wait):
+            self._sweep()
+            with self.workdir() as workdir:
+
+                def announce(moves: Sequence[Move]) -> None:
+                    for move in moves:
+                        blob = Blob(f"sha256:{move.source.name}", move.source.stat().st_size)
+                        if move.source == self.place(blob):
+                            self._located.record(blob, move.final, workdir=workdir)
+                    write_journal(workdir, moves)
+
+                yield announce
+
     def workdir(self) -> AbstractContextManager[Path]:
         """A private directory on the store's file system, removed at the end. Raises OutputError."""
         return private_directory(self.root / "tmp")
@@ -89,16 +128,22 @@ class Store:
     def lookup(self, key: str) -> ActionRecord | None:
         """The record of `key`, if all its content is there in the right sizes; otherwise None.
 
-        What is damaged is set aside with a warning. Digests are left to `path`, so that a hit stays cheap.
+        What is damaged is set aside with a warning. Digests are left to `path`, so that a hit stays cheap. Where
+        content is missing, a running seal is waited for, which may be moving it.
         """
         record = self._read_record(self._action(key))
         if record is None:
             return None
-        for path, blob in record.files.items():
-            if self._find(blob) is None:
-                _log.warning("%s of stage %s is gone from the store: it will be made again", path, record.stage)
-                self._set_aside(self._action(key))
+        if self._missing(record):
+            with held(self._sealing_lock):
+                self._sweep()
+                missing = self._missing(record)
+            if missing:
+                _log.warning("%s of stage %s is gone from the store: it will be made again", missing[0], record.stage)
+                self.set_aside(self._action(key))
                 return None
+        with suppress(OSError):
+            os.utime(self._action(key))  # a cleaning goes by when something was last of use
         return record
 
     def commit(
@@ -122,7 +167,7 @@ class Store:
         with output_errors(self.root):
             sources = _regular_files(tree)
             files = {path: self._adopt(source, on_bytes) for path, source in sources.items()}
-            for directory in {self._stored(blob).parent for blob in files.values()}:
+            for directory in {self.place(blob).parent for blob in files.values()}:
                 sync_directory(directory)
         record = ActionRecord(key, stage, document, files, meta)
         data = record.to_bytes()
@@ -140,7 +185,7 @@ class Store:
         `on_bytes` follows that check. Raises DamagedBlobError when the content is missing or wrong; what is wrong has
         then been set aside, so that the next `lookup` of its record misses.
         """
-        path = self._find(blob)
+        path = self.find(blob)
         if path is None:
             raise DamagedBlobError(f"{blob.digest} is gone from the store", where=str(self.root), hint=_AGAIN)
         if (blob.digest, path) not in self._checked:
@@ -153,7 +198,7 @@ class Store:
 
     def is_stored(self, blob: Blob) -> bool:
         """Whether the content lies in the store itself, where a seal may adopt it by renaming."""
-        return self._find(blob) == self._stored(blob)
+        return self.find(blob) == self.place(blob)
 
     def relocate(self, blob: Blob, path: Path) -> None:
         """Note that the content now lies at `path`, where a seal moved it. Raises OutputError."""
@@ -178,11 +223,12 @@ class Store:
     def _adopt(self, source: Path, on_bytes: OnBytes | None) -> Blob:
         """Move a file in as a blob. Renaming it over the same content is harmless, and mends it if it was damaged."""
         blob = Blob(*hash_file(source, on_bytes))
-        target = self._stored(blob)
+        target = self.place(blob)
         target.parent.mkdir(exist_ok=True)
         descriptor = os.open(source, os.O_RDONLY | os.O_NOFOLLOW)
         try:
             os.fchmod(descriptor, 0o444)
+            os.utime(descriptor)  # a stage may have copied times along with content
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -190,20 +236,28 @@ class Store:
         self._checked.add((blob.digest, target))
         return blob
 
-    def _find(self, blob: Blob) -> Path | None:
+    def _sweep(self) -> None:
+        """Remove working directories of the dead; what a dead seal was moving goes back. For who holds the lock."""
+        for workdir in abandoned(self.root / "tmp"):
+            undo_journal(workdir)
+
+    def _missing(self, record: ActionRecord) -> list[str]:
+        return [path for path, blob in record.files.items() if self.find(blob) is None]
+
+    def find(self, blob: Blob) -> Path | None:
         """A file of the right size for the blob, stored or located. A stored one of another size is set aside."""
-        stored = self._stored(blob)
+        stored = self.place(blob)
         with suppress(OSError):
             status = os.lstat(stored)
             if irregularity(status) is None and status.st_size == blob.size:
                 return stored
             _log.warning("%s is damaged: it is set aside", stored)
-            self._set_aside(stored)
+            self.set_aside(stored)
         return self._located.find(blob)
 
     def _discard(self, blob: Blob, path: Path) -> None:
-        if path == self._stored(blob):
-            self._set_aside(path)
+        if path == self.place(blob):
+            self.set_aside(path)
         else:
             self._located.forget(blob)
 
@@ -218,19 +272,25 @@ class Store:
         except (OSError, BundleError) as error:
             reason = str(error)
         _log.warning("a record of the store is damaged and set aside: %s", reason)
-        self._set_aside(path)
+        self.set_aside(path)
         return None
 
-    def _set_aside(self, path: Path) -> None:
+    def set_aside(self, path: Path) -> None:
         target = self.root / "quarantine" / f"{path.name}.{secrets.token_hex(4)}"
         try:
             path.rename(target)
+            os.utime(target, follow_symlinks=False)  # a cleaning leaves it for some days
         except FileNotFoundError:
             pass  # another process was first
         except OSError as error:
             _log.warning("%s cannot be set aside: %s", path, error)
 
-    def _stored(self, blob: Blob) -> Path:
+    @property
+    def _sealing_lock(self) -> Path:
+        return self.root / "locks/sealing"
+
+    def place(self, blob: Blob) -> Path:
+        """Where the content lies if it is stored."""
         return self.root / "blobs/sha256" / blob.hex[:2] / blob.hex
 
     def _action(self, key: str) -> Path:

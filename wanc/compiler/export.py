@@ -34,8 +34,9 @@ class Export(Stage):
     components: tuple[str, ...]
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
-        root = inputs["source"]["model_index.json"].parent
-        checkpoint = open_checkpoint(root, self.components)
+        name, path = next(iter(inputs["source"].items()))
+        checkpoint = open_checkpoint(path.parents[name.count("/")], self.components)
+        _check_tokenizer(checkpoint)
         with ProgressBar(self.name, len(checkpoint.components), enabled=progress) as bar:
             components: dict[str, ProgramComponent] = {}
             traced = Traced()
@@ -43,7 +44,15 @@ class Export(Stage):
                 components[name] = _export_component(checkpoint, name, component, traced, out)
                 bar.advance()
         table = embedding(checkpoint.components["text_encoder"])
-        Program("wanc.program/1.0", "text-to-video", _model(checkpoint), components, table).write(out)
+        Program("text-to-video", _model(checkpoint), components, table).write(out)
+
+
+def _check_tokenizer(checkpoint: Checkpoint) -> None:
+    """A bundle takes the tokenizer as it is: one that cannot be read would be found where the bundle runs."""
+    from wanc.runtime.text import Tokenizer
+
+    if checkpoint.tokenizer is not None:
+        Tokenizer.open((checkpoint.root / checkpoint.tokenizer).parent, checkpoint.text_length)
 
 
 def _export_component(
@@ -60,7 +69,7 @@ def _export_component(
         file = f"{name}/{graph.name}.onnx"
         save(bound, out / file)
         used |= bound.graph.initializers.keys()
-        graphs[graph.name] = ProgramGraph(file, graph.inputs, graph.outputs)
+        graphs[graph.name] = ProgramGraph(file, graph.inputs, graph.outputs, graph.example, graph.values)
     return ProgramComponent(graphs, {key: weight for key, weight in component.weights.items() if key in used})
 
 

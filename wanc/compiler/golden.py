@@ -13,22 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from wanc.compiler.program import ProgramComponent
-from wanc.models.graph import Input, concrete, split_dimension
+from wanc.compiler.program import ProgramComponent, ProgramGraph
+from wanc.errors import RecipeError, TargetError
+from wanc.models.graph import concrete
 from wanc.runtime import safetensors
+from wanc.runtime.golden import tensor_name
 from wanc.runtime.noise import initial_noise
 from wanc.runtime.sessions import Session
 
 # Another CPU sums in another order; 1e-4 is far above what that costs in float32, far below any real fault.
 RELATIVE_TOLERANCE = 1e-4
-TIMESTEP = 500.0
 
 
 def write_golden(components: Mapping[str, ProgramComponent], out: Path) -> None:
-    """Run each graph once at a small size and write `golden/{inputs,expected}.safetensors` and `tolerances.json`.
+    """Run each graph once and write `golden/{inputs,expected}.safetensors` and `tolerances.json`.
 
-    Tensors are named `<component>/<graph>/<input or output>`. Sessions use one thread, so that the result does not
-    depend on how many cores the build machine has.
+    Sizes are those of the graph's example; tensors are named `<component>/<graph>/<input or output>`. Sessions use one
+    thread, so that the result does not depend on how many cores the build machine has. Raises RecipeError where a graph
+    does not run at these sizes, or gives NaNs.
     """
     inputs: dict[str, np.ndarray[Any, Any]] = {}
     expected: dict[str, np.ndarray[Any, Any]] = {}
@@ -36,10 +38,10 @@ def write_golden(components: Mapping[str, ProgramComponent], out: Path) -> None:
     for component, entry in sorted(components.items()):
         for graph_name, graph in sorted(entry.graphs.items()):
             prefix = f"{component}/{graph_name}"
-            feeds = _example(graph.inputs)
-            outputs = Session(out / graph.file, threads=1).run(feeds)
-            inputs |= {f"{prefix}/{name}": array for name, array in feeds.items()}
-            expected |= {f"{prefix}/{name}": array for name, array in outputs.items()}
+            feeds = _example(graph)
+            outputs = _run(prefix, graph, out / graph.file, feeds)
+            inputs |= {tensor_name(component, graph_name, name): array for name, array in feeds.items()}
+            expected |= {tensor_name(component, graph_name, name): array for name, array in outputs.items()}
             tolerances[prefix] = RELATIVE_TOLERANCE
     (out / "golden").mkdir()
     safetensors.write(out / "golden" / "inputs.safetensors", inputs)
@@ -47,17 +49,37 @@ def write_golden(components: Mapping[str, ProgramComponent], out: Path) -> None:
     (out / "golden" / "tolerances.json").write_text(json.dumps(tolerances, indent=1, sort_keys=True) + "\n")
 
 
-def _example(inputs: tuple[Input, ...]) -> dict[str, np.ndarray[Any, Any]]:
-    """Seeded values of a small size; a different size for every symbolic name, so that a swapped axis shows."""
-    names = sorted({split_dimension(d)[1] for entry in inputs for d in entry.shape if isinstance(d, str)})
-    sizes = {name: 2 + index for index, name in enumerate(names)}
+def _example(graph: ProgramGraph) -> dict[str, np.ndarray[Any, Any]]:
+    """Seeded noise for floats and ones for everything else, unless the graph says what an input has to be."""
     feeds: dict[str, np.ndarray[Any, Any]] = {}
-    for seed, entry in enumerate(inputs):
-        shape = concrete(entry.shape, sizes)
-        if entry.dtype == "int64":
-            feeds[entry.name] = np.ones(shape, np.int64)
-        elif entry.binding == "build":
-            feeds[entry.name] = np.full(shape, TIMESTEP, np.float32)
+    for seed, entry in enumerate(graph.inputs):
+        shape, dtype = concrete(entry.shape, graph.example), np.dtype(entry.dtype)
+        if entry.name in graph.values:
+            feeds[entry.name] = np.full(shape, graph.values[entry.name]).astype(dtype)
+        elif dtype.kind == "f":
+            feeds[entry.name] = initial_noise(shape, seed).astype(dtype)
         else:
-            feeds[entry.name] = initial_noise(shape, seed)
+            feeds[entry.name] = np.ones(shape, dtype)
     return feeds
+
+
+def _run(
+    name: str, graph: ProgramGraph, path: Path, feeds: Mapping[str, np.ndarray[Any, Any]]
+) -> dict[str, np.ndarray[Any, Any]]:
+    session = Session(path, threads=1)
+    try:
+        outputs = session.run(feeds)
+    except TargetError as error:
+        sizes = ", ".join(f"{size}: {count}" for size, count in sorted(graph.example.items()))
+        raise RecipeError(
+            f"{name} does not run at the sizes {{{sizes}}}",
+            hint="give sizes that work together under model.example, and what inputs have to be under model.values",
+        ) from error
+    for output, array in outputs.items():
+        if array.dtype.kind == "f" and np.isnan(array).any():
+            # A self-test could never tell such an output from a broken one.
+            raise RecipeError(
+                f"{name}: the output {output} holds NaNs for the example's inputs",
+                hint="give values for which it does not, under model.values",
+            )
+    return outputs

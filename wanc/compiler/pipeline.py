@@ -1,7 +1,7 @@
 """The compiler, top to bottom: a recipe becomes a bundle.
 
-resolve    the recipe, its checkpoint and all defaults → the lock
-export     the checkpoint → graphs in standard ONNX, weights by reference
+resolve    the recipe, the files of its model and all defaults → the lock
+export     the model → graphs in standard ONNX, weights by reference
 fuse       ┐
 quantize   ├ not built yet: the program passes through, and the lock says so
 partition  ┘
@@ -13,20 +13,27 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wanc.artifacts.seal import check_destination
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import DamagedBlobError, Store
 from wanc.compiler.engine import Engine
 from wanc.compiler.export import Export
+from wanc.compiler.export_onnx import ExportOnnx
+from wanc.compiler.export_torch import ExportTorch, TorchInput
+from wanc.compiler.lock import lock_of
 from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.runner import Runner, StageRun, say
-from wanc.compiler.seal import Seal
+from wanc.compiler.seal import RUNTIME_REQUIREMENTS, Seal
 from wanc.compiler.stage import Stage, Tree
+from wanc.errors import RecipeError
 from wanc.recipe.load import LoadedRecipe
+from wanc.recipe.model import KINDS
 from wanc.runtime.manifest import Manifest
 
 PASSED_THROUGH = {
@@ -54,23 +61,37 @@ class Plan:
     """The stages of a build with their inputs, ready to be looked up or run."""
 
     resolved: Resolved
-    export: Export
+    export: Stage
     engine: Engine
 
     @classmethod
     def of(cls, resolved: Resolved) -> Plan:
         recipe = resolved.recipe
-        return cls(
-            resolved,
-            export=Export(components=tuple(recipe.model.components)),
-            engine=Engine(kind=recipe.engine.kind, targets=tuple(recipe.engine.targets)),
-        )
+        engine = Engine(recipe.engine.kind, tuple(recipe.engine.targets), recipe.model.allow_not_finite or ())
+        return cls(resolved, _export(resolved), engine)
+
+    def seal(self, destination: Path) -> Seal:
+        """The last stage, which makes the bundle at `destination`."""
+        tools = (*self.export.tools, *self.engine.tools, *RUNTIME_REQUIREMENTS[self.resolved.task])
+        return Seal(self.resolved, lock_of(self.resolved, tools, PASSED_THROUGH), destination)
 
     def engines(self, run: Callable[[Stage, Mapping[str, Tree]], Tree]) -> Tree:
         """Everything before the seal; `run` yields the result of one stage."""
         source = self.resolved.source
         program = run(self.export, {"source": source})
         return run(self.engine, {"program": program, "source": source})
+
+
+def _export(resolved: Resolved) -> Stage:
+    """The stage that knows how to read this kind of model."""
+    model = resolved.recipe.model
+    example, values = model.example or {}, model.values or {}
+    if model.onnx is not None:
+        return ExportOnnx(example, values)
+    if model.torch is not None:
+        inputs = tuple(TorchInput(entry.name, entry.dtype, entry.shape) for entry in model.inputs or ())
+        return ExportTorch(model.torch, inputs, model.outputs, example, values)
+    return Export(resolved.model.components)
 
 
 def build(loaded: LoadedRecipe, output: Path, *, paranoid: bool = False, progress: bool = True) -> BuildResult:
@@ -90,13 +111,27 @@ def build(loaded: LoadedRecipe, output: Path, *, paranoid: bool = False, progres
 def _build(loaded: LoadedRecipe, output: Path, paranoid: bool, progress: bool) -> BuildResult:
     store = Store.open(output / "store")
     destination = output / "bundles" / loaded.recipe.name
+    check_destination(destination)
     with store.session(on_wait=say):
         runner = Runner(store, progress)
         resolved = _resolve(loaded, store, runner, paranoid=paranoid)
-        engines = Plan.of(resolved).engines(runner.run)
-        bundle_id = Seal(resolved, destination).run(runner, engines)
+        plan = Plan.of(resolved)
+        with _placed(loaded):
+            engines = plan.engines(runner.run)
+        bundle_id = plan.seal(destination).run(runner, engines)
         store.set_ref(loaded.recipe.name, [run.key for run in runner.runs if run.key is not None])
     return BuildResult(destination, bundle_id, tuple(runner.runs))
+
+
+@contextmanager
+def _placed(loaded: LoadedRecipe) -> Generator[None]:
+    """A stage may find that recipe and model do not fit, and does not know where the recipe names the model."""
+    try:
+        yield
+    except RecipeError as error:
+        (kind,) = [kind for kind in KINDS if getattr(loaded.recipe.model, kind) is not None]
+        error.where = error.where or loaded.marks.mark(("model", kind)).value
+        raise
 
 
 def rebuild_and_compare(result: BuildResult, loaded: LoadedRecipe, *, progress: bool = True) -> list[str]:
@@ -124,6 +159,6 @@ def differences(first: Path, second: Path) -> list[str]:
 
 def _resolve(loaded: LoadedRecipe, store: Store, runner: Runner, *, paranoid: bool) -> Resolved:
     started = time.perf_counter()
-    resolved = resolve(loaded, SourceDigests(store, paranoid=paranoid), PASSED_THROUGH, progress=runner.progress)
+    resolved = resolve(loaded, SourceDigests(store, paranoid=paranoid), progress=runner.progress)
     runner.runs.append(StageRun("resolve", time.perf_counter() - started, cached=False, peak_rss_bytes=0))
     return resolved

@@ -1,33 +1,46 @@
 """The program: what is compiled, as it travels from stage to stage and into the bundle.
 
 On disk it is `program.json` beside one `.onnx` per graph. Weights are by reference: (file, offset, length), where the
-file belongs to the checkpoint until the engine stage has written its own.
+file belongs to the model's source until the engine stage has written its own. A model that has no such files, such as a
+torch module in memory, has its weights beside `program.json`; they are named `program/<file>`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from wanc.artifacts.canonical import canonical
+from wanc.compiler.stage import Files
+from wanc.errors import BundleError
 from wanc.models.graph import Input, Output
 from wanc.models.weights import Weight
 from wanc.runtime.model import Model
 
 FILE = "program.json"
+OWN = "program/"
+"""What the names of weight files begin with that lie beside `program.json`, not in the model's source."""
+
+Task = Literal["text-to-video", "graph"]
 
 
 @dataclass(frozen=True)
 class ProgramGraph:
-    """One graph of a component: its `.onnx` file, relative to `program.json`, and its interface."""
+    """One graph of a component: its `.onnx` file, relative to `program.json`, and its interface.
+
+    `example` gives a size for each symbolic dimension, and `values` what fills an input in place of noise: together
+    they are a request that the graph can execute.
+    """
 
     file: str
     inputs: tuple[Input, ...]
     outputs: tuple[Output, ...]
+    example: Mapping[str, int]
+    values: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 @dataclass(frozen=True)
@@ -40,13 +53,17 @@ class ProgramComponent:
 
 @dataclass(frozen=True)
 class Program:
-    """A task, the model's facts, its components, and the text encoder's embedding table [vocabulary, width]."""
+    """A task and the components that do it.
 
-    schema: Literal["wanc.program/1.0"]
-    task: Literal["text-to-video"]
-    model: Model
+    For `text-to-video` there are also the model's facts and the text encoder's embedding table [vocabulary, width]; the
+    task `graph` is to execute one graph, `model/main`, as it is.
+    """
+
+    task: Task
+    model: Model | None
     components: Mapping[str, ProgramComponent]
-    embedding: Weight
+    embedding: Weight | None
+    schema: Literal["wanc.program/1.0"] = "wanc.program/1.0"
 
     def write(self, folder: Path) -> None:
         """Write `program.json` into the folder, in canonical form."""
@@ -58,8 +75,18 @@ class Program:
 
     @classmethod
     def read(cls, path: Path) -> Program:
-        """Read what `write` wrote."""
-        return _adapter().validate_json(path.read_bytes())
+        """Read what `write` wrote. Raises BundleError for anything else."""
+        try:
+            return _adapter().validate_json(path.read_bytes(), strict=True)
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(map(str, fault["loc"])) or "the document"
+            raise BundleError(f"is no program: {field}: {fault['msg']}", where=str(path)) from None
+
+
+def weight_files(program: Files, source: Files) -> Files:
+    """Every file that a program's weights can name."""
+    return {**source, **{f"{OWN}{name}": path for name, path in program.items()}}
 
 
 def _adapter() -> TypeAdapter[Program]:

@@ -53,7 +53,10 @@ class Runner:
         if record is None:
             with self.store.action_lock(key, on_wait=say):
                 # Another build may have computed it while this one waited.
-                record = self.store.lookup(key) or self._compute(stage, key, document, inputs)
+                record = self.store.lookup(key)
+                cached = record is not None
+                if record is None:
+                    record = self._compute(stage, key, document, inputs)
         self.note(stage.name, started, cached, record)
         return tree_of(record, self.store)
 

@@ -11,13 +11,15 @@ from typing import Any
 
 import wanc.runtime
 from wanc.artifacts.canonical import canonical, digest_of, key_of
+from wanc.artifacts.moves import Announce
 from wanc.artifacts.records import ActionRecord, Blob
 from wanc.artifacts.seal import BundleFacts, BundleFile, seal
 from wanc.artifacts.store import Store
 from wanc.compiler import program as programs
 from wanc.compiler.code_version import code_version
+from wanc.compiler.program import Task
 from wanc.compiler.resolve import Resolved
-from wanc.compiler.runner import Runner
+from wanc.compiler.runner import Runner, say
 from wanc.compiler.stage import KEY_SCHEMA, Tree, tool_version
 from wanc.errors import BundleError
 from wanc.runtime.manifest import Manifest
@@ -28,7 +30,11 @@ NAME = "seal"
 ENTRY = "run.py"
 # Larger blobs are renamed into the bundle and only located from the store: two copies of a model are one too many.
 ADOPT_BYTES = 64 * 2**20
-RUNTIME_REQUIREMENTS = ("av", "ftfy", "numpy", "onnxruntime", "tokenizers")
+RUNTIME_REQUIREMENTS: Mapping[Task, tuple[str, ...]] = {
+    "text-to-video": ("av", "ftfy", "numpy", "onnxruntime", "tokenizers"),
+    "graph": ("numpy", "onnxruntime"),
+}
+TOKENIZER_FILE = "tokenizer/tokenizer.json"
 MEDIA_TYPES = {
     ".py": "text/x-python",
     ".txt": "text/plain",
@@ -38,7 +44,7 @@ MEDIA_TYPES = {
     ".bin": "application/octet-stream",
 }
 ROLES = {"engines": "engine", "golden": "golden", "runtime": "runtime", "tokenizer": "tokenizer"}
-RUN_PY = '''"""Make a video with this bundle: python run.py --help"""
+RUN_PY = '''"""Run this bundle: python run.py --help"""
 
 import sys
 
@@ -68,16 +74,27 @@ class Seal:
     """Makes the bundle of a resolved recipe at `destination`, unless the very same one stands there already."""
 
     resolved: Resolved
+    lock: Mapping[str, Any]
     destination: Path
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """The distributions that running the bundle takes."""
+        return RUNTIME_REQUIREMENTS[self.resolved.task]
 
     def run(self, runner: Runner, engines: Tree) -> str:
         """Returns the bundle's id. Raises UserError where something else stands at the destination."""
         started = time.perf_counter()
         document = self.key_document(engines)
-        record = runner.store.lookup(key_of(document))
-        cached = record is not None and stands(self.destination, str(record.meta["id"]))
-        if record is None or not cached:
-            record = self._seal(runner, engines, document)
+        record = self._standing(runner.store, document)
+        cached = record is not None
+        if record is None:
+            with runner.store.sealing(on_wait=say) as announce:
+                # Another build may have sealed it while this one waited.
+                record = self._standing(runner.store, document)
+                cached = record is not None
+                if record is None:
+                    record = self._seal(runner, engines, document, announce)
         runner.note(NAME, started, cached, record)
         return str(record.meta["id"])
 
@@ -87,18 +104,23 @@ class Seal:
             "schema": KEY_SCHEMA,
             "stage": NAME,
             "code": code_version(__name__),
-            "parameters": {"lock": dict(self.resolved.lock), "created": created()},
+            "parameters": {"lock": dict(self.lock), "created": created()},
             "inputs": {"engines": engines.digest, "source": self.resolved.source.digest, "runtime": _runtime_digest()},
-            "tools": {tool: tool_version(tool) for tool in RUNTIME_REQUIREMENTS},
+            "tools": {tool: tool_version(tool) for tool in self.requirements},
         }
 
-    def _seal(self, runner: Runner, engines: Tree, document: dict[str, Any]) -> ActionRecord:
+    def _standing(self, store: Store, document: dict[str, Any]) -> ActionRecord | None:
+        """The record of this very seal, if its bundle is there."""
+        record = store.lookup(key_of(document))
+        return record if record and stands(self.destination, str(record.meta["id"])) else None
+
+    def _seal(self, runner: Runner, engines: Tree, document: dict[str, Any], announce: Announce) -> ActionRecord:
         started = time.perf_counter()
         located = engines.locate()
         files = [*_engine_files(located), *_runtime_files(), *self._other_files()]
         facts = self._facts(programs.Program.read(located[programs.FILE]))
         with ProgressBar(NAME, 0, enabled=runner.progress) as bar:
-            sealed = seal(self.destination, files, facts, progress=bar.move_to)
+            sealed = seal(self.destination, files, facts, announce=announce, progress=bar.move_to)
         self._note_adopted(runner.store, sealed.path, [file for file in files if file.move])
         # The bundle itself lies outside the store: the record only remembers which one came out.
         with runner.store.workdir() as workdir:
@@ -114,41 +136,42 @@ class Seal:
             store.relocate(sizes[file.path], bundle / file.path)
 
     def _other_files(self) -> list[BundleFile]:
-        source = self.resolved.source.locate()
-        tokenizer = [_file(name, path) for name, path in source.items() if name.startswith("tokenizer/")]
-        lines = [f"{name}=={tool_version(name)}" for name in RUNTIME_REQUIREMENTS]
+        tokenizer = self.resolved.model.tokenizer
+        lines = [f"{name}=={tool_version(name)}" for name in self.requirements]
         return [
-            *tokenizer,
+            *([_file(TOKENIZER_FILE, tokenizer)] if tokenizer else ()),
             _file(ENTRY, RUN_PY.encode(), role="entry"),
             _file("requirements.txt", ("\n".join(lines) + "\n").encode(), role="requirements"),
-            _file("recipe.lock.json", canonical(self.resolved.lock), role="lock"),
+            _file("recipe.lock.json", canonical(self.lock), role="lock"),
         ]
 
     def _facts(self, program: programs.Program) -> BundleFacts:
         from wanc.compiler.engines.onnxruntime import TARGET, engine_entries
 
         recipe = self.resolved.recipe
-        described = program.as_json()
-        sampling = recipe.sampling.model_dump(mode="json", exclude={"boundary"})
-        model = {**described["model"], "boundary": self.resolved.boundary}
         return BundleFacts(
             name=recipe.name,
             version=recipe.version,
             created=created(),
             entry=ENTRY,
             recipe_sha256=self.resolved.recipe_digest,
-            topology=_topology(described, engine_entries(program.components)),
-            runtime={
-                "task": program.task,
-                "model": model,
-                "embedding": program.embedding.file,
-                "sampling": sampling,
-                "shapes": [shape.model_dump(mode="json") for shape in recipe.shapes],
-                "threads": recipe.runtime.threads,
-            },
+            topology=_topology(program.as_json(), engine_entries(program.components)),
+            runtime={"task": program.task, "threads": recipe.runtime.threads, **self._video_facts(program)},
             targets=[{"backend": recipe.engine.kind, "device": TARGET}],
             parents=[{"role": "model", "digest": self.resolved.source.digest}],
         )
+
+    def _video_facts(self, program: programs.Program) -> dict[str, Any]:
+        """What the runtime has to know to make a video; nothing for other tasks."""
+        recipe = self.resolved.recipe
+        if recipe.sampling is None or recipe.shapes is None or program.embedding is None:
+            return {}
+        return {
+            "model": {**program.as_json()["model"], "boundary": self.resolved.boundary},
+            "embedding": program.embedding.file,
+            "sampling": recipe.sampling.model_dump(mode="json", exclude={"boundary", "allow"}),
+            "shapes": [shape.model_dump(mode="json") for shape in recipe.shapes],
+        }
 
 
 def stands(destination: Path, bundle_id: str) -> bool:

@@ -9,31 +9,50 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import itertools
 import logging
 import re
 import warnings
 from collections.abc import Generator, Iterator, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import onnx_ir as ir
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from wanc.errors import CheckpointError
-from wanc.models.graph import Graph, Input, concrete, split_dimension
+from wanc.models.graph import Graph, Input, concrete
 from wanc.models.weights import Weight
+from wanc.runtime.dimensions import Dtype, split_dimension
 
 OPSET = 23
 # Wan's rope table has 1,024 entries per axis; no latent frame, row or column count can exceed it.
 LARGEST_DIMENSION = 1024
-DTYPES = {"float32": torch.float32, "int64": torch.int64}
+DTYPES: Mapping[Dtype, torch.dtype] = {name: getattr(torch, name) for name in get_args(Dtype)}
 
 
 def trace(graph: Graph) -> ir.Model:
     """Trace one graph. Its parameters are initializers with a name and a shape, and no value yet: see `bind`."""
     with _quiet():
-        program = _export(graph)
-    model = program.model
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            module, arguments = graph.build(), _arguments(graph)
+        model = _export(module, arguments, _dynamic_shapes(graph, module, _ranges(graph)))
+    return finish(model, graph)
+
+
+def trace_real(graph: Graph) -> ir.Model:
+    """Trace a module that is in memory; its weights are the values of the initializers.
+
+    torch finds out between which limits a size may change. What it returns is unfinished: see `finish`.
+    """
+    sizes = dict.fromkeys(_symbols(graph), torch.export.Dim.AUTO)
+    with _quiet():
+        module = graph.build()
+        return _export(module, _arguments(graph), _dynamic_shapes(graph, module, sizes))
+
+
+def finish(model: ir.Model, graph: Graph) -> ir.Model:
+    """Give a traced graph its declared names, in place, and take out what the tracer noted down."""
     _name_interface(model, graph)
     _name_dimensions(model, graph)
     _attach_constants(model, graph)
@@ -62,40 +81,59 @@ def bind(model: ir.Model, weights: Mapping[str, Weight], where: str) -> ir.Model
     return bound
 
 
-def _export(graph: Graph) -> torch.onnx.ONNXProgram:
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        module = graph.build()
-        arguments = tuple(
-            torch.zeros(concrete(entry.shape, graph.example), dtype=DTYPES[entry.dtype]) for entry in graph.inputs
-        )
-    dynamic = _dynamic_shapes(graph, module)
+def _export(module: torch.nn.Module, arguments: tuple[torch.Tensor, ...], dynamic: dict[str, Any]) -> ir.Model:
     exported = torch.export.export(module, arguments, dynamic_shapes=dynamic, strict=False)
     program = torch.onnx.export(exported, dynamo=True, opset_version=OPSET, optimize=False, verbose=False)
     assert program is not None
-    return program
+    return program.model
 
 
-def _dynamic_shapes(graph: Graph, module: torch.nn.Module) -> dict[str, Any]:
-    """torch.export's description: one Dim per symbolic name, multiples of it where the declaration says so."""
-    names = {split_dimension(d)[1] for entry in graph.inputs for d in entry.shape if isinstance(d, str)}
-    dims = {name: torch.export.Dim(name, min=1, max=LARGEST_DIMENSION) for name in sorted(names)}
+def _arguments(graph: Graph) -> tuple[torch.Tensor, ...]:
+    return tuple(
+        torch.full(concrete(entry.shape, graph.example), graph.values.get(entry.name, 0), dtype=DTYPES[entry.dtype])
+        for entry in graph.inputs
+    )
+
+
+def _symbols(graph: Graph) -> list[str]:
+    return sorted({split_dimension(d)[1] for entry in graph.inputs for d in entry.shape if isinstance(d, str)})
+
+
+def _ranges(graph: Graph) -> dict[str, Any]:
+    return {name: torch.export.Dim(name, min=1, max=LARGEST_DIMENSION) for name in _symbols(graph)}
+
+
+def _dynamic_shapes(graph: Graph, module: torch.nn.Module, dims: Mapping[str, Any]) -> dict[str, Any]:
+    """torch.export's description: one of `dims` per symbolic name, multiples of it where the declaration says so."""
 
     def axes(entry: Input) -> dict[int, Any]:
         symbolic = {axis: split_dimension(d) for axis, d in enumerate(entry.shape) if isinstance(d, str)}
-        return {axis: factor * dims[name] if factor > 1 else dims[name] for axis, (factor, name) in symbolic.items()}
+        return {axis: _multiple(factor, dims[name]) for axis, (factor, name) in symbolic.items()}
 
     shapes: dict[str, Any] = {}
     remaining = list(graph.inputs)
     for parameter in inspect.signature(module.forward).parameters.values():
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             shapes[parameter.name] = tuple(axes(entry) for entry in remaining)
-        else:
+        elif remaining:  # the others keep their defaults
             shapes[parameter.name] = axes(remaining.pop(0))
     return shapes
 
 
+def _multiple(factor: int, dimension: Any) -> Any:
+    # torch finds multiples by itself where it finds the limits.
+    return dimension if factor == 1 or dimension is torch.export.Dim.AUTO else factor * dimension
+
+
 def _name_interface(model: ir.Model, graph: Graph) -> None:
-    """Give inputs and outputs their declared names."""
+    """Give inputs and outputs their declared names, which no value between them may have then."""
+    declared = {entry.name for entry in (*graph.inputs, *graph.outputs)}
+    names = {value.name for value in _values(model)} | declared
+    for value in list(_values(model)):
+        if value.name in declared:
+            fresh = (f"{value.name}.{count}" for count in itertools.count())
+            value.name = next(name for name in fresh if name not in names)
+            names.add(value.name)
     for value, entry in zip(model.graph.inputs, graph.inputs, strict=True):
         value.name = entry.name
     taken = {entry.name for entry in graph.inputs}
@@ -116,7 +154,8 @@ def _name_dimensions(model: ir.Model, graph: Graph) -> None:
         assert value.shape is not None
         for traced, declared in zip(value.shape, entry.shape, strict=True):
             if isinstance(declared, str) and (symbol := re.search(r"[a-z]\d+", str(traced))):
-                names[symbol.group()] = split_dimension(declared)[1]
+                # The symbol is the whole size, or already without the factor.
+                names[symbol.group()] = declared if symbol.group() == str(traced) else split_dimension(declared)[1]
 
     def renamed(dimension: int | ir.SymbolicDim) -> int | str:
         if isinstance(dimension, int):

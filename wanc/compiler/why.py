@@ -11,11 +11,11 @@ from wanc.artifacts.canonical import key_of
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
 from wanc.artifacts.why import Absent, Change, explain_miss
-from wanc.compiler.pipeline import PASSED_THROUGH, Plan
+from wanc.compiler.pipeline import Plan
 from wanc.compiler.resolve import resolve
 from wanc.compiler.runner import tree_of
 from wanc.compiler.seal import NAME as SEAL
-from wanc.compiler.seal import Seal, stands
+from wanc.compiler.seal import stands
 from wanc.compiler.stage import Stage, Tree
 from wanc.recipe.load import LoadedRecipe
 
@@ -56,7 +56,7 @@ class _Missed(Exception):
 
 def why(loaded: LoadedRecipe, output: Path) -> list[Answer]:
     """The stages of a build in order, up to the first that would run. Raises UserError as a build would."""
-    store = Store.open(output / "store")
+    store = Store.existing(output / "store")
     answers: list[Answer] = []
 
     def look_up(stage: Stage, inputs: Mapping[str, Tree]) -> Tree:
@@ -68,12 +68,12 @@ def why(loaded: LoadedRecipe, output: Path) -> list[Answer]:
         answers.append(Answer(stage.name, True))
         return tree_of(record, store)
 
-    resolved = resolve(loaded, SourceDigests(store), PASSED_THROUGH, progress=False)
+    plan = Plan.of(resolve(loaded, SourceDigests(store), progress=False))
     try:
-        engines = Plan.of(resolved).engines(look_up)
+        engines = plan.engines(look_up)
     except _Missed:
         return answers
-    seal = Seal(resolved, output / "bundles" / loaded.recipe.name)
+    seal = plan.seal(output / "bundles" / loaded.recipe.name)
     document = seal.key_document(engines)
     record = store.lookup(key_of(document))
     if record is None:

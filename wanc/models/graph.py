@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from wanc.runtime.dimensions import Dimension, Dtype, split_dimension
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-Dimension = int | str
 BindingTime = Literal["build", "request", "chunk", "step"]
 Scope = Literal["branch", "expert", "request"]
 
@@ -27,7 +28,7 @@ class Input:
     shape: tuple[Dimension, ...]
     binding: BindingTime
     per: Scope
-    dtype: Literal["float32", "int64"] = "float32"
+    dtype: Dtype = "float32"
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Output:
     name: str
     shape: tuple[Dimension, ...]
     state: str | None = None
+    dtype: Dtype = "float32"
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,8 @@ class Graph:
     """A graph before export.
 
     `build` makes the module; it is called under a fake tensor mode, so that no weight is allocated. Parameters carry
-    their canonical (diffusers) names. `constants` holds the values of its non-parameter buffers by name, and
-    `example` one valid size for each symbolic name.
+    their canonical (diffusers) names. `constants` holds the values of its non-parameter buffers by name, `example`
+    one valid size for each symbolic name, and `values` what fills an input in a trial run that noise would not suit.
     """
 
     name: str
@@ -54,12 +56,7 @@ class Graph:
     outputs: tuple[Output, ...]
     example: Mapping[str, int]
     constants: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict[str, Any])
-
-
-def split_dimension(dimension: str) -> tuple[int, str]:
-    """`2*rows` → (2, "rows"), `rows` → (1, "rows")."""
-    factor, star, name = dimension.rpartition("*")
-    return (int(factor), name) if star else (1, name)
+    values: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 def concrete(shape: tuple[Dimension, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:

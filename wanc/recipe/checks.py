@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import TypeVar
 
@@ -12,8 +13,11 @@ T = TypeVar("T")
 # The position table of Wan has 1024 entries for each of height, width and time; a token is 16 x 16 pixels.
 LARGEST_SIDE = 1024 * 16
 MOST_FRAMES = 1023 * 4 + 1
+# What ONNX's tools take for the size of one dimension.
+LARGEST_SIZE = 2**31 - 1
 
 FAULT = "wanc"
+_DIMENSION = re.compile(r"([1-9][0-9]{0,8}\*)?[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
 def fault(message: str, hint: str, at: tuple[str | int, ...] = ()) -> PydanticCustomError:
@@ -31,7 +35,7 @@ def whole_number(value: object) -> object:
 def not_empty(value: object) -> object:
     """Refuses an empty text, which as a path would mean the folder that the recipe is in."""
     if value == "":
-        raise fault("the path is empty", "name a folder")
+        raise fault("the path is empty", "name a file or a folder")
     return value
 
 
@@ -41,6 +45,19 @@ def without_repeats(values: tuple[T, ...]) -> tuple[T, ...]:
         if value in values[:index]:
             raise fault(f"{value} stands twice", "name each once", (index,))
     return values
+
+
+def dimension(value: object) -> object:
+    """Refuses a size of an input that is neither a number of entries nor a name for one."""
+    is_number = type(value) is int and 0 <= value <= LARGEST_SIZE
+    if not is_number and not (isinstance(value, str) and _DIMENSION.fullmatch(value)):
+        raise fault("a size has to be a whole number, a name or a multiple of a name", "such as 3, tokens or 16*rows")
+    return value
+
+
+def symbol(dimension: int | str) -> str | None:
+    """The name in a size: `rows` of `16*rows`; None of a number."""
+    return dimension.rpartition("*")[2] if isinstance(dimension, str) else None
 
 
 def multiple_of_16(pixels: int) -> int:

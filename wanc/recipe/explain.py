@@ -13,7 +13,7 @@ from wanc.recipe import planned, show
 from wanc.recipe.checks import FAULT
 from wanc.recipe.fields import all_paths, description, fields_at
 from wanc.recipe.problems import Problem
-from wanc.recipe.schema import PATTERNS
+from wanc.recipe.section import PATTERNS
 from wanc.recipe.tree import KeyPath, Marks
 
 # pydantic's error types → what is true of a right value. The number of a limit stands in the error's context.
@@ -24,6 +24,7 @@ _EXPECTED: Mapping[str, str] = {
     "path_type": "text",
     "tuple_type": "a list",
     "model_type": "a mapping",
+    "dict_type": "a mapping",
     "greater_than": "above {gt}",
     "greater_than_equal": "at least {ge}",
     "less_than_equal": "at most {le}",
@@ -100,7 +101,8 @@ def _checked(path: KeyPath, details: ErrorDetails, marks: Marks) -> Problem:
     """A fault of our own checks, which bring their words along."""
     context = _context(details)
     path = (*path, *cast(KeyPath, context["at"]))
-    return Problem(f"{_dotted(path)}: {context['message']}", marks.mark(path).value, context["hint"])
+    subject = f"{_dotted(path)}: " if path else ""
+    return Problem(f"{subject}{context['message']}", marks.mark(path).value, context["hint"])
 
 
 def _wrong_value(path: KeyPath, details: ErrorDetails, marks: Marks) -> Problem:

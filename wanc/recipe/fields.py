@@ -7,7 +7,8 @@ from typing import get_args
 
 from pydantic.fields import FieldInfo
 
-from wanc.recipe.schema import RecipeFile, Section
+from wanc.recipe.schema import RecipeFile
+from wanc.recipe.section import Section
 from wanc.recipe.tree import KeyPath
 
 
@@ -24,8 +25,8 @@ def fields_at(path: KeyPath) -> Mapping[str, FieldInfo]:
 
 
 def description(path: KeyPath) -> str | None:
-    """What the key at `path` means, or for an item of a list the key of the list."""
-    while path and isinstance(path[-1], int):
+    """What the key at `path` means, or for an item of a list, or of a mapping with free keys, the key of that."""
+    while path and (isinstance(path[-1], int) or not fields_at(path[:-1])):
         path = path[:-1]
     field = fields_at(path[:-1]).get(str(path[-1])) if path else None
     if field is None:
@@ -47,6 +48,11 @@ def _paths_under(path: KeyPath, section: type[Section]) -> Iterator[KeyPath]:
 
 
 def _section_in(field: FieldInfo) -> type[Section] | None:
-    candidates = (field.annotation, *get_args(field.annotation))
-    sections = (item for item in candidates if isinstance(item, type) and issubclass(item, Section))
-    return next(sections, None)
+    return next(_sections_of(field.annotation), None)
+
+
+def _sections_of(annotation: object) -> Iterator[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from _sections_of(argument)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from wanc.recipe.model import KINDS
 from wanc.recipe.schema import RecipeFile
 
 JsonSchema = dict[str, Any]
+_IS_VIDEO: JsonSchema = {"properties": {"model": {"required": ["source"]}}}
 
 
 def json_schema() -> JsonSchema:
@@ -17,13 +19,15 @@ def json_schema() -> JsonSchema:
     exported = RecipeFile.model_json_schema()
     definitions = cast(JsonSchema, exported["$defs"])
     requirements = _lift_required(exported, definitions)
+    one_of_the_kinds: JsonSchema = {"oneOf": [{"required": [kind]} for kind in KINDS]}
+    requirements["properties"] |= {"model": one_of_the_kinds}
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "urn:wanc:recipe:1",
         **exported,
         "title": "wanc recipe",
         "if": {"not": {"required": ["extends"]}},
-        "then": requirements,
+        "then": {**requirements, "if": _IS_VIDEO, "then": {"required": ["shapes", "sampling"]}},
     }
 
 
@@ -34,7 +38,7 @@ def _lift_required(section: JsonSchema, definitions: JsonSchema) -> JsonSchema:
     """
     inner: JsonSchema = {}
     for name, field in cast(dict[str, JsonSchema], section["properties"]).items():
-        if reference := field.get("$ref"):
+        if reference := next((choice["$ref"] for choice in field.get("anyOf", [field]) if "$ref" in choice), None):
             lifted = _lift_required(definitions[reference.removeprefix("#/$defs/")], definitions)
             inner |= {name: lifted} if lifted else {}
     required = section.pop("required", [])

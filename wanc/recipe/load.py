@@ -18,7 +18,7 @@ from wanc.recipe.schema import Recipe
 from wanc.recipe.tree import Marks, Node, marks_of, plain
 
 # Values that name files; relative ones start from the folder of the text that they are written in.
-_PATHS = (("model", "source"),)
+_PATHS = (("model", "source"), ("model", "onnx"), ("model", "files", "*"))
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,8 @@ def _with_text(node: Node, path: Sequence[str], change: Callable[[str, Path], st
     """`node` with the text at `path` changed; what is missing, empty or no text is left for the schema to refuse."""
     if path and isinstance(node.value, dict) and path[0] in node.value:
         return replace(node, value={**node.value, path[0]: _with_text(node.value[path[0]], path[1:], change)})
+    if path and path[0] == "*" and isinstance(node.value, list):
+        return replace(node, value=[_with_text(item, path[1:], change) for item in node.value])
     if not path and isinstance(node.value, str) and node.value:
         return replace(node, value=change(node.value, node.folder))
     return node

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from wanc.errors import RecipeError
 from wanc.recipe.layers import Assignment, parse_path
-from wanc.recipe.schema import PATTERNS, PROFILE_NAME
+from wanc.recipe.section import PATTERNS, PROFILE_NAME
 from wanc.recipe.tree import Node
 
 MAX_VARIANTS = 16

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from wanc.errors import RecipeError
-from wanc.recipe.schema import FILE_NAME, PATTERNS
+from wanc.recipe.section import FILE_NAME, PATTERNS
 from wanc.recipe.show import flow
 
 _STARTER = """\

@@ -6,19 +6,9 @@ editors all come from them. The text under a field, or that of its class, is its
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    PlainSerializer,
-    model_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
 
 from wanc.recipe.checks import (
     LARGEST_SIDE,
@@ -27,39 +17,15 @@ from wanc.recipe.checks import (
     fault,
     four_n_plus_one,
     multiple_of_16,
-    not_empty,
     whole_number,
     without_repeats,
 )
-
-Component = Literal["text_encoder", "denoiser_high", "denoiser_low", "vae_decoder"]
-COMPONENTS: tuple[Component, ...] = ("text_encoder", "denoiser_high", "denoiser_low", "vae_decoder")
-
-# Names become parts of file and directory names on every system, so they are kept to what all systems take.
-FILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*$"
-PROFILE_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
-# PEP 440's canonical form, without epochs and local parts, whose `!` and `+` no bundle's name can hold.
-VERSION = (
-    r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*((a|b|rc)(0|[1-9][0-9]*))?"
-    r"(\.post(0|[1-9][0-9]*))?(\.dev(0|[1-9][0-9]*))?$"
-)
-PATTERNS = {
-    FILE_NAME: "letters, digits, '_' and '-' with single dots between them, beginning with a letter or a digit",
-    PROFILE_NAME: "letters, digits, '_' and '-', beginning with a letter or a digit",
-    VERSION: "a version of PEP 440, such as 1.4.0 or 1.4.0rc1",
-}
-
-
-class Section(BaseModel):
-    """What all parts of a recipe share."""
-
-    model_config = ConfigDict(
-        strict=True, frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
-    )
-
+from wanc.recipe.model import Model
+from wanc.recipe.section import FILE_NAME, PROFILE_NAME, VERSION, Section
 
 One = Annotated[Literal[1], BeforeValidator(whole_number)]
 FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=64)]
+Lint = Literal["guidance-order", "flow-shift", "idle-expert"]
 ProfileName = Annotated[str, Field(pattern=PROFILE_NAME, max_length=32)]
 Side = Annotated[
     int,
@@ -67,26 +33,6 @@ Side = Annotated[
     AfterValidator(multiple_of_16),
 ]
 Frames = Annotated[int, Field(ge=1, le=MOST_FRAMES), AfterValidator(four_n_plus_one)]
-SourcePath = Annotated[Path, Field(strict=False), BeforeValidator(not_empty), PlainSerializer(str, return_type=str)]
-
-
-def _in_model_order(components: tuple[Component, ...]) -> tuple[Component, ...]:
-    # The order has no meaning, and two recipes that differ only in it have to be one.
-    return tuple(component for component in COMPONENTS if component in components)
-
-
-class Model(Section):
-    """Where the weights come from, and which parts of them are built."""
-
-    source: SourcePath
-    """The checkpoint's folder, relative to the file that this line is written in."""
-    components: Annotated[
-        tuple[Component, ...],
-        Field(min_length=1),
-        AfterValidator(without_repeats),
-        AfterValidator(_in_model_order),
-    ] = COMPONENTS
-    """The parts of the model to build; all of them unless named."""
 
 
 class Shape(Section):
@@ -95,11 +41,11 @@ class Shape(Section):
     name: ProfileName
     """What this size is called; part of file names."""
     height: Side
-    """In pixels, a multiple of 16."""
+    """In pixels, a multiple of 16; the model knows no positions beyond 16384."""
     width: Side
-    """In pixels, a multiple of 16."""
+    """In pixels, a multiple of 16; the model knows no positions beyond 16384."""
     frames: Frames
-    """Frames of video, 4n + 1: 17, 33, 49, 81."""
+    """Frames of video, 4n + 1: 17, 33, 49, 81; the model knows no positions beyond 4093."""
 
 
 def _distinct_names(shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
@@ -150,6 +96,8 @@ class Sampling(Section):
     """What the unconditional branch is told."""
     fps: Annotated[int, Field(ge=1, le=240)] = 16
     """Frames per second of the video's file."""
+    allow: Annotated[tuple[Lint, ...], AfterValidator(without_repeats)] = ()
+    """Settings that are meant although they look like a known mistake, by the name that the error gives them."""
 
     @model_validator(mode="after")
     def _one_schedule(self) -> Self:
@@ -234,15 +182,27 @@ class Recipe(Section):
     version: Annotated[str, Field(pattern=VERSION, max_length=32)] = "0.1.0"
     """The bundle's version, as in PEP 440."""
     model: Model
-    shapes: Annotated[tuple[Shape, ...], Field(min_length=1, max_length=64), AfterValidator(_distinct_names)]
+    shapes: Annotated[tuple[Shape, ...], Field(min_length=1, max_length=64), AfterValidator(_distinct_names)] | None = (
+        None
+    )
     """The sizes of video that the bundle can make, each a profile of the engines."""
-    sampling: Sampling
+    sampling: Sampling | None = None
     precision: Precision = Precision()
     fuse: Fuse = Fuse()
     quantize: Quantize = Quantize()
     partition: Partition = Partition()
     engine: Engine = Engine()
     runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _video_models_make_videos(self) -> Self:
+        for key in ("shapes", "sampling"):
+            given = getattr(self, key) is not None
+            if self.model.source is not None and not given:
+                raise fault(f"{key} is missing", "a model given as source makes videos; `wanc recipe new` shows how")
+            if self.model.source is None and given:
+                raise fault("only a model given as source makes videos", "remove it", (key,))
+        return self
 
 
 class RecipeFile(Recipe):

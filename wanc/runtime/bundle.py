@@ -1,4 +1,4 @@
-"""What a bundle says about running it: the model's facts, the sampling defaults, the shapes, the engines."""
+"""What every bundle says about running it: its task, its engines, its threads."""
 
 from __future__ import annotations
 
@@ -6,58 +6,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from .errors import TargetError, UserError
+from .errors import BundleError, TargetError
 from .manifest import MANIFEST, Manifest
-from .model import Model
 from .safe_read import Progress
 from .strict_json import Fields, JsonValue
 from .verify import ensure_verified
 
 ENGINE = "onnxruntime"
 TARGET = "cpu"
-# Wan's position table has 1,024 entries per axis.
-MOST_LATENT_FRAMES = 1024
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A video size: pixels and frames."""
-
-    name: str
-    height: int
-    width: int
-    frames: int
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the recipe samples. Exactly one of `steps` and `timesteps` is set; a guidance of 1 is none."""
-
-    solver: str
-    steps: int | None
-    timesteps: tuple[float, ...] | None
-    shift: float
-    guidance_high: float
-    guidance_low: float
-    negative_prompt: str
-    fps: int
-
-    @property
-    def is_guided(self) -> bool:
-        """Whether any expert needs the negative prompt."""
-        return self.guidance_high != 1.0 or self.guidance_low != 1.0
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk, read and, unless told otherwise, verified."""
+    """A bundle on disk, verified. What one task alone needs is read by `VideoBundle` and `Interface`."""
 
     root: Path
     manifest: Manifest
-    model: Model
-    embedding: Path
-    sampling: Sampling
-    shapes: tuple[Shape, ...]
+    task: str
     engines: dict[tuple[str, str], Path]
     threads: int
 
@@ -68,48 +33,28 @@ class Bundle:
         Raises VerificationError, BundleError, and TargetError where no engine fits this machine.
         """
         manifest = ensure_verified(root, progress)
-        where = str(root / MANIFEST)
-        runtime = Fields(cast("JsonValue", manifest.runtime), where, "runtime")
-        topology = Fields(cast("JsonValue", manifest.topology), where, "topology")
-        return cls(
+        runtime, topology = (section(root, manifest, name) for name in ("runtime", "topology"))
+        return Bundle(
             root=root,
             manifest=manifest,
-            model=_model(runtime.object("model")),
-            embedding=_listed(root, manifest, runtime, "embedding"),
-            sampling=_sampling(runtime.object("sampling")),
-            shapes=tuple(_shape(fields) for fields in runtime.objects("shapes")),
+            task=runtime.text("task"),
             engines=_engines(topology.objects("engines"), root, manifest),
             threads=runtime.integer("threads"),
         )
 
-    def shape(self, name: str | None, frames: int | None) -> Shape:
-        """The named shape (default: the first), with another number of frames if given. Raises UserError."""
-        names = [shape.name for shape in self.shapes]
-        if name is not None and name not in names:
-            raise UserError(f"this bundle has no shape {name!r}", hint=f"it has: {', '.join(names)}")
-        shape = self.shapes[names.index(name) if name is not None else 0]
-        if frames is None:
-            return shape
-        stride = self.model.temporal_stride
-        if frames < 1 or (frames - 1) % stride:
-            below = max(frames - 1, 0) // stride * stride + 1
-            raise UserError(
-                f"{frames} frames cannot be made: the first latent frame gives one frame, each other one {stride}",
-                hint=f"ask for {below} or {below + stride}",
-            )
-        most = (MOST_LATENT_FRAMES - 1) * stride + 1
-        if frames > most:
-            raise UserError(f"{frames} frames cannot be made: the model has positions for {most}")
-        return Shape(shape.name, shape.height, shape.width, frames)
-
-    def latent_shape(self, shape: Shape) -> tuple[int, ...]:
-        """[1, channels, latent frames, latent height, latent width] of a video size."""
-        frames = (shape.frames - 1) // self.model.temporal_stride + 1
-        stride = self.model.spatial_stride
-        return 1, len(self.model.latent_mean), frames, shape.height // stride, shape.width // stride
+    def expect_task(self, task: str) -> None:
+        """Raises BundleError unless this is what the bundle is for."""
+        if self.task != task:
+            raise BundleError(f"the bundle's task is {self.task!r}, not {task!r}", where=str(self.root))
 
 
-def _listed(root: Path, manifest: Manifest, fields: Fields, name: str) -> Path:
+def section(root: Path, manifest: Manifest, name: str) -> Fields:
+    """`runtime` or `topology` of a bundle's manifest."""
+    values = {"runtime": manifest.runtime, "topology": manifest.topology}[name]
+    return Fields(cast("JsonValue", values), str(root / MANIFEST), name)
+
+
+def listed(root: Path, manifest: Manifest, fields: Fields, name: str) -> Path:
     """The file that a field names. Raises BundleError unless it is one of those that were verified."""
     path = fields.text(name)
     if path not in {file.path for file in manifest.files}:
@@ -126,7 +71,7 @@ def _engines(entries: list[Fields], root: Path, manifest: Manifest) -> dict[tupl
         engine, target = entry.text("engine"), entry.text("target")
         offered.setdefault(key, []).append(f"{engine} on {target}")
         if (engine, target) == (ENGINE, TARGET):
-            chosen.setdefault(key, _listed(root, manifest, entry, "file"))
+            chosen.setdefault(key, listed(root, manifest, entry, "file"))
     for key, offers in offered.items():
         if key not in chosen:
             raise TargetError(
@@ -135,39 +80,3 @@ def _engines(entries: list[Fields], root: Path, manifest: Manifest) -> dict[tupl
                 hint=f"the bundle holds: {', '.join(offers)}",
             )
     return chosen
-
-
-def _model(fields: Fields) -> Model:
-    return Model(
-        text_length=fields.integer("text_length", minimum=1),
-        boundary=fields.optional_number("boundary"),
-        train_timesteps=fields.integer("train_timesteps", minimum=1),
-        latent_mean=tuple(fields.numbers("latent_mean")),
-        latent_std=tuple(fields.numbers("latent_std")),
-        spatial_stride=fields.integer("spatial_stride", minimum=1),
-        temporal_stride=fields.integer("temporal_stride", minimum=1),
-    )
-
-
-def _sampling(fields: Fields) -> Sampling:
-    listed = fields.values.get("timesteps") is not None
-    guidance = fields.object("guidance")
-    return Sampling(
-        solver=fields.text("solver"),
-        steps=None if listed else fields.integer("steps", minimum=1),
-        timesteps=tuple(fields.numbers("timesteps")) if listed else None,
-        shift=fields.number("shift"),
-        guidance_high=guidance.number("high"),
-        guidance_low=guidance.number("low"),
-        negative_prompt=fields.text("negative_prompt"),
-        fps=fields.integer("fps", minimum=1),
-    )
-
-
-def _shape(fields: Fields) -> Shape:
-    return Shape(
-        fields.text("name"),
-        fields.integer("height", minimum=1),
-        fields.integer("width", minimum=1),
-        fields.integer("frames", minimum=1),
-    )

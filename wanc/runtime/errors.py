@@ -13,6 +13,7 @@ EXIT_DATA = 65
 EXIT_NO_INPUT = 66
 EXIT_UNAVAILABLE = 69
 EXIT_IO = 74
+EXIT_TEMPORARY = 75
 
 
 class UserError(Exception):

@@ -1,45 +1,45 @@
-"""The two things that a bundle can be asked to do, each with its report for people and for programs."""
+"""The two things that a bundle can be asked to do: its task, and to test itself."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from .bundle import Bundle
-from .errors import UserError
-from .memory import peak_rss_bytes
-from .pipeline import Pipeline, Request, Timer, load_latents
+from .errors import BundleError, UserError
+from .manifest import Manifest
 from .progress import ProgressBar
 from .selftest import Check, selftest
-from .video import create_video
 
 
-@dataclass(frozen=True)
-class VideoReport:
-    """What `run` made, and what it cost."""
+class Report(Protocol):
+    """What came of it, for programs and for people."""
 
-    video: Path
-    frames: int
-    seconds: dict[str, float]
-    peak_rss_bytes: int
-    counters: dict[str, dict[str, int | float]]
-    ok = True
+    @property
+    def ok(self) -> bool: ...
+    def as_json(self) -> dict[str, Any]: ...
+    def as_text(self) -> str: ...
 
-    def as_json(self) -> dict[str, Any]:
-        flat = {f"{graph}.{name}": value for graph, counter in self.counters.items() for name, value in counter.items()}
-        return {
-            "video": str(self.video),
-            "frames": self.frames,
-            "seconds": self.seconds,
-            "peak_rss_bytes": self.peak_rss_bytes,
-            "counters": flat,
-        }
 
-    def as_text(self) -> str:
-        phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
-        return f"{self.video}: {self.frames} frames ({phases}; peak memory {self.peak_rss_bytes / 2**20:.0f} MiB)"
+class Usage(NamedTuple):
+    """How a task is asked for: what it does, which option it needs, and which others it knows."""
+
+    does: str
+    needed: str
+    value: str
+    optional: tuple[str, ...] = ()
+
+
+USAGES: Mapping[str, Usage] = {
+    "text-to-video": Usage(
+        "makes videos", "prompt", "TEXT", ("negative_prompt", "seed", "steps", "shape", "frames", "latents")
+    ),
+    "graph": Usage("runs one graph", "inputs", "FILE.npz"),
+}
 
 
 @dataclass(frozen=True)
@@ -75,45 +75,52 @@ class SelftestReport:
         return "\n".join([*lines, "selftest passed" if self.ok else "selftest FAILED: do not use this bundle here"])
 
 
-def run_video(
-    root: Path,
-    output: Path,
-    *,
-    prompt: str,
-    negative_prompt: str | None = None,
-    seed: int = 0,
-    steps: int | None = None,
-    frames: int | None = None,
-    shape: str | None = None,
-    latents: Path | None = None,
-    threads: int | None = None,
-    progress: bool = True,
-) -> VideoReport:
-    """Generate one video into an mp4 file, which appears only when it is complete. Raises UserError."""
+def run(
+    root: Path, output: Path, options: Mapping[str, Any], *, threads: int | None = None, progress: bool = True
+) -> Report:
+    """Do what the bundle is for. `options` are those of its task by name (see USAGES); None is one not given.
+
+    Raises UserError, with exit code 2 before anything is verified where the options are not those of the task.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    task = _claimed_task(root)
+    if task is not None:
+        _check_options(USAGES[task], given)
     _check_output(root, output)
-    timer = Timer()
-    with timer.phase("verify"):
-        bundle = _open_verified(root, progress)
-    pipeline = Pipeline(bundle, threads=threads, progress=progress)
-    noise = load_latents(latents) if latents is not None else None
-    request = Request(prompt, negative_prompt, seed, steps, shape, frames, noise)
-    size = bundle.shape(shape, frames)
-    metadata = {"prompt": prompt, "seed": str(seed), "bundle": bundle.manifest.id}
-    if latents is not None:
-        metadata["seed"] = f"latents from {latents.name}"
-    fps = bundle.sampling.fps
-    with create_video(output, height=size.height, width=size.width, fps=fps, metadata=metadata) as video:
-        clean = pipeline.denoise(request, timer)
-        for chunk in pipeline.decode(clean, timer):
-            with timer.phase("video"):
-                video.write(chunk)
-    return VideoReport(output, size.frames, timer.seconds, peak_rss_bytes(), pipeline.sessions.counters())
+    if task == "graph":
+        from .graph_task import run_graph
+
+        return run_graph(root, output, **given, threads=threads, progress=progress)
+    # Imported late: a bundle of one graph does not ask for the libraries that videos take.
+    from .video_task import run_video
+
+    return run_video(root, output, **given, threads=threads, progress=progress)
 
 
 def run_selftest(root: Path, *, threads: int | None = None, progress: bool = True) -> SelftestReport:
     """Verify the bundle and replay its golden inputs. Raises UserError."""
-    bundle = _open_verified(root, progress)
+    with ProgressBar("verify", 0, enabled=progress) as bar:
+        bundle = Bundle.open(root, progress=bar.move_to)
     return SelftestReport(bundle.manifest.id, selftest(bundle, threads=threads, progress=progress))
+
+
+def _claimed_task(root: Path) -> str | None:
+    """What the bundle says that it is for: not verified yet, and so good for nothing but refusing early."""
+    with suppress(BundleError):
+        task = Manifest.read(root).runtime.get("task")
+        return task if isinstance(task, str) and task in USAGES else None
+    return None
+
+
+def _check_options(usage: Usage, given: Mapping[str, Any]) -> None:
+    advice = f"give --{usage.needed} {usage.value}"
+    if foreign := [name for name in given if name not in (usage.needed, *usage.optional)]:
+        flags = " and ".join(f"--{name.replace('_', '-')}" for name in foreign)
+        verb = "does" if len(foreign) == 1 else "do"
+        hint = None if usage.needed in given else advice
+        raise UserError(f"{flags} {verb} not apply: this bundle {usage.does}", hint=hint)
+    if usage.needed not in given:
+        raise UserError(f"this bundle {usage.does}: {advice}")
 
 
 def _check_output(root: Path, output: Path) -> None:
@@ -122,12 +129,7 @@ def _check_output(root: Path, output: Path) -> None:
         raise UserError("-o does not name a file", where=str(output))
     if output.resolve().is_relative_to(root.resolve()):
         raise UserError(
-            "the video would lie inside the bundle, which is never written to",
+            "the output would lie inside the bundle, which is never written to",
             where=str(output),
             hint="name a file elsewhere",
         )
-
-
-def _open_verified(root: Path, progress: bool) -> Bundle:
-    with ProgressBar("verify", 0, enabled=progress) as bar:
-        return Bundle.open(root, progress=bar.move_to)

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .bundle import Bundle, Sampling, Shape
+from .arrays import read_array
 from .decode import decode
 from .denoise import Expert, denoise
 from .embeddings import EmbeddingTable
 from .encode import encode_prompt
-from .errors import EXIT_NO_INPUT, UserError
+from .errors import UserError
+from .interface import InputError
 from .model import Model
 from .noise import initial_noise
 from .progress import ProgressBar
 from .sessions import Sessions
 from .solvers import Solver, create_solver
 from .text import Tokenizer
+from .timer import Timer
+from .video_bundle import Sampling, Shape, VideoBundle
 
 EMBEDDING_TENSOR = "embedding"
 Frames = NDArray[np.uint8]
@@ -51,25 +52,10 @@ class Result:
     seconds: dict[str, float]
 
 
-@dataclass
-class Timer:
-    """Seconds by phase."""
-
-    seconds: dict[str, float] = field(default_factory=dict[str, float])
-
-    @contextmanager
-    def phase(self, name: str) -> Generator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-
-
 class Pipeline:
     """A bundle, ready to generate. Engines are opened when first used and stay open."""
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None, progress: bool = False) -> None:
+    def __init__(self, bundle: VideoBundle, *, threads: int | None = None, progress: bool = False) -> None:
         self.bundle = bundle
         self.sessions = Sessions(bundle.engines, threads=bundle.threads if threads is None else threads)
         self._progress = progress
@@ -83,7 +69,7 @@ class Pipeline:
         Raises VerificationError or BundleError where the bundle is not exactly what was sealed, and TargetError where
         it does not fit this machine. `threads` is the recipe's unless given; 0 means every core.
         """
-        return cls(Bundle.open(root), threads=threads, progress=progress)
+        return cls(VideoBundle.open(root), threads=threads, progress=progress)
 
     def generate(self, prompt: str, **options: Any) -> Result:
         """Make a whole video in memory; the options are the fields of `Request`. Raises UserError."""
@@ -164,10 +150,8 @@ def choose_expert(model: Model, sampling: Sampling, timestep: float) -> Expert:
 def load_latents(path: Path) -> NDArray[np.float32]:
     """Initial noise from a `.npy` file, float32. Raises UserError where it cannot be read."""
     try:
-        # Not numpy.load, which would also open archives and answer with something that is no array.
-        with path.open("rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise UserError("no such file", where=str(path), exit_code=EXIT_NO_INPUT) from error
-    except (OSError, ValueError) as error:
+        return read_array(path)
+    except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise
         raise UserError("not a .npy file of latents", where=str(path)) from error

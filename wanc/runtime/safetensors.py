@@ -47,7 +47,7 @@ STORAGE_DTYPES = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
-_WRITABLE = {np.dtype("<f4"): "F32", np.dtype("<i8"): "I64"}
+_WRITABLE = {dtype: name for name, dtype in STORAGE_DTYPES.items() if name != "BF16"}
 _NAME = re.compile(r"[A-Za-z0-9._/-]{1,512}")
 
 
@@ -115,7 +115,7 @@ def widen_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def write(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
-    """Writes float32 and int64 arrays; the bytes depend on nothing but names and values.
+    """Writes arrays of the dtypes above; the bytes depend on nothing but names and values.
 
     Raises:
         ValueError: another dtype, or a name that the reader would refuse.

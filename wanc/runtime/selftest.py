@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .errors import VerificationError
+from .golden import EXPECTED, FOLDER, INPUTS, TOLERANCES, named
 from .progress import ProgressBar
 from .safetensors import SafetensorsFile
 from .sessions import Sessions
@@ -31,32 +33,38 @@ class Check:
 
 def selftest(bundle: Bundle, *, threads: int | None = None, progress: bool = False) -> list[Check]:
     """Execute every graph on its golden inputs. Raises VerificationError where a graph has no golden outputs."""
-    golden = bundle.root / "golden"
-    inputs = SafetensorsFile(golden / "inputs.safetensors")
-    expected = SafetensorsFile(golden / "expected.safetensors")
-    path = golden / "tolerances.json"
+    golden = bundle.root / FOLDER
+    inputs, expected = SafetensorsFile(golden / INPUTS), SafetensorsFile(golden / EXPECTED)
+    path = golden / TOLERANCES
     tolerances = Fields(parse_object(path.read_bytes(), where=str(path)).values, str(path))
     sessions = Sessions(bundle.engines, threads=bundle.threads if threads is None else threads)
     checks: list[Check] = []
     with ProgressBar("selftest", len(bundle.engines), enabled=progress) as bar:
         for component, graph in sorted(bundle.engines):
-            prefix = f"{component}/{graph}/"
-            feeds = {name.removeprefix(prefix): array for name, array in inputs.items() if name.startswith(prefix)}
+            feeds, wanted = named(inputs, component, graph), named(expected, component, graph)
             outputs = sessions.run(component, graph, feeds)
             sessions.close(component)
-            errors = [
-                _relative_error(outputs[name.removeprefix(prefix)], array)
-                for name, array in expected.items()
-                if name.startswith(prefix)
-            ]
-            if not errors:
+            if not wanted:
                 raise VerificationError(f"no golden outputs for {component}/{graph}", where=str(golden))
-            checks.append(Check(prefix.rstrip("/"), max(errors), tolerances.number(prefix.rstrip("/"))))
+            error = max(relative_error(outputs[name], array) for name, array in wanted.items())
+            checks.append(Check(f"{component}/{graph}", error, tolerances.number(f"{component}/{graph}")))
             bar.advance()
     return checks
 
 
-def _relative_error(actual: NDArray[Any], expected: NDArray[Any]) -> float:
-    """A NaN anywhere is an infinite error: it must not pass a comparison."""
-    error = float(np.linalg.norm(actual - expected)) / max(float(np.linalg.norm(expected)), 1e-30)
-    return error if np.isfinite(error) else float("inf")
+def relative_error(actual: NDArray[Any], expected: NDArray[Any]) -> float:
+    """‖actual − expected‖ / ‖expected‖, in which equal infinities do not differ.
+
+    A NaN anywhere is an infinite error: it must not pass a comparison. So is any difference in dtype or shape, and
+    between values that are no floats.
+    """
+    if actual.dtype != expected.dtype or actual.shape != expected.shape:
+        return math.inf
+    if actual.dtype.kind != "f":
+        return 0.0 if np.array_equal(actual, expected) else math.inf
+    equal = actual == expected
+    ours, theirs = (np.where(equal, 0.0, array).astype(np.float64) for array in (actual, expected))
+    scale = np.linalg.norm(np.where(np.isfinite(expected), expected, 0.0).astype(np.float64))
+    with np.errstate(invalid="ignore"):  # a NaN, or infinities of both signs
+        error = float(np.linalg.norm(ours - theirs)) / max(float(scale), 1e-30)
+    return error if math.isfinite(error) else math.inf

@@ -14,8 +14,8 @@ import onnxruntime
 from .errors import TargetError, UserError
 
 Array = np.ndarray[Any, Any]
-# onnxruntime's scale; below it are notes on its own optimisations.
-ERRORS_ONLY = 3
+# onnxruntime's scale. Its errors are raised as well, and below them are notes on its own optimisations.
+FATAL_ONLY = 4
 
 
 @dataclass
@@ -33,18 +33,22 @@ class Session:
     def __init__(self, path: Path, *, threads: int, counter: Counter | None = None) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
-        options.log_severity_level = ERRORS_ONLY
+        options.log_severity_level = FATAL_ONLY
         try:
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
             raise TargetError("onnxruntime cannot load this engine", where=str(path)) from error
+        self._path = str(path)
         self._outputs = [output.name for output in self._session.get_outputs()]
         self._counter = counter or Counter()
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Execute the graph once. Inputs and outputs by name."""
+        """Execute the graph once. Inputs and outputs by name. Raises TargetError where the engine fails."""
         started = time.perf_counter()
-        outputs = cast(list[Array], self._session.run(self._outputs, dict(inputs)))
+        try:
+            outputs = cast(list[Array], self._session.run(self._outputs, dict(inputs)))
+        except Exception as error:  # as above
+            raise TargetError("onnxruntime cannot execute this graph on these inputs", where=self._path) from error
         self._counter.seconds += time.perf_counter() - started
         self._counter.executions += 1
         self._counter.bytes += sum(array.nbytes for array in (*inputs.values(), *outputs))
@@ -84,3 +88,8 @@ class Sessions:
     def counters(self) -> dict[str, dict[str, int | float]]:
         """`<component>/<graph>` → executions, bytes, seconds, since the sessions were made."""
         return {"/".join(key): asdict(counter) for key, counter in self._counters.items()}
+
+
+def flat(counters: Mapping[str, Mapping[str, int | float]]) -> dict[str, int | float]:
+    """`<component>/<graph>.<counter>` → its value, as reports have it."""
+    return {f"{graph}.{name}": value for graph, counter in counters.items() for name, value in counter.items()}

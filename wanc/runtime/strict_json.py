@@ -18,17 +18,22 @@ JsonObject: TypeAlias = "dict[str, JsonValue]"
 
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 32
+MAX_VALUES = 1_000_000  # a manifest of the most files has 700,000; 16 MiB of "[[],[],…" would take a gigabyte
 MAX_INTEGER = 2**53  # beyond it, readers that use doubles see another number
 
 
 def parse(data: bytes, *, where: str, max_bytes: int = MAX_BYTES) -> JsonValue:
     """The value of one JSON text.
 
-    `where` names the text in errors. Raises BundleError for text that is not JSON, is too large (`max_bytes`), nested
-    deeper than 32, has a duplicate key, a number that is not finite, an integer beyond 2^53, or a lone surrogate.
+    `where` names the text in errors. Raises BundleError for text that is not JSON, is too large (`max_bytes`), has more
+    than a million values, is nested deeper than 32, has a duplicate key, a number that is not finite, an integer beyond
+    2^53, or a lone surrogate.
     """
     if len(data) > max_bytes:
         raise BundleError(f"{len(data)} bytes of JSON, more than the {max_bytes} allowed", where=where)
+    # Counted before anything is made of them: every value but the first of a list or an object follows a comma.
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise BundleError(f"more than {MAX_VALUES} JSON values", where=where)
     try:
         text = data.decode("utf-8")
         value = cast(
@@ -116,6 +121,15 @@ class Fields:
             if not isinstance(item, str):
                 self.refuse(f"{name}[{index}]", f"must be a string, not {_kind(item)}")
         return cast("list[str]", items)
+
+    def dimensions(self, name: str) -> list[int | str]:
+        """Sizes from 0, and names for sizes."""
+        sizes: list[int | str] = []
+        for index, item in enumerate(self._list(name)):
+            if isinstance(item, bool) or not isinstance(item, (int, str)) or (isinstance(item, int) and item < 0):
+                self.refuse(f"{name}[{index}]", "must be a size or the name of one")
+            sizes.append(item)
+        return sizes
 
     def _number(self, name: str, value: JsonValue) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -63,19 +63,35 @@ def verify(bundle: Path, progress: Progress | None = None) -> Report:
     `progress` is called with (bytes done, bytes in total) while files are hashed. Raises BundleError when `bundle` is
     not a directory; whatever is wrong inside it is a failure in the report.
     """
-    with opened_directory(bundle) as root:
+    while True:
+        with opened_directory(bundle) as root:
+            report = _verify(root, str(bundle), progress)
+            if report.ok or _is_still(root, bundle):
+                return report
+        # Another bundle was put in its place meanwhile, and this one was being removed: look at the other.
+
+
+def _verify(root: int, where: str, progress: Progress | None) -> Report:
+    try:
+        manifest = Manifest.read_beneath(root, where)
+    except BundleError as error:
+        return Report(None, (Failure(MANIFEST, error.message),))
+    present, failures = _survey(root, manifest)
+    failures += _check_files(root, manifest, present, progress)
+    if MARKER not in {failure.path for failure in failures}:
         try:
-            manifest = Manifest.read_beneath(root, str(bundle))
+            check_marker(root, where)
         except BundleError as error:
-            return Report(None, (Failure(MANIFEST, error.message),))
-        present, failures = _survey(root, manifest)
-        failures += _check_files(root, manifest, present, progress)
-        if MARKER not in {failure.path for failure in failures}:
-            try:
-                check_marker(root, str(bundle))
-            except BundleError as error:
-                failures.append(Failure(MARKER, error.message))
+            failures.append(Failure(MARKER, error.message))
     return Report(manifest, tuple(sorted(failures)))
+
+
+def _is_still(directory: int, path: Path) -> bool:
+    """Whether the open directory is what one finds under the path, or nothing is."""
+    try:
+        return os.path.samestat(os.fstat(directory), os.stat(path))
+    except FileNotFoundError:
+        return True
 
 
 def ensure_verified(bundle: Path, progress: Progress | None = None) -> Manifest:

@@ -1,20 +1,24 @@
 """Streaming weights into an engine's own file, in the dtype and layout that the engine wants.
 
 The canonical graph keeps a weight as the checkpoint stores it, behind Cast and Transpose nodes. Here those nodes are
-carried out once, tensor by tensor, and removed. One tensor is in memory at a time.
+carried out once, tensor by tensor, and removed. One tensor is in memory at a time. Graphs from elsewhere may hold any
+dtype, have subgraphs that use weights by name, and weights that are outputs: what cannot be folded is copied as it is.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from wanc.compiler.finite import FiniteCheck
+from wanc.compiler.program import OWN
 from wanc.models.weights import Weight
 
 # Large tensors begin on a page, so that the engine can map them instead of copying.
@@ -26,15 +30,28 @@ NUMPY_DTYPES: Mapping[str, np.dtype[Any]] = {
     "FLOAT16": np.dtype(np.float16),
     "BFLOAT16": np.dtype(ml_dtypes.bfloat16),
 }
+"""Between these, casts are carried out here: ONNX and numpy round alike. All other dtypes are only copied."""
+
+
+class Form(NamedTuple):
+    """What a weight becomes: its dtype, and the permutation of its axes, if any."""
+
+    dtype: ir.DataType
+    permutation: tuple[int, ...] | None = None
 
 
 @dataclass
 class WeightFile:
-    """The weight file of one component, shared by its graphs: a tensor that two of them use is written once."""
+    """The weight file of one component, shared by its graphs: a tensor that two of them use is written once.
+
+    `sources` locates the files that external tensors name. Values that are not finite are refused by `finite`.
+    """
 
     path: Path
     sources: Mapping[str, Path]
+    finite: FiniteCheck
     entries: dict[str, Weight] = field(default_factory=dict[str, Weight])
+    _keys: dict[tuple[object, ...], str] = field(default_factory=dict[tuple[object, ...], str])
 
     def __enter__(self) -> WeightFile:
         self._stream: BinaryIO = self.path.open("wb")
@@ -44,66 +61,143 @@ class WeightFile:
         self._stream.close()
 
     def absorb(self, model: ir.Model) -> None:
-        """Move a graph's external weights here: fold what can be folded, write, and point the graph at the result."""
+        """Move a graph's external weights here: fold what can be folded, write, and point the graph at the result.
+
+        Raises CheckpointError where a weight, wherever it stands, holds values that are not finite.
+        """
+        names = _value_names(model)
         for name, initializer in list(model.graph.initializers.items()):
             tensor = initializer.const_value
             if isinstance(tensor, ir.ExternalTensor):
-                value, dtype, permutation = _fold_views(model, initializer)
-                key = _entry_name(name, permutation)
-                if key in self.entries and self.entries[key].dtype != dtype.name:
-                    key = f"{key}.{dtype.name.lower()}"
-                if key not in self.entries:
-                    self.entries[key] = self._write(tensor, dtype, permutation)
+                value, form = _fold_views(model, initializer)
+                key = self._store(tensor, name, form)
                 del model.graph.initializers[name]
-                _refer(value, key, self.entries[key])
+                value.name = key if _may_be_called(value, key, name, names) else value.name
+                _refer(value, self.entries[key])
                 model.graph.register_initializer(value)
+        for graph in model.graph.subgraphs():
+            for name, initializer in graph.initializers.items():
+                tensor = initializer.const_value
+                if isinstance(tensor, ir.ExternalTensor):
+                    _refer(initializer, self.entries[self._store(tensor, name, Form(tensor.dtype))])
+        for name, tensor in _embedded(model):
+            self.finite.add(name, _bytes_of(tensor), tensor.dtype.name, where=self._shown(""))
 
-    def _write(self, tensor: ir.ExternalTensor, dtype: ir.DataType, permutation: tuple[int, ...] | None) -> Weight:
-        array = read_weight(tensor, self.sources).astype(NUMPY_DTYPES[dtype.name], copy=False)
-        if permutation is not None:
-            array = np.ascontiguousarray(array.transpose(permutation))
-        alignment = PAGE if array.nbytes >= PAGE else CACHE_LINE
-        self._stream.write(b"\0" * (-self._stream.tell() % alignment))
+    def _store(self, tensor: ir.ExternalTensor, name: str, form: Form) -> str:
+        """The name of the entry that holds a tensor in a form; it is written unless it is there already."""
+        source = (str(tensor.location), tensor.offset, tensor.length, tensor.dtype, tuple(tensor.shape), form)
+        if source not in self._keys:
+            key = self._keys[source] = self._free_key(name, form)
+            self.entries[key] = self._write(tensor, name, form)
+        return self._keys[source]
+
+    def _free_key(self, name: str, form: Form) -> str:
+        key = name if form.permutation is None else f"{name}.T{''.join(map(str, form.permutation))}"
+        if key in self.entries and self.entries[key].dtype != form.dtype.name:
+            key = f"{key}.{form.dtype.name.lower()}"
+        stem, count = key, 1
+        while key in self.entries:  # another tensor of this name, in another subgraph
+            count += 1
+            key = f"{stem}.{count}"
+        return key
+
+    def _write(self, tensor: ir.ExternalTensor, name: str, form: Form) -> Weight:
+        data = stored_bytes(tensor, self.sources)
+        self.finite.add(name, data, tensor.dtype.name, where=self._shown(str(tensor.location)))
+        shape = tuple(tensor.shape.numpy())
+        if form != Form(tensor.dtype):
+            array = data.view(NUMPY_DTYPES[tensor.dtype.name]).reshape(shape)
+            with np.errstate(over="ignore"):  # beyond the narrower type's range lies infinity, as in ONNX's Cast
+                array = array.astype(NUMPY_DTYPES[form.dtype.name], copy=False)
+            if form.permutation is not None:
+                array = np.ascontiguousarray(array.transpose(form.permutation))
+            data, shape = array.reshape(-1).view(np.uint8), array.shape
+        self._stream.write(b"\0" * (-self._stream.tell() % (PAGE if data.nbytes >= PAGE else CACHE_LINE)))
         offset = self._stream.tell()
-        self._stream.write(array.data.cast("B") if array.dtype.kind != "V" else array.tobytes())
-        return Weight(self.path.name, offset, array.nbytes, dtype.name, array.shape)
+        self._stream.write(data.data)
+        return Weight(self.path.name, offset, data.nbytes, form.dtype.name, shape)
+
+    def _shown(self, location: str) -> str | None:
+        """The file of the user's that a weight came from, where there is one."""
+        if location and not location.startswith(OWN):
+            return str(self.sources[location])
+        model = self.sources.get("model.onnx")
+        return str(model) if model else None
 
 
-def read_weight(tensor: ir.ExternalTensor, sources: Mapping[str, Path]) -> np.ndarray[Any, Any]:
-    """A weight as stored, memory-mapped: nothing is read before it is used."""
-    assert tensor.offset is not None and tensor.dtype is not None
-    shape = tuple(tensor.shape.numpy())
-    return np.memmap(
-        sources[str(tensor.location)], NUMPY_DTYPES[tensor.dtype.name], mode="r", offset=tensor.offset, shape=shape
-    )
+def stored_bytes(tensor: ir.ExternalTensor, sources: Mapping[str, Path]) -> np.ndarray[Any, Any]:
+    """A weight's bytes as stored (uint8), memory-mapped: nothing is read before it is used."""
+    if not tensor.nbytes:
+        return np.empty(0, np.uint8)
+    path, offset = sources[str(tensor.location)], tensor.offset or 0
+    return np.memmap(path, np.uint8, mode="r", offset=offset, shape=(tensor.nbytes,))
 
 
-def _fold_views(model: ir.Model, initializer: ir.Value) -> tuple[ir.Value, ir.DataType, tuple[int, ...] | None]:
+def _bytes_of(tensor: ir.TensorProtocol) -> np.ndarray[Any, Any]:
+    return np.frombuffer(tensor.tobytes(), np.uint8)
+
+
+def _embedded(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
+    """Every tensor of numbers that stands in the graph itself, subgraphs included, by its value's name."""
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for name, initializer in graph.initializers.items():
+            tensor = initializer.const_value
+            if tensor is not None and not isinstance(tensor, ir.ExternalTensor) and tensor.dtype != ir.DataType.STRING:
+                yield name, tensor
+    for node in model.graph.all_nodes():
+        attribute = node.attributes.get("value")
+        if node.op_type == "Constant" and attribute is not None and attribute.type == ir.AttributeType.TENSOR:
+            tensor = attribute.as_tensor()
+            if tensor.dtype != ir.DataType.STRING:
+                yield str(node.outputs[0].name), tensor
+
+
+def _fold_views(model: ir.Model, initializer: ir.Value) -> tuple[ir.Value, Form]:
     """Remove the Cast and then the Transpose that every consumer of a weight agrees on.
 
-    Returns the value that the written tensor takes the place of, its dtype, and the permutation applied, if any.
+    Returns the value that the written tensor takes the place of, and the form in which.
     """
-    value, dtype, permutation = initializer, initializer.dtype, None
-    assert dtype is not None
-    if casts := _common(value, "Cast", "to"):
-        value, dtype = _merge(model, casts), ir.DataType(casts[0].attributes["to"].as_int())
-    if transposes := _common(value, "Transpose", "perm"):
-        perm = transposes[0].attributes.get("perm")
-        permutation = tuple(perm.as_ints()) if perm else tuple(reversed(range(len(initializer.shape or ()))))
-        value = _merge(model, transposes)
-    return value, dtype, permutation
+    assert initializer.dtype is not None
+    value, form = initializer, Form(initializer.dtype)
+    if form.dtype.name not in NUMPY_DTYPES:
+        return value, form
+    if (casts := _common(model, value, "Cast", "to")) and (dtype := _cast_dtype(casts[0])):
+        value, form = _merge(model, casts), Form(dtype)
+    transposes = _common(model, value, "Transpose", "perm")
+    if transposes and (permutation := _permutation(transposes[0], len(initializer.shape or ()))):
+        value, form = _merge(model, transposes), Form(form.dtype, permutation)
+    return value, form
 
 
-def _common(value: ir.Value, op_type: str, attribute: str) -> list[ir.Node] | None:
+def _common(model: ir.Model, value: ir.Value, op_type: str, attribute: str) -> list[ir.Node] | None:
     """The consumers of a value, when they all are this operator with one and the same attribute.
 
-    Nodes whose result leaves the graph are kept: it has to be computed where the graph's output has its name.
+    Nodes whose result leaves the graph are kept: it has to be computed where the graph's output has its name. So are
+    those in subgraphs, which may not be executed at all.
     """
     nodes = [use.node for use in value.uses()]
-    if value.is_graph_output() or any(node.op_type != op_type or node.outputs[0].is_graph_output() for node in nodes):
+    if value.is_graph_output() or any(
+        (node.domain, node.op_type) != ("", op_type)
+        or node.graph is not model.graph
+        or node.outputs[0].is_graph_output()
+        for node in nodes
+    ):
         return None
     attributes = [node.attributes.get(attribute) for node in nodes]
     return nodes if len({str(entry and entry.value) for entry in attributes}) == 1 else None
+
+
+def _cast_dtype(node: ir.Node) -> ir.DataType | None:
+    """The dtype that a Cast asks for, if it is one that is carried out here."""
+    attribute = node.attributes.get("to")
+    names = {ir.DataType[name].value: ir.DataType[name] for name in NUMPY_DTYPES}
+    return names.get(attribute.as_int()) if attribute else None
+
+
+def _permutation(node: ir.Node, rank: int) -> tuple[int, ...] | None:
+    attribute = node.attributes.get("perm")
+    permutation = tuple(attribute.as_ints()) if attribute else tuple(reversed(range(rank)))
+    return permutation if sorted(permutation) == list(range(rank)) else None
 
 
 def _merge(model: ir.Model, nodes: list[ir.Node]) -> ir.Value:
@@ -116,13 +210,22 @@ def _merge(model: ir.Model, nodes: list[ir.Node]) -> ir.Value:
     return value
 
 
-def _entry_name(name: str, permutation: tuple[int, ...] | None) -> str:
-    return name if permutation is None else f"{name}.T{''.join(map(str, permutation))}"
+def _value_names(model: ir.Model) -> Counter[str | None]:
+    """How many values have each name: subgraphs see the names around them, and may use them anew."""
+    graphs = (model.graph, *model.graph.subgraphs())
+    names = Counter(value.name for graph in graphs for value in {*graph.inputs, *graph.initializers.values()})
+    names.update(value.name for node in model.graph.all_nodes() for value in node.outputs)
+    return names
 
 
-def _refer(value: ir.Value, name: str, weight: Weight) -> None:
-    dtype = ir.DataType[weight.dtype]
-    value.name, value.shape, value.type = name, ir.Shape(weight.shape), ir.TensorType(dtype)
+def _may_be_called(value: ir.Value, key: str, name: str, names: Counter[str | None]) -> bool:
+    """Whether a weight, so far `name`, can be called `key` without another value being taken for it."""
+    return not value.is_graph_output() and names[key] == (1 if key == name else 0)
+
+
+def _refer(value: ir.Value, weight: Weight) -> None:
+    dtype, shape = ir.DataType[weight.dtype], ir.Shape(weight.shape)
+    value.shape, value.type = shape, ir.TensorType(dtype)
     value.const_value = ir.ExternalTensor(
-        weight.file, weight.offset, weight.length, dtype, shape=ir.Shape(weight.shape), name=name
+        weight.file, weight.offset, weight.length, dtype, shape=shape, name=value.name or ""
     )

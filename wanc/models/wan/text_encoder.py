@@ -51,9 +51,9 @@ def graphs(config: Mapping[str, Any]) -> tuple[Graph, ...]:
     """The `encode` graph.
 
     embeddings float32 [1, tokens, d_model], mask int64 [1, tokens] (1 = a real token) → hidden float32
-    [1, tokens, d_model]. `config` is the text encoder's `config.json`.
+    [1, tokens, d_model]. `config` is the text encoder's canonical configuration.
     """
-    settings = UMT5Config(**{key: value for key, value in config.items() if key != "dtype"})
+    settings = UMT5Config(**config)
     # The other attention back ends of transformers trace into views that only some layouts allow.
     settings._attn_implementation = "eager"  # pyright: ignore[reportPrivateUsage]
     table = BucketTable(UMT5Attention(settings, has_relative_attention_bias=True, layer_idx=0))

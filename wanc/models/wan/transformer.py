@@ -28,7 +28,7 @@ def graphs(config: Mapping[str, Any], text_length: int) -> tuple[Graph, ...]:
 
     latents float32 [1, in_channels, frames, 2*rows, 2*columns], timestep float32 [1] in 0..1000, text float32
     [1, text_length, text_dim] → velocity float32, shaped as the latents with out_channels. `config` is the
-    transformer's `config.json`.
+    expert's canonical configuration.
     """
     _, patch_height, patch_width = config["patch_size"]
     spatial = ("frames", f"{patch_height}*rows", f"{patch_width}*columns")
@@ -45,5 +45,6 @@ def graphs(config: Mapping[str, Any], text_length: int) -> tuple[Graph, ...]:
             outputs=(Output("velocity", (1, config["out_channels"], *spatial)),),
             example={"frames": 3, "rows": 4, "columns": 5},
             constants={f"rope.{name}": buffer.numpy() for name, buffer in rope.named_buffers()},
+            values={"timestep": 500.0},
         ),
     )

@@ -52,15 +52,13 @@ def graphs(config: Mapping[str, Any]) -> tuple[Graph, ...]:
 
     latent float32 [1, z_dim, 1, height, width] (already scaled by the latent statistics) → frames float32
     [1, out_channels, 1 or 4, 8*height, 8*width] in -1..1, and one cache float32 [1, channels, 2, k*height, k*width] per
-    causal convolution. `config` is the VAE's `config.json`.
-
-    Raises NotImplementedError for the residual VAE of Wan 2.2 5B, whose shortcuts need their own chunk rules.
+    causal convolution. `config` is the VAE's canonical configuration.
     """
     caches = _cache_shapes(config)
     latent = Input("latent", (1, config["z_dim"], 1, "height", "width"), binding="chunk", per="request")
     temporal = 2 ** sum(config["temperal_downsample"])
     spatial = 2 ** (len(config["dim_mult"]) - 1)
-    channels = config.get("out_channels", 3)
+    channels = config["out_channels"]
 
     def outputs(frames: int) -> tuple[Output, ...]:
         picture = Output("frames", (1, channels, frames, f"{spatial}*height", f"{spatial}*width"))
@@ -80,8 +78,6 @@ def _module(kind: type[CachedDecoder], config: Mapping[str, Any]) -> CachedDecod
 
 def _cache_shapes(config: Mapping[str, Any]) -> list[tuple[int | str, ...]]:
     """Shapes of the caches in visiting order, found by running `first` once without data."""
-    if config.get("is_residual"):
-        raise NotImplementedError("residual VAE")
     height, width = 4, 6
     with torch.device("meta"), torch.no_grad():
         module = _module(FirstModule, config)

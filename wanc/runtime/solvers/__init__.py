@@ -15,7 +15,15 @@ from .euler import EulerSolver
 from .schedule import TRAINING_TIMESTEPS, Schedule, count_high_noise_steps
 from .unipc import UniPCSolver
 
-__all__ = ["SOLVERS", "Schedule", "Solver", "count_high_noise_steps", "create_schedule", "create_solver"]
+__all__ = [
+    "SOLVERS",
+    "TRAINING_TIMESTEPS",
+    "Schedule",
+    "Solver",
+    "count_high_noise_steps",
+    "create_schedule",
+    "create_solver",
+]
 
 SOLVERS: dict[str, type[Solver]] = {
     "unipc": UniPCSolver,

@@ -1,0 +1,134 @@
+"""`kill -9` at every system call of a build that changes its output: nothing half-done shows, nothing done is lost."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from wanc.compiler.seal import ADOPT_BYTES
+
+from .project import STAGES, Project, assert_resumes, assert_sound, forget, records_of, write_project
+from .strace import CHANGES, Point, distinct, killing, needs_strace, trace
+
+pytestmark = needs_strace
+
+
+@dataclass(frozen=True)
+class Case:
+    """A build to be killed at a point, from a folder in which the earlier stages have been run already."""
+
+    start: Path
+    point: Point
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that a dead process still held would be an error at once."""
+    monkeypatch.setenv("WANC_LOCK_TIMEOUT", "0")
+
+
+def kill_and_resume(project: Project, case: Case, folder: Path) -> bool:
+    """Whether the kill came. Holds the project to everything that must be true afterwards, and then to resuming."""
+    output = folder / "output"
+    shutil.copytree(case.start, output)
+    struck = project.run(output, *killing(case.point)).returncode == -signal.SIGKILL
+    finished = {record.stage for record in records_of(output)}
+    try:
+        assert_sound(project, output)
+        assert_resumes(project, output, finished)
+    except AssertionError as error:
+        raise AssertionError(f"after a kill at {case.point}: {error}") from error
+    shutil.rmtree(folder)
+    return struck
+
+
+def kill_at_all(project: Project, cases: Sequence[Case], folder: Path) -> None:
+    """Two builds at a time, as many as there are cores in the smallest machine that runs this."""
+    with ThreadPoolExecutor(2) as pool:
+        folders = [folder / str(number) for number in range(len(cases))]
+        struck = list(pool.map(lambda case, place: kill_and_resume(project, case, place), cases, folders))
+    assert sum(struck) >= 0.95 * len(cases), "too few kills came"
+
+
+def cases_of(project: Project, folder: Path) -> list[Case]:
+    """All that a build does: each stage from a folder in which only that one is to be run, and the making of a store.
+
+    What is done more than once, in the same way, is struck where it is done first; renames are struck everywhere.
+    """
+    start = folder / "empty"
+    start.mkdir(parents=True)
+    finished = folder / "finished"
+    before, *stages = trace(project, finished, folder / "log")
+    assert len(stages) == len(STAGES)
+    points = {start: before}
+    for stage in STAGES:
+        start = shutil.copytree(finished, folder / stage)
+        forget(start, stage)
+        output = shutil.copytree(start, folder / f"traced-{stage}")
+        _, *stages = trace(project, output, folder / "log")
+        assert len(stages) == 1, "only this one was to run"
+        points[start] = stages[0]
+    cases: list[Case] = []
+    # The engine stage makes the most files.
+    for name in ("engine", "seal", "export", "empty"):
+        seen = {(case.point.syscall, case.point.what) for case in cases if case.point.syscall != "rename"}
+        for point in distinct(points[folder / name]):
+            if point.syscall in CHANGES and (point.syscall, point.what) not in seen:
+                cases.append(Case(folder / name, point))
+    return cases
+
+
+def covered(cases: Iterable[Case]) -> set[str]:
+    return {f"{case.point.syscall} {case.point.what}" for case in cases}
+
+
+def test_a_kill_at_every_system_call(block: Project, quick: Path) -> None:
+    folder = quick / "kills"
+    cases = cases_of(block, folder)
+    assert covered(cases) >= {
+        "rename /store/tmp/*/* → /store/VERSION",
+        "rename /store/tmp/*/* → /store/blobs/sha256/*",
+        "rename /store/tmp/*/* → /store/actions/*.json",
+        "rename /bundles/.block.*.sealing/bundle → /bundles/block",
+        "rename /store/tmp/*/* → /store/refs/block",
+    }
+    kill_at_all(block, cases, folder)
+
+
+@pytest.fixture(scope="module")
+def engineered(quick: Path) -> tuple[Project, Path]:
+    """A project with a weight that a seal moves, and where it is to be sealed in place of another bundle."""
+    other = write_project(quick / "large-other", width=4200, seed=1)
+    project = write_project(quick / "large", width=4200)
+    assert ADOPT_BYTES < 4 * 4200**2
+    folder = quick / "large-kills"
+    folder.mkdir()
+    *_, sealing = trace(project, folder / "finished", folder / "log")
+    project.run(folder / "start", *killing(sealing[0]))
+    assert {record.stage for record in records_of(folder / "start")} == {"export", "engine"}
+    shutil.copytree(other.recipe.parent / "reference/bundles", folder / "start/bundles")
+    return replace(project, before=other.id), folder
+
+
+def test_a_kill_while_large_weights_are_moved(engineered: tuple[Project, Path]) -> None:
+    """Between the journal and the note of the seal, the weights are in the store, on their way, or in the bundle."""
+    project, folder = engineered
+    output = shutil.copytree(folder / "start", folder / "traced")
+    *_, sealing = trace(project, output, folder / "log")
+    what = [f"{point.syscall} {point.what}" for point in sealing]
+    first = what.index("rename /store/tmp/*/* → /store/located/*.json")
+    last = what.index("rename /store/tmp/*/* → /store/actions/*.json")
+    named = ("write", "rename", "renameat2", "rmdir")  # the others were struck above
+    points = [point for point in distinct(sealing[first - 1 : last]) if point.syscall in named]
+    cases = [Case(folder / "start", point) for point in points]
+    assert covered(cases) >= {
+        "rename /store/blobs/sha256/* → /bundles/.block.*.sealing/bundle/*",
+        "renameat2 /bundles/.block.*.sealing/bundle → /bundles/block",
+    }
+    kill_at_all(project, cases, folder)

@@ -1,0 +1,70 @@
+"""`kill -9` at random moments of builds of tiny-wan: they resume where they were, to the same bundle."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from wanc.runtime.manifest import Manifest
+
+from .project import STAGES, Project, assert_resumes, assert_sound, forget, records_of
+
+STARTING_SECONDS = 0.4
+
+
+@pytest.fixture(autouse=True)
+def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lock that a dead process still held would be an error at once."""
+    monkeypatch.setenv("WANC_LOCK_TIMEOUT", "0")
+
+
+@pytest.fixture
+def tiny(tiny_recipe: Path, tiny_bundle: Path) -> Project:
+    return Project(tiny_recipe, Manifest.read(tiny_bundle).id)
+
+
+def kill_somewhere(project: Project, output: Path, seconds: float) -> None:
+    """Kill a build and all that it started after so many seconds, then hold it to resuming."""
+    with project.start(output) as process:
+        try:
+            with suppress(subprocess.TimeoutExpired):
+                process.communicate(timeout=seconds)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    finished = {record.stage for record in records_of(output)}
+    assert_sound(project, output)
+    assert_resumes(project, output, finished)
+
+
+@pytest.mark.parametrize(("seed", "stage"), [(1, "engine"), (2, "seal"), (3, "seal")])
+def test_a_kill_at_a_random_moment_of_a_stage(
+    tiny: Project, tiny_bundle: Path, tmp_path: Path, seed: int, stage: str
+) -> None:
+    output = shutil.copytree(tiny_bundle.parents[1], tmp_path / "output")
+    (seconds,) = [record.meta["seconds"] for record in records_of(output) if record.stage == stage]
+    assert isinstance(seconds, (int, float))
+    forget(output, stage)
+    kill_somewhere(tiny, output, STARTING_SECONDS + random.Random(seed).random() * (seconds + 1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_a_kill_at_a_random_moment_of_a_build(tiny: Project, tiny_bundle: Path, tmp_path: Path, seed: int) -> None:
+    """Every fourth round is a build of everything; the others run one stage."""
+    chance = random.Random(seed)
+    output = tmp_path / "output"
+    seconds = {record.stage: record.meta["seconds"] for record in records_of(tiny_bundle.parents[1])}
+    stages = STAGES if seed % 4 == 0 else (STAGES[seed % 4 - 1],)
+    if stages != STAGES:
+        shutil.copytree(tiny_bundle.parents[1], output)
+        forget(output, *stages)
+    length = sum(float(str(seconds[stage])) for stage in stages)
+    kill_somewhere(tiny, output, STARTING_SECONDS + chance.random() * (length + 1))

@@ -1,0 +1,57 @@
+"""What the process of a stage may do: less than the build that started it.
+
+A stage parses foreign files and, for a torch model, runs a foreign function. It should not leave a core file of 60 GB
+behind, drive the machine into swapping, fetch what the recipe does not name, or depend on a stray variable.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+CLONE_NEWNET = 0x40000000  # linux/sched.h
+
+# Variables that say where things are or how fast to go; the result may depend on no other.
+ALLOWED = ("PATH", "HOME", "USER", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SOURCE_DATE_EPOCH")
+ALLOWED_PREFIXES = ("LC_", "PYTHON", "WANC_", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "CUDA_", "NVIDIA_")
+
+
+def confine(parent: int) -> None:
+    """Confine this process for good; `parent` is the number of the process that started it.
+
+    Elsewhere than on Linux only some of it is possible.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _keep_allowed_variables()
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        # A killed build leaves no stage running behind it.
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it was killed before that
+            os._exit(1)
+        # A network of its own, with nothing in it. Only the superuser may; for others there is the next line.
+        libc.unshare(CLONE_NEWNET)
+        _limit_memory()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def _keep_allowed_variables() -> None:
+    for name in list(os.environ):
+        if name not in ALLOWED and not name.startswith(ALLOWED_PREFIXES):
+            del os.environ[name]
+
+
+def _limit_memory() -> None:
+    """No more private memory than the machine has. Files that are mapped, as weights are, do not count."""
+    with suppress(OSError, ValueError):
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+        kibibytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines)}
+        most = (kibibytes["MemTotal"] + kibibytes["SwapTotal"]) * 1024
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))

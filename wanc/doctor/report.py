@@ -1,0 +1,161 @@
+"""The doctor's report: abilities, the machine, and what else is wrong, for people and for programs."""
+
+from __future__ import annotations
+
+import locale
+import platform
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from wanc import __version__
+from wanc.doctor.abilities import Finding, find
+from wanc.doctor.distributions import clash, python_range
+from wanc.doctor.folder import Folder, examine_folder
+from wanc.doctor.machine import Gpu, Machine, read_machine
+from wanc.tables import Table, size_text
+
+# Tracing a model and writing a small bundle take no less.
+LEAST_MEMORY_BYTES = 2 * 2**30
+LEAST_DISK_BYTES = 2**30
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something about the machine besides its abilities. An error stops the default road, a warning does not."""
+
+    level: Literal["error", "warning"]
+    what: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found. `is_ok` says whether the default road works: to build, and to run on the CPU."""
+
+    machine: Machine
+    folder: Folder
+    encoding: str
+    findings: tuple[Finding, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def is_ok(self) -> bool:
+        road = all(finding.state == "ok" for finding in self.findings if finding.ability.is_default_road)
+        return road and all(problem.level != "error" for problem in self.problems)
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "ok": self.is_ok,
+            "wanc": __version__,
+            "python": platform.python_version(),
+            "encoding": self.encoding,
+            "machine": asdict(self.machine),
+            "output": asdict(self.folder),
+            "abilities": [_ability_json(finding) for finding in self.findings],
+            "problems": [asdict(problem) for problem in self.problems],
+        }
+
+    def tables(self) -> Iterator[Table]:
+        """What people see."""
+        yield Table("this machine", self._machine_rows())
+        yield Table("what wanc can do here", [row for finding in self.findings for row in _ability_rows(finding)])
+        yield Table("problems", [row for problem in self.problems for row in _problem_rows(problem)])
+        verdict = "builds bundles and runs them on the CPU" if self.is_ok else "cannot build and run bundles on the CPU"
+        yield Table("verdict", [[f"this machine {verdict}"]])
+
+    def _machine_rows(self) -> list[tuple[str, str]]:
+        machine, folder = self.machine, self.folder
+        fast = [f"{name} ({', '.join(features)})" for name, features in machine.fast.items()]
+        memory = f"{size_text(machine.memory_bytes)}, {size_text(machine.available_bytes)} of it free"
+        swap = size_text(machine.swap_bytes) if machine.swap_bytes else "none"
+        return [
+            ("wanc", __version__),
+            ("Python", platform.python_version()),
+            ("system", f"{machine.system} on {machine.architecture}"),
+            ("processor", machine.processor or "unknown"),
+            ("cores", str(machine.cores)),
+            ("fast in", ", ".join(fast) or "nothing that is known here"),
+            ("memory", memory),
+            ("swap", swap),
+            *[("GPU", _gpu_text(gpu)) for gpu in machine.gpus or ()],
+            *([] if machine.gpus else [("GPU", "none")]),
+            ("output", f"{folder.path} on {folder.file_system or 'an unknown file system'}"),
+            ("free disk", size_text(folder.free_bytes)),
+            ("text", self.encoding),
+        ]
+
+
+def examine(output: Path) -> Report:
+    """Look at this machine, for builds that write to the folder `output`.
+
+    Raises UserError where wanc itself is not installed.
+    """
+    machine, folder = read_machine(), examine_folder(output)
+    encoding = sys.stdout.encoding or locale.getpreferredencoding(False)
+    findings = find(has_gpu=bool(machine.gpus))
+    return Report(machine, folder, encoding, findings, tuple(_problems(machine, folder, encoding)))
+
+
+def _problems(machine: Machine, folder: Folder, encoding: str) -> Iterator[Problem]:
+    version = platform.python_version()
+    if not python_range().contains(version, prereleases=True):
+        wanted = str(python_range())
+        yield Problem("error", f"Python {version} is not {wanted}", "make a virtual environment with another Python")
+    if pair := clash():
+        one, other = pair
+        yield Problem(
+            "error",
+            f"{one} and {other} are both installed, and overwrite each other's files",
+            f"pip uninstall -y {one} {other}; then pip install '{one}' or '{other}', whichever is meant",
+        )
+    if folder.fault:
+        yield Problem("error", folder.fault, "choose another folder with -o")
+    if folder.is_remote:
+        what = f"{folder.path} lies on {folder.file_system}, where locks between machines depend on the server"
+        yield Problem("warning", what, "let only one machine use it at a time, or choose a local folder with -o")
+    if folder.free_bytes < LEAST_DISK_BYTES:
+        what = f"{size_text(folder.free_bytes)} are free where {folder.path} lies"
+        yield Problem("warning", what, "free some space, or choose a folder elsewhere with -o")
+    if machine.memory_bytes < LEAST_MEMORY_BYTES:
+        what = f"{size_text(machine.memory_bytes)} of memory: tracing a model takes {size_text(LEAST_MEMORY_BYTES)}"
+        yield Problem("warning", what, "build on a larger machine; running a small bundle may still work")
+    if machine.system != "Linux":
+        yield Problem("warning", f"wanc is built and tested on Linux, not on {machine.system}", "use Linux to build")
+    if encoding.lower().replace("-", "") != "utf8":
+        yield Problem("warning", f"text is {encoding} here: not every prompt can be written", "set PYTHONUTF8=1")
+
+
+def _ability_json(finding: Finding) -> dict[str, Any]:
+    return {
+        "name": finding.ability.name,
+        "about": finding.ability.about,
+        "state": finding.state,
+        "default_road": finding.ability.is_default_road,
+        "lacks": list(finding.lacks),
+        "install": finding.install,
+        "distributions": {found.name: found.version for found in finding.distributions},
+    }
+
+
+def _ability_rows(finding: Finding) -> Iterator[tuple[str, str, str]]:
+    yield finding.ability.name, finding.state, finding.ability.about
+    if finding.state == "missing":
+        lines = [*finding.lacks, *([finding.install] if finding.install else [])]
+        yield from (("", "", f"  {line}") for line in lines)
+
+
+def _problem_rows(problem: Problem) -> list[tuple[str, str]]:
+    return [(problem.level, problem.what), ("", problem.hint)]
+
+
+def _gpu_text(gpu: Gpu) -> str:
+    facts = [
+        gpu.name,
+        size_text(gpu.memory_bytes) if gpu.memory_bytes else "",
+        f"compute capability {gpu.compute_capability}" if gpu.compute_capability else "",
+        f"driver {gpu.driver}" if gpu.driver else "",
+    ]
+    return ", ".join(filter(None, facts))

@@ -1,0 +1,31 @@
+"""A Wan checkpoint in either layout: its components as a build would take them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from wanc.inspection.tensors import tally
+from wanc.models.wan.checkpoint import open_checkpoint
+
+
+def describe_checkpoint(root: Path) -> dict[str, Any]:
+    """Raises CheckpointError where a file is missing, damaged or of another model."""
+    checkpoint = open_checkpoint(root)
+    return {
+        "kind": "checkpoint",
+        "path": str(root),
+        "layout": checkpoint.layout,
+        "boundary": checkpoint.boundary,
+        "text_length": checkpoint.text_length,
+        "size": sum((root / name).stat().st_size for name in checkpoint.files),
+        "components": {
+            name: {
+                "folder": component.folder,
+                "config": dict(component.config),
+                "weights": tally((weight.dtype, weight.shape) for weight in component.weights.values()),
+            }
+            for name, component in checkpoint.components.items()
+        },
+        "files": list(checkpoint.files),
+    }

@@ -1,0 +1,90 @@
+"""A program: its components with their graphs and weights, from `program.json` and the `.onnx` files that it names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from wanc.artifacts.files import hash_file
+from wanc.compiler.program import Program, ProgramComponent, ProgramGraph
+from wanc.errors import BundleError
+from wanc.inspection.graph import describe_model
+from wanc.inspection.small_file import read_json
+from wanc.inspection.tensors import tally
+from wanc.runtime.manifest import check_paths
+
+Locate = Callable[[str], Path | None]
+"""Where the file lies that a program calls by this name, if it is there."""
+
+
+def describe_program(path: Path) -> dict[str, Any]:
+    """A `program.json` with the graphs that lie beside it. Raises UserError where something is damaged."""
+    document = {"kind": "program", "path": str(path), "size": path.stat().st_size, "digest": hash_file(path)[0]}
+    return {**document, **describe_content(path, beside(path.parent))}
+
+
+def describe_content(path: Path, locate: Locate) -> dict[str, Any]:
+    """What a `program.json` says, but for its own name. Raises UserError where it, or one of its graphs, is damaged."""
+    raw = read_json(path)
+    try:
+        program = Program.read(path)
+        check_paths(
+            [graph.file for part in program.components.values() for graph in part.graphs.values()], where=str(path)
+        )
+        components = {name: _component(part, raw, name, locate) for name, part in program.components.items()}
+        table = program.embedding
+        embedding = {"file": table.file, "weights": tally([(table.dtype, table.shape)])} if table else None
+    except ValueError as error:
+        raise BundleError("is a damaged program", where=str(path)) from error
+    return {
+        "schema": program.schema,
+        "task": program.task,
+        "model": raw.get("model"),
+        "components": components,
+        "embedding": embedding,
+    }
+
+
+def beside(folder: Path) -> Locate:
+    """Files below a folder."""
+
+    def locate(name: str) -> Path | None:
+        path = folder / name
+        return path if os.path.isfile(path) else None
+
+    return locate
+
+
+def _component(part: ProgramComponent, raw: Mapping[str, Any], name: str, locate: Locate) -> dict[str, Any]:
+    described = raw["components"][name]["graphs"]
+    return {
+        "graphs": {graph: _graph(entry, described[graph], locate) for graph, entry in part.graphs.items()},
+        "weights": tally((weight.dtype, weight.shape) for weight in part.weights.values()),
+    }
+
+
+def _graph(entry: ProgramGraph, described: Mapping[str, Any], locate: Locate) -> dict[str, Any]:
+    """The interface as the program declares it; the rest from the file, or None where there is none.
+
+    The file's weights are those that the program refers to, and the small constants that stayed inside the graph.
+    """
+    path = locate(entry.file)
+    model: Mapping[str, Any] = describe_model(path) if path else {}
+    return {
+        "file": entry.file,
+        "size": path.stat().st_size if path else None,
+        "inputs": [
+            {"dtype": value.dtype, **written} for value, written in zip(entry.inputs, described["inputs"], strict=True)
+        ],
+        "outputs": [
+            {"dtype": value.dtype, **written}
+            for value, written in zip(entry.outputs, described["outputs"], strict=True)
+        ],
+        "example": described["example"],
+        "opsets": model.get("opsets"),
+        "nodes": model.get("nodes"),
+        "operators": model.get("operators"),
+        "weights": model.get("weights"),
+    }

@@ -1,0 +1,218 @@
+"""Tables for people of what `inspect` found. Everything in them is in the JSON too, which has more."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from wanc.tables import Table, size_text
+
+Document = Mapping[str, Any]
+MOST_OPERATORS = 8
+MOST_FILES = 40
+MOST_VALUES = 6
+MOST_ITEMS = 4
+MOST_CHARACTERS = 120
+_KEY_DIGITS = 16
+
+
+def tables(document: Document) -> Iterator[Table]:
+    """The tables of one description."""
+    yield Table(str(document["kind"]), _facts(document))
+    yield from _BY_KIND[document["kind"]](document)
+
+
+def _facts(document: Document) -> list[tuple[str, str]]:
+    """The document's own scalars, in its order."""
+    rows = [(name, _scalar(name, value)) for name, value in document.items() if name != "kind" and _is_scalar(value)]
+    if "is_verified" in document:
+        rows = [row for row in rows if row[0] != "is_verified"]
+        rows.append(("verified", "not verified: `wanc verify` does that"))
+    return rows
+
+
+def _bundle(document: Document) -> Iterator[Table]:
+    yield from _components(document)
+    engines = [
+        [f"{e['component']}/{e['graph']}", f"{e['engine']} on {e['target']}", e["file"]] for e in document["engines"]
+    ]
+    yield Table("engines", engines, ("graph", "runs with", "file"))
+    runtime = document["runtime"]
+    yield Table("shapes", _records(runtime.get("shapes")))
+    for name in ("sampling", "model"):
+        yield Table(name, _pairs(runtime.get(name)))
+    provenance = document["provenance"]
+    parents = [("parent", text) for (text,) in _records(provenance["parents"])]
+    yield Table("provenance", [("recipe", provenance["recipe_sha256"]), *parents])
+    yield Table("inputs", _sized(provenance["inputs"]), ("file", "size", "digest"))
+    yield Table("tools", _pairs(provenance["tools"]))
+    yield Table("stages without effect", _pairs(provenance["passed_through"]))
+    roles: dict[str, list[int]] = {}
+    for file in document["files"]:
+        roles.setdefault(file["role"], []).append(file["size"])
+    rows = [(role, str(len(sizes)), size_text(sum(sizes))) for role, sizes in sorted(roles.items())]
+    yield Table("files", rows, ("role", "files", "size"))
+
+
+def _program(document: Document) -> Iterator[Table]:
+    yield from _components(document)
+    yield Table("model", _pairs(document["model"]))
+
+
+def _graph(document: Document) -> Iterator[Table]:
+    yield Table("operator sets", _pairs(document["opsets"]))
+    yield from _interface({"": document})
+    yield Table("operators", _operators({"": document}), ("graph", "nodes", "most frequent"))
+    yield from _tensors({"weights": document["weights"], "constants": document["constants"]})
+    found = {True: "found", False: "missing", None: "outside of this folder"}
+    external = [(entry["file"], size_text(entry["bytes"]), found[entry["found"]]) for entry in document["external"]]
+    yield Table("weights in other files", external, ("file", "size", ""))
+
+
+def _safetensors(document: Document) -> Iterator[Table]:
+    yield from _tensors({"tensors": document["weights"]})
+
+
+def _checkpoint(document: Document) -> Iterator[Table]:
+    yield from _tensors({name: part["weights"] for name, part in document["components"].items()})
+    for name, part in document["components"].items():
+        yield Table(f"{name}, from {part['folder']}" if part["folder"] else name, _pairs(part["config"]))
+
+
+def _action(document: Document) -> Iterator[Table]:
+    made = {
+        name: entry["key"] and f"made by {entry['stage']} {entry['key'][:_KEY_DIGITS]}"
+        for name, entry in document["inputs"].items()
+    }
+    inputs = [(name, str(entry["digest"]), made[name] or "") for name, entry in document["inputs"].items()]
+    yield Table("inputs", inputs, ("input", "digest", ""))
+    yield Table("parameters", _pairs(document["parameters"]))
+    yield Table("tools", _pairs(document["tools"]))
+    yield Table("cost", _pairs(document["meta"]))
+    yield Table("kept for", [(name,) for name in document["kept_by"]])
+    files = [(file["path"], size_text(file["size"]), "" if file["found"] else "missing") for file in document["files"]]
+    yield Table("files", _cut(files, MOST_FILES), ("file", "size", ""))
+    if document["program"]:
+        yield from _program(document["program"])
+
+
+def _blob(document: Document) -> Iterator[Table]:
+    rows = [(entry["path"], entry["stage"], entry["key"][:_KEY_DIGITS]) for entry in document["named_by"]]
+    yield Table("named by", rows, ("as", "stage", "key"))
+    if document["content"]:
+        yield from tables(document["content"])
+
+
+_BY_KIND: Mapping[str, Callable[[Document], Iterator[Table]]] = {
+    "bundle": _bundle,
+    "program": _program,
+    "graph": _graph,
+    "tensors": _safetensors,
+    "checkpoint": _checkpoint,
+    "action": _action,
+    "blob": _blob,
+}
+
+
+def _components(program: Document) -> Iterator[Table]:
+    components = program["components"]
+    graphs = {f"{name}/{graph}": entry for name, part in components.items() for graph, entry in part["graphs"].items()}
+    tallies = {name: part["weights"] for name, part in components.items()}
+    if program["embedding"]:
+        tallies["embedding table"] = program["embedding"]["weights"]
+    yield from _tensors(tallies)
+    yield Table("operators", _operators(graphs), ("graph", "nodes", "most frequent"))
+    yield from _interface(graphs)
+
+
+def _interface(graphs: Document) -> Iterator[Table]:
+    inputs = [row for graph, entry in graphs.items() for row in _values(graph, entry["inputs"], "binding", "per")]
+    outputs = [row for graph, entry in graphs.items() for row in _values(graph, entry["outputs"], "state")]
+    yield Table("inputs of graphs", inputs, ("graph", "input", "dtype", "shape", "known per", "for each"))
+    yield Table("outputs of graphs", outputs, ("graph", "output", "dtype", "shape", "carried to"))
+
+
+def _values(graph: str, values: list[Document], *facts: str) -> list[Sequence[str]]:
+    rows = [
+        (graph, value["name"], value["dtype"], _shape(value["shape"]), *(str(value.get(fact) or "") for fact in facts))
+        for value in values
+    ]
+    # Caches come by the dozen.
+    return _cut(rows, MOST_VALUES, column=1)
+
+
+def _operators(graphs: Document) -> list[tuple[str, str, str]]:
+    return [
+        (graph, f"{entry['nodes']:,}", _most_frequent(entry["operators"]))
+        for graph, entry in graphs.items()
+        if entry["operators"] is not None
+    ]
+
+
+def _most_frequent(operators: Mapping[str, int]) -> str:
+    shown = [f"{name} {count}" for name, count in list(operators.items())[:MOST_OPERATORS]]
+    rest = len(operators) - len(shown)
+    return ", ".join([*shown, *([f"{rest} others"] if rest else [])])
+
+
+def _tensors(tallies: Document) -> Iterator[Table]:
+    rows = [
+        (owner, dtype, f"{entry['count']:,}", f"{entry['parameters']:,}", size_text(entry["bytes"]))
+        for owner, tally in tallies.items()
+        for dtype, entry in tally["dtypes"].items()
+    ]
+    yield Table("weights", rows, ("of", "dtype", "tensors", "parameters", "size"))
+
+
+def _shape(shape: list[Any] | None) -> str:
+    if shape is None:
+        return "any"
+    return f"[{', '.join('?' if size is None else str(size) for size in shape)}]"
+
+
+def _pairs(values: object) -> list[tuple[str, str]]:
+    """The fields of an object; what is deeper is JSON in one line."""
+    if not isinstance(values, dict):
+        return []
+    return [(str(name), _scalar(str(name), value)) for name, value in values.items()]
+
+
+def _records(objects: object) -> list[tuple[str, ...]]:
+    if not isinstance(objects, list):
+        return []
+    return [("  ".join(f"{name} {value}" for name, value in _pairs(entry)),) for entry in objects]
+
+
+def _sized(files: object) -> list[Sequence[str]]:
+    if not isinstance(files, dict):
+        return []
+    rows = [
+        (str(name), size_text(entry["size"]), str(entry.get("sha256")))
+        for name, entry in files.items()
+        if isinstance(entry, dict) and isinstance(entry.get("size"), int)
+    ]
+    return _cut(rows, MOST_FILES)
+
+
+def _cut(rows: Sequence[Sequence[str]], most: int, column: int = 0) -> list[Sequence[str]]:
+    """The rows, or, if there are more, the first of them and in `column` the number of the others."""
+    rest = len(rows) - most
+    if rest <= 1:
+        return [*rows]
+    last = rows[most - 1]
+    return [*rows[:most], [*last[:column], f"{rest} others", *[""] * (len(last) - column - 1)]]
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, str | int | float)
+
+
+def _scalar(name: str, value: object) -> str:
+    """A value in one line: of a long list its beginning, of a large object the names."""
+    if isinstance(value, int) and name in ("size", "bytes", "peak_rss_bytes"):
+        return size_text(value)
+    if isinstance(value, list) and len(value) > MOST_ITEMS:
+        return f"{json.dumps(value[:MOST_ITEMS], ensure_ascii=False)[:-1]}, … {len(value)} in all]"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return f"with {', '.join(value)}" if isinstance(value, dict) and len(text) > MOST_CHARACTERS else text

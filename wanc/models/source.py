@@ -1,0 +1,53 @@
+"""What a recipe's `model` is read from: the files of a checkpoint, of an ONNX model, or of a Python package.
+
+Nothing is executed and no weight is read; torch is not imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from wanc.models.wan.checkpoint import open_checkpoint
+from wanc.recipe.model import Model
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of a model, by the names under which stages and weights refer to them.
+
+    A Wan checkpoint also says which components it has, where its tokenizer is, and where its experts change over.
+    """
+
+    files: Mapping[str, Path]
+    components: tuple[str, ...] = ()
+    tokenizer: Path | None = None
+    boundary: float | None = None
+
+
+def open_source(model: Model, folder: Path) -> Source:
+    """The source of a recipe's model; `folder` is the recipe's.
+
+    Raises UserError where it is missing, damaged, or not what it was taken for.
+    """
+    if model.source is not None:
+        return _checkpoint(model.source, model.components)
+    if model.onnx is not None:
+        from wanc.models.onnx_file import open_onnx
+
+        return Source(open_onnx(model.onnx).files)
+    assert model.torch is not None, "the recipe's schema lets no other kind pass"
+    from wanc.models.torch_source import find_files
+
+    return Source(find_files(model.torch, folder, model.files or ()))
+
+
+def _checkpoint(root: Path, components: tuple[str, ...] | None) -> Source:
+    checkpoint = open_checkpoint(root, components)
+    return Source(
+        files={name: checkpoint.root / name for name in checkpoint.files},
+        components=tuple(checkpoint.components),
+        tokenizer=checkpoint.root / checkpoint.tokenizer if checkpoint.tokenizer else None,
+        boundary=checkpoint.boundary,
+    )

@@ -1,0 +1,135 @@
+"""What a bundle that makes videos says besides: the model's facts, the sampling defaults, the shapes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .bundle import Bundle, listed, section
+from .errors import UserError
+from .model import Model
+from .safe_read import Progress
+from .strict_json import Fields
+
+TASK = "text-to-video"
+# Wan's position table has 1,024 entries per axis.
+MOST_LATENT_FRAMES = 1024
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A video size: pixels and frames."""
+
+    name: str
+    height: int
+    width: int
+    frames: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the recipe samples. Exactly one of `steps` and `timesteps` is set; a guidance of 1 is none."""
+
+    solver: str
+    steps: int | None
+    timesteps: tuple[float, ...] | None
+    shift: float
+    guidance_high: float
+    guidance_low: float
+    negative_prompt: str
+    fps: int
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether any expert needs the negative prompt."""
+        return self.guidance_high != 1.0 or self.guidance_low != 1.0
+
+
+@dataclass(frozen=True)
+class VideoBundle(Bundle):
+    """A bundle whose task is text-to-video."""
+
+    model: Model
+    embedding: Path
+    sampling: Sampling
+    shapes: tuple[Shape, ...]
+
+    @classmethod
+    def open(cls, root: Path, *, progress: Progress | None = None) -> VideoBundle:
+        """Verify a bundle and read what it says, as `Bundle.open` does. Raises BundleError for one of another task."""
+        bundle = Bundle.open(root, progress=progress)
+        bundle.expect_task(TASK)
+        runtime = section(root, bundle.manifest, "runtime")
+        return cls(
+            root=root,
+            manifest=bundle.manifest,
+            task=bundle.task,
+            engines=bundle.engines,
+            threads=bundle.threads,
+            model=_model(runtime.object("model")),
+            embedding=listed(root, bundle.manifest, runtime, "embedding"),
+            sampling=_sampling(runtime.object("sampling")),
+            shapes=tuple(_shape(fields) for fields in runtime.objects("shapes")),
+        )
+
+    def shape(self, name: str | None, frames: int | None) -> Shape:
+        """The named shape (default: the first), with another number of frames if given. Raises UserError."""
+        names = [shape.name for shape in self.shapes]
+        if name is not None and name not in names:
+            raise UserError(f"this bundle has no shape {name!r}", hint=f"it has: {', '.join(names)}")
+        shape = self.shapes[names.index(name) if name is not None else 0]
+        if frames is None:
+            return shape
+        stride = self.model.temporal_stride
+        if frames < 1 or (frames - 1) % stride:
+            below = max(frames - 1, 0) // stride * stride + 1
+            raise UserError(
+                f"{frames} frames cannot be made: the first latent frame gives one frame, each other one {stride}",
+                hint=f"ask for {below} or {below + stride}",
+            )
+        most = (MOST_LATENT_FRAMES - 1) * stride + 1
+        if frames > most:
+            raise UserError(f"{frames} frames cannot be made: the model has positions for {most}")
+        return Shape(shape.name, shape.height, shape.width, frames)
+
+    def latent_shape(self, shape: Shape) -> tuple[int, ...]:
+        """[1, channels, latent frames, latent height, latent width] of a video size."""
+        frames = (shape.frames - 1) // self.model.temporal_stride + 1
+        stride = self.model.spatial_stride
+        return 1, len(self.model.latent_mean), frames, shape.height // stride, shape.width // stride
+
+
+def _model(fields: Fields) -> Model:
+    return Model(
+        text_length=fields.integer("text_length", minimum=1),
+        boundary=fields.optional_number("boundary"),
+        train_timesteps=fields.integer("train_timesteps", minimum=1),
+        latent_mean=tuple(fields.numbers("latent_mean")),
+        latent_std=tuple(fields.numbers("latent_std")),
+        spatial_stride=fields.integer("spatial_stride", minimum=1),
+        temporal_stride=fields.integer("temporal_stride", minimum=1),
+    )
+
+
+def _sampling(fields: Fields) -> Sampling:
+    listed = fields.values.get("timesteps") is not None
+    guidance = fields.object("guidance")
+    return Sampling(
+        solver=fields.text("solver"),
+        steps=None if listed else fields.integer("steps", minimum=1),
+        timesteps=tuple(fields.numbers("timesteps")) if listed else None,
+        shift=fields.number("shift"),
+        guidance_high=guidance.number("high"),
+        guidance_low=guidance.number("low"),
+        negative_prompt=fields.text("negative_prompt"),
+        fps=fields.integer("fps", minimum=1),
+    )
+
+
+def _shape(fields: Fields) -> Shape:
+    return Shape(
+        fields.text("name"),
+        fields.integer("height", minimum=1),
+        fields.integer("width", minimum=1),
+        fields.integer("frames", minimum=1),
+    )
