@@ -22,7 +22,7 @@ demo: $(STAMP)  ## build tiny-wan's bundle and run it on an English and a Chines
 	@$(BIN)/python scripts/demo.py
 
 test: $(STAMP)  ## the test suite: at most 15 minutes on 2 cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: $(STAMP)  ## the tests that take minutes each
 	$(BIN)/python -m pytest -m slow

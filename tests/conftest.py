@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,7 +38,10 @@ def tiny_recipe() -> Path:
 def tiny_bundle(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundle of recipes/tiny-wan.yaml, with its store beside it. Tests read it and never change it."""
     (loaded,) = load(tiny_recipe)
-    return build(loaded, tmp_path_factory.mktemp("tiny"), progress=False).bundle
+    # Tests that run side by side build it together: the store sees to it that each stage is computed once.
+    together = "PYTEST_XDIST_WORKER" in os.environ
+    output = tmp_path_factory.getbasetemp().parent / "tiny" if together else tmp_path_factory.mktemp("tiny")
+    return build(loaded, output, progress=False).bundle
 
 
 @pytest.fixture

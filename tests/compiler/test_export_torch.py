@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -56,12 +56,12 @@ INPUTS = (TorchInput("x", "float32", (1, "tokens", 64)), TorchInput("mask", "boo
 
 
 @pytest.fixture
-def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Path]:
+def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mapping[str, Path]]:
     """The files of a package that has the models above."""
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.delitem(sys.modules, "wanc_test_models", raising=False)
     (tmp_path / "wanc_test_models.py").write_text(MODELS)
-    return find_files("wanc_test_models:build", tmp_path, ())
+    yield find_files("wanc_test_models:build", tmp_path, ())
+    sys.modules.pop("wanc_test_models", None)
 
 
 def export(source: Mapping[str, Path], out: Path, factory: str, *inputs: TorchInput, **options: object) -> Program:

@@ -186,7 +186,7 @@ def test_tool_versions() -> None:
 def sealed(destination: Path, lock: dict[str, Any], source: Tree = INPUTS["source"]) -> Seal:
     recipe = Recipe.model_construct(sampling=None)
     blobs = {name: Blob(digest, 1) for name, digest in source.digests.items()}
-    return Seal(Resolved(recipe, Source({}), blobs), lock, destination)
+    return Seal(Resolved(recipe, Source({}), blobs, headers={}), lock, destination)
 
 
 def test_the_key_of_the_seal(monkeypatch: pytest.MonkeyPatch) -> None:

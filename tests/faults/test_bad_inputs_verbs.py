@@ -131,12 +131,8 @@ CASES: dict[str, Case] = {
     ),
     "why of no model": Case(
         "store why recipe.yaml --set model.source=absent",
-        code=65,
-        err="error: --set model.source=absent: the model cannot be read\n"
-        "caused by: DIR/absent: no such folder\n"
-        "hint: the diffusers layout has a model_index.json; the original layout has "
-        "high_noise_model/ and low_noise_model/, or, for a single expert, a config.json beside its "
-        "diffusion_pytorch_model*.safetensors\n",
+        code=66,
+        err="error: artifacts/store: there is no store here yet\nhint: `wanc build` makes one\n",
     ),
     "check no recipe": Case(
         "recipe check absent.yaml",

@@ -216,6 +216,14 @@ def test_a_truncated_shard(shards: Path, kept: int) -> None:
     assert len(lines) == 2
 
 
+def test_a_shard_that_git_lfs_has_not_fetched(shards: Path) -> None:
+    shard = first_shard(shards)
+    shard.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4999\n")
+    assert refusal(shards).splitlines()[-1] == (
+        "hint: this is a pointer of git-lfs, not the file itself: run git lfs pull"
+    )
+
+
 def test_the_cause_of_a_truncated_shard_counts_bytes(shards: Path) -> None:
     shard = first_shard(shards)
     size = shard.stat().st_size

@@ -77,9 +77,8 @@ class Plan:
 
     def engines(self, run: Callable[[Stage, Mapping[str, Tree]], Tree]) -> Tree:
         """Everything before the seal; `run` yields the result of one stage."""
-        source = self.resolved.source
-        program = run(self.export, {"source": source})
-        return run(self.engine, {"program": program, "source": source})
+        program = run(self.export, {"source": self.resolved.layout})
+        return run(self.engine, {"program": program, "source": self.resolved.source})
 
 
 def _export(resolved: Resolved) -> Stage:

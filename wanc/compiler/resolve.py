@@ -5,6 +5,7 @@ It runs at every build, needs no torch, and finds what is wrong with the inputs 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
 from wanc.recipe.schema import Recipe
 from wanc.runtime.progress import ProgressBar
+from wanc.runtime.safetensors import header_bytes
 
 # What a text-to-video bundle cannot do without. The low-noise expert is a matter of the model.
 NEEDED = ("text_encoder", "denoiser_high", "vae_decoder")
@@ -33,6 +35,8 @@ class Resolved:
     recipe: Recipe
     model: Source
     blobs: Mapping[str, Blob]
+    headers: Mapping[str, str]
+    """The digest of the header of each of a checkpoint's safetensors files."""
 
     @property
     def task(self) -> Task:
@@ -42,6 +46,14 @@ class Resolved:
     def source(self) -> Tree:
         """The model's files, as the stages read them."""
         return Tree({name: blob.digest for name, blob in self.blobs.items()}, lambda: dict(self.model.files))
+
+    @property
+    def layout(self) -> Tree:
+        """The model's files as the export reads them: of a checkpoint's weights, where they lie and no value.
+
+        So another checkpoint of the same model, one that was trained further, is not traced again.
+        """
+        return Tree({**self.source.digests, **self.headers}, self.source.locate)
 
     @property
     def boundary(self) -> float | None:
@@ -70,7 +82,7 @@ def resolve(loaded: LoadedRecipe, sources: SourceDigests, *, progress: bool) -> 
     if loaded.recipe.model.source is not None:
         _check_components(loaded, model)
         check_sampling(loaded, model.components, model.boundary)
-    return Resolved(loaded.recipe, model, _digests(model, sources, progress))
+    return Resolved(loaded.recipe, model, _digests(model, sources, progress), _headers(model))
 
 
 def _open(loaded: LoadedRecipe) -> Source:
@@ -97,3 +109,8 @@ def _digests(model: Source, sources: SourceDigests, progress: bool) -> dict[str,
     total = sum(path.stat().st_size for path in model.files.values())
     with ProgressBar("hash inputs", total, enabled=progress) as bar:
         return {name: sources.blob(path, bar.advance) for name, path in sorted(model.files.items())}
+
+
+def _headers(model: Source) -> dict[str, str]:
+    files = {name: path for name, path in model.files.items() if model.components and name.endswith(".safetensors")}
+    return {name: f"sha256:{hashlib.sha256(header_bytes(path)).hexdigest()}" for name, path in files.items()}

@@ -60,7 +60,8 @@ def _walk(data: bytes, descriptor: Any, where: str) -> None:
                     packed += length
                 elif kind is not None:
                     messages += 1
-                    pending.append((start, position, kind))
+                    if length:
+                        pending.append((start, position, kind))
             elif wire_type == VARINT:
                 _, position = _varint(data, position)
             elif wire_type in FIXED_LENGTHS and tag > 7:

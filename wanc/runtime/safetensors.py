@@ -61,6 +61,13 @@ class TensorInfo:
     length: int
 
 
+def header_bytes(path: Path) -> bytes:
+    """The bytes of a file's header, its length included, of a file that `read_header` accepts. Raises OSError."""
+    with path.open("rb") as file:
+        length = file.read(8)
+        return length + file.read(int.from_bytes(length, "little"))
+
+
 def read_header(path: Path) -> dict[str, TensorInfo]:
     """All tensors of a file, in the order of their bytes; their values are not read.
 

@@ -26,6 +26,8 @@ WEIGHTS_STEM = "diffusion_pytorch_model"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 Layout = Literal["diffusers", "original"]
+# The first line of git-lfs's pointer files.
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,7 @@ def file_weights(root: Path, name: str) -> dict[str, Weight]:
     try:
         header = read_header(path)
     except BundleError as error:
-        raise CheckpointError("not a readable safetensors file", where=str(path)) from error
+        raise CheckpointError("not a readable safetensors file", where=str(path), hint=_pointer_hint(path)) from error
     weights: dict[str, Weight] = {}
     for tensor, info in header.items():
         if info.dtype not in ONNX_DTYPES:
@@ -127,6 +129,13 @@ def file_weights(root: Path, name: str) -> dict[str, Weight]:
             )
         weights[tensor] = Weight(name, info.offset, info.length, ONNX_DTYPES[info.dtype], tuple(info.shape))
     return weights
+
+
+def _pointer_hint(path: Path) -> str | None:
+    """A clone without git-lfs leaves small texts in place of the weights."""
+    with path.open("rb") as file:
+        is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
+    return "this is a pointer of git-lfs, not the file itself: run git lfs pull" if is_pointer else None
 
 
 def matched(root: Path, folder: str, stored: Mapping[str, Weight], expected: Shapes) -> dict[str, Weight]:
