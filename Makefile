@@ -25,7 +25,7 @@ test: $(STAMP)  ## the test suite: at most 15 minutes on 2 cores
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-slow: $(STAMP)  ## the tests that take minutes each
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
 
 lint: $(STAMP)  ## style, types and import rules
 	$(BIN)/ruff check .
