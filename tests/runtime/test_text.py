@@ -14,7 +14,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from wanc.runtime.errors import EXIT_DATA, EXIT_NO_INPUT, BundleError
-from wanc.runtime.text import Tokenizer, clean_prompt
+from wanc.runtime.text import MAX_BYTES, Tokenizer, clean_prompt
 
 PROMPTS = [
     "",
@@ -128,3 +128,15 @@ def test_a_damaged_tokenizer_is_a_user_error(tmp_path: Path, content: bytes) -> 
     with pytest.raises(BundleError) as caught:
         Tokenizer.open(tmp_path, 512)
     assert caught.value.exit_code == EXIT_DATA
+
+
+def test_the_size_of_a_tokenizer_is_limited(tmp_path: Path) -> None:
+    definition = tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).to_str()
+    path = tmp_path / "tokenizer.json"
+    path.write_text(definition + " " * (MAX_BYTES - len(definition)))
+    assert Tokenizer.open(tmp_path, 8).encode("a").tolist() == [0]
+    with path.open("a") as file:
+        file.write(" ")
+    with pytest.raises(BundleError) as caught:
+        Tokenizer.open(tmp_path, 8)
+    assert str(caught.value) == f"{path}: larger than the 67108864 bytes that a tokenizer may have"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from wanc.errors import EXIT_NO_INPUT, OutputError, UserError
 from wanc.runtime.safe_read import CHUNK_BYTES, OnBytes, sha256_of
+from wanc.runtime.strict_json import MAX_BYTES
 
 LARGE_FILE_BYTES = 64 * 2**20
 """Above this size, space is reserved before writing, and blobs may be located instead of stored."""
@@ -116,6 +117,16 @@ def copy_file(
                 os.ftruncate(writing, count)  # the reserve may be longer than what a changing source held
             os.fsync(writing)
     return digest, count
+
+
+def read_small(path: Path, most: int = MAX_BYTES) -> bytes:
+    """The bytes of a file that should hold at most `most`, and one more where it does not: parsers refuse that.
+
+    Raises OSError. Does not wait where a FIFO has taken the file's place.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        return file.read(most + 1)
 
 
 def hash_file(path: Path, on_bytes: OnBytes | None = None) -> tuple[str, int]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wanc.artifacts.files import hash_file, output_errors
+from wanc.artifacts.files import hash_file, output_errors, read_small
 from wanc.artifacts.located import read_note
 from wanc.artifacts.locks import OnWait
 from wanc.artifacts.records import ActionRecord, Blob
@@ -180,7 +180,7 @@ def _is_claimed(blob: Blob, place: Path) -> bool:
 
 
 def _record(path: Path) -> ActionRecord:
-    record = ActionRecord.parse(path.read_bytes(), where=str(path))
+    record = ActionRecord.parse(read_small(path), where=str(path))
     if path.name != f"{record.key}.json":
         raise BundleError("is the record of another key")
     return record

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wanc.artifacts.files import output_errors, sync_directory
+from wanc.artifacts.files import output_errors, read_small, sync_directory
 from wanc.artifacts.locks import OnWait
 from wanc.artifacts.private import LOCK_NAME
 from wanc.artifacts.records import ActionRecord, is_key
@@ -100,7 +100,7 @@ def _mark(root: Path, since: float) -> tuple[list[ActionRecord], list[Path]]:
     paths = [path for path in root.glob("actions/*.json") if is_key(path.stem)]
     going = [path for path in _stale(paths, since) if path.stem not in needed]
     staying = set(paths) - set(going)
-    return [ActionRecord.parse(path.read_bytes(), where=str(path)) for path in sorted(staying)], going
+    return [ActionRecord.parse(read_small(path), where=str(path)) for path in sorted(staying)], going
 
 
 def _stale(paths: Iterable[Path], since: float) -> list[Path]:

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path
 
 from wanc.artifacts.canonical import canonical
-from wanc.artifacts.files import replace_file
+from wanc.artifacts.files import read_small, replace_file
 from wanc.artifacts.records import Blob
 from wanc.errors import BundleError
 from wanc.runtime.strict_json import parse_object
@@ -55,7 +55,7 @@ class Located:
 
 def read_note(entry: Path) -> tuple[Path, int]:
     """The place, absolute, and the size in bytes that a note tells. Raises BundleError, OSError when unreadable."""
-    fields = parse_object(entry.read_bytes(), where=str(entry), max_bytes=_MAX_BYTES)
+    fields = parse_object(read_small(entry, _MAX_BYTES), where=str(entry), max_bytes=_MAX_BYTES)
     try:
         path = path_of(fields.text("path"))
     except ValueError:

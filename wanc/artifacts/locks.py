@@ -15,7 +15,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from wanc.artifacts.files import output_errors
+from wanc.artifacts.files import output_errors, read_small
 from wanc.errors import OutputError, UserError
 
 TIMEOUT_VARIABLE = "WANC_LOCK_TIMEOUT"
@@ -122,7 +122,7 @@ def _sign(descriptor: int) -> None:
 
 def _holder(path: Path) -> str:
     with suppress(OSError):
-        text = path.read_bytes()[:200].decode("ascii", "replace")
+        text = read_small(path, 199).decode("ascii", "replace")
         if text.isprintable() and text:
             return text
     return "another process"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wanc.artifacts.canonical import canonical
-from wanc.artifacts.files import sync_directory, write_new
+from wanc.artifacts.files import read_small, sync_directory, write_new
 from wanc.artifacts.located import path_of, text_of
 from wanc.errors import BundleError
 from wanc.runtime.strict_json import JsonValue, parse_object
@@ -68,7 +68,7 @@ def write_journal(workdir: Path, moves: Sequence[Move]) -> None:
 def undo_journal(workdir: Path) -> None:
     """Put back what the journal of a dead seal names, if there is one. A torn journal is one that nothing followed."""
     try:
-        fields = parse_object((workdir / JOURNAL).read_bytes(), where=str(workdir))
+        fields = parse_object(read_small(workdir / JOURNAL), where=str(workdir))
         moves = [
             Move(
                 source=path_of(entry.text("source")),

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from wanc.artifacts.canonical import canonical
-from wanc.artifacts.files import opened_input, output_errors, replace_file
+from wanc.artifacts.files import opened_input, output_errors, read_small, replace_file
 from wanc.artifacts.locks import held
 from wanc.artifacts.records import Blob
 from wanc.artifacts.store import Store
@@ -63,7 +63,7 @@ class SourceDigests:
 
     def _load(self) -> JsonObject:
         try:
-            entries = parse_object(self._file.read_bytes(), where=str(self._file)).values
+            entries = parse_object(read_small(self._file), where=str(self._file)).values
             if all(isinstance(digest, str) and _DIGEST.fullmatch(digest) for digest in entries.values()):
                 return entries
             reason = "it holds something that is not a digest"

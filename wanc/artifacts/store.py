@@ -22,7 +22,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from wanc.artifacts.canonical import canonical, key_of
-from wanc.artifacts.files import hash_file, output_errors, replace_file, sync_directory
+from wanc.artifacts.files import hash_file, output_errors, read_small, replace_file, sync_directory
 from wanc.artifacts.located import Located
 from wanc.artifacts.locks import OnWait, held, release, try_lock
 from wanc.artifacts.moves import Announce, Move, undo_journal, write_journal
@@ -263,7 +263,7 @@ class Store:
 
     def _read_record(self, path: Path) -> ActionRecord | None:
         try:
-            record = ActionRecord.parse(path.read_bytes(), where=str(path))
+            record = ActionRecord.parse(read_small(path), where=str(path))
             if f"{record.key}.json" == path.name:
                 return record
             reason = "it is the record of another key"
@@ -309,7 +309,7 @@ def _checked_key(key: str) -> str:
 def _check_version(root: Path) -> None:
     version = root / "VERSION"
     try:
-        line = version.read_text("utf-8", "replace").split("\n")[0]
+        line = read_small(version, 200).decode("utf-8", "replace").split("\n")[0]
     except FileNotFoundError:
         strangers = {path.name for path in root.iterdir()} - {name.split("/")[0] for name in _DIRECTORIES}
         if strangers:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from .errors import EXIT_NO_INPUT, BundleError
 
+MAX_BYTES = 64 * 2**20  # umT5's, with 256,384 pieces, has a quarter of that
+
 
 def clean_prompt(prompt: str) -> str:
     """Repairs wrongly decoded text, resolves HTML entities (twice: some are escaped twice), collapses white space.
@@ -46,6 +48,8 @@ class Tokenizer:
         """
         path = folder / "tokenizer.json"
         try:
+            if path.stat().st_size > MAX_BYTES:
+                raise BundleError(f"larger than the {MAX_BYTES} bytes that a tokenizer may have", where=str(path))
             definition = path.read_text(encoding="utf-8")
         except FileNotFoundError as error:
             raise BundleError("no tokenizer here", where=str(path), exit_code=EXIT_NO_INPUT) from error
