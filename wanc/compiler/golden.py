@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from wanc.compiler.program import ProgramComponent, ProgramGraph
-from wanc.errors import RecipeError, TargetError
+from wanc.errors import CheckpointError, RecipeError, TargetError
 from wanc.models.graph import concrete
 from wanc.runtime import safetensors
-from wanc.runtime.golden import tensor_name
+from wanc.runtime.golden import EXPECTED, FOLDER, INPUTS, TOLERANCES, tensor_name
 from wanc.runtime.noise import initial_noise
 from wanc.runtime.sessions import Session
 
@@ -29,8 +29,8 @@ def write_golden(components: Mapping[str, ProgramComponent], out: Path) -> None:
     """Run each graph once and write `golden/{inputs,expected}.safetensors` and `tolerances.json`.
 
     Sizes are those of the graph's example; tensors are named `<component>/<graph>/<input or output>`. Sessions use one
-    thread, so that the result does not depend on how many cores the build machine has. Raises RecipeError where a graph
-    does not run at these sizes, or gives NaNs.
+    thread, so that the result does not depend on how many cores the build machine has. Raises CheckpointError where
+    onnxruntime does not take a graph, RecipeError where it does not run at these sizes, or gives NaNs.
     """
     inputs: dict[str, np.ndarray[Any, Any]] = {}
     expected: dict[str, np.ndarray[Any, Any]] = {}
@@ -43,10 +43,11 @@ def write_golden(components: Mapping[str, ProgramComponent], out: Path) -> None:
             inputs |= {tensor_name(component, graph_name, name): array for name, array in feeds.items()}
             expected |= {tensor_name(component, graph_name, name): array for name, array in outputs.items()}
             tolerances[prefix] = RELATIVE_TOLERANCE
-    (out / "golden").mkdir()
-    safetensors.write(out / "golden" / "inputs.safetensors", inputs)
-    safetensors.write(out / "golden" / "expected.safetensors", expected)
-    (out / "golden" / "tolerances.json").write_text(json.dumps(tolerances, indent=1, sort_keys=True) + "\n")
+    folder = out / FOLDER
+    folder.mkdir()
+    safetensors.write(folder / INPUTS, inputs)
+    safetensors.write(folder / EXPECTED, expected)
+    (folder / TOLERANCES).write_text(json.dumps(tolerances, indent=1, sort_keys=True) + "\n")
 
 
 def _example(graph: ProgramGraph) -> dict[str, np.ndarray[Any, Any]]:
@@ -66,7 +67,12 @@ def _example(graph: ProgramGraph) -> dict[str, np.ndarray[Any, Any]]:
 def _run(
     name: str, graph: ProgramGraph, path: Path, feeds: Mapping[str, np.ndarray[Any, Any]]
 ) -> dict[str, np.ndarray[Any, Any]]:
-    session = Session(path, threads=1)
+    try:
+        session = Session(path, threads=1)
+    except TargetError as error:
+        # onnxruntime names the file that is being built, which will be gone.
+        reason = str(error.__cause__).replace(str(path), path.name)
+        raise CheckpointError(f"{name}: onnxruntime cannot load this graph") from RuntimeError(reason)
     try:
         outputs = session.run(feeds)
     except TargetError as error:
