@@ -447,7 +447,8 @@ CASES: dict[str, Case] = {
         "caused by: DIR/model/transformer/diffusion_pytorch_model-00002-of-00003.safetensors: not "
         "a readable safetensors file\n"
         "caused by: DIR/model/transformer/diffusion_pytorch_model-00002-of-00003.safetensors: not "
-        "a sound safetensors file: a header of 2336927755350992246 bytes in a file of 63\n",
+        "a sound safetensors file: a header of 2336927755350992246 bytes in a file of 63\n"
+        "hint: this is a pointer of git-lfs, not the file itself: run git lfs pull\n",
         broken=write(SHARD, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
     ),
     "an index that names an absent tensor": Case(
