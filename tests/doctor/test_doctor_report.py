@@ -147,7 +147,7 @@ def problems(machine: Machine = MACHINE, **folder: Any) -> list[tuple[str, str, 
     return [(p.level, p.what, p.hint) for p in report._problems(machine, found, "utf-8")]  # pyright: ignore
 
 
-FOLDER = {"path": "/work/out", "file_system": "ext4", "is_remote": False, "free_bytes": 2**40, "fault": None}
+FOLDER = {"path": "/build/out", "file_system": "ext4", "is_remote": False, "free_bytes": 2**40, "fault": None}
 
 
 def test_a_sound_machine_has_no_problems() -> None:
@@ -155,20 +155,20 @@ def test_a_sound_machine_has_no_problems() -> None:
 
 
 def test_problems_are_told_with_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert problems(fault="/work/out cannot be written: Read-only file system") == [
-        ("error", "/work/out cannot be written: Read-only file system", "choose another folder with -o")
+    assert problems(fault="/build/out cannot be written: Read-only file system") == [
+        ("error", "/build/out cannot be written: Read-only file system", "choose another folder with -o")
     ]
     assert problems(file_system="nfs4", is_remote=True) == [
         (
             "warning",
-            "/work/out lies on nfs4, where locks between machines depend on the server",
+            "/build/out lies on nfs4, where locks between machines depend on the server",
             "let only one machine use it at a time, or choose a local folder with -o",
         )
     ]
     assert problems(free_bytes=2**29) == [
         (
             "warning",
-            "512.0 MiB are free where /work/out lies",
+            "512.0 MiB are free where /build/out lies",
             "free some space, or choose a folder elsewhere with -o",
         )
     ]
