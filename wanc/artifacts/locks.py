@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wanc.artifacts.files import output_errors, read_small
-from wanc.errors import OutputError, UserError
+from wanc.errors import EXIT_TEMPORARY, OutputError, UserError
 
 TIMEOUT_VARIABLE = "WANC_LOCK_TIMEOUT"
 DEFAULT_TIMEOUT_SECONDS = 300.0
@@ -24,7 +24,6 @@ DEFAULT_TIMEOUT_SECONDS = 300.0
 OnWait = Callable[[str], None]
 """Is called once, before a wait, with one line about who is waited for and for how long."""
 
-_EXIT_TEMPORARY = 75  # sysexits EX_TEMPFAIL: the same command may work later
 _POLL_SECONDS = 0.05
 _log = logging.getLogger(__name__)
 
@@ -98,7 +97,7 @@ def _wait(path: Path, shared: bool, on_wait: OnWait) -> int:
         f"still held by {_holder(path)} after {seconds:g} s",
         where=str(path),
         hint=f"wait for it to end, or set {TIMEOUT_VARIABLE} to the number of seconds to wait",
-        exit_code=_EXIT_TEMPORARY,
+        exit_code=EXIT_TEMPORARY,
     )
 
 

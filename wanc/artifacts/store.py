@@ -25,6 +25,7 @@ from wanc.artifacts.canonical import canonical, key_of
 from wanc.artifacts.files import hash_file, output_errors, read_small, replace_file, sync_directory
 from wanc.artifacts.located import Located
 from wanc.artifacts.locks import OnWait, held, release, try_lock
+from wanc.artifacts.mounts import file_system, is_remote
 from wanc.artifacts.moves import Announce, Move, undo_journal, write_journal
 from wanc.artifacts.private import abandoned, private_directory
 from wanc.artifacts.records import ActionRecord, Blob, is_key
@@ -348,11 +349,6 @@ def _regular_files(tree: Path) -> dict[str, Path]:
 
 def _warn_if_remote(root: Path) -> None:
     """flock between machines depends on the server, and a store whose locks do not lock computes things twice."""
-    kind, longest = "", ""
-    with suppress(OSError):
-        for line in Path("/proc/self/mounts").read_text("utf-8", "replace").splitlines():
-            _, mount, mounted_kind = line.split(" ")[:3]
-            if len(mount) >= len(longest) and root.is_relative_to(mount):
-                kind, longest = mounted_kind, mount
-    if kind.startswith(("nfs", "cifs", "smb", "9p", "fuse.sshfs")):
+    kind = file_system(root)
+    if is_remote(kind):
         _log.warning("%s lies on %s: let only one machine use it at a time", root, kind)

@@ -10,11 +10,10 @@ import numpy as np
 
 from wanc.compiler.finite import FiniteCheck, count_not_finite
 from wanc.compiler.stage import Files
+from wanc.models.wan.tensors import SHARED_EMBEDDING
 from wanc.models.weights import Weight
 
 TENSOR = "embedding"
-NAME = "shared.weight"
-"""The canonical name of the table in a umT5 checkpoint."""
 SAFETENSORS_DTYPES = {"FLOAT": "F32", "FLOAT16": "F16", "BFLOAT16": "BF16"}
 COPY_BYTES = 16 * 2**20
 
@@ -42,5 +41,5 @@ def copy_embedding(weight: Weight, source: Files, path: Path, finite: FiniteChec
             target.write(piece)
             remaining -= len(piece)
             not_finite += count_not_finite(np.frombuffer(piece, np.uint8), weight.dtype)
-    finite.note(NAME, not_finite, where=str(source[weight.file]))
+    finite.note(SHARED_EMBEDDING, not_finite, where=str(source[weight.file]))
     return replace(weight, offset=8 + len(header))

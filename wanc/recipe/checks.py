@@ -55,11 +55,6 @@ def dimension(value: object) -> object:
     return value
 
 
-def symbol(dimension: int | str) -> str | None:
-    """The name in a size: `rows` of `16*rows`; None of a number."""
-    return dimension.rpartition("*")[2] if isinstance(dimension, str) else None
-
-
 def multiple_of_16(pixels: int) -> int:
     """Refuses a height or width that is no whole number of tokens."""
     if rest := pixels % 16:

@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, model_validator
 
-from wanc.recipe.checks import LARGEST_SIZE, dimension, fault, not_empty, symbol, without_repeats
+from wanc.recipe.checks import LARGEST_SIZE, dimension, fault, not_empty, without_repeats
 from wanc.recipe.section import FACTORY, IDENTIFIER, Section
-from wanc.runtime.dimensions import Dtype
+from wanc.runtime.dimensions import Dtype, split_dimension
 
 Component = Literal["text_encoder", "denoiser_high", "denoiser_low", "vae_decoder"]
 COMPONENTS: tuple[Component, ...] = ("text_encoder", "denoiser_high", "denoiser_low", "vae_decoder")
@@ -115,7 +115,8 @@ class Model(Section):
         # The inputs of an ONNX file are checked against it, when it is read.
         if self.inputs is None:
             return self
-        sizes = list(dict.fromkeys(name for entry in self.inputs for name in map(symbol, entry.shape) if name))
+        symbols = (split_dimension(size)[1] for entry in self.inputs for size in entry.shape)
+        sizes = list(dict.fromkeys(filter(None, symbols)))
         _check_names("example", self.example or {}, sizes, "no input has a size called {}")
         _check_names("values", self.values or {}, [entry.name for entry in self.inputs], "there is no input {}")
         if missing := [name for name in sizes if name not in (self.example or {})]:
