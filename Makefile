@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := artifacts/demo
 
-.PHONY: help setup demo test test-slow lint clean
+.PHONY: help setup demo test test-slow bench lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -15,7 +15,7 @@ setup: $(STAMP)  ## make .venv with everything that building and testing take
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[build,dev,third-party]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[build,dev,openvino,report,third-party]'
 	@touch $@
 
 demo: $(STAMP)  ## build tiny-wan's bundle and run it on an English and a Chinese prompt
@@ -26,6 +26,9 @@ test: $(STAMP)  ## the test suite: at most 15 minutes on 2 cores
 
 test-slow: $(STAMP)  ## the tests that take minutes each
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
+
+bench: $(STAMP)  ## wanc beside its peers: two sizes of a step, two whole videos; writes bench/results
+	$(BIN)/python bench/peers.py
 
 lint: $(STAMP)  ## style, types and import rules
 	$(BIN)/ruff check .

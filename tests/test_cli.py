@@ -23,7 +23,7 @@ from wanc.runtime.manifest import Manifest
 from .conftest import ROOT, Wanc
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-STAGES = ["resolve", "export", "engine", "seal"]
+STAGES = ["resolve", "export", "fuse", "engine", "seal"]
 
 
 @pytest.fixture(autouse=True)
@@ -236,7 +236,7 @@ def test_a_build_says_for_people_where_the_bundle_is(wanc: Wanc, tiny_recipe: Pa
     finished = wanc("build", tiny_recipe, "-o", tiny_bundle.parents[1])
     assert finished.code == 0
     assert finished.out == f"{tiny_bundle}  {Manifest.read(tiny_bundle).id}\n"
-    assert finished.err == "export: cached\nengine: cached\nseal: cached\n"
+    assert finished.err == "export: cached\nfuse: cached\nengine: cached\nseal: cached\n"
 
 
 def test_a_matrix_builds_a_list(wanc: Wanc, tiny_recipe: Path, tiny_bundle: Path) -> None:
@@ -248,7 +248,9 @@ def test_a_matrix_builds_a_list(wanc: Wanc, tiny_recipe: Path, tiny_bundle: Path
     assert [Path(report["bundle"]).name for report in reports] == ["both-quick", "both-fine"]
     assert len({report["id"] for report in reports}) == 2
     # The variants differ in nothing that an engine depends on.
-    assert all([stage["cached"] for stage in report["stages"]] == [False, True, True, False] for report in reports)
+    assert all(
+        [stage["cached"] for stage in report["stages"]] == [False, True, True, True, False] for report in reports
+    )
     assert [load("both.yaml")[index].recipe.sampling.steps for index in (0, 1)] == [2, 30]
 
 
@@ -352,7 +354,7 @@ def test_recipe_new_refuses_a_name_that_no_folder_can_have(wanc: Wanc) -> None:
 def test_store_ls_lists_finished_actions(wanc: Wanc, tiny_bundle: Path) -> None:
     output = tiny_bundle.parents[1]
     records = json.loads(wanc("store", "ls", "-o", output, "--json").out)
-    assert {record["stage"] for record in records} == {"export", "engine", "seal"}
+    assert {record["stage"] for record in records} == {"export", "fuse", "engine", "seal"}
     for record in records:
         assert set(record) >= {"stage", "key", "bytes", "files", "seconds", "peak_rss_bytes"}
     lines = wanc("store", "ls", "-o", output).out.splitlines()
@@ -362,12 +364,11 @@ def test_store_ls_lists_finished_actions(wanc: Wanc, tiny_bundle: Path) -> None:
 
 def test_store_why_tells_what_has_changed(wanc: Wanc, tiny_recipe: Path, tiny_bundle: Path) -> None:
     output = tiny_bundle.parents[1]
-    assert wanc("store", "why", tiny_recipe, "-o", output).out == "export: stored\nengine: stored\nseal: stored\n"
+    before = "export: stored\nfuse: stored\nengine: stored\n"
+    assert wanc("store", "why", tiny_recipe, "-o", output).out == f"{before}seal: stored\n"
     finished = wanc("store", "why", tiny_recipe, "-o", output, "--set", "sampling.fps=24")
     assert (finished.code, finished.err) == (0, "")
-    assert finished.out == (
-        "export: stored\nengine: stored\nseal: would run, because of\n  parameters.lock.recipe.sampling.fps: 16 → 24\n"
-    )
+    assert finished.out == (f"{before}seal: would run, because of\n  parameters.lock.recipe.sampling.fps: 16 → 24\n")
     nowhere = wanc("store", "why", tiny_recipe, "-o", "new")
     assert (nowhere.code, nowhere.out) == (66, "")
     assert not Path("new").exists()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
+from typing import get_args
 
-from wanc.compiler.engine import Engine
+from wanc.compiler.engine import OnnxRuntimeEngine, OpenVinoEngine
 from wanc.compiler.export import Export
 from wanc.compiler.export_onnx import ExportOnnx
 from wanc.compiler.export_torch import ExportTorch
+from wanc.compiler.fuse import Fuse
 from wanc.compiler.seal import RUNTIME_REQUIREMENTS
+from wanc.recipe.schema import Engine
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -22,12 +25,17 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def test_the_runtime_extra_is_what_a_bundle_requires() -> None:
-    assert names(EXTRAS["runtime"]) == set().union(*RUNTIME_REQUIREMENTS.values())
+    """Besides, a bundle takes the library that its engine is named after: the default one, or an extra's."""
+    assert names(EXTRAS["runtime"]) == {*set().union(*RUNTIME_REQUIREMENTS.values()), Engine().kind}
+    others = set(get_args(Engine.model_fields["kind"].annotation)) - {Engine().kind}
+    assert others
+    assert all(names(EXTRAS[kind]) == {kind} for kind in others)
 
 
 def test_every_tool_of_the_stages_is_declared() -> None:
-    tools = {tool for stage in (Export, ExportOnnx, ExportTorch, Engine) for tool in stage.tools}
-    assert tools <= names(EXTRAS["build"]) | names(EXTRAS["runtime"])
+    always = {tool for stage in (Export, ExportOnnx, ExportTorch, Fuse, OnnxRuntimeEngine) for tool in stage.tools}
+    assert always <= names(EXTRAS["build"]) | names(EXTRAS["runtime"])
+    assert {*OpenVinoEngine.tools} <= names(EXTRAS["build"]) | names(EXTRAS["runtime"]) | names(EXTRAS["openvino"])
 
 
 def test_the_promised_extras_exist() -> None:
@@ -44,6 +52,7 @@ def test_every_default_dependency_is_pinned() -> None:
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
     wanted = names(PROJECT["dependencies"]) | names(EXTRAS["build"]) | names(EXTRAS["runtime"]) | names(EXTRAS["dev"])
+    wanted |= names(EXTRAS["openvino"]) | names(EXTRAS["report"])
     assert {name.lower() for name in wanted} - {"wanc"} <= pinned
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer.exceptions import TyperException
@@ -39,6 +39,8 @@ Overrides = Annotated[
 Output = Annotated[
     Path, typer.Option("-o", "--output", help="Where bundles/ and store/ are.", file_okay=False, show_default=True)
 ]
+Explained = Literal["fuse"]
+Numbers = Literal["float", "int8"]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 DEFAULT_OUTPUT = Path("artifacts")
 
@@ -57,12 +59,17 @@ def build(
     overrides: Overrides = [],
     check: Annotated[bool, typer.Option("--check", help="Build a second time from nothing and compare.")] = False,
     paranoid: Annotated[bool, typer.Option("--paranoid", help="Hash every input again.")] = False,
+    explain: Annotated[
+        Explained | None, typer.Option(help="Say what a stage did, and what it did not, and why.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Build the bundle of a recipe, or of each of its variants."""
+    from wanc.compiler.explain import explain_fuse, explain_tables
     from wanc.compiler.pipeline import build, rebuild_and_compare
     from wanc.recipe import load
     from wanc.runtime.main import clean_up_on_sigterm
+    from wanc.tables import show
 
     clean_up_on_sigterm()
 
@@ -73,9 +80,11 @@ def build(
         result = build(loaded, output, paranoid=paranoid, progress=_shows_progress(as_json))
         if check:
             different[str(result.bundle)] = rebuild_and_compare(result, loaded, progress=_shows_progress(as_json))
-        results.append(result.as_json())
+        explained = explain_fuse(result.stages, output) if explain else {}
+        results.append({**result.as_json(), **({"fuse": explained} if explain else {})})
         if not as_json:
             print(f"{result.bundle}  {result.id}")
+            show(explain_tables(explained))
     if as_json:
         print(json.dumps(results if len(variants) > 1 or variants[0].variant is not None else results[0]))
     for bundle, paths in different.items():
@@ -83,6 +92,59 @@ def build(
         print(f"{bundle} {verdict}", file=sys.stderr)
     if any(different.values()):
         raise typer.Exit(EXIT_REFUSED)
+
+
+@app.command(epilog="Example: wanc passes")
+def passes(as_json: Json = False) -> None:
+    """List the passes of the fuse stage, in the order in which they are applied."""
+    from wanc.compiler.passes import all_passes
+    from wanc.tables import Table, show
+
+    if as_json:
+        keys = ("name", "summary", "after", "by_default")
+        print(json.dumps([{key: getattr(entry, key) for key in keys} for entry in all_passes()]))
+    else:
+        rows = [
+            (entry.name, entry.summary, ", ".join(entry.after), "yes" if entry.by_default else "when named")
+            for entry in all_passes()
+        ]
+        show([Table("passes", rows, ("name", "what it does", "after", "used"))])
+
+
+@app.command(epilog="Example: wanc bench --case width=1536,blocks=4,latent=4x16x16 -o artifacts/bench")
+def bench(
+    case: Annotated[str, typer.Option(help="Width, blocks, latent size and threads of a denoising step.")] = "",
+    only: Annotated[Numbers, typer.Option(help="Which contenders; int8 ones are not built yet.")] = "float",
+    e2e: Annotated[
+        Path | None, typer.Option("--e2e", metavar="RECIPE", help="Measure whole videos of this recipe instead.")
+    ] = None,
+    overrides: Overrides = [],
+    threads: Annotated[int, typer.Option(min=1, help="Threads for everyone, with --e2e.")] = 2,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that are counted.")] = 5,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Where the report is written.")] = DEFAULT_OUTPUT
+    / "bench",
+    as_json: Json = False,
+) -> None:
+    """Measure wanc beside its peers, all in turn in one run, and write a report with a picture."""
+    from wanc.bench.report import table, write_report
+    from wanc.tables import show
+
+    progress = _shows_progress(as_json)
+    if e2e is not None:
+        from wanc.bench.end_to_end import bench_end_to_end
+
+        report = bench_end_to_end(e2e, overrides, threads=threads, rounds=rounds, output=output, progress=progress)
+    else:
+        from wanc.bench.case import Case
+        from wanc.bench.contest import bench
+
+        report = bench(Case.parse(case), only=only, rounds=rounds, work=output, progress=progress)
+    paths = write_report(report, output)
+    if as_json:
+        print(json.dumps(report))
+    else:
+        show([table(report)])
+        print("\n".join(map(str, paths)))
 
 
 @app.command(epilog='Example: wanc run artifacts/bundles/tiny-wan --prompt "A red circle moves left." -o out.mp4')

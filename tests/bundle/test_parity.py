@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from wanc.bench.reference import Reference, Video, psnr, relative_error
 from wanc.recipe import load
 from wanc.recipe.schema import Recipe
 from wanc.runtime.noise import initial_noise
@@ -14,7 +15,6 @@ from wanc.runtime.pipeline import Pipeline
 from wanc.runtime.video_bundle import VideoBundle
 
 from .conftest import MakeVariant, Variant
-from .reference import Reference, Video, psnr, relative_error
 
 ENGLISH = "A red circle moves to the left."
 CHINESE = "一个蓝色的正方形向上移动。"

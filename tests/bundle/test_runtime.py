@@ -164,6 +164,16 @@ def executions(pipeline: Pipeline) -> dict[str, int]:
     return {graph: int(counter["executions"]) for graph, counter in pipeline.sessions.counters().items()}
 
 
+def denoised(component: str, *, timesteps: int, branches: int) -> dict[str, int]:
+    """What an expert executes in one request."""
+    return {
+        f"{component}/time": timesteps,
+        f"{component}/shape": 1,
+        f"{component}/request": branches,
+        f"{component}/step": timesteps * branches,
+    }
+
+
 @pytest.fixture(scope="module")
 def counted(bundle: VideoBundle) -> VideoBundle:
     """The bundle with sampling of the tests' own: 20 steps at shift 5, of which 9 have timesteps of 875 and more."""
@@ -177,29 +187,30 @@ def test_every_execution_is_counted_and_there_are_no_others(counted: VideoBundle
     pipeline.generate(PROMPT)
     assert executions(pipeline) == {
         "text_encoder/encode": 2,
-        "denoiser_high/step": 2 * 9,
-        "denoiser_low/step": 2 * 11,
+        **denoised("denoiser_high", timesteps=9, branches=2),
+        **denoised("denoiser_low", timesteps=11, branches=2),
         "vae_decoder/first": 1,
         "vae_decoder/steady": 4,
     }
 
 
 @pytest.mark.parametrize(
-    ("high", "low", "expected"),
-    [
-        (1.0, 1.0, {"text_encoder/encode": 1, "denoiser_high/step": 2, "denoiser_low/step": 2}),
-        (4.0, 1.0, {"text_encoder/encode": 2, "denoiser_high/step": 4, "denoiser_low/step": 2}),
-        (1.0, 3.0, {"text_encoder/encode": 2, "denoiser_high/step": 2, "denoiser_low/step": 4}),
-    ],
+    ("high", "low", "texts", "high_branches", "low_branches"),
+    [(1.0, 1.0, 1, 1, 1), (4.0, 1.0, 2, 2, 1), (1.0, 3.0, 2, 1, 2)],
 )
 def test_a_guidance_of_1_runs_one_branch(
-    counted: VideoBundle, high: float, low: float, expected: Mapping[str, int]
+    counted: VideoBundle, high: float, low: float, texts: int, high_branches: int, low_branches: int
 ) -> None:
     """Of 4 steps, 2 belong to each expert."""
     sampling = replace(counted.sampling, guidance_high=high, guidance_low=low)
     pipeline = Pipeline(replace(counted, sampling=sampling))
     pipeline.generate(PROMPT, frames=1, steps=4)
-    assert executions(pipeline) == {**expected, "vae_decoder/first": 1}
+    assert executions(pipeline) == {
+        "text_encoder/encode": texts,
+        **denoised("denoiser_high", timesteps=2, branches=high_branches),
+        **denoised("denoiser_low", timesteps=2, branches=low_branches),
+        "vae_decoder/first": 1,
+    }
 
 
 def test_few_step_sampling_runs_one_branch_per_timestep(few_step: Variant) -> None:
@@ -208,8 +219,8 @@ def test_few_step_sampling_runs_one_branch_per_timestep(few_step: Variant) -> No
     pipeline.generate(PROMPT, frames=1)
     assert executions(pipeline) == {
         "text_encoder/encode": 1,
-        "denoiser_high/step": 2,
-        "denoiser_low/step": 2,
+        **denoised("denoiser_high", timesteps=2, branches=1),
+        **denoised("denoiser_low", timesteps=2, branches=1),
         "vae_decoder/first": 1,
     }
 
@@ -220,8 +231,11 @@ def test_counters_add_up_over_requests_and_count_bytes(counted: VideoBundle) -> 
     once = pipeline.sessions.counters()["denoiser_high/step"]
     pipeline.generate(PROMPT, frames=1, steps=1)
     twice = pipeline.sessions.counters()["denoiser_high/step"]
-    latents, text = 4 * 16 * 8 * 8, 4 * 64 * 128  # float32; in and out, the text's width is 128
-    assert once["bytes"] == 2 * (2 * latents + text + 4)
+    latents = 4 * 16 * 8 * 8  # float32; in and out
+    keys_and_values = 5 * 2 * 4 * 64 * 160  # of 5 blocks, for 64 tokens of text; the model's width is 160
+    modulation = (5 * 6 + 2) * 4 * 160
+    rope = 2 * 4 * 16 * 16  # cosines and sines of 16 tokens, in 16 halves of a head of 32
+    assert once["bytes"] == 2 * (2 * latents + keys_and_values + modulation + rope)
     assert (twice["executions"], twice["bytes"]) == (2 * once["executions"], 2 * once["bytes"])
     assert twice["seconds"] > once["seconds"] > 0
 
@@ -258,7 +272,7 @@ class _Failure(Exception):
 
 
 @pytest.mark.parametrize("fault", [_Failure, KeyboardInterrupt])
-@pytest.mark.parametrize("execution", [0, 4, 7], ids=["text", "denoise", "decode"])
+@pytest.mark.parametrize("execution", [0, 2, 5, 15], ids=["text", "time", "denoise", "decode"])
 @pytest.mark.parametrize("earlier", [None, b"an older video"], ids=["new", "over an older file"])
 def test_nothing_half_written_stays(
     tiny_bundle: Path,
@@ -268,7 +282,7 @@ def test_nothing_half_written_stays(
     execution: int,
     earlier: bytes | None,
 ) -> None:
-    """Executions: text 0 and 1, denoising 2 to 5, the first latent frame 6, the second 7."""
+    """Executions: text 0 and 1, each expert 6 from 2 to 13, the first latent frame 14, the second 15."""
     video = tmp_path / "out.mp4"
     if earlier is not None:
         video.write_bytes(earlier)
@@ -351,6 +365,6 @@ def test_selftest_finds_an_engine_that_computes_something_else(bundle: VideoBund
 
 def test_selftest_prints_a_line_per_graph(tiny_bundle: Path, run_py: RunPy) -> None:
     lines = run_py(tiny_bundle, "--selftest").out.splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 4 + 4 + 1 + 2 + 1, "two experts in four graphs each, text encoder, decoder, the verdict"
     assert all(line.startswith("ok   ") for line in lines[:-1])
     assert lines[-1] == "selftest passed"

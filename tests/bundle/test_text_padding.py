@@ -10,6 +10,7 @@ import pytest
 from wanc.runtime.embeddings import EmbeddingTable
 from wanc.runtime.encode import encode_prompt
 from wanc.runtime.errors import TargetError
+from wanc.runtime.parts import Parts
 from wanc.runtime.pipeline import EMBEDDING_TENSOR, Pipeline
 from wanc.runtime.text import Tokenizer
 
@@ -24,7 +25,8 @@ def pipeline(tiny_bundle: Path) -> Pipeline:
 def velocity(pipeline: Pipeline, text: np.ndarray, component: str) -> np.ndarray:
     latents = np.random.default_rng(0).standard_normal((1, 16, 1, 8, 8), dtype=np.float32)
     inputs = {"latents": latents, "timestep": np.array([900.0], np.float32), "text": text}
-    return pipeline.sessions.run(component, "step", inputs)["velocity"]
+    parts = Parts(component, pipeline.bundle.interfaces(component), pipeline.sessions)
+    return parts.run("step", inputs, branch="conditional")["velocity"]
 
 
 @pytest.fixture(scope="module")

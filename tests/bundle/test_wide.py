@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from wanc.bench.reference import relative_error
 from wanc.compiler.pipeline import BuildResult, build
 from wanc.recipe import load
 from wanc.recipe.load import LoadedRecipe
@@ -26,7 +27,6 @@ from wanc.runtime.verify import verify
 from wanc.runtime.video_bundle import VideoBundle
 
 from ..conftest import ROOT
-from .reference import relative_error
 from .wide import TEXT_LENGTH, TRANSFORMER, write_wide_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]

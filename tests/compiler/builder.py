@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wanc.artifacts.store import Store
-from wanc.compiler.engines.onnxruntime import compile_component
+from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
 from wanc.compiler.export import Traced
 from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.graph_file import save
@@ -52,7 +52,7 @@ def lower(name: str, checkpoint: Checkpoint, traced: Traced, folder: Path) -> Lo
     exported = ProgramComponent(graphs, component.weights)
     program = {graph.file: folder / graph.file for graph in graphs.values()}
     source = {file: checkpoint.root / file for file in checkpoint.files}
-    compiled, _ = compile_component(name, exported, program, source, folder, FiniteCheck(name))
+    compiled = OnnxRuntimeCompiler().compile_component(name, exported, program, source, folder, FiniteCheck(name))
     sessions = {key: Session(folder / graph.file, threads=1) for key, graph in compiled.graphs.items()}
     return Lowered(folder, graphs, compiled.graphs, sessions)
 

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from wanc.compiler.engines.onnxruntime import compile_component
+from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
 from wanc.compiler.export_onnx import ExportOnnx
 from wanc.compiler.finite import FiniteCheck
-from wanc.compiler.program import Program, ProgramComponent
+from wanc.compiler.program import Program, ProgramComponent, weight_files
 from wanc.compiler.stage import Files
 from wanc.errors import CheckpointError, RecipeError, UserError, render
 from wanc.models.onnx_file import open_onnx
@@ -87,8 +87,10 @@ def built(
     program, files, source = exported(path, folder / "program", example)
     (folder / "engine").mkdir()
     finite = FiniteCheck("model", allow_not_finite)
-    component, _ = compile_component("model", program.components["model"], files, source, folder / "engine", finite)
-    return component
+    weights = weight_files(files, source)
+    return OnnxRuntimeCompiler().compile_component(
+        "model", program.components["model"], files, weights, folder / "engine", finite
+    )
 
 
 def runs(path: Path, folder: Path, feeds: Arrays, example: Mapping[str, int] | None = None) -> tuple[Arrays, Arrays]:
@@ -271,7 +273,7 @@ def test_each_weight_of_a_subgraph_is_written_once(tmp_path: Path) -> None:
     ids=lambda tensor: TensorProto.DataType.Name(tensor.data_type).lower(),
 )
 def test_weights_of_every_dtype_survive(tmp_path: Path, tensor: TensorProto, external: bool) -> None:
-    proto = model("g (float[3] x) => (float[3] y) { y = Identity (x) }")
+    proto = model("g (float[3] x) => (float[3] y, int64 size) { y = Identity (x) size = Size (w) }")
     proto.graph.initializer.append(tensor)
     component = built(stored(proto, tmp_path / "model", external=external), tmp_path)
     (weight,) = component.weights.values()
@@ -286,7 +288,7 @@ def test_weights_of_every_dtype_survive(tmp_path: Path, tensor: TensorProto, ext
 
 
 def test_texts_stay_in_the_graph(tmp_path: Path) -> None:
-    proto = model("g (float[3] x) => (float[3] y) { y = Identity (x) }")
+    proto = model("g (float[3] x) => (float[3] y, int64 size) { y = Identity (x) size = Size (labels) }")
     texts = [f"label {index}".encode() for index in range(2000)]
     proto.graph.initializer.append(helper.make_tensor("labels", TensorProto.STRING, [2000], texts))
     component = built(stored(proto, tmp_path / "model", external=False), tmp_path)
@@ -392,7 +394,7 @@ def planted(dtype: Any, bad: list[float], size: int = 2000) -> onnx.ModelProto:
     """A sound weight and one in which some values are not finite."""
     weight = random(size).astype(dtype)
     weight[:: max(1, size // len(bad))][: len(bad)] = bad
-    proto = model("g (float[3] x) => (float[3] y) { y = Identity (x) }")
+    proto = model("g (float[3] x) => (int64 size, int64 other) { size = Size (w) other = Size (good) }")
     for name, array in (("good", random(size).astype(dtype)), ("w", weight)):
         tensor = numpy_helper.from_array(array, name)
         proto.graph.initializer.append(tensor)
@@ -412,6 +414,18 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, dtype: Any, bad
         "hint: if that is meant, as in a mask, allow it: model.allow_not_finite: [w]"
     )
     assert caught.value.exit_code == 65
+
+
+def test_weights_that_nothing_uses_are_left_behind(tmp_path: Path) -> None:
+    proto = initialized(
+        "g (float[3] x) => (float[3] y) { y = Add (x, used) }",
+        used=random(3),
+        unused=np.full(2000, np.nan, np.float32),
+    )
+    component = built(stored(proto, tmp_path / "model", external=True), tmp_path)
+    assert "unused" not in component.weights
+    graph = onnx.load(tmp_path / "engine" / component.graphs["main"].file).graph
+    assert [tensor.name for tensor in graph.initializer] == ["used"]
 
 
 def test_they_may_be_allowed_by_name(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from wanc.artifacts.canonical import canonical
+from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
 from wanc.compiler.golden import RELATIVE_TOLERANCE, write_golden
 from wanc.compiler.program import Program, ProgramComponent, ProgramGraph
 from wanc.errors import RecipeError, VerificationError
@@ -26,7 +27,13 @@ from wanc.runtime.execute import SelftestReport, run_selftest
 
 from .builder import Project
 
-GRAPHS = ["denoiser_high/step", "denoiser_low/step", "text_encoder/encode", "vae_decoder/first", "vae_decoder/steady"]
+EXPERT_GRAPHS = ("request", "shape", "step", "time")
+GRAPHS = [
+    *(f"{expert}/{graph}" for expert in ("denoiser_high", "denoiser_low") for graph in EXPERT_GRAPHS),
+    "text_encoder/encode",
+    "vae_decoder/first",
+    "vae_decoder/steady",
+]
 
 
 @pytest.fixture
@@ -147,7 +154,7 @@ def toy(tmp_path: Path) -> dict[str, ProgramComponent]:
 def test_golden_sizes_are_the_examples_and_values_are_the_same_each_time(
     toy: dict[str, ProgramComponent], tmp_path: Path
 ) -> None:
-    write_golden(toy, tmp_path)
+    write_golden(toy, tmp_path, OnnxRuntimeCompiler())
     inputs = safetensors.SafetensorsFile(tmp_path / "golden/inputs.safetensors")
     expected = safetensors.SafetensorsFile(tmp_path / "golden/expected.safetensors")
     shapes = {name: array.shape for name, array in inputs.items()}
@@ -159,7 +166,7 @@ def test_golden_sizes_are_the_examples_and_values_are_the_same_each_time(
     assert json.loads((tmp_path / "golden/tolerances.json").read_text()) == {"part/toy": RELATIVE_TOLERANCE}
     first = {path.name: path.read_bytes() for path in (tmp_path / "golden").iterdir()}
     shutil.rmtree(tmp_path / "golden")
-    write_golden(toy, tmp_path)
+    write_golden(toy, tmp_path, OnnxRuntimeCompiler())
     assert {path.name: path.read_bytes() for path in (tmp_path / "golden").iterdir()} == first
 
 
@@ -178,7 +185,7 @@ def test_inputs_of_every_format_are_filled(tmp_path: Path) -> None:
         Input("rate", (), "request", "request", "int64"),
     )
     graph = ProgramGraph("formats.onnx", inputs, (Output("y", ("n",)),), example={"n": 4}, values={"rate": 3})
-    write_golden({"part": ProgramComponent({"main": graph}, {})}, tmp_path)
+    write_golden({"part": ProgramComponent({"main": graph}, {})}, tmp_path, OnnxRuntimeCompiler())
     fed = dict(safetensors.SafetensorsFile(tmp_path / "golden/inputs.safetensors").items())
     assert {name.rpartition("/")[2]: array.dtype.name for name, array in fed.items()} == {
         entry.name: entry.dtype for entry in inputs
@@ -193,7 +200,7 @@ def test_sizes_that_do_not_work_together_are_the_recipes_fault(
 ) -> None:
     graph = replace(toy["part"].graphs["toy"], inputs=toy["part"].graphs["toy"].inputs[:1])
     with pytest.raises(RecipeError) as caught:
-        write_golden({"part": ProgramComponent({"toy": graph}, {})}, tmp_path)
+        write_golden({"part": ProgramComponent({"toy": graph}, {})}, tmp_path, OnnxRuntimeCompiler())
     assert caught.value.message == "part/toy does not run at the sizes {columns: 2, rows: 3}"
     assert caught.value.hint is not None and "model.example" in caught.value.hint
     assert not (tmp_path / "golden").exists()
@@ -208,10 +215,12 @@ def test_nans_are_the_recipes_fault(tmp_path: Path) -> None:
         "root.onnx", (Input("x", ("n",), "request", "request"),), (Output("y", ("n",)),), example={"n": 8}
     )
     with pytest.raises(RecipeError) as caught:
-        write_golden({"part": ProgramComponent({"main": graph}, {})}, tmp_path)
+        write_golden({"part": ProgramComponent({"main": graph}, {})}, tmp_path, OnnxRuntimeCompiler())
     assert caught.value.message == "part/main: the output y holds NaNs for the example's inputs"
     assert caught.value.hint == "give values for which it does not, under model.values"
     assert not (tmp_path / "golden").exists()
-    write_golden({"part": ProgramComponent({"main": replace(graph, values={"x": 4.0})}, {})}, tmp_path)
+    write_golden(
+        {"part": ProgramComponent({"main": replace(graph, values={"x": 4.0})}, {})}, tmp_path, OnnxRuntimeCompiler()
+    )
     expected = safetensors.SafetensorsFile(tmp_path / "golden/expected.safetensors")
     assert expected["part/main/y"].tolist() == [2.0] * 8

@@ -52,12 +52,12 @@ def stages(result: pipeline.BuildResult) -> dict[str, bool]:
 
 
 def test_a_first_build_computes_everything(project: Project) -> None:
-    assert stages(project.result) == {"resolve": False, "export": False, "engine": False, "seal": False}
+    assert stages(project.result) == {"resolve": False, "export": False, "fuse": False, "engine": False, "seal": False}
     assert project.result.bundle == project.output / "bundles" / "tiny"
     report = verify(project.result.bundle)
     assert report.ok
     assert report.id == project.result.id
-    for run in project.result.stages[1:3]:
+    for run in project.result.stages[1:4]:
         assert run.peak_rss_bytes > 2**20
 
 
@@ -65,7 +65,7 @@ def test_a_build_as_json(project: Project) -> None:
     document = project.result.as_json()
     assert json.loads(json.dumps(document)) == document
     assert document.keys() == {"bundle", "id", "stages", "report"}
-    assert [stage["name"] for stage in document["stages"]] == ["resolve", "export", "engine", "seal"]
+    assert [stage["name"] for stage in document["stages"]] == ["resolve", "export", "fuse", "engine", "seal"]
 
 
 NO_OP = """
@@ -89,7 +89,7 @@ def test_a_second_build_does_nothing_and_needs_no_torch(project: Project) -> Non
         text=True,
         check=True,
     )
-    assert json.loads(done.stdout) == [project.result.id, [False, True, True, True], []]
+    assert json.loads(done.stdout) == [project.result.id, [False, True, True, True, True], []]
     assert done.stderr == ""
     assert {path: path.stat().st_mtime_ns for path in project.result.bundle.rglob("*")} == before
 
@@ -99,7 +99,7 @@ def test_a_second_build_does_nothing_and_needs_no_torch(project: Project) -> Non
 )
 def test_what_concerns_the_runtime_alone_only_seals_anew(copy: Project, replay: Replay, override: str) -> None:
     result = build(copy.load(override), copy.output, progress=False)
-    assert stages(result) == {"resolve": False, "export": True, "engine": True, "seal": False}
+    assert stages(result) == {"resolve": False, "export": True, "fuse": True, "engine": True, "seal": False}
     assert replay.ran == []
     assert result.id != copy.result.id
     changed = differences(copy.result.bundle, result.bundle)
@@ -120,9 +120,24 @@ def test_another_tokenizer_runs_everything_again(copy: Project, replay: Replay) 
     with (copy.root / "model/tokenizer/tokenizer.json").open("ab") as stream:
         stream.write(b"\n")
     result = build(copy.load(), copy.output, progress=False)
-    assert stages(result) == {"resolve": False, "export": False, "engine": False, "seal": False}
+    # The same program came out: nothing of it is to be fused again.
+    assert stages(result) == {"resolve": False, "export": False, "fuse": True, "engine": False, "seal": False}
     assert replay.ran == ["export", "engine"]
     assert result.id != copy.result.id
+
+
+@pytest.mark.parametrize("override", ["fuse.skip=[rope]", "fuse.hoist=[time]", "fuse.passes=[fold]"])
+def test_other_passes_are_not_traced_again(copy: Project, replay: Replay, override: str) -> None:
+    result = build(copy.load(override), copy.output, progress=False)
+    assert result.stages[1].cached
+    assert replay.ran == ["fuse"], "the finished build's result stands in for another, so that its engines fit"
+
+
+@pytest.mark.parametrize("override", ["engine.allow_unfused=[Attention]", "model.allow_not_finite=[mask]"])
+def test_what_concerns_the_engine_alone_is_not_fused_again(copy: Project, replay: Replay, override: str) -> None:
+    result = build(copy.load(override), copy.output, progress=False)
+    assert stages(result) == {"resolve": False, "export": True, "fuse": True, "engine": False, "seal": False}
+    assert replay.ran == ["engine"]
 
 
 def change_last_byte(path: Path) -> None:
@@ -134,7 +149,7 @@ def change_last_byte(path: Path) -> None:
 def test_other_weights_of_the_same_model_are_not_traced_again(copy: Project, replay: Replay) -> None:
     change_last_byte(copy.root / "model/vae/diffusion_pytorch_model.safetensors")
     result = build(copy.load(), copy.output, progress=False)
-    assert stages(result) == {"resolve": False, "export": True, "engine": False, "seal": False}
+    assert stages(result) == {"resolve": False, "export": True, "fuse": True, "engine": False, "seal": False}
     assert replay.ran == ["engine"]
     assert result.id != copy.result.id
 
@@ -152,7 +167,7 @@ def test_weights_at_another_place_are_traced_again(copy: Project, replay: Replay
 def test_a_deleted_bundle_is_sealed_from_the_store(copy: Project, replay: Replay) -> None:
     shutil.rmtree(copy.result.bundle)
     result = build(copy.load(), copy.output, progress=False)
-    assert stages(result) == {"resolve": False, "export": True, "engine": True, "seal": False}
+    assert stages(result) == {"resolve": False, "export": True, "fuse": True, "engine": True, "seal": False}
     assert result.id == copy.result.id
     assert verify(result.bundle).ok
     assert replay.ran == []
@@ -222,7 +237,7 @@ def test_a_build_elsewhere_is_bit_identical(project: Project, tmp_path: Path) ->
 
 def test_a_planted_difference_is_found(copy: Project, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rebuild_and_compare(copy.result, copy.load(), progress=False) == []
-    assert replay.ran == ["export", "engine"], "nothing came from the store"
+    assert replay.ran == ["export", "fuse", "engine"], "nothing came from the store"
     monkeypatch.setattr(seal, "RUN_PY", seal.RUN_PY + "# planted\n")
     assert rebuild_and_compare(copy.result, copy.load(), progress=False) == ["run.py"]
     assert verify(copy.result.bundle).id == copy.result.id, "the first build stands as it was"
@@ -243,7 +258,7 @@ def test_a_difference_of_a_stage_is_found(copy: Project, replay: Replay, monkeyp
 def test_a_difference_outside_of_files_is_found(copy: Project, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
     assert rebuild_and_compare(copy.result, copy.load(), progress=False) == ["manifest.json"]
-    assert replay.ran == ["export", "engine"]
+    assert replay.ran == ["export", "fuse", "engine"]
 
 
 def test_the_lock_pins_the_inputs(project: Project) -> None:
@@ -270,7 +285,7 @@ def test_the_lock_pins_tools_and_recipe(project: Project) -> None:
     assert tools == {tool: importlib.metadata.version(tool) for tool in tools}
     assert {"torch", "diffusers", "transformers", "onnx", "onnxruntime", "numpy"} <= tools.keys()
     assert lock["passed_through"] == pipeline.PASSED_THROUGH
-    assert pipeline.PASSED_THROUGH.keys() == {"fuse", "quantize", "partition"}
+    assert pipeline.PASSED_THROUGH.keys() == {"quantize", "partition"}
     recipe = lock["recipe"]
     assert isinstance(recipe, dict)
     assert recipe["sampling"]["solver"] == "unipc", "defaults are written down"
@@ -297,7 +312,7 @@ def test_the_bundle_holds_what_runs_it(project: Project) -> None:
     assert {name for name in names if name.startswith("runtime/")} == runtime
     engines = {entry["file"] for entry in manifest.topology["engines"]}  # type: ignore[index, union-attr, call-overload]
     assert engines == {name for name in names if name.endswith(".onnx")}
-    assert len(engines) == 5
+    assert len(engines) == 4 + 4 + 1 + 2, "two experts in four graphs each, text encoder, decoder"
     requirements = (project.result.bundle / "requirements.txt").read_text().split()
     assert f"numpy=={importlib.metadata.version('numpy')}" in requirements
     assert not any(line.startswith("torch") for line in requirements)
@@ -319,13 +334,19 @@ def test_why_of_what_was_never_built(project: Project, tmp_path: Path) -> None:
 
 
 def test_why_of_what_is_built(project: Project) -> None:
-    assert answers(project.load(), project.output) == ["export: stored", "engine: stored", "seal: stored"]
+    assert answers(project.load(), project.output) == [
+        "export: stored",
+        "fuse: stored",
+        "engine: stored",
+        "seal: stored",
+    ]
     assert all(answer.as_json()["changes"] == [] for answer in why(project.load(), project.output))
 
 
 def test_why_names_the_changed_setting(project: Project) -> None:
     assert answers(project.load("sampling.steps=3"), project.output) == [
         "export: stored",
+        "fuse: stored",
         "engine: stored",
         "seal: would run, because of\n  parameters.lock.recipe.sampling.steps: 2 → 3",
     ]

@@ -8,6 +8,7 @@ import importlib.metadata
 import pkgutil
 import platform
 from collections.abc import Mapping
+from inspect import isabstract
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from wanc.artifacts.records import Blob
 from wanc.compiler import code_version as code_version_module
 from wanc.compiler import stage as stage_module
 from wanc.compiler.code_version import code_version
-from wanc.compiler.engine import Engine
+from wanc.compiler.engine import OnnxRuntimeEngine, OpenVinoEngine
 from wanc.compiler.export import Export
 from wanc.compiler.export_onnx import ExportOnnx
 from wanc.compiler.export_torch import ExportTorch, TorchInput
+from wanc.compiler.fuse import Fuse
 from wanc.compiler.resolve import Resolved
 from wanc.compiler.seal import Seal
 from wanc.compiler.stage import Stage, Tree, tool_version
@@ -32,6 +34,11 @@ from wanc.recipe.schema import Recipe
 DIGEST = f"sha256:{'a' * 64}"
 OTHER = f"sha256:{'b' * 64}"
 
+ENGINE: dict[str, tuple[Any, Any]] = {
+    "targets": (("cpu",), ("cpu", "cuda")),
+    "allow_not_finite": ((), ("mask",)),
+    "allow_unfused": ((), ("Attention",)),
+}
 # Every stage, with a value for each field and another one.
 FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
     Export: {"components": (("text_encoder", "vae_decoder"), ("text_encoder",))},
@@ -43,10 +50,16 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "example": ({"rows": 2}, {"rows": 3}),
         "values": ({}, {"x": 1.0}),
     },
-    Engine: {
-        "kind": ("onnxruntime", "openvino"),
-        "targets": (("cpu",), ("cpu", "cuda")),
-        "allow_not_finite": ((), ("mask",)),
+    Fuse: {
+        "passes": (None, ("fold", "rope")),
+        "skip": ((), ("rope",)),
+        "hoist": (("time", "shape"), ("time",)),
+    },
+    OnnxRuntimeEngine: ENGINE,
+    OpenVinoEngine: {
+        **ENGINE,
+        "compute": ("bf16", "fp32"),
+        "islands": (("residual", "norm"), ("residual",)),
     },
 }
 
@@ -58,7 +71,7 @@ def every_stage() -> list[type[Stage]]:
     while waiting:
         children = waiting.pop().__subclasses__()
         waiting += children
-        found += [child for child in children if child.__module__.startswith("wanc.")]
+        found += [child for child in children if child.__module__.startswith("wanc.") and not isabstract(child)]
     return found
 
 
@@ -94,10 +107,10 @@ def test_this_file_knows_every_stage_and_every_field() -> None:
 
 
 def test_stages_of_one_name_have_keys_of_their_own() -> None:
-    """There is one way to export for each kind of model; equal fields must not make them one."""
+    """One way to export for each kind of model, one engine for each library; equal fields must not make them one."""
     keys = {key_of(example(kind).key_document(INPUTS) | {"parameters": {}}) for kind in every_stage()}
     assert len(keys) == len(every_stage())
-    assert {kind.name for kind in every_stage()} == {"export", "engine"}
+    assert {kind.name for kind in every_stage()} == {"export", "fuse", "engine"}
 
 
 @pytest.mark.parametrize(("kind", "field"), [(kind, field) for kind, fields in FIELDS.items() for field in fields])
@@ -133,8 +146,8 @@ def test_the_document_names_all_that_the_result_depends_on(kind: type[Stage]) ->
     ],
 )
 def test_names_and_contents_of_inputs_are_in_the_key(digests: dict[str, str]) -> None:
-    before = key_of(example(Engine).key_document(INPUTS))
-    assert key_of(example(Engine).key_document({**INPUTS, "source": tree(digests)})) != before
+    before = key_of(example(OnnxRuntimeEngine).key_document(INPUTS))
+    assert key_of(example(OnnxRuntimeEngine).key_document({**INPUTS, "source": tree(digests)})) != before
 
 
 def test_the_order_of_inputs_is_not_in_the_key() -> None:
@@ -142,7 +155,8 @@ def test_the_order_of_inputs_is_not_in_the_key() -> None:
         "program": INPUTS["program"],
         "source": tree(dict(reversed(INPUTS["source"].digests.items()))),
     }
-    assert key_of(example(Engine).key_document(turned)) == key_of(example(Engine).key_document(INPUTS))
+    stage = example(OnnxRuntimeEngine)
+    assert key_of(stage.key_document(turned)) == key_of(stage.key_document(INPUTS))
 
 
 def test_the_place_of_inputs_is_not_in_the_key() -> None:
@@ -170,9 +184,9 @@ def test_the_version_of_the_code_is_in_the_key(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_platform_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = key_of(example(Engine).key_document(INPUTS))
+    before = key_of(example(OnnxRuntimeEngine).key_document(INPUTS))
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
-    assert key_of(example(Engine).key_document(INPUTS)) != before
+    assert key_of(example(OnnxRuntimeEngine).key_document(INPUTS)) != before
 
 
 def test_tool_versions() -> None:

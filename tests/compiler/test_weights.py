@@ -13,7 +13,8 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
-from wanc.compiler.engines.weights import NUMPY_DTYPES, WeightFile, stored_bytes
+from wanc.compiler.engines.weight_parts import NUMPY_DTYPES
+from wanc.compiler.engines.weights import WeightFile, stored_bytes
 from wanc.compiler.finite import FiniteCheck
 
 Arrays = Mapping[str, NDArray[Any]]

@@ -55,10 +55,11 @@ def test_what_is_called_later_has_no_verb_yet() -> None:
 
 
 def test_what_a_recipe_is_refused_for_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    engines = {"openvino", "tensorrt", "tensorrt-rtx"}
+    engines = {"tensorrt", "tensorrt-rtx"}
+    assert is_built(named("openvino"))
     assert not any(is_built(named(name)) for name in engines | {"run-cuda", "report"})
     monkeypatch.setitem(planned.VALUES, "engine.kind", ("tensorrt",))
-    assert [name for name in sorted(engines) if is_built(named(name))] == ["openvino", "tensorrt-rtx"]
+    assert [name for name in sorted(engines) if is_built(named(name))] == ["tensorrt-rtx"]
     monkeypatch.setattr(planned, "KEYS", ())
     assert is_built(named("report"))
 
@@ -87,13 +88,15 @@ def states(has_gpu: bool = False) -> dict[str, tuple[str, tuple[str, ...], str |
 
 def test_what_is_installed_is_ok(faults: Faults) -> None:
     found = states()
-    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD
+    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD | {"openvino"}
     assert found["build"] == ("ok", (), None)
 
 
 def test_what_is_not_built_yet_is_not_asked_to_be_installed(faults: Faults) -> None:
     found = states()
-    assert found["openvino"] == ("not built yet", ("nncf is not installed", "openvino is not installed"), None)
+    state, lacks, install = found["tensorrt-rtx"]
+    assert (state, install) == ("not built yet", None)
+    assert "tensorrt-rtx-cu12-bindings is not installed" in lacks
     assert found["serve"][0] == "not built yet"
     assert "no NVIDIA GPU is visible" in found["tensorrt"][1]
     assert "no NVIDIA GPU is visible" not in found["tensorrt-rtx"][1], "its engines are built without one"
@@ -105,7 +108,14 @@ def test_a_missing_distribution_is_named_with_the_line_that_installs_it(faults: 
     faults({"torch": absent})
     found = states()
     assert found["build"] == ("missing", ("torch is not installed",), "pip install 'wanc[build]'")
-    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD - {"build"}
+    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD - {"build"} | {"openvino"}
+
+
+def test_another_engine_is_no_default_road(faults: Faults) -> None:
+    faults({"openvino": Distribution("openvino", "openvino>=2026.0", None, "is not installed")})
+    found = states()
+    assert found["openvino"] == ("missing", ("openvino is not installed",), "pip install 'wanc[openvino]'")
+    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD
 
 
 def test_a_missing_distribution_of_the_runtime_stops_building_too(faults: Faults) -> None:
@@ -212,7 +222,8 @@ def test_people_see_what_is_missing_and_the_line_that_installs_it(
         "  build         missing        export models and build bundles",
         "                                 torch is 2.9.0, and ==2.13.0 is needed",
         "                                 pip install 'wanc[build]'",
-        "  openvino      not built yet  engines for CPUs with OpenVINO",
+        "  openvino      ok             engines for CPUs with OpenVINO",
+        "  tensorrt-rtx  not built yet  engines for RTX GPUs, built without one",
         "  this machine cannot build and run bundles on the CPU",
     ):
         assert line in text.splitlines()

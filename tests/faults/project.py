@@ -25,7 +25,7 @@ from wanc.runtime.verify import verify
 
 NAME = "block"
 RECIPE = f"wanc: 1\nname: {NAME}\nmodel: {{onnx: block.onnx, example: {{rows: 2}}}}\n"
-STAGES = ("export", "engine", "seal")
+STAGES = ("export", "fuse", "engine", "seal")
 
 
 @dataclass(frozen=True)

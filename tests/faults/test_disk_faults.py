@@ -17,6 +17,8 @@ FAULTS = [
     ("export", "EIO", "fsync /store/tmp/*/*"),
     ("export", "ENOSPC", "mkdir /store/tmp/*"),
     ("export", "EIO", "rename /store/tmp/*/* → /store/blobs/sha256/*"),
+    ("fuse", "ENOSPC", "write /store/tmp/*/*"),
+    ("fuse", "EIO", "rename /store/tmp/*/* → /store/actions/*.json"),
     ("engine", "EIO", "fsync /store/blobs/sha256/*"),
     ("engine", "ENOSPC", "write /store/tmp/*/*"),
     ("engine", "EIO", "rename /store/tmp/*/* → /store/actions/*.json"),

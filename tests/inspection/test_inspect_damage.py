@@ -374,6 +374,15 @@ def test_any_other_value_in_a_lock(path: list[int], value: object, place: Path) 
 
 
 @fuzz
+@given(path=st.lists(st.integers(0, 15), min_size=1, max_size=6), value=JSON_VALUES)
+def test_any_other_value_in_a_report_on_engines(path: list[int], value: object, place: Path) -> None:
+    entry = {"kernels": {"Add": {"float": 1, "int64": 2}}, "fused": {"Attention": 1}, "bytes": 119}
+    report = {"engine": "onnxruntime", "components": {"model": {"main": entry}}}
+    (place / "bundle/engine_report.json").write_text(json.dumps(changed(report, path, value)))
+    describe_or_refuse(str(place / "bundle"), place)
+
+
+@fuzz
 @given(edits=EDITS)
 def test_any_damage_to_an_action(edits: list[tuple[int, int, bytes]], place: Path) -> None:
     (record,) = [path for path in (place / "artifacts/store/actions").iterdir() if "d" * 64 not in path.name]

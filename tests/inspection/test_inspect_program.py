@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+
+import onnx
 
 from wanc.compiler.program import ProgramComponent
 from wanc.inspection import inspect
@@ -18,7 +22,16 @@ from .graphs import PROGRAM, write_graph, write_program
 
 MAIN = {
     "file": "model/main.onnx",
-    "inputs": [{"name": "x", "dtype": "float32", "shape": ["rows", 4], "binding": "request", "per": "request"}],
+    "inputs": [
+        {
+            "name": "x",
+            "dtype": "float32",
+            "shape": ["rows", 4],
+            "binding": "request",
+            "per": "request",
+            "shape_of": None,
+        }
+    ],
     "outputs": [{"name": "y", "dtype": "float32", "shape": ["rows", 4], "state": None}],
     "example": {"rows": 3},
     "opsets": {"ai.onnx": 21},
@@ -30,6 +43,12 @@ MAIN = {
         "bytes": 16,
         "dtypes": {"float32": {"count": 1, "parameters": 4, "bytes": 16}},
     },
+    "kernels": None,
+    "fused": None,
+}
+REPORT = {
+    "engine": "onnxruntime",
+    "components": {"model": {"main": {"kernels": {"Add": {"float": 1}}, "fused": {"Attention": 2}, "bytes": 119}}},
 }
 WEIGHTS = {
     "count": 2,
@@ -68,6 +87,35 @@ def test_a_program_alone_still_has_its_interface(tmp_path: Path) -> None:
     graph = component["graphs"]["main"]
     assert (graph["inputs"], graph["outputs"]) == (MAIN["inputs"], MAIN["outputs"])
     assert [graph[name] for name in ("size", "nodes", "operators", "weights")] == [None] * 4
+
+
+def test_what_an_engine_is_made_of_comes_from_its_report(tmp_path: Path, wanc: Wanc) -> None:
+    path = write_program(tmp_path)
+    (tmp_path / "engine_report.json").write_text(json.dumps(REPORT))
+    graph = inspect(str(path), tmp_path)["components"]["model"]["graphs"]["main"]
+    assert (graph["kernels"], graph["fused"]) == ({"Add": {"float": 1}}, {"Attention": 2})
+    people = wanc("inspect", path).out
+    assert "\nkernels\n  graph       kernels  fused        most frequent\n" in people
+    assert "\n  model/main  1        Attention 2  Add float 1\n" in people
+
+
+def test_a_report_of_an_earlier_version_is_left_out(tmp_path: Path) -> None:
+    path = write_program(tmp_path)
+    earlier = {"engine": "onnxruntime", "components": {"model": {"main": {"nodes": {"Add": 1}}}}}
+    (tmp_path / "engine_report.json").write_text(json.dumps(earlier))
+    graph = inspect(str(path), tmp_path)["components"]["model"]["graphs"]["main"]
+    assert (graph["kernels"], graph["fused"]) == (None, None)
+
+
+def test_an_engine_that_is_no_onnx_file_has_its_size_and_kernels(tmp_path: Path) -> None:
+    main = replace(PROGRAM.components["model"].graphs["main"], file="engines/model/main.s0.cpu.xml")
+    part = ProgramComponent({"main": main}, {})
+    path = write_program(tmp_path, replace(PROGRAM, components={"model": part}))
+    (tmp_path / main.file).write_text("<net/>")
+    (tmp_path / "engine_report.json").write_text(json.dumps(REPORT))
+    graph = inspect(str(path), tmp_path)["components"]["model"]["graphs"]["main"]
+    assert (graph["size"], graph["operators"], graph["weights"]) == (6, None, None)
+    assert graph["kernels"] == {"Add": {"float": 1}}
 
 
 def test_the_embedding_table_counts_as_weights_of_its_own(tmp_path: Path) -> None:
@@ -159,6 +207,10 @@ def test_inspect_neither_verifies_nor_claims_to(tmp_path: Path, wanc: Wanc) -> N
     assert wanc("verify", root).code == 1
 
 
+def stored_bytes(tensor: onnx.TensorProto) -> int:
+    return math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
 def test_a_built_bundle_shows_what_was_built(tiny_bundle: Path, wanc: Wanc) -> None:
     finished = wanc("inspect", tiny_bundle, "--json")
     assert (finished.code, finished.err) == (0, "")
@@ -169,8 +221,13 @@ def test_a_built_bundle_shows_what_was_built(tiny_bundle: Path, wanc: Wanc) -> N
     report = json.loads((tiny_bundle / "engine_report.json").read_text())["components"]
     for name, part in described["components"].items():
         for graph, entry in part["graphs"].items():
-            assert entry["operators"] == report[name][graph]["nodes"], "as the engine stage counted them"
-            assert entry["weights"]["bytes"] == sum(report[name][graph]["weight_bytes"].values())
+            model = onnx.load_model(tiny_bundle / entry["file"], load_external_data=False)
+            operators = Counter(f"{node.domain}.{node.op_type}".lstrip(".") for node in model.graph.node)
+            assert entry["operators"] == operators, "as they stand in the engine's file"
+            assert entry["weights"]["bytes"] == sum(map(stored_bytes, model.graph.initializer))
+            assert {key: entry[key] for key in ("kernels", "fused")} == {
+                key: report[name][graph][key] for key in ("kernels", "fused")
+            }, "as the engine stage read them back"
         (file,) = [path for path in sizes if path.startswith(f"engines/{name}/weights")]
         assert 0 <= sizes[file] - part["weights"]["bytes"] < 4096 * part["weights"]["count"], "aligned to pages"
     assert [shape["name"] for shape in described["runtime"]["shapes"]] == ["64p", "96p-wide"]
@@ -178,5 +235,6 @@ def test_a_built_bundle_shows_what_was_built(tiny_bundle: Path, wanc: Wanc) -> N
     assert described["provenance"]["tools"]["torch"].startswith("2.")
     people = wanc("inspect", tiny_bundle).out
     assert "  sampling" not in people and "\nsampling\n  fps" in people
+    assert "\nkernels\n" in people
     for title in ("weights", "operators", "inputs of graphs", "engines", "shapes", "provenance", "tools", "files"):
         assert f"\n{title}\n" in people

@@ -30,13 +30,14 @@ def test_planned_keys_are_not_built_yet(path: str, write: Write, tiny: str) -> N
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("precision.compute=bf16", "precision.compute: bf16 is not built yet; today wanc builds: fp32"),
-        ("precision.compute=fp16", "precision.compute: fp16 is not built yet; today wanc builds: fp32"),
-        ("fuse.passes=[sdpa, gelu]", "fuse.passes: [sdpa, gelu] is not built yet; today wanc builds: default"),
+        ("precision.compute=fp16", "precision.compute: fp16 is not built yet; today wanc builds: fp32, bf16"),
         ("quantize.scheme=int8", "quantize.scheme: int8 is not built yet; today wanc builds: none"),
         ("quantize.scheme=fp8", "quantize.scheme: fp8 is not built yet; today wanc builds: none"),
-        ("engine.kind=tensorrt", "engine.kind: tensorrt is not built yet; today wanc builds: onnxruntime"),
-        ("engine.kind=openvino", "engine.kind: openvino is not built yet; today wanc builds: onnxruntime"),
+        ("engine.kind=tensorrt", "engine.kind: tensorrt is not built yet; today wanc builds: onnxruntime, openvino"),
+        (
+            "engine.kind=tensorrt-rtx",
+            "engine.kind: tensorrt-rtx is not built yet; today wanc builds: onnxruntime, openvino",
+        ),
         ("engine.targets=[cpu, sm80]", "engine.targets.1: sm80 is not built yet; today wanc builds: cpu"),
         (
             "partition.devices=[{kind: a100-80g}]",
@@ -78,8 +79,8 @@ def test_planned_keys_are_no_keys_of_the_schema() -> None:
 
 def test_a_whole_planned_recipe_is_not_built_yet(write: Write, tiny: str) -> None:
     future = """
-precision: {compute: bf16, islands: [residual, modulation, norm, rope, time]}
-fuse: {passes: default, hoist: [time, text]}
+precision: {compute: fp16, islands: [residual, modulation, norm, rope, time]}
+fuse: {passes: default, hoist: [time, request]}
 quantize:
   scheme: int8
   method: ptq

@@ -21,7 +21,7 @@ from wanc.recipe.fields import all_paths, fields_at
 from wanc.recipe.json_schema import json_schema
 from wanc.recipe.model import COMPONENTS, KINDS, Component
 from wanc.recipe.new import starter
-from wanc.recipe.schema import Lint
+from wanc.recipe.schema import ISLANDS, PARTS, FusedOperator, Lint, PassName
 from wanc.recipe.section import FACTORY, FILE_NAME, IDENTIFIER, PROFILE_NAME, VERSION
 from wanc.recipe.show import flow, to_yaml
 from wanc.recipe.strict_yaml import parse
@@ -139,13 +139,40 @@ def videos(draw: st.DrawFn) -> dict[str, Any]:
 GRAPHS = st.fixed_dictionaries({"model": ONNX_MODELS | torch_models()})
 
 
+def some(names: tuple[str, ...]) -> st.SearchStrategy[tuple[str, ...]]:
+    return st.lists(st.sampled_from(names), unique=True).map(tuple)
+
+
+FUSE = st.fixed_dictionaries(
+    {},
+    optional={
+        "passes": st.just("default") | some(get_args(PassName)),
+        "skip": some(get_args(PassName)),
+        "hoist": some(PARTS),
+    },
+)
+ALLOW_UNFUSED = some(get_args(FusedOperator))
+ENGINES = st.fixed_dictionaries(
+    {"engine": st.fixed_dictionaries({"kind": st.just("onnxruntime")}, optional={"allow_unfused": ALLOW_UNFUSED})}
+) | st.fixed_dictionaries(
+    {
+        "engine": st.fixed_dictionaries({"kind": st.just("openvino")}, optional={"allow_unfused": ALLOW_UNFUSED}),
+        "precision": st.fixed_dictionaries(
+            {}, optional={"compute": st.sampled_from(["fp32", "bf16"]), "islands": some(ISLANDS)}
+        ),
+    }
+)
+
+
 @st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
     data = {
         "wanc": 1,
         "name": draw(matching(FILE_NAME, 64)),
         "version": draw(matching(VERSION, 32)),
+        "fuse": draw(FUSE),
         "runtime": {"threads": draw(st.integers(0, 1024))},
+        **draw(ENGINES),
         **draw(videos() | GRAPHS),
     }
     return Recipe.model_validate(data)

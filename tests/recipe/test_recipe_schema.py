@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from pydantic import ValidationError
 
+from wanc.compiler.engines import openvino
+from wanc.compiler.passes import all_passes, hoist
 from wanc.recipe import Recipe, load
-from wanc.recipe.schema import Guidance
+from wanc.recipe.schema import ISLANDS, PARTS, Guidance, PassName
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -20,11 +23,12 @@ def test_defaults(write: Write, tiny: str) -> None:
     assert recipe.sampling.fps == 16
     assert recipe.sampling.negative_prompt == ""
     assert recipe.sampling.timesteps is None
-    assert recipe.precision.compute == "fp32"
-    assert recipe.fuse.passes == "default"
+    assert (recipe.precision.compute, recipe.precision.islands) == ("fp32", ISLANDS)
+    assert (recipe.fuse.passes, recipe.fuse.skip, recipe.fuse.hoist) == ("default", (), PARTS)
     assert recipe.quantize.scheme == "none"
     assert [(device.kind, device.count) for device in recipe.partition.devices] == [("cpu", 1)]
     assert (recipe.engine.kind, recipe.engine.targets) == ("onnxruntime", ("cpu",))
+    assert recipe.engine.allow_unfused == ()
     assert recipe.runtime.threads == 0
 
 
@@ -48,3 +52,27 @@ def test_recipes_are_frozen_and_hashable(write: Write, tiny: str) -> None:
     with pytest.raises(ValidationError):
         setattr(loaded.recipe, "name", "other")  # noqa: B010
     assert hash(loaded.recipe) == hash(Recipe.model_validate(loaded.recipe.model_dump()))
+
+
+def test_bf16_takes_an_engine_that_has_it(write: Write, tiny: str) -> None:
+    (loaded,) = load(write("recipe.yaml", tiny), ["precision.compute=bf16", "engine.kind=openvino"])
+    assert (loaded.recipe.precision.compute, loaded.recipe.engine.kind) == ("bf16", "openvino")
+
+
+def test_passes_are_named_in_any_order(write: Write, tiny: str) -> None:
+    (loaded,) = load(write("recipe.yaml", tiny), ["fuse.passes=[rope, fold]", "fuse.skip=[fold]"])
+    assert (loaded.recipe.fuse.passes, loaded.recipe.fuse.skip) == (("rope", "fold"), ("fold",))
+
+
+def test_the_passes_that_a_recipe_can_name_are_those_that_there_are() -> None:
+    assert set(get_args(PassName)) == {entry.name for entry in all_passes()}
+
+
+def test_the_parts_that_a_recipe_can_name_are_those_of_a_denoising_step() -> None:
+    """Nothing exported today has inputs of one chunk of a video."""
+    assert set(PARTS) == {part for known, part in hoist.PARTS.items() if known.binding != "chunk"}
+
+
+def test_the_islands_that_a_recipe_can_name_are_those_that_the_engine_makes() -> None:
+    """`time` is no kind of operation but a graph of its own."""
+    assert set(ISLANDS) == {*openvino.ISLANDS, "time"}

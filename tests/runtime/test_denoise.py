@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from wanc.runtime.denoise import Expert, denoise
 from wanc.runtime.errors import TargetError
+from wanc.runtime.interface import Interface, Tensor
+from wanc.runtime.parts import Parts
 from wanc.runtime.sessions import Sessions
 from wanc.runtime.solvers import create_solver
 
@@ -33,19 +35,30 @@ class Engines:
         return {"velocity": np.full_like(inputs["latents"], np.nan if is_bad else value)}
 
 
-def sessions(engines: Engines) -> Sessions:
-    return cast(Sessions, engines)
+STEP = Interface(
+    (
+        Tensor("latents", "float32", LATENTS.shape, "step"),
+        Tensor("timestep", "float32", (1,), "build", "expert"),
+        Tensor("text", "float32", TEXT.shape, "request", "branch"),
+    ),
+    (Tensor("velocity", "float32", LATENTS.shape),),
+)
+
+
+def parts(engines: Engines, component: str) -> Parts:
+    """A component in one graph, from which nothing was cut off."""
+    return Parts(component, {"step": STEP}, cast(Sessions, engines))
 
 
 def test_guidance_extrapolates_from_the_negative_branch() -> None:
-    velocity = Expert("high", 3.0).velocity(sessions(Engines()), LATENTS, 900, TEXT, NEGATIVE)
+    velocity = Expert("high", 3.0).velocity(parts(Engines(), "high"), LATENTS, 900, TEXT, NEGATIVE)
     np.testing.assert_array_equal(velocity, np.full_like(LATENTS, 5.0 + 3.0 * (2.0 - 5.0)))
     assert velocity.dtype == np.float32
 
 
 def test_a_guidance_of_one_runs_one_branch() -> None:
     engines = Engines()
-    velocity = Expert("low", 1.0).velocity(sessions(engines), LATENTS, 100, TEXT, NEGATIVE)
+    velocity = Expert("low", 1.0).velocity(parts(engines, "low"), LATENTS, 100, TEXT, NEGATIVE)
     np.testing.assert_array_equal(velocity, np.full_like(LATENTS, 2.0))
     assert engines.calls == [("low", 100.0, 2.0)]
 
@@ -54,7 +67,7 @@ def test_every_step_asks_its_expert_and_is_counted() -> None:
     engines, steps = Engines(), []
     solver = create_solver("euler", steps=4, shift=1.0)
     denoise(
-        sessions(engines),
+        lambda component: parts(engines, component),
         solver,
         lambda timestep: Expert("high" if timestep >= 500 else "low", 1.0),
         LATENTS,
@@ -68,10 +81,30 @@ def test_every_step_asks_its_expert_and_is_counted() -> None:
     assert steps == [1, 2, 3, 4]
 
 
-def test_a_nan_is_an_error_at_its_step() -> None:
+def test_the_parts_of_an_expert_are_opened_when_it_takes_over() -> None:
+    engines, opened = Engines(), []
     solver = create_solver("euler", steps=4, shift=1.0)
+
+    def open_parts(component: str) -> Parts:
+        opened.append((component, len(engines.calls)))
+        return parts(engines, component)
+
+    expert_at = lambda timestep: Expert("high" if timestep > 600 else "low", 1.0)  # noqa: E731
+    denoise(open_parts, solver, expert_at, LATENTS, TEXT, NEGATIVE, lambda: None)
+    high = sum(timestep > 600 for timestep in solver.timesteps)
+    assert opened == [("high", 0), ("low", high)]
+
+
+def test_a_nan_is_an_error_at_its_step() -> None:
+    solver, engines = create_solver("euler", steps=4, shift=1.0), Engines(bad_from=2)
     with pytest.raises(TargetError) as caught:
         denoise(
-            sessions(Engines(bad_from=2)), solver, lambda _: Expert("high", 1.0), LATENTS, TEXT, NEGATIVE, lambda: None
+            lambda component: parts(engines, component),
+            solver,
+            lambda _: Expert("high", 1.0),
+            LATENTS,
+            TEXT,
+            NEGATIVE,
+            lambda: None,
         )
     assert f"the step at timestep {solver.timesteps[2]:g}" in caught.value.message

@@ -2,54 +2,98 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from wanc.artifacts.canonical import canonical
 from wanc.compiler.embedding import copy_embedding
 from wanc.compiler.finite import FiniteCheck
-from wanc.compiler.program import FILE, Program, ProgramComponent
+from wanc.compiler.program import ENGINE_REPORT, FILE, Program, ProgramComponent, weight_files
 from wanc.compiler.stage import Files, Stage, tool_version
 from wanc.errors import RecipeError
 from wanc.models.weights import Weight
+from wanc.recipe.schema import Island
 from wanc.runtime.progress import ProgressBar
 
+if TYPE_CHECKING:
+    from wanc.compiler.engines.kernels import Kernels
+    from wanc.runtime.backends.base import Backend
+
 EMBEDDING_FILE = "engines/text_encoder/embedding.safetensors"
-REPORT_FILE = "engine_report.json"
+
+
+class Compiler(Protocol):
+    """What an engine does at build time."""
+
+    def compile_component(
+        self, name: str, component: ProgramComponent, graphs: Files, weights: Files, out: Path, finite: FiniteCheck
+    ) -> ProgramComponent:
+        """Lower every graph of a component into `out/engines/<name>/`; `weights` locates what external tensors name.
+
+        Returns the component as it now is: its files relative to `out`, its weights in the engine's own file. Raises
+        CheckpointError where `finite` refuses the values of a weight.
+        """
+        ...
+
+    def open(self, path: Path) -> Backend:
+        """An engine file, opened so that `kernels` can tell what is executed. One thread, so that every machine agrees.
+
+        Raises what the engine's library raises.
+        """
+        ...
+
+    def kernels(self, backend: Backend) -> Kernels:
+        """What was really built, after one execution."""
+        ...
 
 
 @dataclass(frozen=True)
 class Engine(Stage):
-    """Inputs `program` and `source`. Result: what the bundle ships of the model, laid out as in the bundle."""
+    """Inputs `program`, `exported` and `source`. Result: what the bundle ships of the model, laid out as in the bundle.
+
+    `allow_unfused` names operators whose fused kernel may be missing.
+    """
 
     name: ClassVar[str] = "engine"
-    tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxruntime", "numpy", "ml-dtypes")
+    kind: ClassVar[str]
 
-    kind: str
     targets: tuple[str, ...]
     allow_not_finite: tuple[str, ...] = ()
+    allow_unfused: tuple[str, ...] = ()
+
+    @abstractmethod
+    def compiler(self) -> Compiler:
+        """The engine, imported when it is needed."""
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
-        from wanc.compiler.engines.onnxruntime import compile_component
+        from wanc.compiler.engines.kernels import check_fused, describe
         from wanc.compiler.golden import write_golden
 
-        program = Program.read(inputs["program"][FILE])
+        program, compiler = Program.read(inputs["program"][FILE]), self.compiler()
+        weights = weight_files(inputs["exported"], inputs["source"])
         checks = {name: FiniteCheck(name, self.allow_not_finite) for name in program.components}
-        report: dict[str, Any] = {"engine": self.kind, "version": tool_version("onnxruntime"), "components": {}}
         components: dict[str, ProgramComponent] = {}
         with ProgressBar(self.name, len(program.components), enabled=progress) as bar:
             for name, component in program.components.items():
-                components[name], report["components"][name] = compile_component(
-                    name, component, inputs["program"], inputs["source"], out, checks[name]
+                components[name] = compiler.compile_component(
+                    name, component, inputs["program"], weights, out, checks[name]
                 )
                 bar.advance()
         embedding = program.embedding and _own_embedding(program.embedding, inputs["source"], out, checks)
         self._check_allowed(checks.values())
-        write_golden(components, out)
+        executed = write_golden(components, out, compiler)
+        report: dict[str, Any] = {"engine": self.kind, "version": tool_version(self.kind), "components": {}}
+        for name, component in program.components.items():
+            for graph_name, graph in component.graphs.items():
+                kernels = executed[name, graph_name]
+                check_fused(f"{name}/{graph_name}", inputs["program"][graph.file], kernels, self.allow_unfused)
+                described = describe(kernels, out / components[name].graphs[graph_name].file)
+                report["components"].setdefault(name, {})[graph_name] = described
         replace(program, components=components, embedding=embedding).write(out)
-        (out / REPORT_FILE).write_bytes(canonical(report))
+        (out / ENGINE_REPORT).write_bytes(canonical(report))
 
     def _check_allowed(self, checks: Iterable[FiniteCheck]) -> None:
         """A name that allows nothing is misspelt, or left over from a checkpoint that was damaged."""
@@ -59,6 +103,35 @@ class Engine(Stage):
                 f"model.allow_not_finite names {unused[0]}, which is no tensor, or one whose values all are finite",
                 hint="remove it, or look with wanc inspect what the weights are called",
             )
+
+
+@dataclass(frozen=True)
+class OnnxRuntimeEngine(Engine):
+    """ONNX Runtime on a CPU, float32."""
+
+    kind: ClassVar[str] = "onnxruntime"
+    tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy", "ml-dtypes")
+
+    def compiler(self) -> Compiler:
+        from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
+
+        return OnnxRuntimeCompiler()
+
+
+@dataclass(frozen=True)
+class OpenVinoEngine(Engine):
+    """OpenVINO on a CPU, in float32 or with products in bfloat16 between islands of float32."""
+
+    kind: ClassVar[str] = "openvino"
+    tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "openvino", "numpy", "ml-dtypes")
+
+    compute: str = "fp32"
+    islands: tuple[Island, ...] = ()
+
+    def compiler(self) -> Compiler:
+        from wanc.compiler.engines.openvino import OpenVinoCompiler
+
+        return OpenVinoCompiler(self.compute, self.islands)
 
 
 def _own_embedding(embedding: Weight, source: Files, out: Path, checks: Mapping[str, FiniteCheck]) -> Weight:

@@ -2,8 +2,8 @@
 
 resolve    the recipe, the files of its model and all defaults → the lock
 export     the model → graphs in standard ONNX, weights by reference
-fuse       ┐
-quantize   ├ not built yet: the program passes through, and the lock says so
+fuse       graphs → canonical form, cut by the time at which their inputs are known
+quantize   ┐ not built yet: the program passes through, and the lock says so
 partition  ┘
 engine     graphs → files that an engine runs
 seal       everything that ships → the bundle
@@ -22,14 +22,15 @@ from typing import Any
 from wanc.artifacts.seal import check_destination
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import DamagedBlobError, Store
-from wanc.compiler.engine import Engine
+from wanc.compiler.engine import Engine, OnnxRuntimeEngine, OpenVinoEngine
 from wanc.compiler.export import Export
 from wanc.compiler.export_onnx import ExportOnnx
 from wanc.compiler.export_torch import ExportTorch, TorchInput
+from wanc.compiler.fuse import Fuse
 from wanc.compiler.lock import lock_of
 from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.runner import Runner, StageRun, say
-from wanc.compiler.seal import RUNTIME_REQUIREMENTS, Seal
+from wanc.compiler.seal import Seal, requirements
 from wanc.compiler.stage import Stage, Tree
 from wanc.errors import RecipeError
 from wanc.recipe.load import LoadedRecipe
@@ -37,7 +38,6 @@ from wanc.recipe.model import KINDS
 from wanc.runtime.manifest import Manifest
 
 PASSED_THROUGH = {
-    "fuse": "not built yet: the exported graphs are lowered as they are",
     "quantize": "not built yet: every weight keeps its precision",
     "partition": "not built yet: every component is one segment on one device",
 }
@@ -62,23 +62,25 @@ class Plan:
 
     resolved: Resolved
     export: Stage
+    fuse: Fuse
     engine: Engine
 
     @classmethod
     def of(cls, resolved: Resolved) -> Plan:
-        recipe = resolved.recipe
-        engine = Engine(recipe.engine.kind, tuple(recipe.engine.targets), recipe.model.allow_not_finite or ())
-        return cls(resolved, _export(resolved), engine)
+        fuse = resolved.recipe.fuse
+        passes = None if fuse.passes == "default" else fuse.passes
+        return cls(resolved, _export(resolved), Fuse(passes, fuse.skip, fuse.hoist), _engine(resolved))
 
     def seal(self, destination: Path) -> Seal:
         """The last stage, which makes the bundle at `destination`."""
-        tools = (*self.export.tools, *self.engine.tools, *RUNTIME_REQUIREMENTS[self.resolved.task])
+        tools = (*self.export.tools, *self.fuse.tools, *self.engine.tools, *requirements(self.resolved))
         return Seal(self.resolved, lock_of(self.resolved, tools, PASSED_THROUGH), destination)
 
     def engines(self, run: Callable[[Stage, Mapping[str, Tree]], Tree]) -> Tree:
         """Everything before the seal; `run` yields the result of one stage."""
-        program = run(self.export, {"source": self.resolved.layout})
-        return run(self.engine, {"program": program, "source": self.resolved.source})
+        exported = run(self.export, {"source": self.resolved.layout})
+        fused = run(self.fuse, {"program": exported})
+        return run(self.engine, {"program": fused, "exported": exported, "source": self.resolved.source})
 
 
 def _export(resolved: Resolved) -> Stage:
@@ -91,6 +93,16 @@ def _export(resolved: Resolved) -> Stage:
         inputs = tuple(TorchInput(entry.name, entry.dtype, entry.shape) for entry in model.inputs or ())
         return ExportTorch(model.torch, inputs, model.outputs, example, values)
     return Export(resolved.model.components)
+
+
+def _engine(resolved: Resolved) -> Engine:
+    recipe = resolved.recipe
+    targets, allow_not_finite = tuple(recipe.engine.targets), recipe.model.allow_not_finite or ()
+    if recipe.engine.kind == "openvino":
+        precision = recipe.precision
+        islands = precision.islands if precision.compute == "bf16" else ()
+        return OpenVinoEngine(targets, allow_not_finite, recipe.engine.allow_unfused, precision.compute, islands)
+    return OnnxRuntimeEngine(targets, allow_not_finite, recipe.engine.allow_unfused)
 
 
 def build(loaded: LoadedRecipe, output: Path, *, paranoid: bool = False, progress: bool = True) -> BuildResult:

@@ -22,6 +22,8 @@ from wanc.models.weights import Weight
 from wanc.runtime.model import Model
 
 FILE = "program.json"
+ENGINE_REPORT = "engine_report.json"
+"""What the engine stage writes beside it: the kernels that it built."""
 OWN = "program/"
 """What the names of weight files begin with that lie beside `program.json`, not in the model's source."""
 

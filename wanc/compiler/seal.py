@@ -22,6 +22,7 @@ from wanc.compiler.resolve import Resolved
 from wanc.compiler.runner import Runner, say
 from wanc.compiler.stage import KEY_SCHEMA, Tree, tool_version
 from wanc.errors import BundleError
+from wanc.runtime.backends.base import NAMES
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.memory import peak_rss_bytes
 from wanc.runtime.progress import ProgressBar
@@ -31,8 +32,8 @@ ENTRY = "run.py"
 # Larger blobs are renamed into the bundle and only located from the store: two copies of a model are one too many.
 ADOPT_BYTES = 64 * 2**20
 RUNTIME_REQUIREMENTS: Mapping[Task, tuple[str, ...]] = {
-    "text-to-video": ("av", "ftfy", "numpy", "onnxruntime", "tokenizers"),
-    "graph": ("numpy", "onnxruntime"),
+    "text-to-video": ("av", "ftfy", "numpy", "tokenizers"),
+    "graph": ("numpy",),
 }
 TOKENIZER_FILE = "tokenizer/tokenizer.json"
 MEDIA_TYPES = {
@@ -40,6 +41,7 @@ MEDIA_TYPES = {
     ".txt": "text/plain",
     ".json": "application/json",
     ".onnx": "application/onnx",
+    ".xml": "application/xml",
     ".safetensors": "application/vnd.safetensors",
     ".bin": "application/octet-stream",
 }
@@ -69,6 +71,11 @@ if __name__ == "__main__":
 '''
 
 
+def requirements(resolved: Resolved) -> tuple[str, ...]:
+    """The distributions that running a bundle of this recipe takes, in order."""
+    return tuple(sorted((*RUNTIME_REQUIREMENTS[resolved.task], resolved.recipe.engine.kind)))
+
+
 @dataclass(frozen=True)
 class Seal:
     """Makes the bundle of a resolved recipe at `destination`, unless the very same one stands there already."""
@@ -80,7 +87,7 @@ class Seal:
     @property
     def requirements(self) -> tuple[str, ...]:
         """The distributions that running the bundle takes."""
-        return RUNTIME_REQUIREMENTS[self.resolved.task]
+        return requirements(self.resolved)
 
     def run(self, runner: Runner, engines: Tree) -> str:
         """Returns the bundle's id. Raises UserError where something else stands at the destination."""
@@ -146,8 +153,6 @@ class Seal:
         ]
 
     def _facts(self, program: programs.Program) -> BundleFacts:
-        from wanc.compiler.engines.onnxruntime import TARGET, engine_entries
-
         recipe = self.resolved.recipe
         return BundleFacts(
             name=recipe.name,
@@ -155,9 +160,9 @@ class Seal:
             created=created(),
             entry=ENTRY,
             recipe_sha256=self.resolved.recipe_digest,
-            topology=_topology(program.as_json(), engine_entries(program.components)),
+            topology=_topology(program.as_json(), _engine_entries(program.components)),
             runtime={"task": program.task, "threads": recipe.runtime.threads, **self._video_facts(program)},
-            targets=[{"backend": recipe.engine.kind, "device": TARGET}],
+            targets=[{"backend": recipe.engine.kind, "device": target} for target in recipe.engine.targets],
             parents=[{"role": "model", "digest": self.resolved.source.digest}],
         )
 
@@ -196,6 +201,26 @@ def _topology(program: Mapping[str, Any], engines: list[dict[str, Any]]) -> dict
         for name, part in program["components"].items()
     }
     return {"components": components, "engines": engines}
+
+
+def _engine_entries(components: Mapping[str, programs.ProgramComponent]) -> list[dict[str, Any]]:
+    """The manifest's engine list: which file runs which graph, on what, as `<graph>.s<segment>.<target>.<ext>` says."""
+    entries: list[dict[str, Any]] = []
+    for name, component in sorted(components.items()):
+        for graph_name, graph in sorted(component.graphs.items()):
+            _, segment, target, _ = Path(graph.file).name.rsplit(".", 3)
+            entries.append(
+                {
+                    "component": name,
+                    "graph": graph_name,
+                    "segment": int(segment.removeprefix("s")),
+                    "engine": NAMES[Path(graph.file).suffix],
+                    "target": target,
+                    "profile": None,
+                    "file": graph.file,
+                }
+            )
+    return entries
 
 
 def _engine_files(located: Mapping[str, Path]) -> list[BundleFile]:

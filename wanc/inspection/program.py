@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from wanc.artifacts.files import hash_file
-from wanc.compiler.program import Program, ProgramComponent, ProgramGraph
+from wanc.compiler.program import ENGINE_REPORT, Program, ProgramComponent, ProgramGraph
 from wanc.errors import BundleError
+from wanc.inspection.engine_report import kernels_of, read_report
 from wanc.inspection.graph import describe_model
 from wanc.inspection.small_file import read_json
 from wanc.inspection.tensors import tally
 from wanc.runtime.manifest import check_paths
+from wanc.runtime.strict_json import Fields
 
 Locate = Callable[[str], Path | None]
 """Where the file lies that a program calls by this name, if it is there."""
@@ -33,7 +35,8 @@ def describe_content(path: Path, locate: Locate) -> dict[str, Any]:
         check_paths(
             [graph.file for part in program.components.values() for graph in part.graphs.values()], where=str(path)
         )
-        components = {name: _component(part, raw, name, locate) for name, part in program.components.items()}
+        report = read_report(locate(ENGINE_REPORT))
+        components = {name: _component(part, raw, name, locate, report) for name, part in program.components.items()}
         table = program.embedding
         embedding = {"file": table.file, "weights": tally([(table.dtype, table.shape)])} if table else None
     except ValueError as error:
@@ -57,10 +60,15 @@ def beside(folder: Path) -> Locate:
     return locate
 
 
-def _component(part: ProgramComponent, raw: Mapping[str, Any], name: str, locate: Locate) -> dict[str, Any]:
+def _component(
+    part: ProgramComponent, raw: Mapping[str, Any], name: str, locate: Locate, report: Fields | None
+) -> dict[str, Any]:
     described = raw["components"][name]["graphs"]
     return {
-        "graphs": {graph: _graph(entry, described[graph], locate) for graph, entry in part.graphs.items()},
+        "graphs": {
+            graph: {**_graph(entry, described[graph], locate), **kernels_of(report, name, graph)}
+            for graph, entry in part.graphs.items()
+        },
         "weights": tally((weight.dtype, weight.shape) for weight in part.weights.values()),
     }
 
@@ -69,9 +77,10 @@ def _graph(entry: ProgramGraph, described: Mapping[str, Any], locate: Locate) ->
     """The interface as the program declares it; the rest from the file, or None where there is none.
 
     The file's weights are those that the program refers to, and the small constants that stayed inside the graph.
+    Nothing here looks into files that are not ONNX.
     """
     path = locate(entry.file)
-    model: Mapping[str, Any] = describe_model(path) if path else {}
+    model: Mapping[str, Any] = describe_model(path) if path and not entry.file.endswith(".xml") else {}
     return {
         "file": entry.file,
         "size": path.stat().st_size if path else None,

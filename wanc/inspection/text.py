@@ -9,6 +9,8 @@ from typing import Any
 from wanc.tables import Table, size_text
 
 Document = Mapping[str, Any]
+FACTS = ("binding", "per", "shape_of")
+"""What a program says of an input besides its type."""
 MOST_OPERATORS = 8
 MOST_FILES = 40
 MOST_VALUES = 6
@@ -123,13 +125,14 @@ def _components(program: Document) -> Iterator[Table]:
         tallies["embedding table"] = program["embedding"]["weights"]
     yield from _tensors(tallies)
     yield Table("operators", _operators(graphs), ("graph", "nodes", "most frequent"))
+    yield Table("kernels", _kernels(graphs), ("graph", "kernels", "fused", "most frequent"))
     yield from _interface(graphs)
 
 
 def _interface(graphs: Document) -> Iterator[Table]:
-    inputs = [row for graph, entry in graphs.items() for row in _values(graph, entry["inputs"], "binding", "per")]
+    inputs = [row for graph, entry in graphs.items() for row in _values(graph, entry["inputs"], *FACTS)]
     outputs = [row for graph, entry in graphs.items() for row in _values(graph, entry["outputs"], "state")]
-    yield Table("inputs of graphs", inputs, ("graph", "input", "dtype", "shape", "known per", "for each"))
+    yield Table("inputs of graphs", inputs, ("graph", "input", "dtype", "shape", "known per", "for each", "shape of"))
     yield Table("outputs of graphs", outputs, ("graph", "output", "dtype", "shape", "carried to"))
 
 
@@ -148,6 +151,17 @@ def _operators(graphs: Document) -> list[tuple[str, str, str]]:
         for graph, entry in graphs.items()
         if entry["operators"] is not None
     ]
+
+
+def _kernels(graphs: Document) -> list[tuple[str, str, str, str]]:
+    rows: list[tuple[str, str, str, str]] = []
+    for graph, entry in graphs.items():
+        if entry["kernels"] is not None:
+            counts = {f"{name} {dtype}": n for name, dtypes in entry["kernels"].items() for dtype, n in dtypes.items()}
+            ordered = dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+            fused = _most_frequent(entry["fused"])
+            rows.append((graph, f"{sum(counts.values()):,}", fused, _most_frequent(ordered)))
+    return rows
 
 
 def _most_frequent(operators: Mapping[str, int]) -> str:

@@ -22,13 +22,17 @@ Scope = Literal["branch", "expert", "request"]
 
 @dataclass(frozen=True)
 class Input:
-    """One graph input: when its value becomes known (`binding`), and for whom (`per`)."""
+    """One graph input: when its value becomes known (`binding`), and for whom (`per`).
+
+    Where `shape_of` names an input of the component, the value is that input's shape.
+    """
 
     name: str
     shape: tuple[Dimension, ...]
     binding: BindingTime
     per: Scope
     dtype: Dtype = "float32"
+    shape_of: str | None = None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ MOST_FRAMES = 1023 * 4 + 1
 LARGEST_SIZE = 2**31 - 1
 
 FAULT = "wanc"
+# What pydantic calls the two kinds of a value on the way to a fault of it; no key can be called that.
+WORD, LIST = "\0word", "\0list"
 _DIMENSION = re.compile(r"([1-9][0-9]{0,8}\*)?[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -45,6 +47,11 @@ def without_repeats(values: tuple[T, ...]) -> tuple[T, ...]:
         if value in values[:index]:
             raise fault(f"{value} stands twice", "name each once", (index,))
     return values
+
+
+def word_or_list(value: object) -> str:
+    """Which of the two a value is to be that is the word default or a list: only the list can be wrong."""
+    return WORD if value == "default" else LIST
 
 
 def dimension(value: object) -> object:

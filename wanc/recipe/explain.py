@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from wanc.recipe import planned, show
-from wanc.recipe.checks import FAULT
+from wanc.recipe.checks import FAULT, LIST
 from wanc.recipe.fields import all_paths, description, fields_at
 from wanc.recipe.problems import Problem
 from wanc.recipe.section import PATTERNS
@@ -51,7 +51,7 @@ def _is_echo(details: ErrorDetails) -> bool:
 
 def _problem(details: ErrorDetails, marks: Marks) -> Problem:
     describe = _DESCRIBERS.get(details["type"], _wrong_value)
-    return describe(details["loc"], details, marks)
+    return describe(tuple(key for key in details["loc"] if key != LIST), details, marks)
 
 
 def _missing(path: KeyPath, _: ErrorDetails, marks: Marks) -> Problem:

@@ -10,8 +10,6 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 KEYS = (
-    "precision.islands",
-    "fuse.hoist",
     "quantize.method",
     "quantize.calibrate",
     "quantize.smooth",
@@ -28,13 +26,12 @@ KEYS = (
 
 # Values are globs over what YAML would write in one line; "[[]" is how a glob writes "[".
 VALUES = {
-    "precision.compute": ("bf16", "fp16"),
-    "fuse.passes": ("[[]?*",),  # a list of names
+    "precision.compute": ("fp16",),
     "quantize.scheme": ("int8", "int8-dynamic", "int8-weight", "int4-weight", "fp8"),
     "partition.devices": ("[[]?*, {*",),  # more than one
     "partition.devices.*.kind": ("cuda", "a100*", "h100*", "h200*", "b200*", "l4*", "rtx*"),
     "partition.devices.*.count": ("[1-9]*",),
-    "engine.kind": ("tensorrt", "tensorrt-rtx", "openvino"),
+    "engine.kind": ("tensorrt", "tensorrt-rtx"),
     "engine.targets.*": ("cuda", "sm75", "sm80", "sm86", "sm89", "sm90", "sm100", "sm120", "sm121"),
 }
 

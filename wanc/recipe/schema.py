@@ -6,19 +6,22 @@ editors all come from them. The text under a field, or that of its class, is its
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
 from wanc.recipe.checks import (
     LARGEST_SIDE,
+    LIST,
     MOST_FRAMES,
+    WORD,
     falling,
     fault,
     four_n_plus_one,
     multiple_of_16,
     whole_number,
     without_repeats,
+    word_or_list,
 )
 from wanc.recipe.model import Model
 from wanc.recipe.section import FILE_NAME, PROFILE_NAME, VERSION, Section
@@ -26,6 +29,15 @@ from wanc.recipe.section import FILE_NAME, PROFILE_NAME, VERSION, Section
 One = Annotated[Literal[1], BeforeValidator(whole_number)]
 FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=64)]
 Lint = Literal["guidance-order", "flow-shift", "idle-expert"]
+Island = Literal["residual", "modulation", "norm", "rope", "time"]
+ISLANDS: tuple[Island, ...] = get_args(Island)
+PassName = Literal[
+    "dead-code", "opset", "fold", "share", "tidy", "strided-writes", "rope", "norms", "activations", "linear",
+    "padding", "attention", "attention-heads", "modulate", "merge-projections",
+]  # fmt: skip
+PartName = Literal["time", "shape", "request"]
+PARTS: tuple[PartName, ...] = get_args(PartName)
+FusedOperator = Literal["Attention", "RMSNormalization", "RotaryEmbedding"]
 ProfileName = Annotated[str, Field(pattern=PROFILE_NAME, max_length=32)]
 Side = Annotated[
     int,
@@ -122,15 +134,25 @@ class Sampling(Section):
 class Precision(Section):
     """The number format of the arithmetic."""
 
-    compute: Literal["fp32"] = "fp32"
-    """The format that tensors have unless a rule says otherwise."""
+    compute: Literal["fp32", "bf16"] = "fp32"
+    """The format of products, and of everything that is not an island; bf16 takes the engine openvino."""
+    islands: Annotated[tuple[Island, ...], AfterValidator(without_repeats)] = ISLANDS
+    """What stays in fp32 when products are bf16."""
 
 
 class Fuse(Section):
     """Which graph rewrites are made."""
 
-    passes: Literal["default"] = "default"
-    """All passes that fit the engine."""
+    passes: Annotated[
+        Annotated[Literal["default"], Tag(WORD)]
+        | Annotated[tuple[PassName, ...], AfterValidator(without_repeats), Tag(LIST)],
+        Discriminator(word_or_list),
+    ] = "default"
+    """The passes by name, in any order, as `wanc passes` lists them; default is all that pay on every engine."""
+    skip: Annotated[tuple[PassName, ...], AfterValidator(without_repeats)] = ()
+    """Passes to leave out."""
+    hoist: Annotated[tuple[PartName, ...], AfterValidator(without_repeats)] = PARTS
+    """What is cut off the denoising step and computed once: time per timestep, shape and request per request."""
 
 
 class Quantize(Section):
@@ -159,10 +181,12 @@ class Partition(Section):
 class Engine(Section):
     """What executes the graphs."""
 
-    kind: Literal["onnxruntime"] = "onnxruntime"
+    kind: Literal["onnxruntime", "openvino"] = "onnxruntime"
     """The backend."""
     targets: Annotated[tuple[Literal["cpu"], ...], Field(min_length=1), AfterValidator(without_repeats)] = ("cpu",)
     """What the engines are compiled for."""
+    allow_unfused: Annotated[tuple[FusedOperator, ...], AfterValidator(without_repeats)] = ()
+    """Operators that the engine may compute in pieces, where it has no kernel that does all of one."""
 
 
 class Runtime(Section):
@@ -193,6 +217,13 @@ class Recipe(Section):
     partition: Partition = Partition()
     engine: Engine = Engine()
     runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _engine_has_the_precision(self) -> Self:
+        if self.precision.compute == "bf16" and self.engine.kind == "onnxruntime":
+            hint = "set engine.kind to openvino, or leave precision.compute at fp32"
+            raise fault("onnxruntime has no bf16 on CPUs", hint, ("precision", "compute"))
+        return self
 
     @model_validator(mode="after")
     def _video_models_make_videos(self) -> Self:

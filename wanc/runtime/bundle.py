@@ -12,8 +12,8 @@ from .safe_read import Progress
 from .strict_json import Fields, JsonValue
 from .verify import ensure_verified
 
-ENGINE = "onnxruntime"
-TARGET = "cpu"
+RUNNABLE = {("onnxruntime", "cpu"), ("openvino", "cpu")}
+"""(engine, target) of what this runtime can execute."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,13 @@ def _engines(entries: list[Fields], root: Path, manifest: Manifest) -> dict[tupl
         key = (entry.text("component"), entry.text("graph"))
         engine, target = entry.text("engine"), entry.text("target")
         offered.setdefault(key, []).append(f"{engine} on {target}")
-        if (engine, target) == (ENGINE, TARGET):
+        if (engine, target) in RUNNABLE:
             chosen.setdefault(key, listed(root, manifest, entry, "file"))
     for key, offers in offered.items():
         if key not in chosen:
             raise TargetError(
-                f"no engine of {'/'.join(key)} runs here: this machine offers {ENGINE} on {TARGET}",
+                f"no engine of {'/'.join(key)} runs here: this machine offers "
+                + ", ".join(f"{engine} on {target}" for engine, target in sorted(RUNNABLE)),
                 where=str(root),
                 hint=f"the bundle holds: {', '.join(offers)}",
             )

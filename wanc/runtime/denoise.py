@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import TargetError
-from .sessions import Sessions
+from .parts import Parts
 from .solvers import Solver
 
 Latents = NDArray[np.float32]
@@ -23,25 +23,23 @@ class Expert:
     component: str
     guidance: float
 
-    def velocity(
-        self, sessions: Sessions, latents: Latents, timestep: float, text: Latents, negative: Latents
-    ) -> Latents:
+    def velocity(self, parts: Parts, latents: Latents, timestep: float, text: Latents, negative: Latents) -> Latents:
         """The guided velocity, shaped as the latents: v(negative) + guidance * (v(text) - v(negative))."""
 
-        def branch(embeddings: Latents) -> Latents:
+        def branch(name: str, embeddings: Latents) -> Latents:
             inputs = {"latents": latents, "timestep": np.array([timestep], np.float32), "text": embeddings}
-            return sessions.run(self.component, GRAPH, inputs)["velocity"]
+            return parts.run(GRAPH, inputs, branch=name)["velocity"]
 
-        conditional = branch(text)
+        conditional = branch("conditional", text)
         if self.guidance == 1.0:
             return conditional
-        unconditional = branch(negative)
+        unconditional = branch("unconditional", negative)
         scale = np.float32(self.guidance)
         return np.asarray(unconditional + scale * (conditional - unconditional), np.float32)
 
 
 def denoise(
-    sessions: Sessions,
+    parts_of: Callable[[str], Parts],
     solver: Solver,
     expert_at: Callable[[float], Expert],
     latents: Latents,
@@ -51,11 +49,16 @@ def denoise(
 ) -> Latents:
     """Integrate from noise to clean latents, float32 [1, channels, frames, height, width].
 
-    `text` and `negative` are the branches' text states [1, text_length, width]; `expert_at` chooses by timestep.
+    `text` and `negative` are the branches' text states [1, text_length, width]; `expert_at` chooses by timestep, and
+    `parts_of` opens the graphs of the expert's component, whose results are dropped when another expert takes over.
     Raises TargetError where a NaN or an infinity turns up: it would decode to a picture of nothing.
     """
+    parts: Parts | None = None
     for timestep in solver.timesteps.tolist():
-        velocity = expert_at(timestep).velocity(sessions, latents, timestep, text, negative)
+        expert = expert_at(timestep)
+        if parts is None or parts.component != expert.component:
+            parts = parts_of(expert.component)
+        velocity = expert.velocity(parts, latents, timestep, text, negative)
         latents = solver.step(velocity, latents)
         if not np.isfinite(latents).all():
             raise TargetError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 from .bundle import Bundle, section
@@ -26,11 +26,17 @@ class InputError(UserError):
 
 @dataclass(frozen=True)
 class Tensor:
-    """One declared input or output; `dtype` is numpy's name."""
+    """One declared input or output; `dtype` is numpy's name.
+
+    For an input also when it becomes known and for whom (`binding`, `per`), and whose shape it is (`shape_of`).
+    """
 
     name: str
     dtype: str
     shape: tuple[Dimension, ...]
+    binding: str = "request"
+    per: str = "request"
+    shape_of: str | None = None
 
     def __str__(self) -> str:
         return f"{self.dtype} {shown_shape(self.shape)}"
@@ -99,4 +105,8 @@ def _tensor(fields: Fields) -> Tensor:
     dtype = fields.text("dtype")
     if dtype not in DTYPES:
         fields.refuse("dtype", f"is {ascii(dtype)[:80]}, not one of {', '.join(DTYPES)}")
-    return Tensor(fields.text("name"), dtype, tuple(fields.dimensions("shape")))
+    tensor = Tensor(fields.text("name"), dtype, tuple(fields.dimensions("shape")))
+    if "binding" not in fields.values:
+        return tensor
+    shape_of = fields.text("shape_of") if fields.values.get("shape_of") is not None else None
+    return replace(tensor, binding=fields.text("binding"), per=fields.text("per"), shape_of=shape_of)

@@ -19,6 +19,7 @@ from .errors import UserError
 from .interface import InputError
 from .model import Model
 from .noise import initial_noise
+from .parts import Parts
 from .progress import ProgressBar
 from .sessions import Sessions
 from .solvers import Solver, create_solver
@@ -90,7 +91,7 @@ class Pipeline:
             text = self._encode(request.prompt)
             negative = self._encode(negative_prompt) if sampling.is_guided else text
         with timer.phase("denoise"), ProgressBar("denoise", solver.steps, enabled=self._progress) as bar:
-            return denoise(self.sessions, solver, self._expert, latents, text, negative, bar.advance)
+            return denoise(self._parts, solver, self._expert, latents, text, negative, bar.advance)
 
     def decode(self, latents: NDArray[np.float32], timer: Timer) -> Iterator[Frames]:
         """The frames of clean latents, chunk by chunk: uint8 [frames, height, width, 3]."""
@@ -135,6 +136,9 @@ class Pipeline:
         except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8 arrive as lone surrogates
             raise UserError("the prompt is not valid Unicode") from error
         return encode_prompt(prompt, self._tokenizer, self._table, self.sessions)
+
+    def _parts(self, component: str) -> Parts:
+        return Parts(component, self.bundle.interfaces(component), self.sessions)
 
     def _expert(self, timestep: float) -> Expert:
         return choose_expert(self.bundle.model, self.bundle.sampling, timestep)

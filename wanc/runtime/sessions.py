@@ -6,16 +6,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-import onnxruntime
 
+from .backends.base import NAMES, Backend, open_backend
 from .errors import TargetError, UserError
 
 Array = np.ndarray[Any, Any]
-# onnxruntime's scale. Its errors are raised as well, and below them are notes on its own optimisations.
-FATAL_ONLY = 4
 
 
 @dataclass
@@ -28,31 +26,33 @@ class Counter:
 
 
 class Session:
-    """One engine file of the `onnxruntime` back end on the CPU."""
+    """One engine file, with the library that executes it; `backend` is that file if it is open already."""
 
-    def __init__(self, path: Path, *, threads: int, counter: Counter | None = None) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = FATAL_ONLY
+    def __init__(
+        self, path: Path, *, threads: int, counter: Counter | None = None, backend: Backend | None = None
+    ) -> None:
+        self._path, self._engine = str(path), NAMES.get(path.suffix, path.suffix)
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            raise TargetError("onnxruntime cannot load this engine", where=str(path)) from error
-        self._path = str(path)
-        self._outputs = [output.name for output in self._session.get_outputs()]
+            self._backend = backend or open_backend(path, threads)
+        except ModuleNotFoundError as error:
+            raise TargetError(
+                f"the package {error.name} is missing", hint="pip install -r requirements.txt, which the bundle has"
+            ) from None
+        except Exception as error:  # the libraries' exceptions share no base class
+            raise TargetError(f"{self._engine} cannot load this engine", where=self._path) from error
         self._counter = counter or Counter()
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Execute the graph once. Inputs and outputs by name. Raises TargetError where the engine fails."""
         started = time.perf_counter()
         try:
-            outputs = cast(list[Array], self._session.run(self._outputs, dict(inputs)))
+            outputs = self._backend.run(inputs)
         except Exception as error:  # as above
-            raise TargetError("onnxruntime cannot execute this graph on these inputs", where=self._path) from error
+            raise TargetError(f"{self._engine} cannot execute this graph on these inputs", where=self._path) from error
         self._counter.seconds += time.perf_counter() - started
         self._counter.executions += 1
         self._counter.bytes += sum(array.nbytes for array in (*inputs.values(), *outputs))
-        return dict(zip(self._outputs, outputs, strict=True))
+        return dict(zip(self._backend.outputs, outputs, strict=True))
 
 
 class Sessions:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .bundle import Bundle, listed, section
 from .errors import UserError
+from .interface import Interface
 from .model import Model
 from .safe_read import Progress
 from .strict_json import Fields
@@ -91,6 +92,11 @@ class VideoBundle(Bundle):
         if frames > most:
             raise UserError(f"{frames} frames cannot be made: the model has positions for {most}")
         return Shape(shape.name, shape.height, shape.width, frames)
+
+    def interfaces(self, component: str) -> dict[str, Interface]:
+        """What each graph of a component takes and gives, by the graph's name. Raises BundleError."""
+        graphs = sorted(graph for owner, graph in self.engines if owner == component)
+        return {graph: Interface.of(self, component, graph) for graph in graphs}
 
     def latent_shape(self, shape: Shape) -> tuple[int, ...]:
         """[1, channels, latent frames, latent height, latent width] of a video size."""

@@ -2,83 +2,69 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import onnx_ir as ir
-
-from wanc.compiler.engines.weights import WeightFile
+from wanc.compiler.engines.kernels import Kernels
+from wanc.compiler.engines.lowering import lower
+from wanc.compiler.engines.onnxruntime_kernels import KERNELS
 from wanc.compiler.finite import FiniteCheck
-from wanc.compiler.graph_file import load, save
-from wanc.compiler.program import ProgramComponent, ProgramGraph, weight_files
+from wanc.compiler.program import ProgramComponent
 from wanc.compiler.stage import Files
+from wanc.runtime.backends.base import Backend
+from wanc.runtime.backends.onnxruntime import OnnxRuntime, session_options
 
-TARGET = "cpu"
-SEGMENT = 0
-
-
-def compile_component(
-    name: str,
-    component: ProgramComponent,
-    program: Files,
-    source: Files,
-    out: Path,
-    finite: FiniteCheck,
-) -> tuple[ProgramComponent, dict[str, Any]]:
-    """Lower every graph of a component into `out/engines/<name>/`.
-
-    Returns the component as it now is (its files relative to `out`, its weights in the engine's own file) and the
-    report of what was built, by graph. Raises CheckpointError where `finite` refuses the values of a weight.
-    """
-    folder = Path("engines") / name
-    (out / folder).mkdir(parents=True)
-    weights_name = f"weights.s{SEGMENT}.{TARGET}.bin"
-    graphs: dict[str, ProgramGraph] = {}
-    report: dict[str, Any] = {}
-    with WeightFile(out / folder / weights_name, weight_files(program, source), finite) as weights:
-        for graph_name, graph in component.graphs.items():
-            model = load(program[graph.file])
-            weights.absorb(model)
-            file = f"{folder.as_posix()}/{graph_name}.s{SEGMENT}.{TARGET}.onnx"
-            save(model, out / file)
-            graphs[graph_name] = replace(graph, file=file)
-            report[graph_name] = _describe(model)
-    if not weights.entries:
-        weights.path.unlink()
-    stored = {key: replace(entry, file=f"{folder.as_posix()}/{entry.file}") for key, entry in weights.entries.items()}
-    return ProgramComponent(graphs, stored), report
+FUSED: Mapping[str, str] = {
+    "Attention": "Attention",
+    "MultiHeadAttention": "Attention",
+    "RMSNormalization": "RMSNormalization",
+    "SimplifiedLayerNormalization": "RMSNormalization",
+    "RotaryEmbedding": "RotaryEmbedding",
+}
+"""Kernel → the canonical operator that it does all of."""
 
 
-def _describe(model: ir.Model) -> dict[str, Any]:
-    """What stands in the lowered graph, subgraphs included: nodes by operator, and bytes of weights by dtype."""
-    nodes = [
-        *model.graph.all_nodes(),
-        *(node for function in model.functions.values() for node in function.all_nodes()),
-    ]
-    operators = Counter(node.op_type if not node.domain else f"{node.domain}.{node.op_type}" for node in nodes)
-    stored: Counter[str] = Counter()
-    for graph in (model.graph, *model.graph.subgraphs()):
-        for initializer in graph.initializers.values():
-            assert initializer.const_value is not None
-            stored[initializer.const_value.dtype.name.lower()] += initializer.const_value.nbytes
-    return {"nodes": dict(sorted(operators.items())), "weight_bytes": dict(sorted(stored.items()))}
+class OnnxRuntimeCompiler:
+    """Build-time side of the engine."""
+
+    def compile_component(
+        self, name: str, component: ProgramComponent, graphs: Files, weights: Files, out: Path, finite: FiniteCheck
+    ) -> ProgramComponent:
+        lowered = lower(name, component, graphs, weights, out / "engines" / name, finite, [KERNELS])
+        files = {graph: path.relative_to(out).as_posix() for graph, path in lowered.files.items()}
+        compiled = {graph: replace(entry, file=files[graph]) for graph, entry in component.graphs.items()}
+        stored = {key: replace(entry, file=f"engines/{name}/{entry.file}") for key, entry in lowered.weights.items()}
+        return ProgramComponent(compiled, stored)
+
+    def open(self, path: Path) -> Backend:
+        options = session_options(threads=1)
+        options.enable_profiling = True
+        options.profile_file_prefix = str(path.with_suffix(".profile"))
+        return OnnxRuntime(path, threads=1, options=options)
+
+    def kernels(self, backend: Backend) -> Kernels:
+        """From the profile of one execution: an operator that was expanded to a function shows as its parts."""
+        path = cast(OnnxRuntime, backend).end_profiling()
+        events: list[dict[str, Any]] = json.loads(path.read_bytes())
+        path.unlink()
+        by_type: Counter[tuple[str, str]] = Counter()
+        for event in events:
+            arguments = event.get("args", {})
+            if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
+                by_type[arguments["op_name"], _dtype(arguments)] += 1
+        fused: Counter[str] = Counter()
+        for (kernel, _), count in by_type.items():
+            if kernel in FUSED:
+                fused[FUSED[kernel]] += count
+        return Kernels(by_type, fused)
 
 
-def engine_entries(components: Mapping[str, ProgramComponent]) -> list[dict[str, Any]]:
-    """The manifest's engine list: which file runs which graph, on what."""
-    return [
-        {
-            "component": name,
-            "graph": graph_name,
-            "segment": SEGMENT,
-            "engine": "onnxruntime",
-            "target": TARGET,
-            "profile": None,
-            "file": graph.file,
-        }
-        for name, component in sorted(components.items())
-        for graph_name, graph in sorted(component.graphs.items())
-    ]
+def _dtype(arguments: Mapping[str, Any]) -> str:
+    """The type of a kernel's first result, such as `float` or `int64`; profiles list {type: shape} for each."""
+    results = arguments.get("output_type_shape") or [{}]
+    return re.sub(r"\W", "", next(iter(results[0]), "none"))

@@ -1,23 +1,26 @@
 """Streaming weights into an engine's own file, in the dtype and layout that the engine wants.
 
-The canonical graph keeps a weight as the checkpoint stores it, behind Cast and Transpose nodes. Here those nodes are
-carried out once, tensor by tensor, and removed. One tensor is in memory at a time. Graphs from elsewhere may hold any
-dtype, have subgraphs that use weights by name, and weights that are outputs: what cannot be folded is copied as it is.
+The canonical graph keeps a weight as the checkpoint stores it, behind Cast, Concat, Reshape and Transpose nodes. Here
+those nodes are carried out once, tensor by tensor, and removed. One tensor is in memory at a time. Graphs from
+elsewhere may hold any dtype, have subgraphs that use weights by name, and weights that are outputs: what cannot be
+folded is copied as it is.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
+from wanc.compiler.engines.weight_parts import NUMPY_DTYPES, Parts, Step, join, take_apart
 from wanc.compiler.finite import FiniteCheck
+from wanc.compiler.passes.values import constant
 from wanc.compiler.program import OWN
 from wanc.models.weights import Weight
 
@@ -25,19 +28,12 @@ from wanc.models.weights import Weight
 PAGE = 4096
 CACHE_LINE = 64
 
-NUMPY_DTYPES: Mapping[str, np.dtype[Any]] = {
-    "FLOAT": np.dtype(np.float32),
-    "FLOAT16": np.dtype(np.float16),
-    "BFLOAT16": np.dtype(ml_dtypes.bfloat16),
-}
-"""Between these, casts are carried out here: ONNX and numpy round alike. All other dtypes are only copied."""
-
 
 class Form(NamedTuple):
-    """What a weight becomes: its dtype, and the permutation of its axes, if any."""
+    """What a weight becomes: its dtype, and the changes of its layout, in order."""
 
     dtype: ir.DataType
-    permutation: tuple[int, ...] | None = None
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass
@@ -65,12 +61,14 @@ class WeightFile:
 
         Raises CheckpointError where a weight, wherever it stands, holds values that are not finite.
         """
+        made = {**join(model), **take_apart(model)}
         names = _value_names(model)
         for name, initializer in list(model.graph.initializers.items()):
             tensor = initializer.const_value
-            if isinstance(tensor, ir.ExternalTensor):
+            parts = made.get(initializer) or (Parts((tensor,)) if isinstance(tensor, ir.ExternalTensor) else None)
+            if parts is not None:
                 value, form = _fold_views(model, initializer)
-                key = self._store(tensor, name, form)
+                key = self._store(parts, name, form)
                 del model.graph.initializers[name]
                 value.name = key if _may_be_called(value, key, name, names) else value.name
                 _refer(value, self.entries[key])
@@ -79,20 +77,20 @@ class WeightFile:
             for name, initializer in graph.initializers.items():
                 tensor = initializer.const_value
                 if isinstance(tensor, ir.ExternalTensor):
-                    _refer(initializer, self.entries[self._store(tensor, name, Form(tensor.dtype))])
+                    _refer(initializer, self.entries[self._store(Parts((tensor,)), name, Form(tensor.dtype))])
         for name, tensor in _embedded(model):
             self.finite.add(name, _bytes_of(tensor), tensor.dtype.name, where=self._shown(""))
 
-    def _store(self, tensor: ir.ExternalTensor, name: str, form: Form) -> str:
-        """The name of the entry that holds a tensor in a form; it is written unless it is there already."""
-        source = (str(tensor.location), tensor.offset, tensor.length, tensor.dtype, tuple(tensor.shape), form)
+    def _store(self, parts: Parts, name: str, form: Form) -> str:
+        """The name of the entry that holds a weight in a form; it is written unless it is there already."""
+        source = (parts.identity, form)
         if source not in self._keys:
             key = self._keys[source] = self._free_key(name, form)
-            self.entries[key] = self._write(tensor, name, form)
+            self.entries[key] = self._write(parts, name, form)
         return self._keys[source]
 
     def _free_key(self, name: str, form: Form) -> str:
-        key = name if form.permutation is None else f"{name}.T{''.join(map(str, form.permutation))}"
+        key = ".".join([name, *map(str, form.steps)])
         if key in self.entries and self.entries[key].dtype != form.dtype.name:
             key = f"{key}.{form.dtype.name.lower()}"
         stem, count = key, 1
@@ -101,21 +99,32 @@ class WeightFile:
             key = f"{stem}.{count}"
         return key
 
-    def _write(self, tensor: ir.ExternalTensor, name: str, form: Form) -> Weight:
-        data = stored_bytes(tensor, self.sources)
-        self.finite.add(name, data, tensor.dtype.name, where=self._shown(str(tensor.location)))
-        shape = tuple(tensor.shape.numpy())
-        if form != Form(tensor.dtype):
-            array = data.view(NUMPY_DTYPES[tensor.dtype.name]).reshape(shape)
+    def _write(self, parts: Parts, name: str, form: Form) -> Weight:
+        read = [self._read(tensor, name) for tensor in parts.tensors]
+        data, shape = read[0], parts.shape
+        if len(read) > 1 or parts.entry or form != Form(parts.dtype):
+            stored, wanted = NUMPY_DTYPES[parts.dtype.name], NUMPY_DTYPES[form.dtype.name]
+            arrays = [
+                piece.view(stored).reshape(tensor.shape.numpy())
+                for piece, tensor in zip(read, parts.tensors, strict=True)
+            ]
+            array = np.concatenate(arrays, parts.axis) if len(arrays) > 1 else arrays[0]
+            array = parts.entry.of(array) if parts.entry else array
             with np.errstate(over="ignore"):  # beyond the narrower type's range lies infinity, as in ONNX's Cast
-                array = array.astype(NUMPY_DTYPES[form.dtype.name], copy=False)
-            if form.permutation is not None:
-                array = np.ascontiguousarray(array.transpose(form.permutation))
+                array = array.astype(wanted, copy=False)
+            for step in form.steps:
+                array = step.of(array)
+            array = np.ascontiguousarray(array).reshape(array.shape)  # which makes a scalar a row
             data, shape = array.reshape(-1).view(np.uint8), array.shape
         self._stream.write(b"\0" * (-self._stream.tell() % (PAGE if data.nbytes >= PAGE else CACHE_LINE)))
         offset = self._stream.tell()
         self._stream.write(data.data)
         return Weight(self.path.name, offset, data.nbytes, form.dtype.name, shape)
+
+    def _read(self, tensor: ir.ExternalTensor, name: str) -> np.ndarray[Any, Any]:
+        data = stored_bytes(tensor, self.sources)
+        self.finite.add(tensor.name or name, data, tensor.dtype.name, where=self._shown(str(tensor.location)))
+        return data
 
     def _shown(self, location: str) -> str | None:
         """The file of the user's that a weight came from, where there is one."""
@@ -153,7 +162,7 @@ def _embedded(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
 
 
 def _fold_views(model: ir.Model, initializer: ir.Value) -> tuple[ir.Value, Form]:
-    """Remove the Cast and then the Transpose that every consumer of a weight agrees on.
+    """Remove the Cast and then the changes of layout that every consumer of a weight agrees on.
 
     Returns the value that the written tensor takes the place of, and the form in which.
     """
@@ -161,16 +170,20 @@ def _fold_views(model: ir.Model, initializer: ir.Value) -> tuple[ir.Value, Form]
     value, form = initializer, Form(initializer.dtype)
     if form.dtype.name not in NUMPY_DTYPES:
         return value, form
-    if (casts := _common(model, value, "Cast", "to")) and (dtype := _cast_dtype(casts[0])):
+    if (casts := _common(model, value, "Cast")) and (dtype := _cast_dtype(casts[0])):
         value, form = _merge(model, casts), Form(dtype)
-    transposes = _common(model, value, "Transpose", "perm")
-    if transposes and (permutation := _permutation(transposes[0], len(initializer.shape or ()))):
-        value, form = _merge(model, transposes), Form(form.dtype, permutation)
+    shape = tuple(initializer.shape.numpy()) if initializer.shape is not None else ()
+    while nodes := _common(model, value, "Transpose") or _common(model, value, "Reshape"):
+        step = _step(nodes[0], shape)
+        if step is None:
+            break
+        shape = step.shape(shape)
+        value, form = _merge(model, nodes), Form(form.dtype, (*form.steps, step))
     return value, form
 
 
-def _common(model: ir.Model, value: ir.Value, op_type: str, attribute: str) -> list[ir.Node] | None:
-    """The consumers of a value, when they all are this operator with one and the same attribute.
+def _common(model: ir.Model, value: ir.Value, op_type: str) -> list[ir.Node] | None:
+    """The consumers of a value, when they all are this operator with the same attributes and other inputs.
 
     Nodes whose result leaves the graph are kept: it has to be computed where the graph's output has its name. So are
     those in subgraphs, which may not be executed at all.
@@ -178,13 +191,29 @@ def _common(model: ir.Model, value: ir.Value, op_type: str, attribute: str) -> l
     nodes = [use.node for use in value.uses()]
     if value.is_graph_output() or any(
         (node.domain, node.op_type) != ("", op_type)
+        or node.inputs[0] is not value
         or node.graph is not model.graph
         or node.outputs[0].is_graph_output()
         for node in nodes
     ):
         return None
-    attributes = [node.attributes.get(attribute) for node in nodes]
-    return nodes if len({str(entry and entry.value) for entry in attributes}) == 1 else None
+    kinds = {(str({key: entry.value for key, entry in n.attributes.items()}), n.inputs[1:]) for n in nodes}
+    return nodes if len(kinds) == 1 else None
+
+
+def _step(node: ir.Node, shape: tuple[int, ...]) -> Step | None:
+    """What a Transpose or a Reshape to a known shape does to a weight of this shape; None where it makes no sense."""
+    if node.op_type == "Transpose":
+        permutation = _permutation(node, len(shape))
+        return Step("Transpose", permutation) if permutation else None
+    sizes = constant(node.inputs[1])
+    if sizes is None or (node.attributes.get("allowzero") and node.attributes["allowzero"].as_int()):
+        return None
+    wanted = [shape[axis] if size == 0 and axis < len(shape) else int(size) for axis, size in enumerate(sizes)]
+    known, total = math.prod(size for size in wanted if size != -1), math.prod(shape)
+    if wanted.count(-1) == 1 and known and total % known == 0:
+        wanted[wanted.index(-1)] = total // known
+    return Step("Reshape", tuple(wanted)) if math.prod(wanted) == total and min(wanted, default=0) >= 0 else None
 
 
 def _cast_dtype(node: ir.Node) -> ir.DataType | None:

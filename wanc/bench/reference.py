@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import torch
+from diffusers.pipelines.wan.pipeline_wan import WanPipeline
+from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
+from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
 from wanc.recipe.schema import Sampling
 
@@ -26,7 +29,7 @@ class Reference:
     """A checkpoint in diffusers."""
 
     def __init__(self, checkpoint: Path, text_length: int) -> None:
-        pipeline: Any = diffusers.WanPipeline.from_pretrained(checkpoint)
+        pipeline: Any = WanPipeline.from_pretrained(checkpoint)
         # Weights are stored in float32 or bfloat16: widening them changes no value.
         self._pipeline = pipeline.to(torch.float32)
         self._pipeline.set_progress_bar_config(disable=True)
@@ -36,7 +39,8 @@ class Reference:
         """The video of a prompt from this noise, sampled as a recipe says."""
         pipeline = self._pipeline
         pipeline.scheduler = scheduler_of(sampling)
-        pipeline.register_to_config(boundary_ratio=sampling.boundary)
+        if sampling.boundary is not None:
+            pipeline.register_to_config(boundary_ratio=sampling.boundary)
         spatial, temporal = pipeline.vae_scale_factor_spatial, pipeline.vae_scale_factor_temporal
         _, _, frames, height, width = noise.shape
         final: dict[str, torch.Tensor] = {}
@@ -53,7 +57,8 @@ class Reference:
             num_frames=(frames - 1) * temporal + 1,
             num_inference_steps=sampling.steps or len(sampling.timesteps or ()),
             guidance_scale=sampling.guidance.high,
-            guidance_scale_2=sampling.guidance.low,
+            # One expert has one scale; diffusers does not take a second one then.
+            guidance_scale_2=sampling.guidance.low if pipeline.config.boundary_ratio is not None else None,
             max_sequence_length=self._text_length,
             latents=torch.from_numpy(noise.copy()),
             callback_on_step_end=keep_latents,
@@ -64,11 +69,11 @@ class Reference:
 def scheduler_of(sampling: Sampling) -> Any:
     """diffusers' scheduler for a recipe's sampling."""
     if sampling.solver == "euler":
-        return diffusers.FlowMatchEulerDiscreteScheduler(shift=sampling.shift)
-    flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": sampling.shift}
+        return FlowMatchEulerDiscreteScheduler(shift=sampling.shift)
+    flow: dict[str, Any] = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": sampling.shift}
     if sampling.solver == "dpm++":
-        return diffusers.DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=2, **flow)
-    scheduler: Any = diffusers.UniPCMultistepScheduler(**flow)
+        return DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=2, **flow)
+    scheduler: Any = UniPCMultistepScheduler(**flow)
     if sampling.timesteps is not None:
         _list_timesteps(scheduler, sampling.timesteps)
     return scheduler

@@ -1,0 +1,38 @@
+"""wanc beside its peers: two sizes of a denoising step and two whole videos. Writes the reports into bench/results.
+
+Takes most of an hour on two cores. `python bench/peers.py step-256` runs one of them alone.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "bench" / "results"
+CHECKPOINT = ROOT / "artifacts" / "bench" / "wan-1.3b-shape"
+WANC = (sys.executable, "-m", "wanc", "bench")
+SHAPE = ("--e2e", "bench/wan-1.3b-shape.yaml", "--rounds", "2")
+
+RUNS: Mapping[str, tuple[str, ...]] = {
+    "step-256": ("--case", "latent=4x16x16", "--rounds", "9"),
+    "step-2240": ("--case", "latent=5x32x56", "--rounds", "5"),
+    "step-wide": ("--case", "width=2048,blocks=2,latent=5x24x32", "--rounds", "5"),
+    "video-tiny": ("--e2e", "recipes/tiny-wan.yaml", "--rounds", "5"),
+    "video-shape": SHAPE,
+}
+
+
+def main(names: list[str]) -> None:
+    """Run the benchmarks of these names, or all."""
+    if not CHECKPOINT.exists():
+        make = (sys.executable, "-m", "scripts.make_checkpoint", "--config", "wan2.1-1.3b-shape", str(CHECKPOINT))
+        subprocess.run(make, cwd=ROOT, check=True)
+    for name in names or RUNS:
+        subprocess.run((*WANC, *RUNS[name], "-o", str(RESULTS)), cwd=ROOT, check=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,137 @@
+"""One model through both engines: what the bundle says and asks for, that it computes the same, and refused kernels."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from wanc.compiler.pipeline import build
+from wanc.recipe import load
+from wanc.runtime.execute import run_selftest
+from wanc.runtime.graph_task import run_graph
+from wanc.runtime.manifest import Manifest
+from wanc.runtime.verify import verify
+
+from ..conftest import Wanc
+
+RECIPE = "wanc: 1\nname: attending\nmodel: {onnx: m.onnx, example: {tokens: 6}}\n"
+ATTENDING = """
+<ir_version: 10, opset_import: ["" : 23]> attending (DTYPE[1, tokens, 32] x) => (DTYPE[1, tokens, 32] y)
+{
+  q = MatMul (x, wq)
+  k = MatMul (x, wk)
+  a = Attention <q_num_heads = 2, kv_num_heads = 2> (q, k, x)
+  y = Add (a, x)
+}
+"""
+ENGINES = {
+    "onnxruntime": [],
+    "openvino": ["engine.kind=openvino"],
+    "openvino-bf16": ["engine.kind=openvino", "precision.compute=bf16"],
+}
+X = np.random.default_rng(1).standard_normal((1, 9, 32), dtype=np.float32)
+
+
+def write_project(folder: Path, dtype: type = np.float32) -> Path:
+    name = {np.float32: "float", np.float64: "double"}[dtype]
+    proto = onnx.parser.parse_model(ATTENDING.replace("DTYPE", name))
+    random = np.random.default_rng(0)
+    weights = {name: random.standard_normal((32, 32)).astype(dtype) / 6 for name in ("wq", "wk")}
+    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
+    onnx.save(proto, folder / "m.onnx")
+    (folder / "recipe.yaml").write_text(RECIPE)
+    return folder / "recipe.yaml"
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("engines")
+    recipe = write_project(folder)
+    built: dict[str, Path] = {}
+    for name, overrides in ENGINES.items():
+        (loaded,) = load(recipe, [f"name={name}", *overrides])
+        built[name] = build(loaded, folder / "out", progress=False).bundle
+    return built
+
+
+def library(name: str) -> str:
+    return name.removesuffix("-bf16")
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_bundle_names_its_engine_and_asks_for_its_library(bundles: dict[str, Path], name: str) -> None:
+    manifest = Manifest.read(bundles[name])
+    (entry,) = manifest.topology["engines"]  # type: ignore[misc, union-attr]
+    suffix = {"onnxruntime": "onnx", "openvino": "xml"}[library(name)]
+    assert entry == {
+        "component": "model",
+        "graph": "main",
+        "segment": 0,
+        "engine": library(name),
+        "target": "cpu",
+        "profile": None,
+        "file": f"engines/model/main.s0.cpu.{suffix}",
+    }
+    assert list(manifest.targets) == [{"backend": library(name), "device": "cpu"}]
+    lines = [f"{package}=={importlib.metadata.version(package)}" for package in ("numpy", library(name))]
+    assert (bundles[name] / "requirements.txt").read_text().splitlines() == lines
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_bundle_verifies_and_tests_itself(bundles: dict[str, Path], name: str) -> None:
+    assert verify(bundles[name]).ok
+    report = run_selftest(bundles[name], threads=1, progress=False)
+    assert [(check.graph, check.relative_error) for check in report.checks] == [("model/main", 0.0)]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_the_report_tells_the_one_kernel_of_attention(bundles: dict[str, Path], name: str) -> None:
+    report = json.loads((bundles[name] / "engine_report.json").read_text())
+    assert report["engine"] == library(name)
+    assert report["components"]["model"]["main"]["fused"] == {"Attention": 1}
+
+
+def attended(bundle: Path, folder: Path) -> NDArray[np.float32]:
+    np.savez(folder / "in.npz", x=X)
+    run_graph(bundle, folder / "out.npz", inputs=folder / "in.npz", threads=1, progress=False)
+    with np.load(folder / "out.npz") as file:
+        return file["y"]
+
+
+@pytest.mark.parametrize(
+    ("name", "tolerance"),
+    # Sums in another order are single roundings of float32; bfloat16 keeps 8 bits of what goes into a product.
+    [("openvino", 1e-6), ("openvino-bf16", 2**-8)],
+)
+def test_the_engines_agree(bundles: dict[str, Path], tmp_path: Path, name: str, tolerance: float) -> None:
+    expected = attended(bundles["onnxruntime"], tmp_path)
+    actual = attended(bundles[name], tmp_path)
+    assert np.linalg.norm(actual - expected) <= tolerance * np.linalg.norm(expected)
+    assert np.abs(expected - X).max() > 0.1, "attention has made no difference"
+
+
+def test_a_fused_operator_that_came_out_in_pieces_stops_the_build(wanc: Wanc, tmp_path: Path) -> None:
+    """onnxruntime has no kernel for attention in float64."""
+    finished = wanc("build", write_project(tmp_path, np.float64), "-o", tmp_path / "out", "--json")
+    assert (finished.code, finished.out) == (1, "")
+    assert finished.err == (
+        "error: model/main asks for 1 fused Attention, and the engine built 0\n"
+        "hint: if that will do, allow it: engine.allow_unfused: [Attention]\n"
+    )
+    assert not (tmp_path / "out/bundles").exists()
+
+
+def test_a_fused_operator_may_be_allowed_to_come_out_in_pieces(tmp_path: Path) -> None:
+    (loaded,) = load(write_project(tmp_path, np.float64), ["engine.allow_unfused=[Attention]"])
+    bundle = build(loaded, tmp_path / "out", progress=False).bundle
+    report = json.loads((bundle / "engine_report.json").read_text())["components"]["model"]["main"]
+    assert report["fused"] == {}
+    assert report["kernels"]["Softmax"] == {"double": 1}

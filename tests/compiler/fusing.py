@@ -1,0 +1,149 @@
+"""What the tests of fused models share: a component exported, fused and compiled as a build does it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from wanc.compiler.engine import Compiler
+from wanc.compiler.engines.kernels import Kernels
+from wanc.compiler.export import Traced
+from wanc.compiler.finite import FiniteCheck
+from wanc.compiler.fuse import REPORT_FILE, Fuse
+from wanc.compiler.golden import write_golden
+from wanc.compiler.graph_file import load, save
+from wanc.compiler.program import FILE, Program, ProgramComponent, ProgramGraph
+from wanc.compiler.stage import Files
+from wanc.compiler.tracing import bind
+from wanc.models.wan.checkpoint import Checkpoint
+from wanc.recipe.schema import PARTS
+from wanc.runtime.interface import Interface, Tensor
+from wanc.runtime.parts import Parts
+from wanc.runtime.sessions import Sessions
+
+DEFAULT = Fuse(None, (), PARTS)
+"""What a recipe gets that says nothing of `fuse`."""
+
+
+@dataclass(frozen=True)
+class OneComponent:
+    """A program of one component on disk, and the files that its weights lie in."""
+
+    name: str
+    files: Files
+    source: Files
+
+    @property
+    def component(self) -> ProgramComponent:
+        return Program.read(self.files[FILE]).components[self.name]
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """What `fuse` says of each graph."""
+        return json.loads(self.files[REPORT_FILE].read_bytes())["components"][self.name]
+
+    def graph(self, name: str) -> ir.Model:
+        return load(self.files[self.component.graphs[name].file])
+
+    def fused(self, stage: Fuse, folder: Path) -> OneComponent:
+        stage.run({"program": self.files}, folder, progress=False)
+        return OneComponent(self.name, files_of(folder), self.source)
+
+    def compiled(self, compiler: Compiler, folder: Path) -> Compiled:
+        compiled = compiler.compile_component(
+            self.name, self.component, self.files, self.source, folder, FiniteCheck(self.name)
+        )
+        return Compiled(self.name, compiled, folder, compiler)
+
+
+@dataclass
+class Compiled:
+    """A component as an engine has it, ready to be executed."""
+
+    name: str
+    component: ProgramComponent
+    folder: Path
+    compiler: Compiler
+    sessions: Sessions = field(init=False)
+
+    def __post_init__(self) -> None:
+        files = {(self.name, graph): self.folder / entry.file for graph, entry in self.component.graphs.items()}
+        self.sessions = Sessions(files, threads=1)
+
+    def request(self) -> Parts:
+        """A new request: nothing is kept from an earlier one."""
+        return Parts(self.name, {key: _interface(entry) for key, entry in self.component.graphs.items()}, self.sessions)
+
+    def kernels(self) -> dict[str, Kernels]:
+        """What was really built, by graph."""
+        kernels = write_golden({self.name: self.component}, self.folder, self.compiler)
+        return {graph: found for (_, graph), found in kernels.items()}
+
+
+def export(name: str, checkpoint: Checkpoint, traced: Traced, folder: Path) -> OneComponent:
+    """Trace a component of a checkpoint and write it as a program."""
+    component = checkpoint.components[name]
+    graphs: dict[str, ProgramGraph] = {}
+    (folder / name).mkdir()
+    for graph, model in traced.graphs(name, component, checkpoint):
+        file = f"{name}/{graph.name}.onnx"
+        save(bind(model, component.weights, where=component.folder), folder / file)
+        graphs[graph.name] = ProgramGraph(file, graph.inputs, graph.outputs, graph.example, graph.values)
+    Program("graph", None, {name: ProgramComponent(graphs, component.weights)}, None).write(folder)
+    return OneComponent(name, files_of(folder), {file: checkpoint.root / file for file in checkpoint.files})
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    return {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+
+
+def operators(*models: ir.Model) -> Counter[str]:
+    """How many nodes there are of each operator, in all models together."""
+    return Counter(node.op_type for model in models for node in model.graph.all_nodes())
+
+
+def products_without(model: ir.Model, name: str) -> list[str]:
+    """The products of a graph that do not depend on the values of an input; its sizes do not count."""
+    depends = {value for value in model.graph.inputs if value.name == name}
+    found: list[str] = []
+    for node in model.graph:
+        if node.op_type in ("Shape", "Size"):
+            continue
+        if any(value in depends for value in _read(node)):
+            depends.update(node.outputs)
+        elif node.op_type in ("MatMul", "Gemm", "Conv", "Attention"):
+            found.append(f"{node.op_type} {node.outputs[0].name}")
+    return found
+
+
+def relative_error(actual: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> float:
+    """The norm of the difference; infinite where one is not finite."""
+    assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype)
+    assert np.isfinite(expected).all() and np.linalg.norm(expected) > 0
+    error = float(np.linalg.norm(actual - expected) / np.linalg.norm(expected))
+    return error if np.isfinite(error) else float("inf")
+
+
+def _read(node: ir.Node) -> Iterable[ir.Value | None]:
+    yield from node.inputs
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            for inner in attribute.as_graph():
+                yield from _read(inner)
+
+
+def _interface(graph: ProgramGraph) -> Interface:
+    inputs = (Tensor(e.name, e.dtype, e.shape, e.binding, e.per, e.shape_of) for e in graph.inputs)
+    return Interface(tuple(inputs), tuple(Tensor(e.name, e.dtype, e.shape) for e in graph.outputs))
+
+
+def given(tensors: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+    """Torch's tensors as arrays."""
+    return {name: tensor.numpy() for name, tensor in tensors.items()}

@@ -1,0 +1,215 @@
+"""Applying passes in their order, until nothing changes, with words for what fails."""
+
+from __future__ import annotations
+
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wanc.compiler.passes import all_passes, ordered
+from wanc.compiler.passes.apply import MOST_ROUNDS, Applied, apply_passes, count_nodes
+from wanc.compiler.passes.rewrite import Outcome, Pass, Refusal, Rewrite, accept, refuse, rewriting, skip
+from wanc.errors import UserError, render
+
+from .builder import assert_same, parse, text
+
+CHAIN = "g (float[s] x) => (float[s] y) { a = Sin (x)  b = Cos (a)  y = Tanh (b) }"
+
+
+def renaming(old: str, new: str) -> Pass:
+    """Turns the nodes of one operator into those of another."""
+
+    class Renamed(Rewrite):
+        def pattern(self, op, x):  # type: ignore[no-untyped-def]
+            return getattr(op, old)(x)
+
+        def rewrite(self, op, x):  # type: ignore[no-untyped-def]
+            return getattr(op, new)(x)
+
+    return Pass(f"{old}-{new}", "", rewriting(Renamed))
+
+
+def test_passes_are_applied_until_nothing_fires() -> None:
+    """Each makes the one before it possible, so that a single round would do a third of it."""
+    model = parse(CHAIN)
+    passes = [renaming("Sinh", "Cosh"), renaming("Asin", "Sinh"), renaming("Sin", "Asin")]
+    applied = apply_passes(model, passes, where="part/graph")
+    assert [entry.fired for entry in applied] == [1, 1, 1]
+    assert text(model) == ["v0 = Cosh(x)", "v1 = Cos(v0)", "y = Tanh(v1)"]
+
+
+def test_two_passes_that_undo_each_other_come_to_an_end() -> None:
+    applied = apply_passes(parse(CHAIN), [renaming("Sin", "Asin"), renaming("Asin", "Sin")], where="part/graph")
+    assert [entry.fired for entry in applied] == [MOST_ROUNDS, MOST_ROUNDS]
+
+
+def test_nodes_that_come_and_go_are_counted() -> None:
+    def drop_cos(model: ir.Model) -> Outcome:
+        found = [node for node in model.graph if node.op_type == "Cos"]
+        for node in found:
+            node.outputs[0].replace_all_uses_with(node.inputs[0])  # type: ignore[arg-type]
+        return Outcome(len(found))
+
+    (applied,) = apply_passes(parse(CHAIN), [Pass("drop", "", drop_cos)], where="part/graph")
+    assert (applied.fired, applied.nodes) == (1, -1)
+
+
+class Picky(Rewrite):
+    """Refuses everything but a tangent of a cosine."""
+
+    def pattern(self, op, x):  # type: ignore[no-untyped-def]
+        return op.Tanh(x)
+
+    def check(self, context, x):  # type: ignore[no-untyped-def]
+        return accept() if x.producer().op_type == "Cos" else refuse("it is no cosine")
+
+    def rewrite(self, op, x):  # type: ignore[no-untyped-def]
+        return op.Atan(x)
+
+
+def test_refusals_survive_and_are_counted_by_their_reason() -> None:
+    model = parse(
+        "g (float[s] x) => (float[s] u, float[s] v, float[s] w) {"
+        "a = Sin (x)  u = Tanh (a)  v = Tanh (u)  b = Cos (x)  w = Tanh (b) }"
+    )
+    (applied, _) = apply_passes(
+        model, [Pass("picky", "", rewriting(Picky)), renaming("Sin", "Sinh")], where="part/graph"
+    )
+    assert applied.fired == 1
+    assert applied.refusals == [Refusal("u", "it is no cosine"), Refusal("v", "it is no cosine")]
+    assert applied.as_json() == {
+        "name": "picky",
+        "fired": 1,
+        "nodes": 0,
+        "refused": [{"reason": "it is no cosine", "times": 2, "example": "u"}],
+    }
+
+
+def test_nothing_to_do_is_no_refusal() -> None:
+    class Silent(Picky):
+        def check(self, context, x):  # type: ignore[no-untyped-def]
+            return skip()
+
+    (applied,) = apply_passes(parse(CHAIN), [Pass("silent", "", rewriting(Silent))], where="part/graph")
+    assert (applied.fired, applied.refusals) == (0, [])
+
+
+def test_a_pass_that_fails_is_named_with_the_graph() -> None:
+    def fail(model: ir.Model) -> Outcome:
+        raise ZeroDivisionError("division by zero")
+
+    with pytest.raises(UserError) as caught:
+        apply_passes(parse(CHAIN), [Pass("broken", "", fail)], where="denoiser_high/step")
+    message = render(caught.value)
+    assert "the pass broken fails on denoiser_high/step" in message
+    assert "fuse.skip: [broken]" in message
+    assert "division by zero" in message
+
+
+def test_a_graph_that_the_checker_refuses_is_left_as_it_is() -> None:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 11, opset_import: ["" : 23]>'
+        "g (float[4] x) => (float[4] y) { a = Tanh (x, x)  b = Sin (a)  y = Cos (b) }"
+    )
+    model = ir.from_proto(proto)
+    before = ir.to_proto(model).SerializeToString(deterministic=True)
+    passes = [entry for entry in all_passes() if entry.by_default]
+    applied = apply_passes(model, passes, where="model/main")
+    assert ir.to_proto(model).SerializeToString(deterministic=True) == before
+    assert [entry.name for entry in applied] == [entry.name for entry in passes]
+    for entry in applied:
+        (refusal,) = entry.refusals
+        assert refusal.value == "model/main"
+        assert refusal.reason.startswith("ONNX's checker refuses the graph: ")
+        assert "\n" not in refusal.reason
+
+
+def test_no_passes_change_nothing() -> None:
+    model = parse(CHAIN)
+    model.graph[0].metadata_props["note"] = "kept by nobody"
+    assert apply_passes(model, [], where="part/graph") == []
+    assert text(model) == text(parse(CHAIN))
+
+
+def test_notes_of_libraries_go() -> None:
+    model = parse(CHAIN)
+    apply_passes(model, [renaming("Sin", "Asin")], where="part/graph")
+    assert not any(node.metadata_props for node in model.graph)
+
+
+def test_every_pass_leaves_a_plain_graph_alone() -> None:
+    model = parse(CHAIN)
+    before = model.clone()
+    applied = apply_passes(model, all_passes(), where="part/graph")
+    assert applied == [Applied(entry.name) for entry in all_passes()]
+    assert text(model) == text(before)
+    assert_same(before, model, {"s": 3})
+
+
+def test_nodes_of_subgraphs_are_counted() -> None:
+    model = parse(
+        """g (float[4] x, bool c) => (float[4] y) { y = If (c) <
+            then_branch = t () => (float[4] o) { a = Cos (x)  o = Sin (a) },
+            else_branch = e () => (float[4] o) { o = Sin (x) }> }"""
+    )
+    assert count_nodes(model) == 4
+
+
+# Order
+
+
+def named(name: str, *after: str) -> Pass:
+    return Pass(name, "", lambda model: Outcome(), after)
+
+
+def names(passes: tuple[Pass, ...]) -> list[str]:
+    return [entry.name for entry in passes]
+
+
+def test_the_given_order_is_kept_where_it_may_be() -> None:
+    assert names(ordered([named("c"), named("a"), named("b")])) == ["c", "a", "b"]
+    assert names(ordered([named("c", "a"), named("a"), named("b")])) == ["a", "c", "b"]
+
+
+@pytest.mark.parametrize(
+    ("passes", "message"),
+    [
+        ([named("a"), named("b"), named("a")], "two passes are called a"),
+        ([named("a", "z")], "the pass a comes after z, which is no pass"),
+        ([named("a", "a")], "passes come after one another in a circle: a"),
+        ([named("x"), named("a", "b"), named("b", "c"), named("c", "a")], "in a circle: a, b, c"),
+    ],
+)
+def test_what_has_no_order(passes: list[Pass], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ordered(passes)
+
+
+@given(data=st.data(), count=st.integers(0, 8))
+def test_every_pass_comes_after_those_that_it_names(data: st.DataObject, count: int) -> None:
+    """Passes that have an order, given in any other."""
+    drawn = [
+        named(
+            str(index),
+            *data.draw(
+                st.lists(st.sampled_from([str(n) for n in range(index)]), unique=True) if index else st.just([])
+            ),
+        )
+        for index in range(count)
+    ]
+    shuffled = data.draw(st.permutations(drawn))
+    result = ordered(shuffled)
+    assert sorted(names(result)) == sorted(names(tuple(shuffled)))
+    for index, entry in enumerate(result):
+        assert set(entry.after) <= {earlier.name for earlier in result[:index]}
+
+
+def test_the_order_of_the_passes_that_there_are() -> None:
+    result = names(all_passes())
+    assert result.index("opset") < result.index("fold") < result.index("tidy") < result.index("strided-writes")
+    assert result.index("strided-writes") < result.index("rope") < result.index("attention")
+    assert result.index("attention") < result.index("attention-heads") < result.index("merge-projections")
+    assert [entry.name for entry in all_passes() if not entry.by_default] == ["merge-projections"]
+    assert all(entry.summary for entry in all_passes())

@@ -1,0 +1,106 @@
+"""The back end `openvino`: it executes an IR, and looks at what the library itself would take without a word."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import openvino
+import pytest
+from openvino import opset13 as operators
+
+from wanc.runtime.backends.base import open_backend
+from wanc.runtime.backends.openvino import OpenVino
+from wanc.runtime.errors import TargetError
+from wanc.runtime.sessions import Session
+
+ROWS = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+COUNT = np.array([10], np.int64)
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Path:
+    """`sum` = x + count, and `double` = 2 * x; x is float32 [rows, 3], count int64 [1]."""
+    x = operators.parameter([-1, 3], np.float32)
+    count = operators.parameter([1], np.int64)
+    outputs = {
+        "sum": operators.add(x, operators.convert(count, "f32")),
+        "double": operators.multiply(x, operators.constant(2.0, np.float32)),
+    }
+    for name, node in {"x": x, "count": count, **outputs}.items():
+        node.output(0).set_names({name})
+    openvino.save_model(openvino.Model(list(outputs.values()), [x, count]), tmp_path / "main.s0.cpu.xml")
+    return tmp_path / "main.s0.cpu.xml"
+
+
+def test_the_suffix_chooses_the_library(engine: Path) -> None:
+    backend = open_backend(engine, threads=1)
+    assert isinstance(backend, OpenVino)
+    assert backend.outputs == ["sum", "double"]
+
+
+def test_results_come_by_name(engine: Path) -> None:
+    outputs = Session(engine, threads=1).run({"count": COUNT, "x": ROWS})
+    np.testing.assert_array_equal(outputs["sum"], ROWS + 10)
+    np.testing.assert_array_equal(outputs["double"], 2 * ROWS)
+
+
+def test_arrays_that_lie_otherwise_in_memory_are_taken_as_what_they_are(engine: Path) -> None:
+    turned = np.asfortranarray(ROWS)
+    assert not turned.flags.c_contiguous
+    outputs = Session(engine, threads=1).run({"x": turned, "count": COUNT})
+    np.testing.assert_array_equal(outputs["double"], 2 * ROWS)
+
+
+def test_a_result_stays_as_it_is_when_the_graph_runs_again(engine: Path) -> None:
+    """What is kept from one step to the next must not be written over."""
+    session = Session(engine, threads=1)
+    first = session.run({"x": ROWS, "count": COUNT})["sum"]
+    session.run({"x": ROWS * 7, "count": COUNT})
+    np.testing.assert_array_equal(first, ROWS + 10)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "cause"),
+    [
+        ({"x": ROWS}, "inputs ['x'] are given, ['count', 'x'] are needed"),
+        ({"x": ROWS, "counts": COUNT}, "inputs ['counts', 'x'] are given, ['count', 'x'] are needed"),
+        (
+            {"x": ROWS, "count": COUNT, "y": ROWS},
+            "inputs ['count', 'x', 'y'] are given, ['count', 'x'] are needed",
+        ),
+        ({"x": ROWS.astype(np.float64), "count": COUNT}, "the input x is float64, not float32"),
+        ({"x": ROWS, "count": COUNT.astype(np.int32)}, "the input count is int32, not int64"),
+    ],
+    ids=["one missing", "a wrong name", "one too many", "float64", "int32"],
+)
+def test_inputs_that_are_not_the_graph_s_are_refused(engine: Path, inputs: dict[str, np.ndarray], cause: str) -> None:
+    session = Session(engine, threads=1)
+    with pytest.raises(TargetError) as caught:
+        session.run(inputs)
+    assert caught.value.message == "openvino cannot execute this graph on these inputs"
+    assert caught.value.where == str(engine)
+    assert str(caught.value.__cause__) == cause
+
+
+def test_a_wrong_shape_is_refused(engine: Path) -> None:
+    with pytest.raises(TargetError, match="openvino cannot execute this graph on these inputs"):
+        Session(engine, threads=1).run({"x": ROWS.reshape(3, 2), "count": COUNT})
+
+
+def test_a_damaged_engine_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "main.s0.cpu.xml"
+    path.write_text("<net")
+    with pytest.raises(TargetError) as caught:
+        Session(path, threads=1)
+    assert (caught.value.message, caught.value.where) == ("openvino cannot load this engine", str(path))
+
+
+def test_a_missing_package_is_named_with_what_installs_it(engine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "wanc.runtime.backends.openvino", raising=False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(TargetError) as caught:
+        Session(engine, threads=1)
+    assert caught.value.message == "the package openvino is missing"
+    assert caught.value.hint == "pip install -r requirements.txt, which the bundle has"

@@ -1,0 +1,105 @@
+"""A benchmark's report: JSON for programs, a Markdown table and a picture for people."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from wanc.artifacts.files import output_errors
+from wanc.errors import EXIT_UNAVAILABLE, UserError
+from wanc.tables import Table
+
+OURS = "wanc "
+# Errors below are those of float32 itself: they say nothing about a contender.
+SMALLEST_ERROR = 2e-6
+
+
+def write_report(report: dict[str, Any], folder: Path) -> list[Path]:
+    """Write a report's `.json`, `.md` and `.svg` into a folder, named after its case; returns the files.
+
+    Raises UserError where matplotlib is missing.
+    """
+    case = report["case"]
+    name = f"video-{case['recipe']}" if "recipe" in case else f"step-{case['width']}x{case['blocks']}-{case['tokens']}"
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{name}.{suffix}" for suffix in ("json", "md", "svg")]
+        paths[0].write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        paths[1].write_text(markdown(report, paths[2].name), "utf-8")
+        _draw(report, paths[2])
+    return paths
+
+
+def table(report: dict[str, Any]) -> Table:
+    """The contenders, fastest first."""
+    header, *rows = _rows(report)
+    return Table(_title(report), rows, header)
+
+
+def markdown(report: dict[str, Any], picture: str) -> str:
+    """The report as a page."""
+    header, *rows = _rows(report)
+    lines = [header, ["---"] * len(header), *rows]
+    machine = report["machine"]
+    tools = ", ".join(f"{name} {version}" for name, version in machine["tools"].items())
+    return "\n".join(
+        [
+            f"# {_title(report)}",
+            "",
+            *(f"| {' | '.join(line)} |" for line in lines),
+            "",
+            f"All contenders in turn, {len(report['contenders'][0]['seconds'])} rounds after one that is not counted; "
+            f"median, fastest and slowest round. {machine['processor']}, {machine['cores']} cores, "
+            f"{report['threads']} threads; {', '.join(machine['features'])}; {tools}.",
+            "",
+            f"![Time against error]({picture})",
+            "",
+        ]
+    )
+
+
+def _title(report: dict[str, Any]) -> str:
+    case = report["case"]
+    if "recipe" in case:
+        return f"{case['recipe']}: {case['video']} (frames x height x width), {case['steps']} steps with guidance"
+    return f"One step: width {case['width']}, {case['blocks']} blocks, {case['tokens']} tokens"
+
+
+def _rows(report: dict[str, Any]) -> list[list[str]]:
+    contenders = sorted(report["contenders"], key=lambda entry: entry["median"])
+    slowest = max(entry["median"] for entry in contenders)
+    whole = "psnr_db" in contenders[0]
+    header = ["contender", "median s", "fastest–slowest", "times as fast as the slowest", "relative error"]
+    rows = [[*header, *(["PSNR dB"] if whole else ["once per request, s"])]]
+    for entry in contenders:
+        spread = f"{min(entry['seconds']):.3f}–{max(entry['seconds']):.3f}"
+        ratio = f"{slowest / entry['median']:.2f}"
+        row = [entry["name"], f"{entry['median']:.3f}", spread, ratio, f"{entry['rel_error']:.1e}"]
+        last = entry.get("psnr_db", "equal") if whole else entry["once_seconds"]
+        rows.append([*row, "equal" if last is None else f"{last:g}" if isinstance(last, float) else str(last)])
+    return rows
+
+
+def _draw(report: dict[str, Any], path: Path) -> None:
+    """Time against error: whoever is to the left and below is better."""
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "the picture needs matplotlib", hint="pip install 'wanc[report]'", exit_code=EXIT_UNAVAILABLE
+        ) from error
+    # Equal reports are equal files.
+    mpl.rcParams["svg.hashsalt"] = "wanc"
+    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    axes = figure.add_subplot()
+    for entry in sorted(report["contenders"], key=lambda entry: entry["median"]):
+        ours = entry["name"].startswith(OURS)
+        error = max(entry["rel_error"], SMALLEST_ERROR)
+        axes.scatter(entry["median"], error, marker="o" if ours else "s", color="#0b6" if ours else "#888", zorder=2)
+        axes.annotate(entry["name"], (entry["median"], error), xytext=(5, 4), textcoords="offset points", fontsize=8)
+    axes.set(xscale="log", yscale="log", xlabel="seconds (median)", ylabel="relative error against PyTorch fp32")
+    axes.set_title(_title(report), fontsize=10)
+    axes.grid(visible=True, which="major", alpha=0.3)
+    figure.savefig(path, metadata={"Date": None})

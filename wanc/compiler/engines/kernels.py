@@ -1,0 +1,50 @@
+"""What an engine really built, read back from it, against what the canonical graph asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wanc.compiler.graph_file import load
+from wanc.errors import EXIT_REFUSED, UserError
+
+FUSED = ("Attention", "RMSNormalization", "RotaryEmbedding")
+"""Canonical operators that ask for one kernel each."""
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The kernels of one graph: how many there are by the engine's own name and precision, and how many are fused.
+
+    `fused` counts, by canonical operator, the kernels that do all of one.
+    """
+
+    by_type: Mapping[tuple[str, str], int]
+    fused: Mapping[str, int]
+
+
+def check_fused(where: str, canonical: Path, kernels: Kernels, allowed: Iterable[str]) -> None:
+    """Compare the fused kernels with the operators of the canonical graph in a file.
+
+    Raises UserError, with the exit code of a gate that said no, where one is missing and not `allowed`.
+    """
+    asked = Counter(node.op_type for node in load(canonical).graph if not node.domain and node.op_type in FUSED)
+    for op_type, count in sorted(asked.items()):
+        built = kernels.fused.get(op_type, 0)
+        if built < count and op_type not in set(allowed):
+            raise UserError(
+                f"{where} asks for {count} fused {op_type}, and the engine built {built}",
+                hint=f"if that will do, allow it: engine.allow_unfused: [{op_type}]",
+                exit_code=EXIT_REFUSED,
+            )
+
+
+def describe(kernels: Kernels, file: Path) -> dict[str, Any]:
+    """The report on one graph: kernels by type and precision, fused ones by operator, and the size of the engine."""
+    by_type: dict[str, dict[str, int]] = {}
+    for (kernel, precision), count in sorted(kernels.by_type.items()):
+        by_type.setdefault(kernel, {})[precision] = count
+    return {"kernels": by_type, "fused": dict(sorted(kernels.fused.items())), "bytes": file.stat().st_size}

@@ -1,0 +1,54 @@
+"""What every engine's lowering begins with: the canonical graph with its weights carried out into one file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from wanc.compiler.engines.weights import WeightFile
+from wanc.compiler.finite import FiniteCheck
+from wanc.compiler.graph_file import load, save
+from wanc.compiler.passes.apply import apply_passes
+from wanc.compiler.passes.rewrite import Pass
+from wanc.compiler.program import ProgramComponent
+from wanc.compiler.stage import Files
+from wanc.models.weights import Weight
+
+TARGET = "cpu"
+SEGMENT = 0
+
+
+@dataclass(frozen=True)
+class LoweredComponent:
+    """A component's `.onnx` files by graph, and the weights in the file beside them."""
+
+    files: Mapping[str, Path]
+    weights: Mapping[str, Weight]
+
+
+def lower(
+    name: str,
+    component: ProgramComponent,
+    graphs: Files,
+    weights: Files,
+    folder: Path,
+    finite: FiniteCheck,
+    passes: Iterable[Pass],
+) -> LoweredComponent:
+    """Write every graph of a component into a folder, rewritten by the engine's passes, and one weight file.
+
+    Raises CheckpointError where `finite` refuses the values of a weight.
+    """
+    folder.mkdir(parents=True)
+    files: dict[str, Path] = {}
+    with WeightFile(folder / f"weights.s{SEGMENT}.{TARGET}.bin", weights, finite) as stored:
+        for graph_name, graph in component.graphs.items():
+            model = load(graphs[graph.file])
+            apply_passes(model, passes, where=f"{name}/{graph_name}")
+            stored.absorb(model)
+            files[graph_name] = folder / f"{graph_name}.s{SEGMENT}.{TARGET}.onnx"
+            save(model, files[graph_name])
+    if not stored.entries:
+        stored.path.unlink()
+    return LoweredComponent(files, stored.entries)

@@ -1,0 +1,96 @@
+"""The `openvino` engine on CPUs: an IR per graph, in float32, or with its products in bfloat16.
+
+In bfloat16 everything but products, softmax and the reshapes between them is an island: it stays in float32, because
+nine tenths of what bfloat16 costs in accuracy come from the residual stream and the modulation. The mark that keeps an
+operation in float32 is OpenVINO's own, the one behind `disable_fp16_compression`; it is honoured only in a model that
+was read from a file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import openvino
+
+from wanc.compiler.engines.kernels import Kernels
+from wanc.compiler.engines.lowering import lower
+from wanc.compiler.finite import FiniteCheck
+from wanc.compiler.program import ProgramComponent
+from wanc.compiler.stage import Files
+from wanc.recipe.schema import Island
+from wanc.runtime.backends.base import Backend
+from wanc.runtime.backends.openvino import PRECISION, OpenVino, core
+
+PRECISE = "precise_0"
+ISLANDS: Mapping[Island, tuple[str, ...]] = {
+    "residual": ("Add", "Subtract"),
+    "modulation": ("Multiply", "Divide"),
+    "norm": ("MVN", "RMS", "Power", "ReduceMean", "ReduceSum", "Sqrt", "ReduceL2"),
+    "rope": ("RoPE", "Sin", "Cos"),
+}
+"""The operations, by OpenVINO's names, of each kind of island."""
+PRODUCTS = ("FullyConnected", "MatMul", "Convolution")
+"""Kernels that multiply matrices, alone or with more fused to them."""
+FUSED = {"ScaledDotProductAttention": "Attention", "RMS": "RMSNormalization", "RoPE": "RotaryEmbedding"}
+PARTS_OF_NO_KERNEL = ("Input", "Output", "Constant", "Const", "Parameter", "Result")
+
+
+@dataclass(frozen=True)
+class OpenVinoCompiler:
+    """Build-time side of the engine."""
+
+    compute: str
+    islands: tuple[Island, ...]
+
+    def compile_component(
+        self, name: str, component: ProgramComponent, graphs: Files, weights: Files, out: Path, finite: FiniteCheck
+    ) -> ProgramComponent:
+        folder = out / "engines" / name
+        lowered = lower(name, component, graphs, weights, folder, finite, [])
+        compiled = dict(component.graphs)
+        for graph, path in lowered.files.items():
+            model = core().read_model(path)
+            if self.compute == "bf16" and not (graph == "time" and "time" in self.islands):
+                model.set_rt_info("bf16", PRECISION)
+                _mark(model, self.islands)
+            openvino.save_model(model, path.with_suffix(".xml"), compress_to_fp16=False)
+            del model  # it maps the weights that go now
+            compiled[graph] = replace(compiled[graph], file=path.with_suffix(".xml").relative_to(out).as_posix())
+            path.unlink()
+        for stored in {entry.file for entry in lowered.weights.values()}:
+            (folder / stored).unlink()
+        return ProgramComponent(compiled, {})
+
+    def open(self, path: Path) -> Backend:
+        return OpenVino(path, threads=1)
+
+    def kernels(self, backend: Backend) -> Kernels:
+        """From the graph that the CPU plugin executes.
+
+        Raises UserError where products were to be bfloat16 and this machine's plugin made none.
+        """
+        by_type: Counter[tuple[str, str]] = Counter()
+        fused: Counter[str] = Counter()
+        compiled = cast(OpenVino, backend).compiled
+        for node in compiled.get_runtime_model().get_ordered_ops():
+            info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
+            kernel = info.get("layerType", "")
+            if kernel in PARTS_OF_NO_KERNEL:
+                continue
+            by_type[kernel, info.get("runtimePrecision", "")] += 1
+            if kernel in FUSED:
+                fused[FUSED[kernel]] += 1
+            elif kernel == "Subgraph" and "softmax" in info.get("originalLayersNames", "").lower():
+                fused["Attention"] += 1
+        return Kernels(by_type, fused)
+
+
+def _mark(model: openvino.Model, islands: Iterable[Island]) -> None:
+    marked = {op_type for island in islands for op_type in ISLANDS.get(island, ())}
+    for node in model.get_ops():
+        if node.get_type_name() in marked:
+            node.get_rt_info()[PRECISE] = ""

@@ -1,0 +1,129 @@
+"""Data movement: transposes, casts, reshapes and copies that cancel, and shapes that need not be computed."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript.rewriter.pattern import MatchResult, RewriteRuleSet
+from onnxscript.rewriter.rules import common
+
+from wanc.compiler.passes.fold import remove_unused
+from wanc.compiler.passes.rewrite import OLDEST, Outcome, Pass, Rewrite, accept, refuse, rewriting
+from wanc.compiler.passes.values import attribute, constant, same_dimension
+
+# onnxscript's: each is one algebraic identity.
+IDENTITIES = (
+    common.no_op_transpose_rule,
+    common.transpose_transpose_rule,
+    common.no_op_expand_rule,
+    *common.expand_before_binary_op_rules.rules,
+    common.unsqueeze_unsqueeze_rule,
+    common.mul_by_1_rule,
+    common.div_by_1_rule,
+    common.add_0_rule,
+    common.sub_0_rule,
+)
+MOST_ROUNDS = 8
+# A float of the second kind holds every value of the first: there and back changes nothing.
+WIDER = {
+    ir.DataType.FLOAT16: (ir.DataType.FLOAT, ir.DataType.DOUBLE),
+    ir.DataType.BFLOAT16: (ir.DataType.FLOAT, ir.DataType.DOUBLE),
+    ir.DataType.FLOAT: (ir.DataType.DOUBLE,),
+}
+
+
+class ThereAndBack(Rewrite):
+    """Cast(Cast(x)) → x, where the type between them is wider than x's own."""
+
+    def pattern(self, op, x):  # pyright: ignore
+        return op.Cast(op.Cast(x, _outputs=["wide"]), _outputs=["back"])
+
+    def check(self, context, x, wide, back) -> MatchResult:  # pyright: ignore
+        if x.dtype is None or back.producer().attributes["to"].as_int() != x.dtype.value:
+            return refuse("the second cast does not go back to the first one's type")
+        if wide.producer().attributes["to"].as_int() not in [dtype.value for dtype in WIDER.get(x.dtype, ())]:
+            return refuse(f"the type between the casts does not hold every {x.dtype.name.lower()}")
+        return accept()
+
+    def rewrite(self, op, x, **_):  # pyright: ignore
+        return op.Identity(x)
+
+
+class ReshapeTwice(Rewrite):
+    """Reshape(Reshape(x), shape) → Reshape(x, shape), where the sizes that the shape copies are those of x as well."""
+
+    def pattern(self, op, x, shape):  # pyright: ignore
+        return op.Reshape(op.Reshape(x, _allow_other_inputs=True, _outputs=["between"]), shape, _outputs=["result"])
+
+    def check(self, context, x, shape, between, result) -> MatchResult:  # pyright: ignore
+        sizes = constant(shape)
+        if sizes is None:
+            return refuse("the shape is computed")
+        copied = [] if attribute(result.producer(), "allowzero", 0) else np.flatnonzero(sizes == 0)
+        if not all(same_dimension(x, between, int(axis)) for axis in copied):
+            return refuse("the shape copies a size of the reshape before it")
+        return accept()
+
+    def rewrite(self, op, x, shape, result, **_):  # pyright: ignore
+        return op.Reshape(x, shape, allowzero=attribute(result.producer(), "allowzero", 0))
+
+
+class SameShape(Rewrite):
+    """Reshape(x) → x, where the shapes are equal."""
+
+    def pattern(self, op, x):  # pyright: ignore
+        return op.Reshape(x, _allow_other_inputs=True, _outputs=["result"])
+
+    def check(self, context, x, result) -> MatchResult:  # pyright: ignore
+        if x.shape is None or result.shape is None or len(x.shape) != len(result.shape):
+            return refuse("the shapes differ")
+        equal = all(same_dimension(x, result, axis) for axis in range(len(x.shape)))
+        return accept() if equal else refuse("the shapes differ")
+
+    def rewrite(self, op, x, **_):  # pyright: ignore
+        return op.Identity(x)
+
+
+class KnownShape(Rewrite):
+    """Reshape(x, computed shape) → the same with a constant, where at most one size is neither known nor copied."""
+
+    def pattern(self, op, x, shape):  # pyright: ignore
+        return op.Reshape(x, shape, _outputs=["result"])
+
+    def check(self, context, x, shape, result) -> MatchResult:  # pyright: ignore
+        if constant(shape) is not None:
+            return refuse("the shape is a constant")
+        if result.shape is None or x.shape is None:
+            return refuse("the shape of the result is unknown")
+        self._sizes = [_target(x, result, axis) for axis in range(len(result.shape))]
+        if any(size == 0 and isinstance(result.shape[axis], int) for axis, size in enumerate(self._sizes)):
+            return refuse("the result is empty")
+        if self._sizes.count(-1) > 1:
+            return refuse("more than one size of the result is neither known nor the input's")
+        return accept()
+
+    def rewrite(self, op, x, **_):  # pyright: ignore
+        return op.Reshape(x, op.Constant(value_ints=self._sizes))
+
+
+def _target(x: ir.Value, result: ir.Value, axis: int) -> int:
+    assert x.shape is not None and result.shape is not None
+    size = result.shape[axis]
+    if isinstance(size, int):
+        return size
+    return 0 if axis < len(x.shape) and same_dimension(x, result, axis) else -1
+
+
+def tidy(model: ir.Model) -> Outcome:
+    """Apply the identities until nothing changes."""
+    ours = rewriting(ThereAndBack, ReshapeTwice, SameShape, KnownShape)
+    fired = 0
+    for _ in range(MOST_ROUNDS):
+        found = RewriteRuleSet(IDENTITIES).apply_to_model(model) + ours(model).fired
+        fired += found
+        if not found:
+            break
+    return Outcome(fired + remove_unused(model).fired)
+
+
+PASS = Pass("tidy", "cancel transposes, casts and reshapes; make shapes constants", tidy, after=("fold",), opset=OLDEST)

@@ -1,0 +1,81 @@
+"""Looking at a graph's values: constants, shapes, and what computed them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+LARGEST_CONSTANT = 2**16  # elements; what is larger is a weight, and its values are nobody's business here
+
+
+def constant(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
+    """The numbers of a small constant that stands in the graph itself; None for everything else."""
+    if value is None:
+        return None
+    tensor = value.const_value or ir.convenience.get_const_tensor(value)
+    if tensor is None or isinstance(tensor, ir.ExternalTensor) or value.is_graph_input():
+        return None
+    return tensor.numpy() if tensor.size <= LARGEST_CONSTANT else None
+
+
+def scalar(value: ir.Value | None) -> float | None:
+    """The number that a constant of one element holds."""
+    array = constant(value)
+    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 and array.dtype.kind in "fiu" else None
+
+
+def integers(value: ir.Value | None) -> list[int] | None:
+    """The numbers of a constant of whole numbers, flattened."""
+    array = constant(value)
+    return [int(entry) for entry in array.reshape(-1)] if array is not None and array.dtype.kind in "iu" else None
+
+
+def is_filled_with(value: ir.Value | None, number: float) -> bool:
+    """Whether every element of a value is this number: a constant, or one expanded to a shape."""
+    node = producer(value, "Expand")
+    array = constant(node.inputs[0] if node else value)
+    return array is not None and bool(np.all(array == number))
+
+
+def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """The node of the standard domain that computes a value, if its operator is one of these."""
+    node = value.producer() if value is not None else None
+    return node if node is not None and not node.domain and node.op_type in op_types else None
+
+
+def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
+    """The value of a node's attribute."""
+    found = node.attributes.get(name)
+    return found.value if found is not None else default
+
+
+def rank(value: ir.Value | None) -> int | None:
+    """The number of dimensions, where it is known."""
+    return len(value.shape) if value is not None and value.shape is not None else None
+
+
+def size(value: ir.Value | None, axis: int) -> int | None:
+    """The size of a dimension, where it is a number."""
+    if value is None or value.shape is None or not -len(value.shape) <= axis < len(value.shape):
+        return None
+    found = value.shape[axis]
+    return found if isinstance(found, int) else None
+
+
+def same_dimension(left: ir.Value, right: ir.Value, axis: int, other: int | None = None) -> bool:
+    """Whether two dimensions are known to be equal: the same number, or the same name."""
+    if left.shape is None or right.shape is None:
+        return False
+    other = axis if other is None else other
+    if axis >= len(left.shape) or other >= len(right.shape):
+        return False
+    one, two = left.shape[axis], right.shape[other]
+    return one == two and one != ir.SymbolicDim(None)
+
+
+def names(values: Iterable[ir.Value | None]) -> list[str]:
+    """The names of values that are there."""
+    return [str(value.name) for value in values if value is not None]

@@ -1,0 +1,44 @@
+"""The engine `onnxruntime`, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import cast
+
+import onnxruntime
+
+from .base import Array
+
+# onnxruntime's scale. Its errors are raised as well, and below them are notes on its own optimisations.
+FATAL_ONLY = 4
+# Its optimisations that cost time: the fused kernel takes more than three times as long as its parts.
+SLOWER = ("SkipLayerNormFusion",)
+
+
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """The options with which every graph is run."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = FATAL_ONLY
+    # A bundle has several sessions, each with threads of its own: those of one must not spin while another works.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return options
+
+
+class OnnxRuntime:
+    """One `.onnx` file; its weights lie beside it."""
+
+    def __init__(self, path: Path, threads: int, options: onnxruntime.SessionOptions | None = None) -> None:
+        options = options or session_options(threads)
+        self._session = onnxruntime.InferenceSession(
+            path, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER
+        )
+        self.outputs = [output.name for output in self._session.get_outputs()]
+
+    def run(self, inputs: Mapping[str, Array]) -> list[Array]:
+        return cast("list[Array]", self._session.run(self.outputs, dict(inputs)))
+
+    def end_profiling(self) -> Path:
+        """The file into which a session that was opened with profiling has written what it executed."""
+        return Path(self._session.end_profiling())

@@ -1,0 +1,76 @@
+"""The engine `openvino`, on the CPU."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino
+
+from .base import Array
+
+PRECISION = ["wanc", "precision"]
+"""Where a model says in which precision its products are to be computed: bf16 or f32."""
+
+
+@functools.cache
+def core() -> openvino.Core:
+    """The library's own state, of which a process needs one."""
+    return openvino.Core()
+
+
+def compile_model(path: Path, threads: int) -> openvino.CompiledModel:
+    """Compile an IR (`.xml`, with its `.bin` beside it) for the CPU in the precision that it asks for."""
+    model = core().read_model(path)
+    precision = str(model.get_rt_info(PRECISION).astype(str)) if model.has_rt_info(PRECISION) else "f32"
+    config: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": "1",
+    }
+    if threads:
+        config["INFERENCE_NUM_THREADS"] = threads
+    return core().compile_model(model, "CPU", config)
+
+
+class OpenVino:
+    """One IR. The library takes more than it should, so names and types of inputs are looked at here.
+
+    Where the first execution is of a single row, attention without a mask is computed wrongly for 16 keys and more ever
+    after (2026.4). So a model is compiled anew for other sizes, if one of those that it met first was 1.
+    """
+
+    def __init__(self, path: Path, threads: int) -> None:
+        self._path, self._threads = path, threads
+        self._compile()
+        self._inputs = {port.any_name: np.dtype(port.element_type.to_dtype()) for port in self.compiled.inputs}
+        self.outputs = [port.any_name for port in self.compiled.outputs]
+
+    def _compile(self) -> None:
+        self.compiled = compile_model(self._path, self._threads)
+        self._request = self.compiled.create_infer_request()
+        self._first: dict[str, tuple[int, ...]] = {}
+
+    def run(self, inputs: Mapping[str, Array]) -> list[Array]:
+        if inputs.keys() != self._inputs.keys():
+            raise ValueError(f"inputs {sorted(inputs)} are given, {sorted(self._inputs)} are needed")
+        for name, array in inputs.items():
+            if array.dtype != self._inputs[name]:
+                raise ValueError(f"the input {name} is {array.dtype}, not {self._inputs[name]}")
+        contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in inputs.items()}
+        self._meet({name: array.shape for name, array in inputs.items()})
+        results = self._request.infer(contiguous, share_inputs=True)
+        return [results[port] for port in self.compiled.outputs]
+
+    def _meet(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        if self._first and shapes != self._first and self._met_one():
+            self._compile()
+        self._first = self._first or shapes
+
+    def _met_one(self) -> bool:
+        """Whether a size that may change was 1 at the first execution."""
+        shapes = [zip(port.partial_shape, self._first[port.any_name], strict=True) for port in self.compiled.inputs]
+        return any(size == 1 and limit.is_dynamic for shape in shapes for limit, size in shape)

@@ -1,0 +1,82 @@
+"""A component that was cut by the time at which its inputs are known: what is known is computed once.
+
+The graph that is run again and again takes some inputs from its caller and the others from the component's other
+graphs: cross-attention keys and values from the prompt's, modulations from the timestep's, rope tables from the
+sizes'. Each of those is executed when something new goes into it, and its results are kept as long as they are good.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .errors import BundleError
+from .interface import Interface, Tensor
+from .sessions import Sessions
+
+Array = np.ndarray[Any, Any]
+Key = tuple[object, ...]
+
+
+@dataclass
+class Parts:
+    """The graphs of one component, for the length of one request."""
+
+    component: str
+    graphs: Mapping[str, Interface]
+    sessions: Sessions
+    _kept: dict[str, dict[Key, dict[str, Array]]] = field(default_factory=dict[str, Any])
+
+    def run(self, graph: str, given: Mapping[str, Array], *, branch: str) -> dict[str, Array]:
+        """Execute a graph; what the caller has not `given` comes from the other graphs.
+
+        `branch` tells apart what is known for one guidance branch alone. Raises TargetError where an engine fails.
+        """
+        inputs = {tensor.name: self._value(tensor, given, branch) for tensor in self.graphs[graph].inputs}
+        return self.sessions.run(self.component, graph, inputs)
+
+    def _value(self, tensor: Tensor, given: Mapping[str, Array], branch: str) -> Array:
+        if tensor.name in given:
+            return given[tensor.name]
+        if tensor.shape_of is not None:
+            return np.array(self._shape(tensor.shape_of, given), np.int64)
+        return self._results(self._giver(tensor), given, branch)[tensor.name]
+
+    def _shape(self, name: str, given: Mapping[str, Array]) -> tuple[int, ...]:
+        if name not in given:
+            raise BundleError(f"a graph of {self.component} takes the shape of {name}, which is no input")
+        return given[name].shape
+
+    def _giver(self, tensor: Tensor) -> str:
+        """The graph whose output this is."""
+        for graph, interface in self.graphs.items():
+            if any(output.name == tensor.name for output in interface.outputs):
+                return graph
+        raise BundleError(f"no graph of {self.component} gives {tensor.name}, and nobody else does")
+
+    def _results(self, graph: str, given: Mapping[str, Array], branch: str) -> dict[str, Array]:
+        """A graph's outputs: kept ones, if everything that they depend on is as it was."""
+        key = self._key(graph, given, branch)
+        kept = self._kept.setdefault(graph, {})
+        if key not in kept:
+            if any(tensor.binding == "build" for tensor in self.graphs[graph].inputs):
+                kept.clear()  # one timestep follows another and does not come back
+            kept[key] = self.run(graph, given, branch=branch)
+        return kept[key]
+
+    def _key(self, graph: str, given: Mapping[str, Array], branch: str) -> Key:
+        """What a graph's results depend on, its inputs' included; within a request nothing else changes."""
+        parts: list[object] = []
+        for tensor in self.graphs[graph].inputs:
+            if tensor.shape_of is not None:
+                parts.append(self._shape(tensor.shape_of, given))
+            elif tensor.name not in given:
+                parts.append(self._key(self._giver(tensor), given, branch))
+            elif tensor.binding == "build":
+                parts.append(given[tensor.name].tobytes())
+            elif tensor.per == "branch":
+                parts.append(branch)
+        return tuple(parts)
