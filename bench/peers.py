@@ -5,6 +5,7 @@ Takes most of an hour on two cores. `python bench/peers.py step-256` runs one of
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -12,7 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
-CHECKPOINT = ROOT / "artifacts" / "bench" / "wan-1.3b-shape"
+WORK = ROOT / "artifacts" / "bench"
+CHECKPOINT = WORK / "wan-1.3b-shape"
 WANC = (sys.executable, "-m", "wanc", "bench")
 SHAPE = ("--e2e", "bench/wan-1.3b-shape.yaml", "--rounds", "2")
 
@@ -30,8 +32,12 @@ def main(names: list[str]) -> None:
     if not CHECKPOINT.exists():
         make = (sys.executable, "-m", "scripts.make_checkpoint", "--config", "wan2.1-1.3b-shape", str(CHECKPOINT))
         subprocess.run(make, cwd=ROOT, check=True)
+    RESULTS.mkdir(exist_ok=True)
     for name in names or RUNS:
-        subprocess.run((*WANC, *RUNS[name], "-o", str(RESULTS)), cwd=ROOT, check=True)
+        subprocess.run((*WANC, *RUNS[name], "-o", str(WORK)), cwd=ROOT, check=True)
+    for pattern in ("step-*.*", "video-*.*"):
+        for path in WORK.glob(pattern):
+            shutil.copyfile(path, RESULTS / path.name)
 
 
 if __name__ == "__main__":

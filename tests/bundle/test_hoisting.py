@@ -1,4 +1,4 @@
-"""What fusing and hoisting change of a bundle, which is how often things are computed, and what they leave: the video."""
+"""What fusing and hoisting change of a bundle, how often things are computed, and what they do not: the video."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from wanc.bench.reference import psnr, relative_error
 from wanc.runtime.golden import EXPECTED, FOLDER, INPUTS, named
 from wanc.runtime.pipeline import Pipeline, choose_expert
 from wanc.runtime.safetensors import SafetensorsFile
+from wanc.runtime.selftest import relative_error as graph_error
 from wanc.runtime.sessions import Session
 from wanc.runtime.solvers import create_solver
 from wanc.runtime.video_bundle import VideoBundle
@@ -87,14 +88,17 @@ def test_a_second_request_is_computed_for_itself(tiny_bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "override"), [("not-hoisted", "fuse.hoist=[]"), ("not-fused", "fuse.passes=[]")], ids=lambda value: value
+    "overrides",
+    [("fuse.hoist=[]",), ("fuse.passes=[]",), ("fuse.hoist=[]", "fuse.passes=[]")],
+    ids=["not hoisted", "not fused", "neither"],
 )
 def test_the_video_is_that_of_the_graphs_as_exported(
-    plain: Result, result: Callable[..., Result], name: str, override: str
+    plain: Result, result: Callable[..., Result], overrides: tuple[str, ...]
 ) -> None:
-    other = result(name, override)
+    other = result(f"plain-{len(overrides)}-{overrides[0][5:9]}", *overrides)
     graphs = {key.partition("/")[2] for key in other.executions if key.startswith("denoiser")}
-    assert graphs == ({"step"} if override == "fuse.hoist=[]" else {"time", "shape", "request", "step"})
+    assert "step" in graphs
+    assert (graphs == {"step"}) == ("fuse.hoist=[]" in overrides)
     assert plain.frames.std() > 5, "a blank video proves nothing"
     assert relative_error(plain.latents, other.latents) <= MOST_LATENT_ERROR
     assert psnr(plain.frames, other.frames) >= LEAST_PSNR
@@ -136,7 +140,10 @@ class TestOpenVino:
 def test_single_steps_agree_to_float32(plain: Result, result: Callable[..., Result]) -> None:
     """Each graph that both bundles have: what one of the engines gives for the other's golden inputs."""
     inputs, expected = (SafetensorsFile(plain.root / FOLDER / file) for file in (INPUTS, EXPECTED))
-    for (component, graph), path in VideoBundle.open(result("openvino", "engine.kind=openvino").root).engines.items():
+    engines = VideoBundle.open(result("openvino", "engine.kind=openvino").root).engines
+    assert engines.keys() == VideoBundle.open(plain.root).engines.keys()
+    for (component, graph), path in engines.items():
         outputs = Session(path, threads=1).run(named(inputs, component, graph))
         for name, array in named(expected, component, graph).items():
-            assert relative_error(outputs[name], array) <= MOST_LATENT_ERROR, f"{component}/{graph}: {name}"
+            # The self-test's error, because caches of the first chunk are zeros.
+            assert graph_error(outputs[name], array) <= MOST_LATENT_ERROR, f"{component}/{graph}: {name}"

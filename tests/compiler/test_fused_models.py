@@ -6,6 +6,10 @@ anybody exports them with `torch.onnx.export` fuse as well.
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -55,6 +59,7 @@ ENGINES: Mapping[str, tuple[Compiler, float]] = {
     "openvino": (OpenVinoCompiler("fp32", ()), FLOAT32),
     "openvino bf16": (OpenVinoCompiler("bf16", ISLANDS), BFLOAT16),
 }
+ROOT = Path(__file__).resolve().parents[2]
 LAYERS = 2
 TIMESTEPS = (0.5, 500.0, 999.0)
 WRITTEN_OUT = ("ScatterND", "Softmax", "ReduceMean", "ReduceL2", "Pow", "Erf", "Tanh", "SplitToSequence", "SequenceAt")
@@ -179,6 +184,26 @@ def test_weights_stay_by_reference(denoiser: Fused) -> None:
         assert weights(fused) == weights(denoiser.exported)
 
 
+FUSE = """
+import json, sys
+from pathlib import Path
+from tests.compiler.fusing import DEFAULT
+files = {name: Path(path) for name, path in json.loads(sys.argv[1]).items()}
+DEFAULT.run({"program": files}, Path(sys.argv[2]), progress=False)
+"""
+
+
+def test_another_process_writes_the_same_bytes(denoiser: Fused, tmp_path: Path) -> None:
+    """Whatever order it keeps sets in."""
+    files = json.dumps({name: str(path) for name, path in denoiser.exported.files.items()})
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", FUSE, files, tmp_path], env=environment, check=True)
+    again = files_of(tmp_path)
+    assert again.keys() == denoiser.by_default.files.keys()
+    for name, path in again.items():
+        assert path.read_bytes() == denoiser.by_default.files[name].read_bytes(), name
+
+
 # What is computed when
 
 
@@ -254,6 +279,29 @@ def assert_products_are_bfloat16(made: Compiled) -> None:
         # The timestep's part is an island.
         assert set(products) <= ({"f32"} if graph == "time" else {"bf16"}), graph
         assert products or graph == "shape"
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "openvino bf16"])
+def test_every_fused_operator_is_one_kernel(
+    denoiser: Fused, encoder: Fused, decoder: Fused, engine: str, tmp_path: Path
+) -> None:
+    for fused in (denoiser.with_merged, encoder.with_merged, decoder.by_default):
+        (tmp_path / fused.name).mkdir()
+        kernels = fused.compiled(ENGINES[engine][0], tmp_path / fused.name).kernels()
+        assert {graph: dict(found.fused) for graph, found in kernels.items()} == fused_operators(fused)
+
+
+def test_onnxruntimes_own_operators_are_used(denoiser: Fused, decoder: Fused, tmp_path: Path) -> None:
+    """Tiled attention, GELUs with their bias, SiLU in one pass, and convolutions of frames."""
+    found: Counter[str] = Counter()
+    for fused in (denoiser.by_default, decoder.by_default):
+        (tmp_path / fused.name).mkdir()
+        for kernels in fused.compiled(OnnxRuntimeCompiler(), tmp_path / fused.name).kernels().values():
+            found.update({kernel: count for (kernel, _), count in kernels.by_type.items()})
+    assert found["MultiHeadAttention"] == 2 * LAYERS + 2, "of each block, and of both graphs of the decoder"
+    assert found["FastGelu"] == LAYERS + 1, "of each block, and of the text's projection"
+    assert found["QuickGelu"] == operators(*map(decoder.by_default.graph, ("first", "steady")))["Sigmoid"] + 2
+    assert found["Attention"] == 0
 
 
 BOTH = pytest.mark.parametrize("passes", ["default", "merged"])

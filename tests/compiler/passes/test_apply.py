@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import onnx
 import onnx_ir as ir
 import pytest
@@ -15,6 +20,7 @@ from wanc.errors import UserError, render
 
 from .builder import assert_same, parse, text
 
+ROOT = Path(__file__).resolve().parents[3]
 CHAIN = "g (float[s] x) => (float[s] y) { a = Sin (x)  b = Cos (a)  y = Tanh (b) }"
 
 
@@ -135,8 +141,35 @@ def test_no_passes_change_nothing() -> None:
 
 def test_notes_of_libraries_go() -> None:
     model = parse(CHAIN)
+    places = (model, model.graph, *model.graph)
+    for place in places:
+        place.metadata_props["note"] = "from somewhere"
     apply_passes(model, [renaming("Sin", "Asin")], where="part/graph")
-    assert not any(node.metadata_props for node in model.graph)
+    assert not any(place.metadata_props for place in (model, model.graph, *model.graph))
+
+
+DIGESTS = """
+import hashlib, sys
+import onnx_ir as ir
+from pathlib import Path
+from tests.compiler.passes.test_anything import GRAPHS, applied
+for name, proto in GRAPHS.items():
+    model, _ = applied(proto, Path(sys.argv[1]))
+    print(name, hashlib.sha256(ir.to_proto(model).SerializeToString(deterministic=True)).hexdigest())
+"""
+
+
+def test_equal_graphs_become_equal_bytes_in_any_process(tmp_path: Path) -> None:
+    """Whatever order the process keeps sets in."""
+    outputs: list[str] = []
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(
+            [sys.executable, "-c", DIGESTS, tmp_path], env=environment, capture_output=True, text=True, check=True
+        )
+        outputs.append(done.stdout)
+    assert outputs[0] == outputs[1]
+    assert len(outputs[0].splitlines()) > 20
 
 
 def test_every_pass_leaves_a_plain_graph_alone() -> None:
@@ -203,7 +236,11 @@ def test_every_pass_comes_after_those_that_it_names(data: st.DataObject, count: 
     result = ordered(shuffled)
     assert sorted(names(result)) == sorted(names(tuple(shuffled)))
     for index, entry in enumerate(result):
-        assert set(entry.after) <= {earlier.name for earlier in result[:index]}
+        earlier = {done.name for done in result[:index]}
+        assert set(entry.after) <= earlier
+        # Whatever was given before it and comes behind it had to wait.
+        overtaken = [other for other in result[index:] if shuffled.index(other) < shuffled.index(entry)]
+        assert all(not set(other.after) <= earlier for other in overtaken)
 
 
 def test_the_order_of_the_passes_that_there_are() -> None:

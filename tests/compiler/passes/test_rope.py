@@ -159,6 +159,14 @@ def test_the_shape_of_the_result_may_copy_sizes() -> None:
         assert_same(before, model, *SIZES)
 
 
+def test_tables_whose_last_size_the_exporter_does_not_know() -> None:
+    model = rotated(tables="float[1, s, 1, c] cos, float[1, s, 1, d] sin")
+    before = model.clone()
+    assert apply(model, rope.PASS.apply).fired == 1
+    assert text(model) == FUSED
+    assert_same(before, model, *({**size, "c": 4, "d": 4} for size in SIZES))
+
+
 def test_query_and_key_share_the_tables() -> None:
     query = UNBOUND + ROTATION + STACKED
     key = renamed(query, "_k").replace("(x,", "(k,").replace(" y_k =", " z =")
@@ -409,8 +417,9 @@ class Stacked(torch.nn.Module):
         return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2)
 
 
-@pytest.mark.parametrize("opset_version", [18, 20, 23])
-@pytest.mark.parametrize("module", [InPlace, Complex, Stacked])
+@pytest.mark.parametrize(
+    ("module", "opset_version"), [(InPlace, 18), (InPlace, 20), (InPlace, 23), (Complex, 20), (Stacked, 18)]
+)
 def test_an_export_of_torch(module: type[torch.nn.Module], opset_version: int) -> None:
     arguments = torch.randn(1, 7, 16), torch.randn(1, 7, 1, 8), torch.randn(1, 7, 1, 8)
     tokens = {1: torch.export.Dim("s", min=1, max=4096)}

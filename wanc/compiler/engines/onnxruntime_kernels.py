@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, rewriting, skip
-from wanc.compiler.passes.values import attribute, rank, size
+from wanc.compiler.passes.values import attribute, rank, same_dimension, size
 
 DOMAIN = "com.microsoft"
 FRAMES_FIRST = [2, 1, 0, 3, 4]
@@ -44,7 +44,8 @@ class BiasGelu(Rewrite):
         return op.Gelu(op.Add(x, bias), approximate="tanh")
 
     def check(self, context, x, bias) -> MatchResult:  # pyright: ignore
-        return accept() if rank(bias) == 1 and rank(x) not in (None, 1) else skip()
+        wide = rank(bias) == 1 and rank(x) not in (None, 1) and same_dimension(x, bias, -1)
+        return accept() if wide else skip()
 
     def rewrite(self, op, x, bias):  # pyright: ignore
         return op.FastGelu(x, bias, _domain=DOMAIN)

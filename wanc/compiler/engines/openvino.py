@@ -18,6 +18,7 @@ import openvino
 
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.lowering import lower
+from wanc.compiler.engines.openvino_kernels import HALVES
 from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.program import ProgramComponent
 from wanc.compiler.stage import Files
@@ -50,7 +51,7 @@ class OpenVinoCompiler:
         self, name: str, component: ProgramComponent, graphs: Files, weights: Files, out: Path, finite: FiniteCheck
     ) -> ProgramComponent:
         folder = out / "engines" / name
-        lowered = lower(name, component, graphs, weights, folder, finite, [])
+        lowered = lower(name, component, graphs, weights, folder, finite, [HALVES])
         compiled = dict(component.graphs)
         for graph, path in lowered.files.items():
             model = core().read_model(path)

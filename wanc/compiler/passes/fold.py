@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import onnx_ir as ir
 from onnx_ir.passes import common
-from onnxscript.optimizer._constant_folding import FoldConstantsPass
+from onnxscript.optimizer._constant_folding import FoldConstantsPass, Replacement
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.passes.rewrite import OLDEST, Outcome, Pass, Rewrite, accept, refuse, rewriting
@@ -57,15 +57,22 @@ class CopyElimination(common.IdentityEliminationPass):
         return super()._try_eliminate_identity_node(node)
 
 
+class Folding(FoldConstantsPass):
+    """onnxscript's, which fails on constants that are strings."""
+
+    def process_node(self, node: ir.Node, is_function: bool) -> Replacement | None:
+        if any(value is not None and value.dtype == ir.DataType.STRING for value in node.inputs):
+            return None
+        return super().process_node(node, is_function)
+
+
 def fold(model: ir.Model) -> Outcome:
     """Fold until nothing changes; `fired` counts the nodes that went."""
     before = _count(model)
     sizes = rewriting(lambda: StaticSize(remove_nodes=False))
     with weights_hidden(model):
         for _ in range(MOST_ROUNDS):
-            folding = FoldConstantsPass(
-                shape_inference=True, input_size_limit=INPUT_LIMIT, output_size_limit=OUTPUT_LIMIT
-            )
+            folding = Folding(shape_inference=True, input_size_limit=INPUT_LIMIT, output_size_limit=OUTPUT_LIMIT)
             changed = folding(model).modified
             changed |= bool(sizes(model).fired)
             for cleanup in (CopyElimination(), common.RemoveUnusedNodesPass()):

@@ -12,6 +12,12 @@ from wanc.compiler.passes.values import size
 
 # From here on GroupNormalization has a scale for each channel, where it had one for each group.
 CHANNEL_SCALES = 21
+# onnxruntime has kernels for their versions up to this one alone.
+LAST_WITH_KERNELS = 21
+WITHOUT_KERNELS = (
+    "Bernoulli", "GlobalLpPool", "MaxRoiPool", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+    "RandomUniformLike", "RoiAlign",
+)  # fmt: skip
 # The first IR version that knows the opset.
 IR_VERSION = 11
 
@@ -45,6 +51,8 @@ def _obstacle(model: ir.Model, version: int) -> str | None:
             for attribute in node.attributes.values()
         ):
             return f"the node {node.name or node.outputs[0].name} ({node.op_type}) holds a graph"
+        if not node.domain and node.op_type in WITHOUT_KERNELS and version <= LAST_WITH_KERNELS:
+            return f"the node {node.name or node.outputs[0].name} ({node.op_type}) can only be executed in old opsets"
         # The converter leaves it as it is then, where another opset means another thing by it.
         sizes = [size(value, axis) for value, axis in zip(node.inputs, (1, 0, 0), strict=False)]
         if (node.domain, node.op_type) == ("", "GroupNormalization") and version < CHANNEL_SCALES and None in sizes:

@@ -88,10 +88,14 @@ class Rotation(Rewrite):
         return accept()
 
     def _is_half(self, value: ir.Value, pairs: ir.Value, heads: int) -> bool:
-        """Whether a value is [1, sequence, heads, size / 2], with the pairs' sequence."""
-        wanted = [1, heads, size(pairs, 3), *[1] * self.behind]
-        fixed = [size(value, axis) for axis in (0, *range(2, 4 + self.behind))] == wanted
-        return rank(value) == 4 + self.behind and fixed and (size(value, 1) == 1) == (size(pairs, 1) == 1)
+        """Whether a value is [1, sequence, heads, size / 2], with the pairs' sequence.
+
+        Exporters do not always know the last size, though no other one goes together with the pairs'.
+        """
+        if rank(value) != 4 + self.behind or size(value, 3) not in (size(pairs, 3), None):
+            return False
+        fixed = [size(value, axis) for axis in (0, 2, *range(4, 4 + self.behind))] == [1, heads, *[1] * self.behind]
+        return fixed and (size(value, 1) == 1) == (size(pairs, 1) == 1)
 
     def rewrite(self, op, cos, sin, **_):  # pyright: ignore
         rows = op.Reshape(self._source, op.Constant(value_ints=[0, 0, self._heads * self._width]))

@@ -1,0 +1,94 @@
+"""Lowering to what OpenVINO's CPU plugin has the better kernel for: rotary embedding of halves, not of pairs.
+
+An attention's scores do not change when the entries of each head of queries and keys are put in another order, the same
+for both. So the rows of the two projections are sorted once, in the weights: first those of the even entries of each
+head, then those of the odd ones. What rotated pairs of neighbours then rotates one half against the other, for which
+the plugin needs none of the transposes that it puts around the other form.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import onnx_ir as ir
+
+from wanc.compiler.passes.rewrite import Outcome, Pass, Refusal
+from wanc.compiler.passes.values import attribute, producer, rank, size
+
+
+class Rotated(NamedTuple):
+    """A projection, normed and then rotated: the nodes, and where the rows of its parameters stand in their shape."""
+
+    rotation: ir.Node
+    norm: ir.Node
+    added: ir.Node
+    weight: ir.Node
+    heads: int
+
+
+def sort_halves(model: ir.Model) -> Outcome:
+    """Sort the rows behind every rotation of pairs whose queries and keys both can be."""
+    outcome = Outcome()
+    for node in list(model.graph):
+        if (node.domain, node.op_type) != ("", "Attention"):
+            continue
+        rotated = [_rotated(value) for value in node.inputs[:2]]
+        if any(producer(value, "RotaryEmbedding") for value in node.inputs[:2]):
+            found = [entry for entry in rotated if entry is not None]
+            if len(found) < 2 or found[0].norm is found[1].norm:
+                outcome.refusals.append(
+                    Refusal(str(node.outputs[0].name), "not Linear, norm and rotation on both sides")
+                )
+                continue
+            for entry in found:
+                _sort(model.graph, entry)
+            outcome.fired += 1
+    return outcome
+
+
+def _rotated(value: ir.Value | None) -> Rotated | None:
+    rotation = _only(value, "RotaryEmbedding")
+    norm = _only(rotation.inputs[0], "RMSNormalization") if rotation else None
+    added = _only(norm.inputs[0], "Add") if norm else None
+    product = _only(added.inputs[0], "MatMul") if added else None
+    weight = _only(product.inputs[1], "Transpose") if product else None
+    if rotation is None or norm is None or added is None or weight is None or not attribute(rotation, "interleaved", 0):
+        return None
+    heads, width = attribute(rotation, "num_heads", 0), size(weight.inputs[0], 0)
+    rows = [rank(norm.inputs[1]), rank(added.inputs[1]), rank(weight.inputs[0])]
+    fits = width is not None and heads and width % (2 * heads) == 0 and rows == [1, 1, 2]
+    return Rotated(rotation, norm, added, weight, heads) if fits else None
+
+
+def _only(value: ir.Value | None, op_type: str) -> ir.Node | None:
+    """The node that computes a value, if it is of this operator and nothing else uses the value."""
+    node = producer(value, op_type)
+    return node if node is not None and value is not None and len(value.uses()) == 1 else None
+
+
+def _sort(graph: ir.Graph, entry: Rotated) -> None:
+    for node, index in ((entry.norm, 1), (entry.added, 1), (entry.weight, 0)):
+        parameter = node.inputs[index]
+        assert parameter is not None and parameter.shape is not None
+        shape = [int(length) for length in parameter.shape.numpy()]
+        pairs = [entry.heads, shape[0] // (2 * entry.heads), 2, *shape[1:]]
+        value = parameter
+        for op_type, argument in (("Reshape", pairs), ("Transpose", [0, 2, 1, 3][: len(pairs)]), ("Reshape", shape)):
+            value = _insert(graph, node, op_type, value, argument)
+        value.shape, value.type = parameter.shape, parameter.type
+        node.replace_input_with(index, value)
+    entry.rotation.attributes["interleaved"] = ir.AttrInt64("interleaved", 0)
+
+
+def _insert(graph: ir.Graph, before: ir.Node, op_type: str, value: ir.Value, argument: list[int]) -> ir.Value:
+    if op_type == "Transpose":
+        node = ir.node("Transpose", [value], {"perm": argument})
+    else:
+        sizes = ir.node("Constant", [], {"value": ir.tensor(argument)})
+        graph.insert_before(before, sizes)
+        node = ir.node("Reshape", [value, sizes.outputs[0]])
+    graph.insert_before(before, node)
+    return node.outputs[0]
+
+
+HALVES = Pass("halves", "rotate halves in place of pairs, with the projections' rows in that order", sort_halves)
