@@ -27,8 +27,9 @@ test: $(STAMP)  ## the test suite: at most 15 minutes on 2 cores
 test-slow: $(STAMP)  ## the tests that take minutes each
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
 
-bench: $(STAMP)  ## wanc beside its peers: two sizes of a step, two whole videos; writes bench/results
+bench: $(STAMP)  ## wanc beside its peers: three steps and two whole videos; writes bench/results and checks them
 	$(BIN)/python bench/peers.py
+	$(BIN)/python -m pytest -q bench/test_results.py
 
 lint: $(STAMP)  ## style, types and import rules
 	$(BIN)/ruff check .

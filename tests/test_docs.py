@@ -52,7 +52,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_files_that_the_readme_names_exist() -> None:
-    named = re.findall(r"`((?:tests|scripts|docs|recipes)/[\w/.-]+\.\w+)`", (ROOT / "README.md").read_text("utf-8"))
+    readme = (ROOT / "README.md").read_text("utf-8")
+    named = re.findall(r"`((?:tests|scripts|docs|recipes|bench)/[\w/.-]+\.\w+)`", readme)
     assert named and all((ROOT / name).exists() for name in named)
 
 

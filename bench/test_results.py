@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-RESULTS = Path(__file__).parents[2] / "bench" / "results"
+RESULTS = Path(__file__).parent / "results"
 STEPS = ("step-1536x4-2240", "step-1536x4-256", "step-2048x2-960")
 REFERENCE, SHORT, OTHER = STEPS
 AUTOCAST, HINT = "PyTorch autocast bf16", "OpenVINO bf16"
