@@ -84,7 +84,8 @@ def build(
         results.append({**result.as_json(), **({"fuse": explained} if explain else {})})
         if not as_json:
             print(f"{result.bundle}  {result.id}")
-            show(explain_tables(explained))
+            if explain:
+                show(explain_tables(explained))
     if as_json:
         print(json.dumps(results if len(variants) > 1 or variants[0].variant is not None else results[0]))
     for bundle, paths in different.items():

@@ -34,8 +34,6 @@ ISLANDS: Mapping[Island, tuple[str, ...]] = {
     "rope": ("RoPE", "Sin", "Cos"),
 }
 """The operations, by OpenVINO's names, of each kind of island."""
-PRODUCTS = ("FullyConnected", "MatMul", "Convolution")
-"""Kernels that multiply matrices, alone or with more fused to them."""
 FUSED = {"ScaledDotProductAttention": "Attention", "RMS": "RMSNormalization", "RoPE": "RotaryEmbedding"}
 PARTS_OF_NO_KERNEL = ("Input", "Output", "Constant", "Const", "Parameter", "Result")
 
@@ -70,10 +68,7 @@ class OpenVinoCompiler:
         return OpenVino(path, threads=1)
 
     def kernels(self, backend: Backend) -> Kernels:
-        """From the graph that the CPU plugin executes.
-
-        Raises UserError where products were to be bfloat16 and this machine's plugin made none.
-        """
+        """From the graph that the CPU plugin executes."""
         by_type: Counter[tuple[str, str]] = Counter()
         fused: Counter[str] = Counter()
         compiled = cast(OpenVino, backend).compiled
