@@ -26,7 +26,7 @@ from transformers import UMT5EncoderModel
 from tests.checkpoints import write_checkpoint
 from wanc.compiler.engine import Compiler
 from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
-from wanc.compiler.engines.openvino import PRODUCTS, OpenVinoCompiler
+from wanc.compiler.engines.openvino import OpenVinoCompiler
 from wanc.compiler.export import Traced
 from wanc.compiler.export_onnx import ExportOnnx
 from wanc.compiler.fuse import Fuse
@@ -48,6 +48,8 @@ from .fusing import (
 )
 from .passes.builder import parse
 
+# Kernels of OpenVINO that multiply matrices, alone or with more fused to them.
+PRODUCTS = ("FullyConnected", "MatMul", "Convolution")
 # Two float32 implementations that sum in other orders: 1e-7 to 6e-7 for these depths. What a rewrite gets wrong, an
 # epsilon, an axis or a scale, is a hundred times the bound.
 FLOAT32 = 1e-4

@@ -18,7 +18,7 @@ import onnxruntime
 import openvino
 import torch
 
-from wanc.bench.case import Case
+from wanc.bench.case import HEAD_SIZE, Case
 
 OPSET = 20
 FATAL_ONLY = 4
@@ -53,22 +53,18 @@ def export(module: torch.nn.Module, inputs: Inputs, path: Path) -> Path:
 
 def eager(module: torch.nn.Module, inputs: Inputs) -> Step:
     """PyTorch, float32."""
-    plain = Plain(module)
-
-    @torch.no_grad()
-    def step() -> Array:
-        return plain(**inputs).numpy()
-
-    return step
+    return _without_gradients(Plain(module), inputs)
 
 
 def compiled(module: torch.nn.Module, inputs: Inputs) -> Step:
     """torch.compile with its defaults, float32."""
-    plain = torch.compile(Plain(module))
+    return _without_gradients(cast("Callable[..., torch.Tensor]", torch.compile(Plain(module))), inputs)
 
+
+def _without_gradients(function: Callable[..., torch.Tensor], inputs: Inputs) -> Step:
     @torch.no_grad()
     def step() -> Array:
-        return plain(**inputs).numpy()
+        return function(**inputs).numpy()
 
     return step
 
@@ -102,7 +98,7 @@ def transformer_optimizer(path: Path, case: Case, out: Path) -> Path:
 
     logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
     model = optimize_model(
-        str(path), model_type="mmdit", num_heads=case.width // 128, hidden_size=case.width, opt_level=1
+        str(path), model_type="mmdit", num_heads=case.width // HEAD_SIZE, hidden_size=case.width, opt_level=1
     )
     model.save_model_to_file(str(out), use_external_data_format=True)
     return out

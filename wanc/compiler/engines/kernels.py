@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from wanc.compiler.graph_file import load
 from wanc.errors import EXIT_REFUSED, UserError
+from wanc.recipe.schema import FusedOperator
 
-FUSED = ("Attention", "RMSNormalization", "RotaryEmbedding")
+FUSED = get_args(FusedOperator)
 """Canonical operators that ask for one kernel each."""
 
 

@@ -34,8 +34,6 @@ ISLANDS: Mapping[Island, tuple[str, ...]] = {
     "rope": ("RoPE", "Sin", "Cos"),
 }
 """The operations, by OpenVINO's names, of each kind of island."""
-PRODUCTS = ("FullyConnected", "MatMul", "Convolution")
-"""Kernels that multiply matrices, alone or with more fused to them."""
 FUSED = {"ScaledDotProductAttention": "Attention", "RMS": "RMSNormalization", "RoPE": "RotaryEmbedding"}
 PARTS_OF_NO_KERNEL = ("Input", "Output", "Constant", "Const", "Parameter", "Result")
 

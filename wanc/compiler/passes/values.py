@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -74,8 +73,3 @@ def same_dimension(left: ir.Value, right: ir.Value, axis: int, other: int | None
         return False
     one, two = left.shape[axis], right.shape[other]
     return one == two and one != ir.SymbolicDim(None)
-
-
-def names(values: Iterable[ir.Value | None]) -> list[str]:
-    """The names of values that are there."""
-    return [str(value.name) for value in values if value is not None]
