@@ -30,20 +30,27 @@ class Parts:
     sessions: Sessions
     _kept: dict[str, dict[Key, dict[str, Array]]] = field(default_factory=dict[str, Any])
 
+    def __post_init__(self) -> None:
+        self._givers = {output.name: graph for graph, entry in self.graphs.items() for output in entry.outputs}
+
     def run(self, graph: str, given: Mapping[str, Array], *, branch: str) -> dict[str, Array]:
         """Execute a graph; what the caller has not `given` comes from the other graphs.
 
         `branch` tells apart what is known for one guidance branch alone. Raises TargetError where an engine fails.
         """
-        inputs = {tensor.name: self._value(tensor, given, branch) for tensor in self.graphs[graph].inputs}
+        found: dict[str, dict[str, Array]] = {}
+        inputs: dict[str, Array] = {}
+        for tensor in self.graphs[graph].inputs:
+            if tensor.name in given:
+                inputs[tensor.name] = given[tensor.name]
+            elif tensor.shape_of is not None:
+                inputs[tensor.name] = np.array(self._shape(tensor.shape_of, given), np.int64)
+            else:
+                giver = self._giver(tensor)
+                if giver not in found:
+                    found[giver] = self._results(giver, given, branch)
+                inputs[tensor.name] = found[giver][tensor.name]
         return self.sessions.run(self.component, graph, inputs)
-
-    def _value(self, tensor: Tensor, given: Mapping[str, Array], branch: str) -> Array:
-        if tensor.name in given:
-            return given[tensor.name]
-        if tensor.shape_of is not None:
-            return np.array(self._shape(tensor.shape_of, given), np.int64)
-        return self._results(self._giver(tensor), given, branch)[tensor.name]
 
     def _shape(self, name: str, given: Mapping[str, Array]) -> tuple[int, ...]:
         if name not in given:
@@ -52,10 +59,9 @@ class Parts:
 
     def _giver(self, tensor: Tensor) -> str:
         """The graph whose output this is."""
-        for graph, interface in self.graphs.items():
-            if any(output.name == tensor.name for output in interface.outputs):
-                return graph
-        raise BundleError(f"no graph of {self.component} gives {tensor.name}, and nobody else does")
+        if tensor.name not in self._givers:
+            raise BundleError(f"no graph of {self.component} gives {tensor.name}, and nobody else does")
+        return self._givers[tensor.name]
 
     def _results(self, graph: str, given: Mapping[str, Array], branch: str) -> dict[str, Array]:
         """A graph's outputs: kept ones, if everything that they depend on is as it was."""
