@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,11 +70,29 @@ def test_what_is_known_is_computed_once(plain: Result) -> None:
     solver = create_solver(sampling.solver, shift=sampling.shift, steps=STEPS, timesteps=None)
     experts = [choose_expert(bundle.model, sampling, float(t)).component for t in solver.timesteps]
     counts = {name: experts.count(name) for name in EXPERTS}
+    own = create_solver(sampling.solver, shift=sampling.shift, steps=sampling.steps, timesteps=None)
+    tabled = set(own.timesteps.tolist())
+    new = Counter(expert for expert, t in zip(experts, solver.timesteps.tolist(), strict=True) if t not in tabled)
+    assert 0 < new.total() < STEPS
     assert sum(counts.values()) == STEPS and all(counts.values())
     wanted = {"text_encoder/encode": 2, "vae_decoder/first": 1, "vae_decoder/steady": 1}
     for name, count in counts.items():
-        wanted |= {f"{name}/request": 2, f"{name}/shape": 1, f"{name}/time": count, f"{name}/step": 2 * count}
+        wanted |= {f"{name}/request": 2, f"{name}/shape": 1, f"{name}/time": new[name], f"{name}/step": 2 * count}
     assert plain.executions == wanted
+
+
+def test_timesteps_of_the_recipe_are_looked_up(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is computed for them, and what is found is what the graph would have given."""
+    pipeline = Pipeline.open(tiny_bundle)
+    looked_up = pipeline.generate(PROMPT, seed=SEED, frames=1)
+    assert [name for name in pipeline.sessions.counters() if name.endswith("/time")] == []
+    monkeypatch.setattr(VideoBundle, "tables", lambda *_: {})
+    pipeline = Pipeline.open(tiny_bundle)
+    computed = pipeline.generate(PROMPT, seed=SEED, frames=1)
+    counters = pipeline.sessions.counters()
+    executions = sum(counters[f"{name}/time"]["executions"] for name in EXPERTS)
+    assert executions == pipeline.bundle.sampling.steps
+    assert relative_error(looked_up.latents, computed.latents) <= MOST_LATENT_ERROR
 
 
 def test_a_second_request_is_computed_for_itself(tiny_bundle: Path) -> None:

@@ -24,10 +24,13 @@ from wanc.compiler.stage import Files
 from wanc.compiler.tracing import bind
 from wanc.models.wan.checkpoint import Checkpoint
 from wanc.recipe.schema import PARTS
+from wanc.runtime.backends.openvino import core
 from wanc.runtime.interface import Interface, Tensor
 from wanc.runtime.parts import Parts
 from wanc.runtime.sessions import Sessions
 
+HAS_BFLOAT16 = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+"""Whether this CPU multiplies bfloat16; OpenVINO widens it where it does not."""
 DEFAULT = Fuse(None, (), PARTS)
 """What a recipe gets that says nothing of `fuse`."""
 

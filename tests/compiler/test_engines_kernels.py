@@ -9,7 +9,6 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-import torch
 
 from wanc.compiler.engine import Engine, OnnxRuntimeEngine, OpenVinoEngine
 from wanc.compiler.engines.kernels import Kernels

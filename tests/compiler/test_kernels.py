@@ -18,7 +18,8 @@ from wanc.compiler.program import ProgramComponent, ProgramGraph
 from wanc.errors import EXIT_REFUSED, UserError
 from wanc.models.graph import Input, Output
 from wanc.recipe.schema import ISLANDS, Island
-from wanc.runtime.backends.openvino import core
+
+from .fusing import HAS_BFLOAT16
 
 ATTENTION = """
 <ir_version: 10, opset_import: ["" : 23]>
@@ -40,7 +41,6 @@ summed (float[1, tokens, 32] q, float[1, tokens, 32] k) => (float[1, tokens, 32]
   y = MatMul (sum, q)
 }
 """
-HAS_BF16 = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 IN_PIECES = Kernels({("MatMul", "float"): 2, ("Softmax", "float"): 1}, {})
 
 
@@ -50,7 +50,14 @@ def write(folder: Path, text: str = ATTENTION, dtype: str = "float") -> Path:
     return path
 
 
-def build(compiler: Compiler, canonical: Path, out: Path, name: str = "main", dtype: str = "float32") -> Kernels:
+def build(
+    compiler: Compiler,
+    canonical: Path,
+    out: Path,
+    name: str = "main",
+    component: str = "model",
+    dtype: str = "float32",
+) -> Kernels:
     """Lower one graph, execute it once, and read back what was executed."""
     inputs = [value.name for value in onnx.load_model(canonical).graph.input]
     graph = ProgramGraph(
@@ -59,8 +66,9 @@ def build(compiler: Compiler, canonical: Path, out: Path, name: str = "main", dt
         (Output("y", (1, "tokens", 32)),),
         {"tokens": 5},
     )
-    component = ProgramComponent({name: graph}, {})
-    compiled = compiler.compile_component("model", component, {"main.onnx": canonical}, {}, out, FiniteCheck("model"))
+    program = ProgramComponent({name: graph}, {})
+    finite = FiniteCheck(component)
+    compiled = compiler.compile_component(component, program, {"main.onnx": canonical}, {}, out, finite)
     backend = compiler.open(out / compiled.graphs[name].file)
     random = np.random.default_rng(0)
     backend.run({key: random.standard_normal((1, 5, 32)).astype(dtype) for key in inputs})
@@ -128,24 +136,26 @@ def test_the_report_counts_kernels_by_precision(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("compute", "islands", "graph", "precision"),
+    ("compute", "islands", "graph", "component", "precision"),
     [
-        ("fp32", (), "main", "f32"),
-        ("bf16", ISLANDS, "main", "bf16"),
-        ("bf16", ISLANDS, "time", "f32"),
-        ("bf16", ("residual", "modulation", "norm", "rope"), "time", "bf16"),
+        ("fp32", (), "main", "denoiser_high", "f32"),
+        ("bf16", ISLANDS, "main", "denoiser_high", "bf16"),
+        ("bf16", ISLANDS, "time", "denoiser_high", "f32"),
+        ("bf16", ISLANDS, "main", "vae_decoder", "f32"),
+        ("bf16", ("residual", "modulation", "norm", "rope"), "time", "denoiser_high", "bf16"),
+        ("bf16", ("residual", "modulation", "norm", "rope", "time"), "main", "vae_decoder", "bf16"),
     ],
 )
 def test_products_have_the_precision_that_was_asked_for(
-    compute: str, islands: tuple[Island, ...], graph: str, precision: str, tmp_path: Path
+    compute: str, islands: tuple[Island, ...], graph: str, component: str, precision: str, tmp_path: Path
 ) -> None:
-    if precision == "bf16" and not HAS_BF16:
+    if precision == "bf16" and not HAS_BFLOAT16:
         pytest.skip("this machine has no bf16")
-    kernels = build(OpenVinoCompiler(compute, islands), write(tmp_path, PRODUCT), tmp_path / "out", graph)
+    kernels = build(OpenVinoCompiler(compute, islands), write(tmp_path, PRODUCT), tmp_path / "out", graph, component)
     assert {found for kernel, found in kernels.by_type if kernel == "MatMul"} == {precision}
 
 
-@pytest.mark.skipif(not HAS_BF16, reason="this machine has no bf16")
+@pytest.mark.skipif(not HAS_BFLOAT16, reason="this machine has no bf16")
 @pytest.mark.parametrize(("islands", "precision"), [(ISLANDS, "f32"), ((), "bf16")], ids=["island", "no island"])
 def test_an_island_stays_in_float32(islands: tuple[Island, ...], precision: str, tmp_path: Path) -> None:
     kernels = build(OpenVinoCompiler("bf16", islands), write(tmp_path, SUM), tmp_path / "out")

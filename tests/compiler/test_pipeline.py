@@ -46,13 +46,13 @@ def lock_of(bundle: Path) -> dict[str, object]:
     return json.loads((bundle / "recipe.lock.json").read_text())
 
 
-def stages(result: pipeline.BuildResult) -> dict[str, bool]:
-    """Stage → whether it came from the store."""
-    return {run.name: run.cached for run in result.stages}
+def computed(result: pipeline.BuildResult) -> list[str]:
+    """The stages whose results did not come from the store."""
+    return [run.name for run in result.stages if not run.cached]
 
 
 def test_a_first_build_computes_everything(project: Project) -> None:
-    assert stages(project.result) == {"resolve": False, "export": False, "fuse": False, "engine": False, "seal": False}
+    assert computed(project.result) == ["resolve", "export", "fuse", "engine", "tables", "seal"]
     assert project.result.bundle == project.output / "bundles" / "tiny"
     report = verify(project.result.bundle)
     assert report.ok
@@ -65,7 +65,7 @@ def test_a_build_as_json(project: Project) -> None:
     document = project.result.as_json()
     assert json.loads(json.dumps(document)) == document
     assert document.keys() == {"bundle", "id", "stages", "report"}
-    assert [stage["name"] for stage in document["stages"]] == ["resolve", "export", "fuse", "engine", "seal"]
+    assert [stage["name"] for stage in document["stages"]] == ["resolve", "export", "fuse", "engine", "tables", "seal"]
 
 
 NO_OP = """
@@ -89,22 +89,26 @@ def test_a_second_build_does_nothing_and_needs_no_torch(project: Project) -> Non
         text=True,
         check=True,
     )
-    assert json.loads(done.stdout) == [project.result.id, [False, True, True, True, True], []]
+    assert json.loads(done.stdout) == [project.result.id, [False, True, True, True, True, True], []]
     assert done.stderr == ""
     assert {path: path.stat().st_mtime_ns for path in project.result.bundle.rglob("*")} == before
 
 
-@pytest.mark.parametrize(
-    "override", ["sampling.steps=3", "sampling.negative_prompt=blur", "runtime.threads=1", "version=0.2.0"]
-)
+@pytest.mark.parametrize("override", ["sampling.negative_prompt=blur", "runtime.threads=1", "version=0.2.0"])
 def test_what_concerns_the_runtime_alone_only_seals_anew(copy: Project, replay: Replay, override: str) -> None:
     result = build(copy.load(override), copy.output, progress=False)
-    assert stages(result) == {"resolve": False, "export": True, "fuse": True, "engine": True, "seal": False}
+    assert computed(result) == ["resolve", "seal"]
     assert replay.ran == []
     assert result.id != copy.result.id
     changed = differences(copy.result.bundle, result.bundle)
     assert changed == [] and result.bundle == copy.result.bundle, "it took the place of the other"
     assert build(copy.load(), copy.output, progress=False).id == copy.result.id
+
+
+@pytest.mark.parametrize("override", ["sampling.steps=3", "sampling.shift=4.0", "sampling.solver=euler"])
+def test_another_schedule_compiles_nothing_again(copy: Project, replay: Replay, override: str) -> None:
+    build(copy.load(override), copy.output, progress=False)
+    assert replay.ran == ["tables"]
 
 
 def test_the_date_only_seals_anew(copy: Project, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,7 +125,7 @@ def test_another_tokenizer_runs_everything_again(copy: Project, replay: Replay) 
         stream.write(b"\n")
     result = build(copy.load(), copy.output, progress=False)
     # The same program came out: nothing of it is to be fused again.
-    assert stages(result) == {"resolve": False, "export": False, "fuse": True, "engine": False, "seal": False}
+    assert computed(result) == ["resolve", "export", "engine", "seal"]
     assert replay.ran == ["export", "engine"]
     assert result.id != copy.result.id
 
@@ -136,7 +140,7 @@ def test_other_passes_are_not_traced_again(copy: Project, replay: Replay, overri
 @pytest.mark.parametrize("override", ["engine.allow_unfused=[Attention]", "model.allow_not_finite=[mask]"])
 def test_what_concerns_the_engine_alone_is_not_fused_again(copy: Project, replay: Replay, override: str) -> None:
     result = build(copy.load(override), copy.output, progress=False)
-    assert stages(result) == {"resolve": False, "export": True, "fuse": True, "engine": False, "seal": False}
+    assert computed(result) == ["resolve", "engine", "seal"]
     assert replay.ran == ["engine"]
 
 
@@ -149,7 +153,7 @@ def change_last_byte(path: Path) -> None:
 def test_other_weights_of_the_same_model_are_not_traced_again(copy: Project, replay: Replay) -> None:
     change_last_byte(copy.root / "model/vae/diffusion_pytorch_model.safetensors")
     result = build(copy.load(), copy.output, progress=False)
-    assert stages(result) == {"resolve": False, "export": True, "fuse": True, "engine": False, "seal": False}
+    assert computed(result) == ["resolve", "engine", "seal"]
     assert replay.ran == ["engine"]
     assert result.id != copy.result.id
 
@@ -167,7 +171,7 @@ def test_weights_at_another_place_are_traced_again(copy: Project, replay: Replay
 def test_a_deleted_bundle_is_sealed_from_the_store(copy: Project, replay: Replay) -> None:
     shutil.rmtree(copy.result.bundle)
     result = build(copy.load(), copy.output, progress=False)
-    assert stages(result) == {"resolve": False, "export": True, "fuse": True, "engine": True, "seal": False}
+    assert computed(result) == ["resolve", "seal"]
     assert result.id == copy.result.id
     assert verify(result.bundle).ok
     assert replay.ran == []
@@ -176,7 +180,7 @@ def test_a_deleted_bundle_is_sealed_from_the_store(copy: Project, replay: Replay
 def test_a_bundle_that_lost_a_file_is_sealed_again(copy: Project, replay: Replay) -> None:
     (copy.result.bundle / "run.py").unlink()
     result = build(copy.load(), copy.output, progress=False)
-    assert not stages(result)["seal"]
+    assert "seal" in computed(result)
     assert result.id == copy.result.id
     assert verify(result.bundle).ok
     assert replay.ran == []
@@ -237,7 +241,7 @@ def test_a_build_elsewhere_is_bit_identical(project: Project, tmp_path: Path) ->
 
 def test_a_planted_difference_is_found(copy: Project, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rebuild_and_compare(copy.result, copy.load(), progress=False) == []
-    assert replay.ran == ["export", "fuse", "engine"], "nothing came from the store"
+    assert replay.ran == ["export", "fuse", "engine", "tables"], "nothing came from the store"
     monkeypatch.setattr(seal, "RUN_PY", seal.RUN_PY + "# planted\n")
     assert rebuild_and_compare(copy.result, copy.load(), progress=False) == ["run.py"]
     assert verify(copy.result.bundle).id == copy.result.id, "the first build stands as it was"
@@ -258,7 +262,7 @@ def test_a_difference_of_a_stage_is_found(copy: Project, replay: Replay, monkeyp
 def test_a_difference_outside_of_files_is_found(copy: Project, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
     assert rebuild_and_compare(copy.result, copy.load(), progress=False) == ["manifest.json"]
-    assert replay.ran == ["export", "fuse", "engine"]
+    assert replay.ran == ["export", "fuse", "engine", "tables"]
 
 
 def test_the_lock_pins_the_inputs(project: Project) -> None:
@@ -338,20 +342,22 @@ def test_why_of_what_is_built(project: Project) -> None:
         "export: stored",
         "fuse: stored",
         "engine: stored",
+        "tables: stored",
         "seal: stored",
     ]
     assert all(answer.as_json()["changes"] == [] for answer in why(project.load(), project.output))
 
 
 def test_why_names_the_changed_setting(project: Project) -> None:
-    assert answers(project.load("sampling.steps=3"), project.output) == [
+    assert answers(project.load("runtime.threads=3"), project.output) == [
         "export: stored",
         "fuse: stored",
         "engine: stored",
-        "seal: would run, because of\n  parameters.lock.recipe.sampling.steps: 2 → 3",
+        "tables: stored",
+        "seal: would run, because of\n  parameters.lock.recipe.runtime.threads: 0 → 3",
     ]
-    *_, last = why(project.load("sampling.steps=3"), project.output)
-    assert last.as_json()["changes"] == [{"path": "parameters.lock.recipe.sampling.steps", "old": 2, "new": 3}]
+    *_, last = why(project.load("runtime.threads=3"), project.output)
+    assert last.as_json()["changes"] == [{"path": "parameters.lock.recipe.runtime.threads", "old": 0, "new": 3}]
 
 
 def test_why_names_the_changed_input(copy: Project) -> None:
@@ -380,10 +386,10 @@ def test_why_is_right(copy: Project, replay: Replay) -> None:
         loaded = copy.load(override)
         would_run = [answer.stage for answer in why(loaded, copy.output) if not answer.stored]
         result = build(loaded, copy.output, progress=False)
-        ran = [name for name, cached in stages(result).items() if not cached and name != "resolve"]
+        ran = [name for name in computed(result) if name != "resolve"]
         assert ran[:1] == would_run[:1]
         assert all(answer.stored for answer in why(loaded, copy.output))
-    assert replay.ran == ["export", "engine"], "of the checkpoint with another tokenizer"
+    assert replay.ran == ["tables", "export", "engine"], "of other steps, and of the checkpoint with another tokenizer"
 
 
 @pytest.mark.parametrize("missing", ["text_encoder", "denoiser_high", "vae_decoder"])

@@ -28,6 +28,7 @@ from wanc.compiler.fuse import Fuse
 from wanc.compiler.resolve import Resolved
 from wanc.compiler.seal import Seal
 from wanc.compiler.stage import Stage, Tree, tool_version
+from wanc.compiler.tables import Tables
 from wanc.models.source import Source
 from wanc.recipe.schema import Recipe
 
@@ -60,6 +61,11 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         **ENGINE,
         "compute": ("bf16", "fp32"),
         "islands": (("residual", "norm"), ("residual",)),
+    },
+    Tables: {
+        "engine": (("onnxruntime", "1.0"), ("onnxruntime", "1.1")),
+        "timesteps": ((999.0, 500.0), (999.0,)),
+        "boundary": (0.875, None),
     },
 }
 
@@ -110,7 +116,7 @@ def test_stages_of_one_name_have_keys_of_their_own() -> None:
     """One way to export for each kind of model, one engine for each library; equal fields must not make them one."""
     keys = {key_of(example(kind).key_document(INPUTS) | {"parameters": {}}) for kind in every_stage()}
     assert len(keys) == len(every_stage())
-    assert {kind.name for kind in every_stage()} == {"export", "fuse", "engine"}
+    assert {kind.name for kind in every_stage()} == {"export", "fuse", "engine", "tables"}
 
 
 @pytest.mark.parametrize(("kind", "field"), [(kind, field) for kind, fields in FIELDS.items() for field in fields])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -33,6 +33,11 @@ class Engines:
         self.calls.append((component, float(inputs["timestep"][0]), value))
         is_bad = self._bad_from is not None and len(self.calls) > self._bad_from
         return {"velocity": np.full_like(inputs["latents"], np.nan if is_bad else value)}
+
+    def run_together(
+        self, component: str, graph: str, inputs: Sequence[Mapping[str, NDArray[Any]]]
+    ) -> list[dict[str, NDArray[np.float32]]]:
+        return [self.run(component, graph, entry) for entry in inputs]
 
 
 STEP = Interface(

@@ -6,6 +6,7 @@ fuse       graphs → canonical form, cut by the time at which their inputs are 
 quantize   ┐ not built yet: the program passes through, and the lock says so
 partition  ┘
 engine     graphs → files that an engine runs
+tables     what a video recipe's timesteps give, computed by those
 seal       everything that ships → the bundle
 """
 
@@ -31,11 +32,13 @@ from wanc.compiler.lock import lock_of
 from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.runner import Runner, StageRun, say
 from wanc.compiler.seal import Seal, requirements
-from wanc.compiler.stage import Stage, Tree
+from wanc.compiler.stage import Stage, Tree, tool_version
+from wanc.compiler.tables import Tables
 from wanc.errors import RecipeError
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
 from wanc.runtime.manifest import Manifest
+from wanc.runtime.solvers import create_schedule
 
 PASSED_THROUGH = {
     "quantize": "not built yet: every weight keeps its precision",
@@ -64,12 +67,15 @@ class Plan:
     export: Stage
     fuse: Fuse
     engine: Engine
+    tables: Tables | None
 
     @classmethod
     def of(cls, resolved: Resolved) -> Plan:
         fuse = resolved.recipe.fuse
         passes = None if fuse.passes == "default" else fuse.passes
-        return cls(resolved, _export(resolved), Fuse(passes, fuse.skip, fuse.hoist), _engine(resolved))
+        return cls(
+            resolved, _export(resolved), Fuse(passes, fuse.skip, fuse.hoist), _engine(resolved), _tables(resolved)
+        )
 
     def seal(self, destination: Path) -> Seal:
         """The last stage, which makes the bundle at `destination`."""
@@ -80,7 +86,8 @@ class Plan:
         """Everything before the seal; `run` yields the result of one stage."""
         exported = run(self.export, {"source": self.resolved.layout})
         fused = run(self.fuse, {"program": exported})
-        return run(self.engine, {"program": fused, "exported": exported, "source": self.resolved.source})
+        engines = run(self.engine, {"program": fused, "exported": exported, "source": self.resolved.source})
+        return engines.joined(run(self.tables, {"engines": engines})) if self.tables else engines
 
 
 def _export(resolved: Resolved) -> Stage:
@@ -97,12 +104,22 @@ def _export(resolved: Resolved) -> Stage:
 
 def _engine(resolved: Resolved) -> Engine:
     recipe = resolved.recipe
-    targets, allow_not_finite = tuple(recipe.engine.targets), recipe.model.allow_not_finite or ()
+    targets = tuple(recipe.engine.targets)
+    allow_not_finite, allow_unfused = recipe.model.allow_not_finite or (), recipe.engine.allow_unfused
     if recipe.engine.kind == "openvino":
-        precision = recipe.precision
-        islands = precision.islands if precision.compute == "bf16" else ()
-        return OpenVinoEngine(targets, allow_not_finite, recipe.engine.allow_unfused, precision.compute, islands)
-    return OnnxRuntimeEngine(targets, allow_not_finite, recipe.engine.allow_unfused)
+        compute = recipe.precision.compute
+        islands = recipe.precision.islands if compute == "bf16" else ()
+        return OpenVinoEngine(targets, allow_not_finite, allow_unfused, compute, islands)
+    return OnnxRuntimeEngine(targets, allow_not_finite, allow_unfused)
+
+
+def _tables(resolved: Resolved) -> Tables | None:
+    sampling, kind = resolved.recipe.sampling, resolved.recipe.engine.kind
+    if sampling is None:
+        return None
+    steps, timesteps = sampling.steps, sampling.timesteps
+    schedule = create_schedule(sampling.solver, shift=sampling.shift, steps=steps, timesteps=timesteps)
+    return Tables((kind, tool_version(kind)), tuple(schedule.timesteps.tolist()), resolved.boundary)
 
 
 def build(loaded: LoadedRecipe, output: Path, *, paranoid: bool = False, progress: bool = True) -> BuildResult:

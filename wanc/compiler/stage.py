@@ -37,6 +37,10 @@ class Tree:
         """The digest of names and contents; where the files lie does not enter."""
         return digest_of(dict(self.digests))
 
+    def joined(self, other: Tree) -> Tree:
+        """The files of both."""
+        return Tree({**self.digests, **other.digests}, lambda: {**self.locate(), **other.locate()})
+
 
 @dataclass(frozen=True)
 class Stage(ABC):

@@ -29,7 +29,7 @@ from wanc.recipe.section import FILE_NAME, PROFILE_NAME, VERSION, Section
 One = Annotated[Literal[1], BeforeValidator(whole_number)]
 FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=64)]
 Lint = Literal["guidance-order", "flow-shift", "idle-expert"]
-Island = Literal["residual", "modulation", "norm", "rope", "time"]
+Island = Literal["residual", "modulation", "norm", "rope", "time", "vae"]
 ISLANDS: tuple[Island, ...] = get_args(Island)
 PassName = Literal[
     "dead-code", "opset", "fold", "share", "tidy", "strided-writes", "rope", "norms", "activations", "linear",
@@ -137,7 +137,7 @@ class Precision(Section):
     compute: Literal["fp32", "bf16"] = "fp32"
     """The format of products, and of everything that is not an island; bf16 takes the engine openvino."""
     islands: Annotated[tuple[Island, ...], AfterValidator(without_repeats)] = ISLANDS
-    """What stays in fp32 when products are bf16."""
+    """What stays in fp32 when products are bf16: operations of these kinds, the time part, the decoder of the VAE."""
 
 
 class Fuse(Section):

@@ -13,7 +13,7 @@ from .parts import Parts
 from .solvers import Solver
 
 Latents = NDArray[np.float32]
-GRAPH = "step"
+GRAPH, TIMESTEP = "step", "timestep"
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,13 @@ class Expert:
     def velocity(self, parts: Parts, latents: Latents, timestep: float, text: Latents, negative: Latents) -> Latents:
         """The guided velocity, shaped as the latents: v(negative) + guidance * (v(text) - v(negative))."""
 
-        def branch(name: str, embeddings: Latents) -> Latents:
-            inputs = {"latents": latents, "timestep": np.array([timestep], np.float32), "text": embeddings}
-            return parts.run(GRAPH, inputs, branch=name)["velocity"]
-
-        conditional = branch("conditional", text)
-        if self.guidance == 1.0:
-            return conditional
-        unconditional = branch("unconditional", negative)
+        known = {"latents": latents, TIMESTEP: np.array([timestep], np.float32)}
+        texts = {"conditional": text} if self.guidance == 1.0 else {"conditional": text, "unconditional": negative}
+        given = {branch: {**known, "text": embeddings} for branch, embeddings in texts.items()}
+        velocities = [results["velocity"] for results in parts.run_branches(GRAPH, given)]
+        if len(velocities) == 1:
+            return velocities[0]
+        conditional, unconditional = velocities
         scale = np.float32(self.guidance)
         return np.asarray(unconditional + scale * (conditional - unconditional), np.float32)
 

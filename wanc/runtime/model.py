@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+HIGH, LOW = "denoiser_high", "denoiser_low"
+"""The experts' components; a model with one expert has the first alone."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -21,3 +24,9 @@ class Model:
     latent_std: tuple[float, ...]
     spatial_stride: int
     temporal_stride: int
+
+    def component_at(self, timestep: float) -> str:
+        """The expert of a timestep: high-noise from `boundary` of the training timesteps upwards, that one included."""
+        if self.boundary is None or timestep >= self.boundary * self.train_timesteps:
+            return HIGH
+        return LOW

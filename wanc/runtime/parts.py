@@ -3,6 +3,7 @@
 The graph that is run again and again takes some inputs from its caller and the others from the component's other
 graphs: cross-attention keys and values from the prompt's, modulations from the timestep's, rope tables from the
 sizes'. Each of those is executed when something new goes into it, and its results are kept as long as they are good.
+What a graph gives may also stand in a table, computed when the bundle was built.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from .errors import BundleError
 from .interface import Interface, Tensor
 from .sessions import Sessions
+from .tables import Table
 
 Array = np.ndarray[Any, Any]
 Key = tuple[object, ...]
@@ -28,6 +30,7 @@ class Parts:
     component: str
     graphs: Mapping[str, Interface]
     sessions: Sessions
+    tables: Mapping[str, Table] = field(default_factory=dict[str, Table])
     _kept: dict[str, dict[Key, dict[str, Array]]] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
@@ -38,6 +41,14 @@ class Parts:
 
         `branch` tells apart what is known for one guidance branch alone. Raises TargetError where an engine fails.
         """
+        return self.sessions.run(self.component, graph, self._inputs(graph, given, branch))
+
+    def run_branches(self, graph: str, given: Mapping[str, Mapping[str, Array]]) -> list[dict[str, Array]]:
+        """Execute a graph for each branch in `given`, all at once where there are threads for that."""
+        inputs = [self._inputs(graph, arrays, branch) for branch, arrays in given.items()]
+        return self.sessions.run_together(self.component, graph, inputs)
+
+    def _inputs(self, graph: str, given: Mapping[str, Array], branch: str) -> dict[str, Array]:
         found: dict[str, dict[str, Array]] = {}
         inputs: dict[str, Array] = {}
         for tensor in self.graphs[graph].inputs:
@@ -50,7 +61,7 @@ class Parts:
                 if giver not in found:
                     found[giver] = self._results(giver, given, branch)
                 inputs[tensor.name] = found[giver][tensor.name]
-        return self.sessions.run(self.component, graph, inputs)
+        return inputs
 
     def _shape(self, name: str, given: Mapping[str, Array]) -> tuple[int, ...]:
         if name not in given:
@@ -70,7 +81,8 @@ class Parts:
         if key not in kept:
             if any(tensor.binding == "build" for tensor in self.graphs[graph].inputs):
                 kept.clear()  # one timestep follows another and does not come back
-            kept[key] = self.run(graph, given, branch=branch)
+            table = self.tables.get(graph)
+            kept[key] = (table and table.find(given)) or self.run(graph, given, branch=branch)
         return kept[key]
 
     def _key(self, graph: str, given: Mapping[str, Array], branch: str) -> Key:

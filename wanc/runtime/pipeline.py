@@ -17,7 +17,7 @@ from .embeddings import EmbeddingTable
 from .encode import encode_prompt
 from .errors import UserError
 from .interface import InputError
-from .model import Model
+from .model import HIGH, Model
 from .noise import initial_noise
 from .parts import Parts
 from .progress import ProgressBar
@@ -138,17 +138,16 @@ class Pipeline:
         return encode_prompt(prompt, self._tokenizer, self._table, self.sessions)
 
     def _parts(self, component: str) -> Parts:
-        return Parts(component, self.bundle.interfaces(component), self.sessions)
+        return Parts(component, self.bundle.interfaces(component), self.sessions, self.bundle.tables(component))
 
     def _expert(self, timestep: float) -> Expert:
         return choose_expert(self.bundle.model, self.bundle.sampling, timestep)
 
 
 def choose_expert(model: Model, sampling: Sampling, timestep: float) -> Expert:
-    """The high-noise expert from `boundary` of the training timesteps upwards, the boundary itself included."""
-    if model.boundary is None or timestep >= model.boundary * model.train_timesteps:
-        return Expert("denoiser_high", sampling.guidance_high)
-    return Expert("denoiser_low", sampling.guidance_low)
+    """The expert of a timestep, with its guidance."""
+    component = model.component_at(timestep)
+    return Expert(component, sampling.guidance_high if component == HIGH else sampling.guidance_low)
 
 
 def load_latents(path: Path) -> NDArray[np.float32]:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 
-from .backends.base import NAMES, Backend, open_backend
+from .backends.base import NAMES, Backend, available_cores, open_backend
 from .errors import TargetError, UserError
 
 Array = np.ndarray[Any, Any]
 
+MOST_LANES = 2
+"""Executions of one graph at once: guidance has two branches."""
+
 
 @dataclass
 class Counter:
-    """What one graph has cost: executions, bytes of inputs and outputs, seconds inside the engine."""
+    """What one graph has cost: executions, bytes of inputs and outputs, seconds inside the engine (of all lanes)."""
 
     executions: int = 0
     bytes: int = 0
@@ -26,14 +31,23 @@ class Counter:
 
 
 class Session:
-    """One engine file, with the library that executes it; `backend` is that file if it is open already."""
+    """One engine file, with the library that executes it; `backend` is that file if it is open already.
+
+    `lanes` threads may call `run` at once.
+    """
 
     def __init__(
-        self, path: Path, *, threads: int, counter: Counter | None = None, backend: Backend | None = None
+        self,
+        path: Path,
+        *,
+        threads: int,
+        lanes: int = 1,
+        counter: Counter | None = None,
+        backend: Backend | None = None,
     ) -> None:
         self._path, self._engine = str(path), NAMES.get(path.suffix, path.suffix)
         try:
-            self._backend = backend or open_backend(path, threads)
+            self._backend = backend or open_backend(path, threads, lanes)
         except ModuleNotFoundError as error:
             raise TargetError(
                 f"the package {error.name} is missing", hint="pip install -r requirements.txt, which the bundle has"
@@ -41,6 +55,7 @@ class Session:
         except Exception as error:  # the libraries' exceptions share no base class
             raise TargetError(f"{self._engine} cannot load this engine", where=self._path) from error
         self._counter = counter or Counter()
+        self._lock = Lock()
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Execute the graph once. Inputs and outputs by name. Raises TargetError where the engine fails."""
@@ -49,9 +64,11 @@ class Session:
             outputs = self._backend.run(inputs)
         except Exception as error:  # as above
             raise TargetError(f"{self._engine} cannot execute this graph on these inputs", where=self._path) from error
-        self._counter.seconds += time.perf_counter() - started
-        self._counter.executions += 1
-        self._counter.bytes += sum(array.nbytes for array in (*inputs.values(), *outputs))
+        seconds = time.perf_counter() - started
+        with self._lock:
+            self._counter.seconds += seconds
+            self._counter.executions += 1
+            self._counter.bytes += sum(array.nbytes for array in (*inputs.values(), *outputs))
         return dict(zip(self._backend.outputs, outputs, strict=True))
 
 
@@ -65,19 +82,29 @@ class Sessions:
         self._threads = threads
         self._open: dict[tuple[str, str], Session] = {}
         self._counters: dict[tuple[str, str], Counter] = {}
+        self._executor = ThreadPoolExecutor(MOST_LANES)
 
     def run(self, component: str, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Execute a component's graph once, opening its session if need be. Raises TargetError where it has none."""
         return self.get(component, graph).run(inputs)
 
-    def get(self, component: str, graph: str) -> Session:
-        """The session of a component's graph, opened on first use."""
+    def run_together(self, component: str, graph: str, inputs: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
+        """Execute a graph once for each of these inputs, in lanes that share the threads.
+
+        A graph that is too small to keep all threads busy is done sooner so; no graph is done later.
+        """
+        lanes = min(len(inputs), self._threads or available_cores(), MOST_LANES)
+        session = self.get(component, graph, lanes=lanes)
+        return list(self._executor.map(session.run, inputs) if lanes > 1 else map(session.run, inputs))
+
+    def get(self, component: str, graph: str, *, lanes: int = 1) -> Session:
+        """The session of a component's graph, opened on first use for so many executions at once."""
         key = (component, graph)
         if key not in self._open:
             if key not in self._files:
                 raise TargetError(f"this bundle has no engine for {component}/{graph}")
             counter = self._counters.setdefault(key, Counter())
-            self._open[key] = Session(self._files[key], threads=self._threads, counter=counter)
+            self._open[key] = Session(self._files[key], threads=self._threads, lanes=lanes, counter=counter)
         return self._open[key]
 
     def close(self, component: str) -> None:

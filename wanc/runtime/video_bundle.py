@@ -11,6 +11,7 @@ from .interface import Interface
 from .model import Model
 from .safe_read import Progress
 from .strict_json import Fields
+from .tables import Table, table_file
 
 TASK = "text-to-video"
 # Wan's position table has 1,024 entries per axis.
@@ -97,6 +98,15 @@ class VideoBundle(Bundle):
         """What each graph of a component takes and gives, by the graph's name. Raises BundleError."""
         graphs = sorted(graph for owner, graph in self.engines if owner == component)
         return {graph: Interface.of(self, component, graph) for graph in graphs}
+
+    def tables(self, component: str) -> dict[str, Table]:
+        """The tables of a component's graphs, by the graph's name. Raises BundleError."""
+        paths = {file.path for file in self.manifest.files}
+        return {
+            graph: Table(self.root / path, component, graph, interface)
+            for graph, interface in self.interfaces(component).items()
+            if (path := table_file(component, graph)) in paths
+        }
 
     def latent_shape(self, shape: Shape) -> tuple[int, ...]:
         """[1, channels, latent frames, latent height, latent width] of a video size."""

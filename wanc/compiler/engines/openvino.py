@@ -1,7 +1,8 @@
 """The `openvino` engine on CPUs: an IR per graph, in float32, or with its products in bfloat16.
 
 In bfloat16 everything but products, softmax and the reshapes between them is an island: it stays in float32, because
-nine tenths of what bfloat16 costs in accuracy come from the residual stream and the modulation. The mark that keeps an
+nine tenths of what bfloat16 costs in accuracy come from the residual stream and the modulation. So do whole graphs that
+take little of the time and whose errors show: the timestep's, and the decoder of the VAE. The mark that keeps an
 operation in float32 is OpenVINO's own, the one behind `disable_fp16_compression`; it is honoured only in a model that
 was read from a file.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import cast
 
@@ -34,6 +36,8 @@ ISLANDS: Mapping[Island, tuple[str, ...]] = {
     "rope": ("RoPE", "Sin", "Cos"),
 }
 """The operations, by OpenVINO's names, of each kind of island."""
+WHOLE: Mapping[Island, tuple[str, str]] = {"time": ("*", "time"), "vae": ("vae_decoder", "*")}
+"""The graphs that are islands as a whole, as patterns of their component and name."""
 FUSED = {"ScaledDotProductAttention": "Attention", "RMS": "RMSNormalization", "RoPE": "RotaryEmbedding"}
 PARTS_OF_NO_KERNEL = ("Input", "Output", "Constant", "Const", "Parameter", "Result")
 
@@ -53,7 +57,7 @@ class OpenVinoCompiler:
         compiled = dict(component.graphs)
         for graph, path in lowered.files.items():
             model = core().read_model(path)
-            if self.compute == "bf16" and not (graph == "time" and "time" in self.islands):
+            if self.compute == "bf16" and not self._is_island(name, graph):
                 model.set_rt_info("bf16", PRECISION)
                 _mark(model, self.islands)
             openvino.save_model(model, path.with_suffix(".xml"), compress_to_fp16=False)
@@ -63,6 +67,10 @@ class OpenVinoCompiler:
         for stored in {entry.file for entry in lowered.weights.values()}:
             (folder / stored).unlink()
         return ProgramComponent(compiled, {})
+
+    def _is_island(self, component: str, graph: str) -> bool:
+        patterns = [WHOLE[island] for island in self.islands if island in WHOLE]
+        return any(fnmatch(component, one) and fnmatch(graph, other) for one, other in patterns)
 
     def open(self, path: Path) -> Backend:
         return OpenVino(path, threads=1)

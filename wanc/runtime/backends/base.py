@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +13,7 @@ Array = np.ndarray[Any, Any]
 
 
 class Backend(Protocol):
-    """One engine file, open. Whatever its library raises is passed on."""
+    """One engine file, open, for as many executions at once as it has lanes. What its library raises is passed on."""
 
     outputs: list[str]
 
@@ -21,18 +22,23 @@ class Backend(Protocol):
         ...
 
 
-def open_backend(path: Path, threads: int) -> Backend:
-    """Open an engine file with the library that its suffix names; 0 threads are all cores.
+def open_backend(path: Path, threads: int, lanes: int = 1) -> Backend:
+    """Open an engine file with the library that its suffix names; 0 threads are all cores, and lanes share them.
 
     Raises what the library raises, and ModuleNotFoundError where it is not installed.
     """
     if path.suffix == ".xml":
         from .openvino import OpenVino
 
-        return OpenVino(path, threads)
+        return OpenVino(path, threads, lanes)
     from .onnxruntime import OnnxRuntime
 
-    return OnnxRuntime(path, threads)
+    return OnnxRuntime(path, threads, lanes)
+
+
+def available_cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 NAMES: Mapping[str, str] = {".onnx": "onnxruntime", ".xml": "openvino"}

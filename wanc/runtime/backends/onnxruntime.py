@@ -8,7 +8,7 @@ from typing import cast
 
 import onnxruntime
 
-from .base import Array
+from .base import Array, available_cores
 
 # onnxruntime's scale. Its errors are raised as well, and below them are notes on its own optimisations.
 FATAL_ONLY = 4
@@ -16,10 +16,13 @@ FATAL_ONLY = 4
 SLOWER = ("SkipLayerNormFusion",)
 
 
-def session_options(threads: int) -> onnxruntime.SessionOptions:
-    """The options with which every graph is run."""
+def session_options(threads: int, lanes: int = 1) -> onnxruntime.SessionOptions:
+    """The options with which every graph is run.
+
+    A session has threads of its own beside those that call it: one less than it is told, for it expects one caller.
+    """
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = threads if lanes == 1 else (threads or available_cores()) - lanes + 1
     options.log_severity_level = FATAL_ONLY
     # A bundle has several sessions, each with threads of its own: those of one must not spin while another works.
     options.add_session_config_entry("session.force_spinning_stop", "1")
@@ -29,8 +32,10 @@ def session_options(threads: int) -> onnxruntime.SessionOptions:
 class OnnxRuntime:
     """One `.onnx` file; its weights lie beside it."""
 
-    def __init__(self, path: Path, threads: int, options: onnxruntime.SessionOptions | None = None) -> None:
-        options = options or session_options(threads)
+    def __init__(
+        self, path: Path, threads: int, lanes: int = 1, options: onnxruntime.SessionOptions | None = None
+    ) -> None:
+        options = options or session_options(threads, lanes)
         self._session = onnxruntime.InferenceSession(
             path, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -22,14 +24,17 @@ def core() -> openvino.Core:
     return openvino.Core()
 
 
-def compile_model(path: Path, threads: int) -> openvino.CompiledModel:
-    """Compile an IR (`.xml`, with its `.bin` beside it) for the CPU in the precision that it asks for."""
+def compile_model(path: Path, threads: int, lanes: int = 1) -> openvino.CompiledModel:
+    """Compile an IR (`.xml`, with its `.bin` beside it) for the CPU in the precision that it asks for.
+
+    Each lane is a stream, with its share of the threads; streams share the weights.
+    """
     model = core().read_model(path)
     precision = str(model.get_rt_info(PRECISION).astype(str)) if model.has_rt_info(PRECISION) else "f32"
     config: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
-        "NUM_STREAMS": "1",
+        "NUM_STREAMS": str(lanes),
     }
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
@@ -43,15 +48,18 @@ class OpenVino:
     after (2026.4). So a model is compiled anew for other sizes, if one of those that it met first was 1.
     """
 
-    def __init__(self, path: Path, threads: int) -> None:
-        self._path, self._threads = path, threads
+    def __init__(self, path: Path, threads: int, lanes: int = 1) -> None:
+        self._path, self._threads, self._lanes = path, threads, lanes
+        self._lock = Lock()
         self._compile()
         self._inputs = {port.any_name: np.dtype(port.element_type.to_dtype()) for port in self.compiled.inputs}
         self.outputs = [port.any_name for port in self.compiled.outputs]
 
     def _compile(self) -> None:
-        self.compiled = compile_model(self._path, self._threads)
-        self._request = self.compiled.create_infer_request()
+        self.compiled = compile_model(self._path, self._threads, self._lanes)
+        self._requests = SimpleQueue[openvino.InferRequest]()
+        for _ in range(self._lanes):
+            self._requests.put(self.compiled.create_infer_request())
         self._first: dict[str, tuple[int, ...]] = {}
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
@@ -61,9 +69,15 @@ class OpenVino:
             if array.dtype != self._inputs[name]:
                 raise ValueError(f"the input {name} is {array.dtype}, not {self._inputs[name]}")
         contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in inputs.items()}
-        self._meet({name: array.shape for name, array in inputs.items()})
-        results = self._request.infer(contiguous, share_inputs=True)
-        return [results[port] for port in self.compiled.outputs]
+        with self._lock:
+            self._meet({name: array.shape for name, array in inputs.items()})
+            requests, ports = self._requests, self.compiled.outputs
+        request = requests.get()
+        try:
+            results = request.infer(contiguous, share_inputs=True)
+        finally:
+            requests.put(request)
+        return [results[port] for port in ports]
 
     def _meet(self, shapes: dict[str, tuple[int, ...]]) -> None:
         if self._first and shapes != self._first and self._met_one():
