@@ -364,7 +364,7 @@ def test_store_ls_lists_finished_actions(wanc: Wanc, tiny_bundle: Path) -> None:
 
 def test_store_why_tells_what_has_changed(wanc: Wanc, tiny_recipe: Path, tiny_bundle: Path) -> None:
     output = tiny_bundle.parents[1]
-    before = "export: stored\nfuse: stored\nengine: stored\n"
+    before = "export: stored\nfuse: stored\nengine: stored\ntables: stored\n"
     assert wanc("store", "why", tiny_recipe, "-o", output).out == f"{before}seal: stored\n"
     finished = wanc("store", "why", tiny_recipe, "-o", output, "--set", "sampling.fps=24")
     assert (finished.code, finished.err) == (0, "")

@@ -35,6 +35,7 @@ class Project:
     recipe: Path
     id: str
     before: str | None = None
+    stages: tuple[str, ...] = STAGES
 
     @property
     def name(self) -> str:
@@ -129,7 +130,7 @@ def assert_resumes(project: Project, output: Path, finished: Iterable[str]) -> B
     assert [path.name for path in result.bundle.parent.iterdir()] == [project.name]
     checkup = check(output / "store")
     assert checkup.findings == ()
-    assert {record.stage for record in records_of(output)} == set(STAGES)
+    assert {record.stage for record in records_of(output)} == set(project.stages)
     return result
 
 

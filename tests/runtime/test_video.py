@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 from pathlib import Path
 
 import av
@@ -80,6 +82,27 @@ def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     write_video(tmp_path / "a.mp4", frames, metadata=TAGS)
     write_video(tmp_path / "b.mp4", frames, metadata=TAGS)
     assert (tmp_path / "a.mp4").read_bytes() == (tmp_path / "b.mp4").read_bytes()
+
+
+WRITE = """
+import sys
+import numpy as np
+from wanc.runtime.video import create_video
+frames = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+with create_video(__import__("pathlib").Path(sys.argv[1]), height=64, width=64, fps=16, metadata={}) as video:
+    video.write(frames)
+"""
+
+
+def test_the_bytes_do_not_depend_on_what_memory_held_before(tmp_path: Path) -> None:
+    """glibc fills what it hands out with a value of ours: what is read without being written shows."""
+    found = set()
+    for value in ("0", "1", "85"):
+        path = tmp_path / f"{value}.mp4"
+        environment = {**os.environ, "MALLOC_PERTURB_": value}
+        subprocess.run([sys.executable, "-c", WRITE, path], env=environment, check=True)
+        found.add(path.read_bytes())
+    assert len(found) == 1
 
 
 def test_the_bytes_do_not_depend_on_the_number_of_cores(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class Sessions:
     def run_together(self, component: str, graph: str, inputs: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
         """Execute a graph once for each of these inputs, in lanes that share the threads.
 
-        A graph that is too small to keep all threads busy is done sooner so; no graph is done later.
+        Threads that work on graphs of their own wait for each other less often than those that share one.
         """
         lanes = min(len(inputs), self._threads or available_cores(), MOST_LANES)
         session = self.get(component, graph, lanes=lanes)

@@ -70,7 +70,9 @@ class VideoWriter:
         options = {"movflags": "+faststart+use_metadata_tags", "fflags": "+bitexact"}
         self._container = av.open(str(file), "w", format="mp4", options=options)
         self._container.metadata.update(metadata)
-        self._stream = self._container.add_stream("libx264", rate=fps, options={"crf": str(CONSTANT_RATE_FACTOR)})
+        # x264's macroblock tree reads memory that nobody has written: its files differ from run to run.
+        encoder = {"crf": str(CONSTANT_RATE_FACTOR), "mbtree": "0"}
+        self._stream = self._container.add_stream("libx264", rate=fps, options=encoder)
         self._stream.height, self._stream.width = height + height % 2, width + width % 2
         self._stream.pix_fmt = "yuv420p"
         codec = self._stream.codec_context

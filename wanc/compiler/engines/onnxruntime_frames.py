@@ -18,7 +18,7 @@ from onnxscript.rewriter.pattern import MatchResult
 from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, rewriting, skip
 from wanc.compiler.passes.values import attribute, integers, rank, size
 
-FRAMES, HEIGHT = 2, 3  # axes of a video
+FRAMES = 2  # the axis of a video
 SWAPPED = [2, 1, 0, 3, 4]
 FRAMES_BEFORE_CHANNELS = [0, 2, 1, 3, 4]
 
