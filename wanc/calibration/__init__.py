@@ -1,0 +1,1 @@
+"""Finding out how far the activations of a model reach, on what it really computes."""

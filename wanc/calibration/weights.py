@@ -1,0 +1,78 @@
+"""Weights in fewer bits: symmetric codes -levels..levels, with one scale for a row's every group of columns.
+
+int8 has one group, the whole row; int4 has groups of 128 columns. Rows are what a Linear gives, [out, in].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+LEVELS = {"int8": 127, "int4": 7}
+GROUP = {"int8": None, "int4": 128}
+# Scales tried for a group, as shares of the one that clips nothing: below the first, clipping costs more than it gains.
+SHARES = np.linspace(0.6, 1.0, 21, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """`values` int8 [out, in] and `scales` float32 [out, groups]: a weight is its code times its group's scale.
+
+    `group` is how many columns share a scale; in the last group there may be fewer.
+    """
+
+    values: NDArray[np.int8]
+    scales: NDArray[np.float32]
+    group: int
+
+    def weights(self) -> NDArray[np.float32]:
+        """What the codes stand for, float32 [out, in]."""
+        return self.values * np.repeat(self.scales, self.group, axis=1)[:, : self.values.shape[1]]
+
+
+def round_to_nearest(weights: NDArray[np.float32], *, levels: int, group: int | None = None) -> Codes:
+    """Every weight's nearest code, at the scale of each group that makes the squared error smallest.
+
+    `weights` is float32 [out, in] and finite. Zeros alone have the scale 0 and the code 0.
+    """
+    width = min(group or weights.shape[1], weights.shape[1])
+    groups = _grouped(weights, width)
+    scales = best_scales(groups, levels)
+    codes = _rounded(groups, scales[..., None], levels).reshape(len(weights), -1)[:, : weights.shape[1]]
+    return Codes(np.ascontiguousarray(codes), scales, width)
+
+
+def best_scales(groups: NDArray[np.float32], levels: int) -> NDArray[np.float32]:
+    """The scale of each group, [..., columns] → [...], at which rounding and clipping cost the least."""
+    largest = np.abs(groups).max(axis=-1) / np.float32(levels)
+    best, least = largest, np.full(largest.shape, np.inf, np.float32)
+    for share in SHARES:
+        scales = largest * share
+        restored = _rounded(groups, scales[..., None], levels) * scales[..., None]
+        errors = np.square(restored - groups).sum(axis=-1)
+        better = errors <= least
+        best, least = np.where(better, scales, best), np.where(better, errors, least)
+    return best
+
+
+def sqnr_db(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    """The power of a signal over that of what is wrong with it, in dB; infinite where nothing is."""
+    noise = float(np.square(actual - expected, dtype=np.float64).sum())
+    signal = float(np.square(expected, dtype=np.float64).sum())
+    if noise == 0.0:
+        return float("inf")
+    return 10 * float(np.log10(signal / noise)) if signal else float("-inf")
+
+
+def _grouped(weights: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    """[out, in] → [out, groups, width]; what the last group lacks is filled with zeros, which cost nothing."""
+    rows, columns = weights.shape
+    return np.pad(weights, ((0, 0), (0, -columns % width))).reshape(rows, -1, width)
+
+
+def _rounded(values: NDArray[np.float32], scales: NDArray[np.float32], levels: int) -> NDArray[np.int8]:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        codes = np.where(scales > 0, values / scales, 0)
+    return np.clip(np.rint(codes), -levels, levels).astype(np.int8)
