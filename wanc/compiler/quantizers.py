@@ -1,0 +1,102 @@
+"""Q/DQ in the canonical graph: what quantisation decided, in standard ONNX, for every engine to make kernels of.
+
+A weight becomes its codes, int8 or int4 [out, in] as the checkpoint lays it out, behind a DequantizeLinear: per row for
+int8, in blocks of columns for int4. An activation passes a QuantizeLinear and a DequantizeLinear with one scale and no
+zero point. Linears that share an input at one scale share its pair, so that they can still be merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from wanc.compiler.linears import Linear, linears
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How one Linear is computed.
+
+    `codes` is INT8 or INT4, shaped as the weight; `scales` is float32 [out], or [out, groups] of `group` columns each.
+    `activation_scale` is what one step of the input's int8 codes stands for; None leaves the input as it is.
+    """
+
+    codes: ir.TensorProtocol
+    scales: ir.TensorProtocol
+    group: int | None = None
+    activation_scale: float | None = None
+
+
+def insert_quantizers(model: ir.Model, quantized: Mapping[str, Quantization]) -> int:
+    """Quantise Linears, named as `linears` names them, in place. Returns how many products that were.
+
+    Raises KeyError where a name is that of no Linear: a decision that is not carried out must not pass unnoticed.
+    """
+    found = linears(model)
+    if missing := quantized.keys() - {linear.name for linear in found}:
+        raise KeyError(min(missing))
+    pairs: dict[tuple[ir.Value, float], ir.Value] = {}
+    weights: dict[str, ir.Value] = {}
+    count = 0
+    for linear in found:
+        if linear.name in quantized:
+            decision = quantized[linear.name]
+            if linear.name not in weights:
+                weights[linear.name] = _weight(model.graph, linear, decision)
+            linear.product.replace_input_with(1, weights[linear.name])
+            if decision.activation_scale is not None:
+                key = (linear.input, decision.activation_scale)
+                if key not in pairs:
+                    pairs[key] = _pair(model.graph, linear, decision.activation_scale)
+                linear.product.replace_input_with(0, pairs[key])
+            count += 1
+    return count
+
+
+def _weight(graph: ir.Graph, linear: Linear, decision: Quantization) -> ir.Value:
+    """DequantizeLinear of the codes, transposed where the product wants [in, out]."""
+    name = str(linear.weight.name)
+    codes = _initializer(graph, f"{name}.codes", decision.codes)
+    scales = _initializer(graph, f"{name}.scales", decision.scales)
+    blocks = {"block_size": decision.group} if decision.group is not None else {}
+    axis = 1 - linear.output_axis if blocks else linear.output_axis
+    dequantize = ir.node("DequantizeLinear", [codes, scales], {"axis": axis, **blocks})
+    value = _typed(dequantize, linear.weight.shape, f"{name}.dequantized")
+    nodes = [dequantize]
+    if linear.output_axis == 0:
+        assert linear.weight.shape is not None
+        transpose = ir.node("Transpose", [value], {"perm": [1, 0]})
+        value = _typed(transpose, ir.Shape(list(linear.weight.shape)[::-1]), f"{name}.transposed")
+        nodes.append(transpose)
+    graph.insert_before(linear.product, nodes)
+    return value
+
+
+def _pair(graph: ir.Graph, linear: Linear, step: float) -> ir.Value:
+    """The input, rounded to int8 and back."""
+    name = f"{linear.name}.input"
+    scale = _initializer(graph, f"{name}.scale", ir.tensor(np.array(step, np.float32)))
+    zero = _initializer(graph, f"{name}.zero", ir.tensor(np.array(0, np.int8)))
+    quantize = ir.node("QuantizeLinear", [linear.input, scale, zero])
+    quantize.outputs[0].name = f"{name}.codes"
+    quantize.outputs[0].shape, quantize.outputs[0].type = linear.input.shape, ir.TensorType(ir.DataType.INT8)
+    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero])
+    graph.insert_before(linear.product, [quantize, dequantize])
+    return _typed(dequantize, linear.input.shape, f"{name}.rounded")
+
+
+def _typed(node: ir.Node, shape: ir.Shape | None, name: str) -> ir.Value:
+    value = node.outputs[0]
+    value.name, value.shape, value.type = name, shape, ir.TensorType(ir.DataType.FLOAT)
+    return value
+
+
+def _initializer(graph: ir.Graph, name: str, tensor: ir.TensorProtocol) -> ir.Value:
+    value = ir.Value(
+        name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor
+    )
+    graph.register_initializer(value)
+    return value
