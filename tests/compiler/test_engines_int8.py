@@ -1,0 +1,95 @@
+"""Integer kernels of ONNX Runtime in place of Q/DQ: text out, what is executed, and that the numbers are the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from wanc.calibration.weights import round_to_nearest
+from wanc.compiler.engines.onnxruntime_int8 import INTEGERS
+from wanc.compiler.passes.apply import apply_passes
+from wanc.compiler.quantizers import Quantization, insert_quantizers
+
+from .passes.builder import assert_same, parse, text
+
+SIZES = ({"n": 1}, {"n": 33})
+# Both sides add the same integers and scale them once; float32 rounds the products of the plain side one by one.
+TOLERANCE = 1e-5
+BIAS = "t = Transpose <perm = [1, 0]> (a.to_q.weight) p = MatMul (x, t) y = Add (p, b)"
+ALONE = "t = Transpose <perm = [1, 0]> (a.to_q.weight) y = MatMul (x, t)"
+
+
+def quantised(body: str, *, step: float | None = 0.02, group: int | None = None, inputs: str = "") -> ir.Model:
+    weights = "float[48, 64] a.to_q.weight, float[48, 64] a.to_k.weight"
+    model = parse(
+        f"g (float[1, n, 64] x, {weights}{inputs}) => (float[1, n, 48] y) {{ {body} }}",
+        "a.to_q.weight",
+        "a.to_k.weight",
+    )
+    decisions: dict[str, Quantization] = {}
+    for seed, name in enumerate(("a.to_q", "a.to_k")):
+        if f"{name}.weight".replace(".", "__") in body.replace(".", "__"):
+            weight = np.random.default_rng(seed).normal(size=(48, 64)).astype(np.float32)
+            codes = round_to_nearest(weight, levels=127, group=group)
+            scales = codes.scales if group else codes.scales[:, 0]
+            decisions[name] = Quantization(ir.tensor(codes.values), ir.tensor(scales), group, step)
+    insert_quantizers(model, decisions)
+    return model
+
+
+def lowered(model: ir.Model) -> list[str]:
+    before = model.clone()
+    apply_passes(model, [INTEGERS], where="test")
+    assert_same(before, model, *SIZES, tolerance=TOLERANCE)
+    return text(model)
+
+
+@pytest.mark.parametrize(
+    ("body", "inputs", "arguments"),
+    [(ALONE, "", ""), (BIAS, ", float[48] b", ", , b")],
+    ids=["alone", "with a bias"],
+)
+def test_a_product_of_two_rounded_matrices_is_one_kernel(body: str, inputs: str, arguments: str) -> None:
+    """Inputs of up to 4 are clipped at 2.54; the middle of uint8 stands for 0."""
+    assert lowered(quantised(body, inputs=inputs)) == [
+        "v0 = QuantizeLinear(x, 0.02, 128)",
+        "v1 = Transpose(int8[48, 64], perm=[1, 0])",
+        f"y = com.microsoft.MatMulIntegerToFloat(v0, v1, 0.02, float[48], 128{arguments})",
+    ]
+
+
+def test_linears_of_one_input_are_all_integer() -> None:
+    body = (
+        f"{ALONE.replace('y =', 'q =')} u = Transpose <perm = [1, 0]> (a.to_k.weight) k = MatMul (x, u) y = Add (q, k)"
+    )
+    lines = lowered(quantised(body))
+    assert sum("MatMulIntegerToFloat" in line for line in lines) == 2
+    assert [line for line in lines if "DequantizeLinear" in line or " = MatMul(" in line] == []
+
+
+@pytest.mark.parametrize(
+    ("model", "kept"),
+    [
+        (lambda: quantised(ALONE, step=None), 1),
+        (lambda: quantised(ALONE, group=16), 2),
+        (lambda: quantised(ALONE, step=None, group=16), 1),
+    ],
+    ids=["of the weight alone", "in blocks", "the weight alone in blocks"],
+)
+def test_what_has_no_such_kernel_stays(model, kept: int) -> None:
+    lines = lowered(model())
+    assert sum("DequantizeLinear" in line for line in lines) == kept
+    assert any(" = MatMul(" in line for line in lines)
+
+
+def test_what_is_added_in_another_shape_is_no_bias() -> None:
+    model = quantised(BIAS, inputs=", float[1] b")
+    assert any(line.startswith("y = Add(") for line in lowered(model))
+
+
+def test_a_zero_point_is_no_case_for_it() -> None:
+    model = quantised(ALONE)
+    zero = model.graph.initializers["a.to_q.input.zero"]
+    zero.const_value = ir.tensor(np.array(3, np.int8), name=zero.name)
+    assert [line for line in lowered(model) if "MatMulIntegerToFloat" in line] == []

@@ -1,0 +1,59 @@
+"""Lowering of quantised Linears for ONNX Runtime: the integer kernel itself, in place of Q/DQ around a float product.
+
+Its optimiser makes such kernels of Q/DQ only where the pattern is to its liking, and says nothing where it is not. The
+kernel multiplies uint8 by int8: with VNNI that is 3.5 times as fast as float32, and int8 by int8 is ten times slower
+than that. So an input's int8 codes without a zero point become uint8 codes with 128 for theirs: the same numbers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript.rewriter.pattern import MatchResult
+
+from wanc.compiler.engines.onnxruntime_kernels import DOMAIN
+from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, rewriting, skip
+from wanc.compiler.passes.values import attribute, rank, scalar, size
+
+MIDDLE = 128
+
+
+class IntegerProduct(Rewrite):
+    """MatMul of an input and a weight that are both rounded to int8 → MatMulIntegerToFloat."""
+
+    def __init__(self) -> None:
+        super().__init__(remove_nodes=False)  # Linears of one input share its Q/DQ
+
+    def pattern(self, op, x, scale, zero, codes, scales):  # pyright: ignore
+        rounded = op.DequantizeLinear(op.QuantizeLinear(x, scale, zero), scale, zero)
+        weight = op.DequantizeLinear(codes, scales, _outputs=["weight"])
+        return op.MatMul(rounded, op.Transpose(weight, perm=[1, 0]))
+
+    def check(self, context, x, scale, zero, codes, scales, weight) -> MatchResult:  # pyright: ignore
+        node = weight.producer()
+        per_row = attribute(node, "axis", 1) == 0 and not attribute(node, "block_size", 0) and rank(scales) == 1
+        symmetric = scalar(zero) == 0 and zero.dtype == codes.dtype == ir.DataType.INT8
+        return accept() if per_row and symmetric and rank(codes) == 2 and size(scale, 0) in (None, 1) else skip()
+
+    def rewrite(self, op, x, scale, zero, codes, scales, weight):  # pyright: ignore
+        middle = op.Constant(value=ir.tensor(np.array(MIDDLE, np.uint8)))
+        shifted = op.QuantizeLinear(x, scale, middle)
+        columns = op.Transpose(codes, perm=[1, 0])
+        return op.MatMulIntegerToFloat(shifted, columns, scale, scales, middle, _domain=DOMAIN)
+
+
+class WithBias(Rewrite):
+    """The bias behind it is the kernel's own."""
+
+    def pattern(self, op, a, b, a_scale, b_scale, a_zero, bias):  # pyright: ignore
+        product = op.MatMulIntegerToFloat(a, b, a_scale, b_scale, a_zero, _domain=DOMAIN)
+        return op.Add(product, bias)
+
+    def check(self, context, b, bias, **_) -> MatchResult:  # pyright: ignore
+        return accept() if rank(bias) == 1 and size(bias, 0) == size(b, 1) is not None else skip()
+
+    def rewrite(self, op, a, b, a_scale, b_scale, a_zero, bias):  # pyright: ignore
+        return op.MatMulIntegerToFloat(a, b, a_scale, b_scale, a_zero, None, bias, _domain=DOMAIN)
+
+
+INTEGERS = Pass("integers", "integer kernels of com.microsoft", rewriting(IntegerProduct, WithBias))
