@@ -137,6 +137,27 @@ def test_a_transpose_is_carried_out(tmp_path: Path) -> None:
     np.testing.assert_array_equal(values(model, "w.T10", data), weight.T)
 
 
+def test_codes_are_turned_and_not_cast(tmp_path: Path) -> None:
+    """Widened they would take four times the room."""
+    codes = np.arange(-7, 8, dtype=np.int8).reshape(3, 5)
+    model = parse(
+        "g (int8[3, 5] w, int8[3, 5] v, float[2, 5] x) => (int8[5, 3] y, float[3, 5] z)"
+        "{ t = Transpose <perm = [1, 0]> (w) y = Neg (t) c = Cast <to = 1> (v) z = Neg (c) }",
+        tmp_path,
+        {"w": codes, "v": codes},
+    )
+    _, data = absorb(tmp_path, model)
+    assert lines(model) == ["v: int8[3, 5]", "w.T10: int8[5, 3]", "y = Neg(w.T10)", "c = Cast(v)", "z = Neg(c)"]
+    np.testing.assert_array_equal(values(model, "w.T10", data), codes.T)
+
+
+def test_floats_are_not_cast_to_codes(tmp_path: Path) -> None:
+    """What lies beyond their range is not defined."""
+    model = parse("g (float[3] w) => (int8[3] y) { c = Cast <to = 3> (w) y = Neg (c) }", tmp_path, {"w": random(3)})
+    absorb(tmp_path, model)
+    assert lines(model) == ["w: float[3]", "c = Cast(w)", "y = Neg(c)"]
+
+
 def test_a_transpose_without_permutation_reverses(tmp_path: Path) -> None:
     weight = random(2, 3, 4)
     model = parse(

@@ -15,12 +15,14 @@ import onnx_ir as ir
 
 from wanc.compiler.passes.values import constant
 
-NUMPY_DTYPES: Mapping[str, np.dtype[Any]] = {
+FLOATS: Mapping[str, np.dtype[Any]] = {
     "FLOAT": np.dtype(np.float32),
     "FLOAT16": np.dtype(np.float16),
     "BFLOAT16": np.dtype(ml_dtypes.bfloat16),
 }
-"""Between these, casts are carried out here: ONNX and numpy round alike. All other dtypes are only copied."""
+"""Between these, casts are carried out here: ONNX and numpy round alike."""
+NUMPY_DTYPES: Mapping[str, np.dtype[Any]] = {**FLOATS, "INT8": np.dtype(np.int8)}
+"""Of these, the layout is changed here; codes of quantised weights are among them. All other dtypes are only copied."""
 
 
 class Step(NamedTuple):

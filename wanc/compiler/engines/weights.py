@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from wanc.compiler.engines.weight_parts import NUMPY_DTYPES, Parts, Step, join, take_apart
+from wanc.compiler.engines.weight_parts import FLOATS, NUMPY_DTYPES, Parts, Step, join, take_apart
 from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.passes.values import constant
 from wanc.compiler.program import OWN
@@ -170,7 +170,8 @@ def _fold_views(model: ir.Model, initializer: ir.Value) -> tuple[ir.Value, Form]
     value, form = initializer, Form(initializer.dtype)
     if form.dtype.name not in NUMPY_DTYPES:
         return value, form
-    if (casts := _common(model, value, "Cast")) and (dtype := _cast_dtype(casts[0])):
+    is_float = form.dtype.name in FLOATS
+    if is_float and (casts := _common(model, value, "Cast")) and (dtype := _cast_dtype(casts[0])):
         value, form = _merge(model, casts), Form(dtype)
     shape = tuple(initializer.shape.numpy()) if initializer.shape is not None else ()
     while nodes := _common(model, value, "Transpose") or _common(model, value, "Reshape"):
@@ -219,7 +220,7 @@ def _step(node: ir.Node, shape: tuple[int, ...]) -> Step | None:
 def _cast_dtype(node: ir.Node) -> ir.DataType | None:
     """The dtype that a Cast asks for, if it is one that is carried out here."""
     attribute = node.attributes.get("to")
-    names = {ir.DataType[name].value: ir.DataType[name] for name in NUMPY_DTYPES}
+    names = {ir.DataType[name].value: ir.DataType[name] for name in FLOATS}
     return names.get(attribute.as_int()) if attribute else None
 
 
