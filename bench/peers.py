@@ -1,4 +1,4 @@
-"""wanc beside its peers: two sizes of a denoising step and two whole videos. Writes the reports into bench/results.
+"""wanc beside its peers: three sizes of a denoising step and two whole videos. Writes the reports into bench/results.
 
 Takes most of an hour on two cores. `python bench/peers.py step-256` runs one of them alone.
 """

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from wanc.runtime.cores import available_cores
+
 # Precision → the processor features that make it fast, as /proc/cpuinfo calls them; x86 first, then Arm.
 FAST: Mapping[str, tuple[str, ...]] = {
     "float32": ("avx2", "avx512f", "asimd", "sve"),
@@ -62,17 +64,13 @@ def read_machine(root: Path = Path("/")) -> Machine:
         system=platform.system(),
         architecture=platform.machine(),
         processor=processor.get("model name", ""),
-        cores=_cores(),
+        cores=available_cores(),
         fast={name: found for name, features in FAST.items() if (found := tuple(f for f in features if f in flags))},
         memory_bytes=limit,
         available_bytes=min(limit, _kibibytes(memory, "MemAvailable") or limit),
         swap_bytes=_kibibytes(memory, "SwapTotal"),
         gpus=_gpus(root),
     )
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _pairs(path: Path) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,8 @@ class Pipeline:
         self.bundle = bundle
         self.sessions = Sessions(bundle.engines, threads=bundle.threads if threads is None else threads)
         self._progress = progress
+        # They are the same for every request.
+        self._interfaces, self._tables = cache(bundle.interfaces), cache(bundle.tables)
         self._tokenizer = Tokenizer.open(bundle.root / "tokenizer", bundle.model.text_length)
         self._table = EmbeddingTable.open(bundle.embedding, EMBEDDING_TENSOR)
 
@@ -138,7 +141,7 @@ class Pipeline:
         return encode_prompt(prompt, self._tokenizer, self._table, self.sessions)
 
     def _parts(self, component: str) -> Parts:
-        return Parts(component, self.bundle.interfaces(component), self.sessions, self.bundle.tables(component))
+        return Parts(component, self._interfaces(component), self.sessions, self._tables(component))
 
     def _expert(self, timestep: float) -> Expert:
         return choose_expert(self.bundle.model, self.bundle.sampling, timestep)

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .backends.base import NAMES, Backend, available_cores, open_backend
+from .backends.base import NAMES, Backend, open_backend
+from .cores import available_cores
 from .errors import TargetError, UserError
 
 Array = np.ndarray[Any, Any]

@@ -70,8 +70,7 @@ class Convolution(Rewrite):
 class _Sinking(Rewrite):
     """A rule that moves the conversion to a video behind the node that follows it; others may use the video as well."""
 
-    def __init__(self) -> None:
-        super().__init__(remove_nodes=False)
+    keeps_shared_nodes = True
 
 
 class Meeting(_Sinking):

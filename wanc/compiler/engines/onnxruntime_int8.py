@@ -21,8 +21,7 @@ MIDDLE = 128
 class IntegerProduct(Rewrite):
     """MatMul of an input and a weight that are both rounded to int8 → MatMulIntegerToFloat."""
 
-    def __init__(self) -> None:
-        super().__init__(remove_nodes=False)  # Linears of one input share its Q/DQ
+    keeps_shared_nodes = True  # Linears of one input share its Q/DQ
 
     def pattern(self, op, x, scale, zero, codes, scales):  # pyright: ignore
         rounded = op.DequantizeLinear(op.QuantizeLinear(x, scale, zero), scale, zero)

@@ -25,6 +25,8 @@ MOST_ROUNDS = 8
 class StaticSize(Rewrite):
     """Gather(Shape(x), i) → a number, where that size is one. onnxscript folds only lists of indices."""
 
+    keeps_shared_nodes = True
+
     def pattern(self, op, x, index):  # pyright: ignore
         return op.Gather(op.Shape(x, _outputs=["shape"]), index, axis=0)
 
@@ -69,7 +71,7 @@ class Folding(FoldConstantsPass):
 def fold(model: ir.Model) -> Outcome:
     """Fold until nothing changes; `fired` counts the nodes that went."""
     before = _count(model)
-    sizes = rewriting(lambda: StaticSize(remove_nodes=False))
+    sizes = rewriting(StaticSize)
     with weights_hidden(model):
         for _ in range(MOST_ROUNDS):
             folding = Folding(shape_inference=True, input_size_limit=INPUT_LIMIT, output_size_limit=OUTPUT_LIMIT)

@@ -55,16 +55,16 @@ class Pass:
 class Rewrite(RewriteRuleClassBase):
     """A rule of onnxscript's, matched with the operands of commutative operators in any order if it `commutes`.
 
-    Nodes that the pattern matched stay where something else uses them, unless `remove_nodes` insists on their going:
-    then a value used elsewhere is no match.
+    The nodes that the pattern matched go, and a value that something else uses as well is no match; unless the rule
+    `keeps_shared_nodes`, which then stay for that.
     """
 
     commutes = False
+    keeps_shared_nodes = False
 
-    def __init__(self, *, remove_nodes: bool = True) -> None:
+    def __init__(self) -> None:
         # Without a name: onnxscript would write it into every node that it makes.
-        super().__init__(name=None, remove_nodes=remove_nodes)
-        self.keeps_shared_nodes = not remove_nodes
+        super().__init__(name=None, remove_nodes=not self.keeps_shared_nodes)
 
 
 def rewriting(*rewrites: Callable[[], Rewrite]) -> Callable[[ir.Model], Outcome]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -34,11 +33,6 @@ def open_backend(path: Path, threads: int, lanes: int = 1) -> Backend:
     from .onnxruntime import OnnxRuntime
 
     return OnnxRuntime(path, threads, lanes)
-
-
-def available_cores() -> int:
-    """The processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 NAMES: Mapping[str, str] = {".onnx": "onnxruntime", ".xml": "openvino"}

@@ -8,7 +8,8 @@ from typing import cast
 
 import onnxruntime
 
-from .base import Array, available_cores
+from ..cores import available_cores
+from .base import Array
 
 # onnxruntime's scale. Its errors are raised as well, and below them are notes on its own optimisations.
 FATAL_ONLY = 4
