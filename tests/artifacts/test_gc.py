@@ -350,6 +350,7 @@ def test_the_verb_tells_what_it_freed(wanc: Wanc, output: Path) -> None:
             "notes": {"count": 0, "bytes": 0},
             "blobs": {"count": 1, "bytes": 2**20},
             "locks": {"count": 0, "bytes": 0},
+            "scratch": {"count": 0, "bytes": 0},
             "quarantine": {"count": 0, "bytes": 0},
             "workdirs": {"count": 0, "bytes": 0},
         },

@@ -36,7 +36,7 @@ def decision(codes: Codes, dtype: ir.DataType = ir.DataType.INT8, *, step: float
     blocks = codes.scales.shape[1] > 1
     values = ir.tensor(codes.values) if dtype == ir.DataType.INT8 else ir.Tensor(codes.values.astype("int4"), dtype)
     scales = codes.scales if blocks else codes.scales[:, 0]
-    return Quantization(values, ir.tensor(scales), codes.group if blocks else None, step)
+    return Quantization(values, ir.tensor(scales), codes.group if blocks else None, "int8" if step else None, step)
 
 
 def evaluated(changed: ir.Model, x: np.ndarray, b: np.ndarray) -> list[np.ndarray]:

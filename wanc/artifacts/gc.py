@@ -89,6 +89,7 @@ def _garbage(root: Path, since: float) -> Iterator[tuple[str, list[Path]]]:
     yield "notes", [path for path in _stale(root.glob("located/*"), since) if path.stem not in named]
     yield "blobs", [path for path in _stale(root.glob("blobs/sha256/*/*"), since) if path.name not in named]
     yield "locks", [path for path in _stale(root.glob("locks/*"), since) if is_key(path.name)]
+    yield "scratch", _stale(root.glob("scratch/*"), since)
     yield "quarantine", _stale(root.glob("quarantine/*"), since)
     # What has a lock file is in use, or was swept when the store was opened.
     yield "workdirs", [path for path in _stale(root.glob("tmp/*"), since) if not (path / LOCK_NAME).exists()]

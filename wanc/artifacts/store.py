@@ -6,6 +6,7 @@
     actions/<key>.json   the record of one run; written last, so that it is the commit point
     refs/<name>          {"keys": […]}: records that a cleaning must keep
     tmp/<random>/        private working directories, swept when their owner is gone (and see `moves`)
+    scratch/<key>/       what a stage that was stopped had finished; who holds the key's lock may use it
     locks/               lock files; they hold nothing: `store` for a session, `sealing`, one for each key
     quarantine/          what was found damaged, kept for people to look at
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shutil
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -35,7 +37,7 @@ from wanc.runtime.safe_read import OnBytes, irregularity
 from wanc.runtime.strict_json import JsonValue
 
 VERSION_LINE = "wanc-store 1"
-_DIRECTORIES = ("blobs/sha256", "located", "actions", "refs", "tmp", "locks", "quarantine")
+_DIRECTORIES = ("blobs/sha256", "located", "actions", "refs", "tmp", "scratch", "locks", "quarantine")
 _log = logging.getLogger(__name__)
 
 
@@ -125,6 +127,17 @@ class Store:
     def workdir(self) -> AbstractContextManager[Path]:
         """A private directory on the store's file system, removed at the end. Raises OutputError."""
         return private_directory(self.root / "tmp")
+
+    def scratch(self, key: str) -> Path:
+        """The folder in which the computation of `key` keeps what it has finished, for who holds its lock."""
+        path = self.root / "scratch" / _checked_key(key)
+        with output_errors(path):
+            path.mkdir(exist_ok=True)
+        return path
+
+    def drop_scratch(self, key: str) -> None:
+        """Remove that folder: the result is recorded."""
+        shutil.rmtree(self.scratch(key))
 
     def lookup(self, key: str) -> ActionRecord | None:
         """The record of `key`, if all its content is there in the right sizes; otherwise None.

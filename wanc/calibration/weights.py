@@ -1,35 +1,41 @@
 """Weights in fewer bits: symmetric codes -levels..levels, with one scale for a row's every group of columns.
 
-int8 has one group, the whole row; int4 has groups of 128 columns. Rows are what a Linear gives, [out, in].
+int8 has one group, the whole row; int4 has groups of 128 columns. Rows are what a Linear gives, [out, in]. Codes of fp8
+are numbers of the format E4M3 (Micikevicius et al., arXiv 2209.05433), with one scale for a row.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
 LEVELS = {"int8": 127, "int4": 7}
 GROUP = {"int8": None, "int4": 128}
+FP8 = np.dtype(ml_dtypes.float8_e4m3fn)
+LARGEST_FP8 = 448.0
 # Scales tried for a group, as shares of the one that clips nothing: below the first, clipping costs more than it gains.
 SHARES = np.linspace(0.6, 1.0, 21, dtype=np.float32)
 
 
 @dataclass(frozen=True)
 class Codes:
-    """`values` int8 [out, in] and `scales` float32 [out, groups]: a weight is its code times its group's scale.
+    """`values` int8, or float8_e4m3fn, [out, in] and `scales` float32 [out, groups]: a weight is code times scale.
 
     `group` is how many columns share a scale; in the last group there may be fewer.
     """
 
-    values: NDArray[np.int8]
+    values: NDArray[Any]
     scales: NDArray[np.float32]
     group: int
 
     def weights(self) -> NDArray[np.float32]:
         """What the codes stand for, float32 [out, in]."""
-        return self.values * np.repeat(self.scales, self.group, axis=1)[:, : self.values.shape[1]]
+        scales = np.repeat(self.scales, self.group, axis=1)[:, : self.values.shape[1]]
+        return self.values.astype(np.float32) * scales
 
 
 def round_to_nearest(weights: NDArray[np.float32], *, levels: int, group: int | None = None) -> Codes:
@@ -42,6 +48,13 @@ def round_to_nearest(weights: NDArray[np.float32], *, levels: int, group: int | 
     scales = best_scales(groups, levels)
     codes = _rounded(groups, scales[..., None], levels).reshape(len(weights), -1)[:, : weights.shape[1]]
     return Codes(np.ascontiguousarray(codes), scales, width)
+
+
+def round_to_fp8(weights: NDArray[np.float32]) -> Codes:
+    """The nearest numbers of the format, at the scale of each row that makes its largest weight the largest number."""
+    scales = np.abs(weights).max(axis=1, keepdims=True) / np.float32(LARGEST_FP8)
+    steps = np.divide(weights, scales, out=np.zeros_like(weights), where=scales > 0)
+    return Codes(np.clip(steps, -LARGEST_FP8, LARGEST_FP8).astype(FP8), scales, weights.shape[1])
 
 
 def best_scales(groups: NDArray[np.float32], levels: int) -> NDArray[np.float32]:

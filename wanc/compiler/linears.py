@@ -47,11 +47,12 @@ class Linear:
 
 def linears(model: ir.Model) -> list[Linear]:
     """Every Linear of the main graph, in its order. A weight that several products use is a Linear of each."""
-    found = (_linear(node) for node in model.graph)
+    found = (linear_of(node) for node in model.graph)
     return [linear for linear in found if linear is not None]
 
 
-def _linear(node: ir.Node) -> Linear | None:
+def linear_of(node: ir.Node) -> Linear | None:
+    """The Linear whose product a node is; None for every other node."""
     if (node.domain, node.op_type) != ("", "MatMul"):
         return None
     value, axis = node.inputs[1], 1

@@ -1,8 +1,9 @@
 """Q/DQ in the canonical graph: what quantisation decided, in standard ONNX, for every engine to make kernels of.
 
-A weight becomes its codes, int8 or int4 [out, in] as the checkpoint lays it out, behind a DequantizeLinear: per row for
-int8, in blocks of columns for int4. An activation passes a QuantizeLinear and a DequantizeLinear with one scale and no
-zero point. Linears that share an input at one scale share its pair, so that they can still be merged.
+A weight becomes its codes, int8, int4 or fp8 [out, in] as the checkpoint lays it out, behind a DequantizeLinear: per
+row, or in blocks of columns. An activation passes a QuantizeLinear and a DequantizeLinear with one scale and no zero
+point; where its range is found anew by each execution, a DynamicQuantizeLinear. Linears that share an input at one
+scale share its pair, so that they can still be merged.
 """
 
 from __future__ import annotations
@@ -13,20 +14,29 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from wanc.calibration.schemes import InputFormat
 from wanc.compiler.linears import Linear, linears
+
+CODES: Mapping[InputFormat, ir.DataType] = {
+    "int8": ir.DataType.INT8,
+    "uint8": ir.DataType.UINT8,
+    "fp8": ir.DataType.FLOAT8E4M3FN,
+}
 
 
 @dataclass(frozen=True)
 class Quantization:
     """How one Linear is computed.
 
-    `codes` is INT8 or INT4, shaped as the weight; `scales` is float32 [out], or [out, groups] of `group` columns each.
-    `activation_scale` is what one step of the input's int8 codes stands for; None leaves the input as it is.
+    `codes` is INT8, INT4 or FLOAT8E4M3FN, shaped as the weight; `scales` is float32 [out], or [out, groups] of `group`
+    columns each. `inputs` is the format that the input is rounded to, None for none, and `activation_scale` what its
+    code of 1 stands for, None for uint8.
     """
 
     codes: ir.TensorProtocol
     scales: ir.TensorProtocol
     group: int | None = None
+    inputs: InputFormat | None = None
     activation_scale: float | None = None
 
 
@@ -38,7 +48,7 @@ def insert_quantizers(model: ir.Model, quantized: Mapping[str, Quantization]) ->
     found = linears(model)
     if missing := quantized.keys() - {linear.name for linear in found}:
         raise KeyError(min(missing))
-    pairs: dict[tuple[ir.Value, float], ir.Value] = {}
+    pairs: dict[tuple[ir.Value, float | None], ir.Value] = {}
     weights: dict[str, ir.Value] = {}
     count = 0
     for linear in found:
@@ -47,10 +57,10 @@ def insert_quantizers(model: ir.Model, quantized: Mapping[str, Quantization]) ->
             if linear.name not in weights:
                 weights[linear.name] = _weight(model.graph, linear, decision)
             linear.product.replace_input_with(1, weights[linear.name])
-            if decision.activation_scale is not None:
+            if decision.inputs is not None:
                 key = (linear.input, decision.activation_scale)
                 if key not in pairs:
-                    pairs[key] = _pair(model.graph, linear, decision.activation_scale)
+                    pairs[key] = _pair(model.graph, linear, decision)
                 linear.product.replace_input_with(0, pairs[key])
             count += 1
     return count
@@ -75,15 +85,22 @@ def _weight(graph: ir.Graph, linear: Linear, decision: Quantization) -> ir.Value
     return value
 
 
-def _pair(graph: ir.Graph, linear: Linear, step: float) -> ir.Value:
-    """The input, rounded to int8 and back."""
-    name = f"{linear.name}.input"
-    scale = _initializer(graph, f"{name}.scale", ir.tensor(np.array(step, np.float32)))
-    zero = _initializer(graph, f"{name}.zero", ir.tensor(np.array(0, np.int8)))
-    quantize = ir.node("QuantizeLinear", [linear.input, scale, zero])
-    quantize.outputs[0].name = f"{name}.codes"
-    quantize.outputs[0].shape, quantize.outputs[0].type = linear.input.shape, ir.TensorType(ir.DataType.INT8)
-    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], scale, zero])
+def _pair(graph: ir.Graph, linear: Linear, decision: Quantization) -> ir.Value:
+    """The input, rounded to codes and back."""
+    assert decision.inputs is not None
+    name, dtype = f"{linear.name}.input", CODES[decision.inputs]
+    if decision.activation_scale is None:
+        quantize = ir.node("DynamicQuantizeLinear", [linear.input], num_outputs=3)
+        codes, scale, zero = quantize.outputs
+        for value, part, of in ((scale, "scale", ir.DataType.FLOAT), (zero, "zero", dtype)):
+            value.name, value.shape, value.type = f"{name}.{part}", ir.Shape([]), ir.TensorType(of)
+    else:
+        scale = _initializer(graph, f"{name}.scale", ir.tensor(np.array(decision.activation_scale, np.float32)))
+        zero = _initializer(graph, f"{name}.zero", ir.tensor(np.array(0, dtype.numpy())))
+        quantize = ir.node("QuantizeLinear", [linear.input, scale, zero])
+        codes = quantize.outputs[0]
+    codes.name, codes.shape, codes.type = f"{name}.codes", linear.input.shape, ir.TensorType(dtype)
+    dequantize = ir.node("DequantizeLinear", [codes, scale, zero])
     graph.insert_before(linear.product, [quantize, dequantize])
     return _typed(dequantize, linear.input.shape, f"{name}.rounded")
 

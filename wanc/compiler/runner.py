@@ -12,7 +12,7 @@ from typing import Any
 from wanc.artifacts.canonical import key_of
 from wanc.artifacts.records import ActionRecord
 from wanc.artifacts.store import Store
-from wanc.compiler.stage import Files, Stage, Tree
+from wanc.compiler.stage import Files, Stage, Tree, scratch_of
 from wanc.compiler.worker import run_in_worker
 
 
@@ -74,10 +74,15 @@ class Runner:
         with self.store.workdir() as workdir:
             out = workdir / "out"
             out.mkdir()
+            if stage.resumes:
+                scratch_of(out).symlink_to(self.store.scratch(key))
             files = {name: tree.locate() for name, tree in inputs.items()}
             peak = run_in_worker(stage, files, out, progress=self.progress)
             meta = {"seconds": round(time.perf_counter() - started, 3), "peak_rss_bytes": peak}
-            return self.store.commit(key, stage=stage.name, document=document, tree=out, meta=meta)
+            record = self.store.commit(key, stage=stage.name, document=document, tree=out, meta=meta)
+        if stage.resumes:
+            self.store.drop_scratch(key)
+        return record
 
 
 def tree_of(record: ActionRecord, store: Store) -> Tree:

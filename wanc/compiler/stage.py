@@ -22,6 +22,7 @@ from wanc.compiler.code_version import code_version
 from wanc.errors import EXIT_UNAVAILABLE, UserError
 
 KEY_SCHEMA = 1
+SCRATCH = "scratch"
 Files = Mapping[str, Path]
 
 
@@ -48,6 +49,8 @@ class Stage(ABC):
 
     name: ClassVar[str]
     tools: ClassVar[tuple[str, ...]] = ()
+    resumes: ClassVar[bool] = False
+    """Whether a stage that was stopped goes on where it was: it then has a folder for that (`scratch_of`)."""
 
     def key_document(self, inputs: Mapping[str, Tree]) -> dict[str, Any]:
         """Everything that the result depends on, as JSON."""
@@ -68,6 +71,11 @@ class Stage(ABC):
 
         Raises UserError for faults in what the user gave.
         """
+
+
+def scratch_of(out: Path) -> Path:
+    """The folder of a stage that resumes: what lies there is there again when the same stage runs anew."""
+    return out.parent / SCRATCH
 
 
 def tool_version(distribution: str) -> str:

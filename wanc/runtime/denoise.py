@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,14 @@ Latents = NDArray[np.float32]
 GRAPH, TIMESTEP = "step", "timestep"
 
 
+class Denoiser(Protocol):
+    """What executes a denoiser: its parts in a bundle, or what stands for them at build time."""
+
+    def run_branches(
+        self, graph: str, given: Mapping[str, Mapping[str, NDArray[Any]]]
+    ) -> list[dict[str, NDArray[Any]]]: ...
+
+
 @dataclass(frozen=True)
 class Expert:
     """A denoiser, and its guidance scale: 1 runs the conditional branch alone."""
@@ -23,7 +32,7 @@ class Expert:
     component: str
     guidance: float
 
-    def velocity(self, parts: Parts, latents: Latents, timestep: float, text: Latents, negative: Latents) -> Latents:
+    def velocity(self, parts: Denoiser, latents: Latents, timestep: float, text: Latents, negative: Latents) -> Latents:
         """The guided velocity, shaped as the latents: v(negative) + guidance * (v(text) - v(negative))."""
 
         known = {"latents": latents, TIMESTEP: np.array([timestep], np.float32)}

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from .embeddings import EmbeddingTable
-from .sessions import Sessions
 from .text import Tokenizer, clean_prompt
 
+COMPONENT, GRAPH = "text_encoder", "encode"
 
-def encode_prompt(prompt: str, tokenizer: Tokenizer, table: EmbeddingTable, sessions: Sessions) -> NDArray[np.float32]:
+
+class Encoder(Protocol):
+    """What executes the text encoder: the sessions of a bundle, or what stands for them at build time."""
+
+    def run(self, component: str, graph: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]: ...
+
+
+def encode_prompt(prompt: str, tokenizer: Tokenizer, table: EmbeddingTable, sessions: Encoder) -> NDArray[np.float32]:
     """The text states of a prompt, float32 [1, text_length, width].
 
     The encoder sees the prompt's own tokens; its output is padded with zeros to the model's text length, and the
@@ -19,5 +29,5 @@ def encode_prompt(prompt: str, tokenizer: Tokenizer, table: EmbeddingTable, sess
     ids = tokenizer.encode(clean_prompt(prompt))
     embeddings = table.gather(ids)[None]
     mask = np.ones((1, len(ids)), np.int64)
-    hidden = sessions.run("text_encoder", "encode", {"embeddings": embeddings, "mask": mask})["hidden"]
+    hidden = sessions.run(COMPONENT, GRAPH, {"embeddings": embeddings, "mask": mask})["hidden"]
     return np.pad(hidden, ((0, 0), (0, tokenizer.text_length - len(ids)), (0, 0)))

@@ -142,6 +142,12 @@ def stored_bytes(tensor: ir.ExternalTensor, sources: Mapping[str, Path]) -> np.n
     return np.memmap(path, np.uint8, mode="r", offset=offset, shape=(tensor.nbytes,))
 
 
+def float_values(tensor: ir.TensorProtocol, sources: Mapping[str, Path]) -> np.ndarray[Any, Any]:
+    """A weight's values in float32, in its own shape, wherever they lie. It must be of a type of `FLOATS`."""
+    data = stored_bytes(tensor, sources) if isinstance(tensor, ir.ExternalTensor) else _bytes_of(tensor)
+    return data.view(FLOATS[tensor.dtype.name]).reshape(tensor.shape.numpy()).astype(np.float32)
+
+
 def _bytes_of(tensor: ir.TensorProtocol) -> np.ndarray[Any, Any]:
     return np.frombuffer(tensor.tobytes(), np.uint8)
 

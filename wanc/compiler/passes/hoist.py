@@ -42,6 +42,8 @@ PARTS: Mapping[Known, str] = {
 }
 """What the part is called that holds what is known then."""
 
+SHAPE = ".shape"
+"""What the name of an input ends with that is the shape of another."""
 SUFFIX = re.compile(r"\.(weight|bias|float32)$")
 
 
@@ -277,7 +279,7 @@ def _take_sizes(graph: ir.Graph, inputs: Mapping[str, Input]) -> dict[str, Input
         if not nodes or value.is_graph_output() or not all(_is_shape(node, graph) for node in nodes):
             continue
         entry = inputs[str(value.name)]
-        name = f"{entry.name}.shape"
+        name = f"{entry.name}{SHAPE}"
         taken[name] = Input(name, (len(entry.shape),), *SIZES, "int64", shape_of=entry.name)
         shape = ir.Value(name=name, shape=ir.Shape([len(entry.shape)]), type=ir.TensorType(ir.DataType.INT64))
         for node in nodes:

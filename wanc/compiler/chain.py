@@ -1,0 +1,111 @@
+"""Executing a component's whole graph at build time, segment by segment, so that its weights need not fit in memory.
+
+Calibration runs a model long before it is built for its target, and takes ONNX Runtime for it whatever the target is.
+A segment's weights are brought into float32 once, in a file of its own, and mapped while the segment is executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+
+from wanc.compiler.engines.onnxruntime_int8 import INTEGERS
+from wanc.compiler.engines.onnxruntime_kernels import KERNELS
+from wanc.compiler.engines.weights import WeightFile
+from wanc.compiler.finite import FiniteCheck
+from wanc.compiler.graph_file import save
+from wanc.compiler.passes.apply import apply_passes
+from wanc.compiler.segments import Segment, cut
+from wanc.compiler.stage import Files
+from wanc.runtime.backends.onnxruntime import OnnxRuntime, session_options
+
+Array = np.ndarray[Any, Any]
+Values = dict[str, Array]
+
+MOST_WEIGHT_BYTES = 256 * 2**20
+"""Of one segment in float32: a block of the 1.3B model is 186 MiB, half of a block's feed-forward of 14B 283 MB."""
+
+
+class Chain:
+    """The segments of a graph, ready to be executed.
+
+    `taps` are values that are given besides the graph's outputs. `weights` locates what external tensors name, and
+    `folder` is where segments are written. A graph of one segment stays open.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        weights: Files,
+        folder: Path,
+        finite: FiniteCheck,
+        *,
+        taps: Iterable[str] = (),
+        most_weight_bytes: int = MOST_WEIGHT_BYTES,
+    ) -> None:
+        self.segments = cut(model, most_weight_bytes)
+        self._outputs = [str(value.name) for value in model.graph.outputs]
+        self._weights, self._folder, self._finite, self._taps = weights, folder, finite, set(taps)
+        self._files: dict[int, Path] = {}
+        self._kept: OnnxRuntime | None = None
+
+    def run(self, inputs: Sequence[Mapping[str, Array]]) -> list[Values]:
+        """The graph's outputs for each of some inputs. Every segment is opened once for all of them."""
+        states = [dict(given) for given in inputs]
+        for index, segment in enumerate(self.segments):
+            with self.open(index) as session:
+                for state in states:
+                    state |= execute(session, segment, state)
+            needed = self.needed_behind(index)
+            for state in states:
+                for name in state.keys() - needed:
+                    del state[name]
+        return states
+
+    def needed_behind(self, index: int) -> set[str]:
+        """The values that segments behind this one take, and the graph's outputs."""
+        return {name for segment in self.segments[index + 1 :] for name in segment.inputs} | set(self._outputs)
+
+    @contextmanager
+    def open(self, index: int) -> Generator[OnnxRuntime]:
+        """A segment's session; its outputs are the segment's, and the taps inside it."""
+        if self._kept is not None:
+            yield self._kept
+            return
+        session = self._open(self._file(index))
+        if len(self.segments) == 1:
+            self._kept = session
+        yield session
+
+    def _file(self, index: int) -> Path:
+        """The segment as ONNX Runtime takes it, written when it is first used."""
+        if index not in self._files:
+            model = self.segments[index].model.clone()
+            outputs = {str(value.name) for value in model.graph.outputs}
+            inside = {str(value.name): value for node in model.graph for value in node.outputs}
+            model.graph.outputs.extend(inside[name] for name in sorted(self._taps - outputs) if name in inside)
+            apply_passes(model, [KERNELS, INTEGERS], where=f"segment {index}")
+            with WeightFile(self._folder / f"segment-{index}.bin", self._weights, self._finite) as stored:
+                stored.absorb(model)
+            self._files[index] = self._folder / f"segment-{index}.onnx"
+            save(model, self._files[index])
+        return self._files[index]
+
+    def _open(self, path: Path) -> OnnxRuntime:
+        options = session_options(threads=0)
+        # Q/DQ that has no integer kernel here is computed as it stands: fused to kernels, it would be another scheme.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+        # What is not allocated in one arena goes back when a segment is closed.
+        options.enable_cpu_mem_arena = False
+        return OnnxRuntime(path, threads=0, options=options)
+
+
+def execute(session: OnnxRuntime, segment: Segment, state: Mapping[str, Array]) -> Values:
+    """A segment's outputs, and its taps, for what is known so far."""
+    outputs = session.run({name: state[name] for name in segment.inputs})
+    return dict(zip(session.outputs, outputs, strict=True))

@@ -1,0 +1,199 @@
+"""Quantising one component: every Linear's codes and steps, found segment by segment on real executions.
+
+All samples pass through one segment before the next is opened. In a first round the inputs of its Linears are looked
+at channel by channel, which decides how they are smoothed; in a second one, where steps have to be found, as smoothed.
+So memory holds one segment, whatever the number of blocks, and one sample, whatever their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wanc.calibration.gptq import Moments
+from wanc.calibration.histogram import Histogram
+from wanc.calibration.schemes import LARGEST, SCHEMES, Scheme, rounded_inputs
+from wanc.calibration.smoothing import ChannelStatistics, best_alpha, channel_scales
+from wanc.calibration.thresholds import Method, threshold
+from wanc.calibration.weights import Codes, sqnr_db
+from wanc.compiler.chain import Chain, execute
+from wanc.compiler.linear_groups import Group
+from wanc.compiler.sample_states import SampleStates
+from wanc.errors import UserError
+
+Array = np.ndarray[Any, Any]
+Sample = Callable[[], Mapping[str, Array]]
+"""One execution to learn from: the inputs of the whole graph, made when they are needed."""
+
+ROWS = 2048
+"""Of an input's rows, so many are kept, from all samples alike, to measure on what quantisation costs."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a recipe asks for: a scheme by name, and `alpha`: `search`, `none`, or the α of all smoothing."""
+
+    scheme: str
+    observer: Method
+    alpha: str | float
+
+    @property
+    def format(self) -> Scheme:
+        return SCHEMES[self.scheme]
+
+
+@dataclass
+class Observed:
+    """What was seen of one group's input."""
+
+    statistics: ChannelStatistics
+    histogram: Histogram = field(default_factory=Histogram)
+    moments: Moments | None = None
+    rows: list[Array] = field(default_factory=list[Array])
+
+
+@dataclass(frozen=True)
+class Decided:
+    """How a group is quantised: its input's divisors [channels] and step, and the codes of each Linear by name."""
+
+    group: Group
+    alpha: float | None
+    divisors: Array | None
+    activation_scale: float | None
+    codes: Mapping[str, Codes]
+    sqnr_db: Mapping[str, float]
+    rows_per_sample: float
+
+
+def decide(
+    chain: Chain,
+    groups: Sequence[Group],
+    samples: Sequence[Sample],
+    settings: Settings,
+    weight_of: Callable[[str], Array],
+    scratch: Path,
+    on_group: Callable[[Decided], None],
+    on_segment: Callable[[], None] = lambda: None,
+) -> None:
+    """Decide group after group, in the order of execution, and hand each decision to `on_group`.
+
+    `chain` has the groups' inputs as taps; `weight_of` gives a Linear's weight, float32 [out, in]. Raises UserError
+    where the samples do not show what has to be known.
+    """
+    if len(samples) < 2:
+        raise UserError(
+            "one sample cannot show how far activations reach",
+            hint="raise quantize.calibrate.clips or quantize.calibrate.timestep_bins",
+        )
+    states = SampleStates(samples, scratch)
+    waiting = {group.name: group for group in groups}
+    for index, segment in enumerate(chain.segments):
+        known = {*segment.inputs, *(value.name for node in segment.model.graph for value in node.outputs)}
+        here = [waiting.pop(name) for name in list(waiting) if name in known]
+        observed = {group.name: _observed(group, settings) for group in here}
+        for number, values in _executions(chain, index, states, keep=True):
+            for group in here:
+                _observe(observed[group.name], group, values, number, len(samples))
+        smoothed = {group.name: _smooth(group, observed[group.name], settings, weight_of) for group in here}
+        if settings.format.is_static:
+            for _, values in _executions(chain, index, states, keep=False):
+                for group in here:
+                    divisors = smoothed[group.name][1]
+                    array = values[group.name]
+                    observed[group.name].histogram.add(array if divisors is None else array / divisors)
+        for group in here:
+            on_group(_decide(group, observed.pop(group.name), *smoothed[group.name], settings, weight_of, len(samples)))
+        states.keep_only(chain.needed_behind(index))
+        on_segment()
+
+
+def _executions(
+    chain: Chain, index: int, states: SampleStates, *, keep: bool
+) -> Iterator[tuple[int, dict[str, Array]]]:
+    """Every sample's number, and all values of a segment that are known then."""
+    segment = chain.segments[index]
+    with chain.open(index) as session:
+        for number in range(len(states)):
+            given = states.read(number, segment.inputs)
+            outputs = execute(session, segment, given)
+            if keep:
+                states.write(number, {name: outputs[name] for name in segment.outputs})
+            yield number, {**given, **outputs}
+
+
+def _observed(group: Group, settings: Settings) -> Observed:
+    moments = Moments(group.channels) if settings.format.needs_moments else None
+    return Observed(ChannelStatistics.of_width(group.channels), moments=moments)
+
+
+def _observe(observed: Observed, group: Group, values: Mapping[str, Array], number: int, samples: int) -> None:
+    array = values[group.name].reshape(-1, group.channels)
+    if not np.isfinite(array).all():
+        raise UserError(
+            f"the input of {group.linears[0].name} is not finite in sample {number + 1} of {samples}",
+            hint="the float model itself overflows there: quantisation cannot mend that",
+        )
+    observed.statistics.add(array)
+    if observed.moments is not None:
+        observed.moments.add(array)
+    count = min(len(array), max(1, ROWS // samples))
+    observed.rows.append(array[np.random.default_rng(number).choice(len(array), count, replace=False)])
+
+
+def _smooth(
+    group: Group, observed: Observed, settings: Settings, weight_of: Callable[[str], Array]
+) -> tuple[float | None, Array | None]:
+    """α and the divisors of a group's input; None for both where it is not smoothed."""
+    _check_varies(group, observed.statistics)
+    if group.fold is None or settings.alpha == "none" or settings.format.inputs not in ("int8", "uint8"):
+        return None, None
+    weights = [weight_of(linear.name) for linear in group.linears if linear.name in group.quantized]
+    alpha = best_alpha(observed.statistics, weights) if settings.alpha == "search" else float(settings.alpha)
+    if alpha is None:
+        return None, None
+    return alpha, channel_scales(observed.statistics, weights, alpha).astype(np.float32)
+
+
+def _check_varies(group: Group, statistics: ChannelStatistics) -> None:
+    """An input that is the same everywhere says nothing about the range that it will have."""
+    constant = statistics.squares >= statistics.peaks**2 * statistics.rows * (1 - 1e-6)
+    if constant.all():
+        what = "0" if not statistics.peaks.any() else "of one magnitude"
+        raise UserError(
+            f"the input of {group.linears[0].name} was {what} in all samples: there is nothing to calibrate on",
+            hint=f"calibrate on more samples, or keep it in float: quantize.keep.patterns: [{group.linears[0].name}]",
+        )
+
+
+def _decide(
+    group: Group,
+    observed: Observed,
+    alpha: float | None,
+    divisors: Array | None,
+    settings: Settings,
+    weight_of: Callable[[str], Array],
+    samples: int,
+) -> Decided:
+    scheme, scale = settings.format, None
+    if scheme.is_static:
+        assert scheme.inputs is not None
+        # Steps of a float format grow with the numbers: there is nothing to gain by clipping.
+        observer = settings.observer if scheme.inputs == "int8" else "absmax"
+        scale = threshold(observed.histogram, observer) / LARGEST[scheme.inputs]
+    rows = np.concatenate(observed.rows).astype(np.float32)
+    smoothed = rows if divisors is None else rows / divisors
+    inputs = rounded_inputs(smoothed, scheme.inputs, scale)
+    codes: dict[str, Codes] = {}
+    sqnr: dict[str, float] = {}
+    for linear in group.linears:
+        if linear.name in group.quantized:
+            weight = weight_of(linear.name)
+            moments = observed.moments.total if observed.moments else None
+            found = scheme.codes(weight if divisors is None else weight * divisors, moments)
+            codes[linear.name] = found
+            sqnr[linear.name] = sqnr_db(inputs @ found.weights().T, rows @ weight.T)
+    return Decided(group, alpha, divisors, scale, codes, sqnr, observed.statistics.rows / samples)

@@ -1,0 +1,85 @@
+"""Which Linears are quantised, and which of them share an input: q, k and v of one attention, say.
+
+What one input's Linears share is decided once for all of them: its step, and how it is smoothed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import onnx_ir as ir
+
+from wanc.compiler.folds import Fold, find_fold
+from wanc.compiler.linears import Linear, linears
+
+
+@dataclass(frozen=True)
+class Group:
+    """Linears of one input, the activation `name`; `fold` is where its channels can be divided, if they can be.
+
+    `linears` are all that use the input; those in `quantized`, by name, are to be quantised.
+    """
+
+    name: str
+    linears: tuple[Linear, ...]
+    quantized: frozenset[str]
+    fold: Fold | None
+
+    @property
+    def channels(self) -> int:
+        return self.linears[0].widths[1]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The groups of a component with anything to quantise, and why every other Linear stays in float, by name."""
+
+    groups: tuple[Group, ...]
+    kept: dict[str, str]
+
+
+def choose(model: ir.Model, component: str, patterns: Sequence[str]) -> Choice:
+    """Group the Linears of a component's whole graph; those that a keep pattern fits stay in float.
+
+    A pattern is a glob over `<component>/<module path>`. It fits a Linear if it fits its path or that of a module that
+    it lies in, with or without the component in front.
+    """
+    found = linears(model)
+    products = Counter(linear.name for linear in found)
+    kept = {linear.name: reason for linear in found if (reason := _reason(component, linear, patterns, products))}
+    by_input: dict[ir.Value, list[Linear]] = {}
+    for linear in found:
+        by_input.setdefault(linear.input, []).append(linear)
+    groups = [_group(activation, members, kept) for activation, members in by_input.items()]
+    return Choice(tuple(group for group in groups if group.quantized), kept)
+
+
+def unmatched(models: Iterable[tuple[str, ir.Model]], patterns: Sequence[str]) -> list[str]:
+    """The keep patterns that fit no module with a weight, in any of these components."""
+    names = [(component, str(name)) for component, model in models for name in model.graph.initializers]
+    return [pattern for pattern in patterns if not any(fits(pattern, *entry) for entry in names)]
+
+
+def fits(pattern: str, component: str, name: str) -> bool:
+    """Whether a keep pattern fits a module, or one that it lies in."""
+    parts = name.split(".")
+    paths = [".".join(parts[: count + 1]) for count in range(len(parts))]
+    return any(fnmatchcase(path, pattern) or fnmatchcase(f"{component}/{path}", pattern) for path in paths)
+
+
+def _reason(component: str, linear: Linear, patterns: Sequence[str], products: Counter[str]) -> str | None:
+    for pattern in patterns:
+        if fits(pattern, component, linear.name):
+            return f"keep pattern {pattern}"
+    return "its weight serves several products" if products[linear.name] > 1 else None
+
+
+def _group(activation: ir.Value, members: Sequence[Linear], kept: dict[str, str]) -> Group:
+    users = {use.node for use in activation.uses()}
+    alone = users == {linear.product for linear in members} and not activation.is_graph_output()
+    names = [linear.name for linear in members]
+    fold = find_fold(activation, members[0].widths[1]) if alone and len(set(names)) == len(names) else None
+    return Group(str(activation.name), tuple(members), frozenset(names) - kept.keys(), fold)

@@ -1,0 +1,80 @@
+"""The QuantTable: of every Linear of a component, how it is computed, what that costs, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from wanc.artifacts.canonical import canonical
+from wanc.errors import BundleError
+
+FLOAT = "float"
+
+
+def table_file(component: str) -> str:
+    """Where it lies beside the program, and in a bundle."""
+    return f"quantization/{component}.json"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One Linear.
+
+    `scheme` is a recipe's, or `float`. `flops_share` is its share of the FLOPs of all the component's Linears, at the
+    sizes of calibration; `position` that of its block from 0, the first, to 1, the last, None outside of blocks.
+    `sqnr_db` is that of its outputs on calibration's rows, `activation_scale` what a code of 1 of its input stands for,
+    `alpha` how its input was smoothed: None where there is no such thing. `effect` is what quantising it alone adds to
+    the final latents, the squared error over their square, to first order; None where that was not measured.
+    """
+
+    scheme: str
+    reason: str
+    flops_share: float
+    position: float | None
+    sqnr_db: float | None = None
+    activation_scale: float | None = None
+    alpha: float | None = None
+    effect: float | None = None
+
+
+@dataclass(frozen=True)
+class QuantTable:
+    """All Linears of a component by canonical name, in the order of execution."""
+
+    component: str
+    method: Literal["ptq", "qat"]
+    samples: int
+    linears: Mapping[str, Entry]
+    schema: Literal["wanc.quant_table/1.0"] = "wanc.quant_table/1.0"
+
+    @property
+    def quantized(self) -> dict[str, Entry]:
+        """Those that do not stay in float."""
+        return {name: entry for name, entry in self.linears.items() if entry.scheme != FLOAT}
+
+    def as_json(self) -> dict[str, Any]:
+        return _adapter().dump_python(self, mode="json")
+
+    def write(self, out: Path) -> None:
+        """Write it below `out`, in canonical form."""
+        path = out / table_file(self.component)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(canonical(self.as_json()))
+
+    @classmethod
+    def read(cls, path: Path) -> QuantTable:
+        """Read what `write` wrote. Raises BundleError for anything else."""
+        try:
+            return _adapter().validate_json(path.read_bytes())
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(map(str, fault["loc"])) or "the document"
+            raise BundleError(f"is no QuantTable: {field}: {fault['msg']}", where=str(path)) from None
+
+
+def _adapter() -> TypeAdapter[QuantTable]:
+    return TypeAdapter(QuantTable)

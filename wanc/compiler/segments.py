@@ -1,0 +1,108 @@
+"""Cutting a graph into segments, each with no more weights than fit: at the places where the fewest values are alive.
+
+Segments are executed one after the other; what one gives and a later one takes is kept between them. Constants and
+views of weights are part of every segment that uses them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import onnx_ir as ir
+
+from wanc.compiler.whole import constants
+
+FLOAT_BYTES = 4
+"""What an element of a weight takes when it is computed with, whatever it is stored as."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of a graph: its inputs are those of the whole or outputs of earlier segments, by the same names."""
+
+    model: ir.Model
+
+    @property
+    def inputs(self) -> list[str]:
+        return [str(value.name) for value in self.model.graph.inputs]
+
+    @property
+    def outputs(self) -> list[str]:
+        return [str(value.name) for value in self.model.graph.outputs]
+
+
+def cut(model: ir.Model, most_weight_bytes: int) -> list[Segment]:
+    """The segments of a graph whose nodes stand where they are first needed, in the order of execution.
+
+    A single node with more weights than that is a segment of its own.
+    """
+    views = constants(model.graph)
+    nodes = [node for node in model.graph if node not in views]
+    ends = _ends(_weight_bytes(nodes, views), _alive(nodes, model.graph), most_weight_bytes)
+    return [_segment(model, nodes[start:end], nodes[end:]) for start, end in pairwise([0, *ends])]
+
+
+def _ends(weights: Sequence[int], alive: Sequence[int], most: int) -> list[int]:
+    """Behind how many nodes each segment ends: at the narrowest place in the second half of what fits."""
+    ends: list[int] = []
+    start = 0
+    while start < len(weights):
+        held = np.cumsum(weights[start:])
+        longest = start + max(1, int(np.searchsorted(held, most, side="right")))
+        if longest < len(weights):
+            shortest = start + max(1, int(np.searchsorted(held, most // 2, side="left")))
+            candidates = range(min(shortest, longest), longest + 1)
+            start = min(candidates, key=lambda end: (alive[end - 1], -end))
+        else:
+            start = len(weights)
+        ends.append(start)
+    return ends
+
+
+def _weight_bytes(nodes: Sequence[ir.Node], views: set[ir.Node]) -> list[int]:
+    """Of the weights that each node is the first to use, directly or through views of them."""
+    seen: set[ir.Value] = set()
+    found: list[int] = []
+    for node in nodes:
+        waiting, total = list(node.inputs), 0
+        while waiting:
+            value = waiting.pop()
+            if value is None or value in seen:
+                continue
+            if value.is_initializer():
+                seen.add(value)
+                total += FLOAT_BYTES * (value.const_value.size if value.const_value is not None else 0)
+            elif (giver := value.producer()) is not None and giver in views:
+                waiting.extend(giver.inputs)
+        found.append(total)
+    return found
+
+
+def _alive(nodes: Sequence[ir.Node], graph: ir.Graph) -> list[int]:
+    """How many values, scalars and shapes aside, are known and still needed behind each node."""
+    last: dict[ir.Value, int] = {}
+    for index, node in enumerate(nodes):
+        last.update((value, index) for value in node.inputs if value is not None)
+    last.update((value, len(nodes)) for value in graph.outputs)
+    change = np.zeros(len(nodes) + 1, int)
+    for index, node in enumerate(nodes):
+        for value in node.outputs:
+            if last.get(value, index) > index and (value.shape is None or len(value.shape) > 1):
+                change[index] += 1
+                change[min(last[value], len(nodes))] -= 1
+    return np.cumsum(change).tolist()
+
+
+def _segment(model: ir.Model, nodes: Sequence[ir.Node], later: Sequence[ir.Node]) -> Segment:
+    inside = {value for node in nodes for value in node.outputs}
+    computed = {value for node in model.graph for value in node.outputs} - inside
+    views = {value for node in constants(model.graph) for value in node.outputs}
+    used = dict.fromkeys(value for node in nodes for value in node.inputs if value is not None)
+    inputs = [value for value in used if value.is_graph_input() or (value in computed and value not in views)]
+    needed = {value for node in later for value in node.inputs} | set(model.graph.outputs)
+    outputs = [value for node in nodes for value in node.outputs if value in needed]
+    graph = ir.convenience.extract(model.graph, inputs, outputs)
+    return Segment(ir.Model(graph, ir_version=model.ir_version))
