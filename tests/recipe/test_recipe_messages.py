@@ -38,10 +38,10 @@ WRONG: dict[str, tuple[str, str, str, str, str]] = {
     ),
     "key like a planned one": (
         "wanc: 1",
-        "wanc: 1\nquantize: {smoth: {alpha: 0.5}}",
-        "4:12",
-        "quantize has no key smoth",
-        "did you mean smooth? (it is not built yet)",
+        "wanc: 1\nruntime: {kv_cach: {cross: true}}",
+        "4:11",
+        "runtime has no key kv_cach",
+        "did you mean kv_cache? (it is not built yet)",
     ),
     "misspelt extends": (
         "wanc: 1",

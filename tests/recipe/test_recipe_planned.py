@@ -31,8 +31,6 @@ def test_planned_keys_are_not_built_yet(path: str, write: Write, tiny: str) -> N
     ("override", "message"),
     [
         ("precision.compute=fp16", "precision.compute: fp16 is not built yet; today wanc builds: fp32, bf16"),
-        ("quantize.scheme=int8", "quantize.scheme: int8 is not built yet; today wanc builds: none"),
-        ("quantize.scheme=fp8", "quantize.scheme: fp8 is not built yet; today wanc builds: none"),
         ("engine.kind=tensorrt", "engine.kind: tensorrt is not built yet; today wanc builds: onnxruntime, openvino"),
         (
             "engine.kind=tensorrt-rtx",
@@ -81,12 +79,6 @@ def test_a_whole_planned_recipe_is_not_built_yet(write: Write, tiny: str) -> Non
     future = """
 precision: {compute: fp16, islands: [residual, modulation, norm, rope, time]}
 fuse: {passes: default, hoist: [time, request]}
-quantize:
-  scheme: int8
-  method: ptq
-  calibrate: {prompts: prompts/calibrate.txt, clips: 16, timestep_bins: 4, seed: 0}
-  smooth: {alpha: search}
-  keep: {patterns: [patch_embedding], sensitivity: {max_drop_db: 0.5}}
 partition: {devices: [{kind: a100-80g, count: 4, link: nvlink}], objective: latency, branches: parallel}
 engine: {kind: tensorrt, targets: [sm80]}
 runtime: {kv_cache: {cross: true}, offload: {experts: swap}, budgets: {device: 70GiB}}
@@ -98,5 +90,5 @@ evaluate: {prompts: prompts/evaluate.txt, gates: {psnr_db: ">= 30"}}
 
 def test_one_real_fault_makes_it_a_recipe_error(write: Write, tiny: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        load(write("recipe.yaml", tiny + "quantize: {scheme: int8}\nruntime: {threads: -1}\n"))
+        load(write("recipe.yaml", tiny + "engine: {kind: tensorrt}\nruntime: {threads: -1}\n"))
     assert type(caught.value) is RecipeError

@@ -25,7 +25,7 @@ def test_defaults(write: Write, tiny: str) -> None:
     assert recipe.sampling.timesteps is None
     assert (recipe.precision.compute, recipe.precision.islands) == ("fp32", ISLANDS)
     assert (recipe.fuse.passes, recipe.fuse.skip, recipe.fuse.hoist) == ("default", (), PARTS)
-    assert recipe.quantize.scheme == "none"
+    assert (recipe.quantize.scheme, recipe.quantize.rounds_activations) == ("none", False)
     assert [(device.kind, device.count) for device in recipe.partition.devices] == [("cpu", 1)]
     assert (recipe.engine.kind, recipe.engine.targets) == ("onnxruntime", ("cpu",))
     assert recipe.engine.allow_unfused == ()

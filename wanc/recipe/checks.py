@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from itertools import pairwise
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from pydantic_core import PydanticCustomError
 
@@ -59,6 +59,15 @@ def dimension(value: object) -> object:
     is_number = type(value) is int and 0 <= value <= LARGEST_SIZE
     if not is_number and not (isinstance(value, str) and _DIMENSION.fullmatch(value)):
         raise fault("a size has to be a whole number, a name or a multiple of a name", "such as 3, tokens or 16*rows")
+    return value
+
+
+def alpha(value: object) -> object:
+    """Refuses a strength of smoothing that is neither a share nor one of the words."""
+    is_share = type(value) in (int, float) and 0 <= cast(float, value) <= 1
+    if not is_share and value not in ("search", "none"):
+        hint = "search tries several for each input, and none leaves activations as they are"
+        raise fault("it has to be search, none or a number from 0 to 1", hint)
     return value
 
 

@@ -18,6 +18,7 @@ from wanc.recipe.tree import KeyPath, Marks
 
 # pydantic's error types → what is true of a right value. The number of a limit stands in the error's context.
 _EXPECTED: Mapping[str, str] = {
+    "bool_type": "true or false",
     "int_type": "a whole number",
     "float_type": "a number",
     "string_type": "text",

@@ -10,10 +10,6 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 KEYS = (
-    "quantize.method",
-    "quantize.calibrate",
-    "quantize.smooth",
-    "quantize.keep",
     "partition.objective",
     "partition.branches",
     "partition.micro_batches",
@@ -27,7 +23,6 @@ KEYS = (
 # Values are globs over what YAML would write in one line; "[[]" is how a glob writes "[".
 VALUES = {
     "precision.compute": ("fp16",),
-    "quantize.scheme": ("int8", "int8-dynamic", "int8-weight", "int4-weight", "fp8"),
     "partition.devices": ("[[]?*, {*",),  # more than one
     "partition.devices.*.kind": ("cuda", "a100*", "h100*", "h200*", "b200*", "l4*", "rtx*"),
     "partition.devices.*.count": ("[1-9]*",),

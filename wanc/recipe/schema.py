@@ -24,6 +24,7 @@ from wanc.recipe.checks import (
     word_or_list,
 )
 from wanc.recipe.model import Model
+from wanc.recipe.quantize import Quantize
 from wanc.recipe.section import FILE_NAME, PROFILE_NAME, VERSION, Section
 
 One = Annotated[Literal[1], BeforeValidator(whole_number)]
@@ -155,13 +156,6 @@ class Fuse(Section):
     """What is cut off the denoising step and computed once: time per timestep, shape and request per request."""
 
 
-class Quantize(Section):
-    """Whether weights and activations are stored in fewer bits."""
-
-    scheme: Literal["none"] = "none"
-    """The format of quantised layers."""
-
-
 class Device(Section):
     """Devices of one kind."""
 
@@ -223,6 +217,24 @@ class Recipe(Section):
         if self.precision.compute == "bf16" and self.engine.kind == "onnxruntime":
             hint = "set engine.kind to openvino, or leave precision.compute at fp32"
             raise fault("onnxruntime has no bf16 on CPUs", hint, ("precision", "compute"))
+        return self
+
+    @model_validator(mode="after")
+    def _engine_has_the_scheme(self) -> Self:
+        scheme, engine, at = self.quantize.scheme, self.engine.kind, ("quantize", "scheme")
+        if scheme == "int8-dynamic" and engine == "openvino":
+            hint = "set engine.kind to onnxruntime, or quantize.scheme to int8"
+            raise fault("openvino has no kernels that round each input by its own range", hint, at)
+        if scheme == "fp8" and not self.quantize.emulate:
+            hint = "set quantize.scheme to int8, or quantize.emulate to true for its accuracy without its speed"
+            raise fault(f"{engine} has no fp8 on CPUs", hint, at)
+        return self
+
+    @model_validator(mode="after")
+    def _only_videos_are_calibrated(self) -> Self:
+        if self.quantize.scheme != "none" and self.model.source is None:
+            hint = "remove quantize, or give a Wan checkpoint as model.source"
+            raise fault("only text-to-video models can be calibrated so far", hint, ("quantize", "scheme"))
         return self
 
     @model_validator(mode="after")

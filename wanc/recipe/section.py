@@ -14,12 +14,14 @@ VERSION = (
 )
 FACTORY = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
 IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]*$"
+MODULE_GLOB = r"^[A-Za-z0-9_./*?!\[\]-]+$"
 PATTERNS = {
     FILE_NAME: "letters, digits, '_' and '-' with single dots between them, beginning with a letter or a digit",
     PROFILE_NAME: "letters, digits, '_' and '-', beginning with a letter or a digit",
     VERSION: "a version of PEP 440, such as 1.4.0 or 1.4.0rc1",
     FACTORY: "a module and a function in it, such as my_package.models:build_encoder",
     IDENTIFIER: "letters, digits and '_', beginning with no digit",
+    MODULE_GLOB: "a glob over module paths, such as denoiser_high/blocks.0.* or blocks.*.ffn",
 }
 
 

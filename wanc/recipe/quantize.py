@@ -1,0 +1,140 @@
+"""The `quantize` part of a recipe: in which fewer bits Linears are stored, and what decides how."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self, get_args
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+
+from wanc.recipe.checks import alpha, fault, without_repeats
+from wanc.recipe.model import SourcePath
+from wanc.recipe.section import MODULE_GLOB, Section
+
+Scheme = Literal["none", "int8", "int8-dynamic", "int8-weight", "int4-weight", "fp8"]
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+WEIGHT_ONLY: tuple[Scheme, ...] = ("int8-weight", "int4-weight")
+TRAINABLE: tuple[Scheme, ...] = ("int8", "int4-weight")
+Method = Literal["ptq", "qat"]
+Observer = Literal["absmax", "percentile", "mse", "entropy"]
+ModuleGlob = Annotated[str, Field(pattern=MODULE_GLOB, max_length=256)]
+Alpha = Annotated[Literal["search", "none"] | Annotated[float, Field(ge=0, le=1)], BeforeValidator(alpha)]
+
+
+class Calibrate(Section):
+    """The videos that are made with the unquantised model, to measure on."""
+
+    prompts: SourcePath | None = None
+    """A text file with a prompt in each line, relative to the file that this line is written in; # begins a comment."""
+    clips: Annotated[int, Field(ge=1, le=1024)] = 16
+    """How many videos; they take the prompts in turn, and go back to the first one after the last."""
+    timestep_bins: Annotated[int, Field(ge=1, le=64)] = 4
+    """Into how many ranges of timesteps the measurements are sorted, because activations change with the noise."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """The seed of the first video's noise; the next one's is one more."""
+    observer: Observer = "mse"
+    """What chooses the range of codes: the largest value, a percentile, the least error, or the least entropy lost."""
+
+
+class Smooth(Section):
+    """Moving outliers of activations into weights, where schemes round activations as well."""
+
+    alpha: Alpha = "search"
+    """How much of an outlier moves, 0 to 1; search tries several for each input, none moves nothing."""
+
+
+class Sensitivity(Section):
+    """Which Linears stay in float by what quantising them does to the result: one of the two rules."""
+
+    max_drop_db: Annotated[float, Field(gt=0)] | None = None
+    """A Linear stays in float if quantising it costs the final latents more than this, in dB."""
+    int8_share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The most sensitive Linears stay in float, as long as this share of the Linears' FLOPs is quantised."""
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if self.max_drop_db is not None and self.int8_share is not None:
+            hint = "remove one of them; `max_drop_db: null` takes away an inherited one"
+            raise fault("max_drop_db and int8_share exclude each other", hint, ("int8_share",))
+        if self.max_drop_db is None and self.int8_share is None:
+            raise fault("either max_drop_db or int8_share has to be given", "add one, such as `max_drop_db: 0.5`")
+        return self
+
+
+class Keep(Section):
+    """Which Linears stay in float."""
+
+    patterns: Annotated[tuple[ModuleGlob, ...], AfterValidator(without_repeats)] = (
+        "patch_embedding",
+        "condition_embedder",
+        "proj_out",
+    )
+    """Globs over module paths, with or without `component/` before them, of Linears or of what these lie in."""
+    sensitivity: Sensitivity | None = None
+    """Which others stay in float by what quantising them does to the result; none unless given."""
+
+
+class Quantize(Section):
+    """Whether weights and activations are stored in fewer bits."""
+
+    scheme: Scheme = "none"
+    """The format of Linears: weights and activations, activations by each input's own range, or weights alone."""
+    method: Method = "ptq"
+    """How weights become codes: from the trained ones, by measuring (ptq), or by training on with rounding (qat)."""
+    calibrate: Calibrate = Calibrate()
+    smooth: Smooth = Smooth()
+    keep: Keep = Keep()
+    emulate: bool = False
+    """Carry out in float what the engine has no kernels for: it shows the scheme's accuracy, and not its speed."""
+
+    @property
+    def rounds_activations(self) -> bool:
+        """Whether the scheme is about the inputs of Linears as well, so that there is something to smooth."""
+        return self.scheme != "none" and self.scheme not in WEIGHT_ONLY
+
+    @model_validator(mode="after")
+    def _nothing_without_a_scheme(self) -> Self:
+        # What was written would be passed over, and the bundle would be larger and slower than its author thinks.
+        given = [key for key in Quantize.model_fields if key in self.model_fields_set and key != "scheme"]
+        if self.scheme == "none" and given:
+            hint = "choose a scheme, or remove it; `quantize: null` takes away all that is inherited"
+            raise fault("it has no effect while scheme is none", hint, (given[0],))
+        return self
+
+    @model_validator(mode="after")
+    def _measured_on_prompts(self) -> Self:
+        if self.scheme != "none" and self.calibrate.prompts is None:
+            hint = "add a line such as `calibrate: {prompts: prompts.txt}`, a text file with a prompt in each line"
+            message = f"{self.scheme} is measured on videos of your prompts, and none are given"
+            raise fault(message, hint, ("calibrate", "prompts"))
+        return self
+
+    @model_validator(mode="after")
+    def _method_knows_the_scheme(self) -> Self:
+        if self.method == "qat" and self.scheme not in TRAINABLE:
+            hint = f"set quantize.scheme to {' or '.join(TRAINABLE)}, or leave method at ptq"
+            raise fault(f"there is no training for {self.scheme}", hint, ("method",))
+        return self
+
+    @model_validator(mode="after")
+    def _smoothed_only_where_activations_are_rounded(self) -> Self:
+        if self.scheme in WEIGHT_ONLY and "smooth" in self.model_fields_set:
+            hint = "remove it; `smooth: null` takes away an inherited one"
+            raise fault(f"{self.scheme} leaves activations in float: there is nothing to smooth", hint, ("smooth",))
+        return self
+
+    @model_serializer(mode="wrap")
+    def _only_what_has_an_effect(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What was refused when written is not shown as a default either, so that what is shown loads again."""
+        unused = set[str]()
+        if self.scheme == "none":
+            unused = Quantize.model_fields.keys() - {"scheme"}
+        elif not self.rounds_activations:
+            unused = {"smooth"}
+        return {key: value for key, value in dump(self).items() if key not in unused}
