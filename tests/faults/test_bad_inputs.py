@@ -46,6 +46,12 @@ ORIGINAL = {
     "text_dim": 16,
 }
 
+QUANTISED = f"""{RECIPE}quantize:
+  scheme: int8
+  calibrate: {{prompts: prompts.txt}}
+"""
+INT8 = write("recipe.yaml", QUANTISED)
+
 CASES: dict[str, Case] = {
     # the recipe's file
     "no such recipe": Case(
@@ -165,9 +171,10 @@ CASES: dict[str, Case] = {
         broken=edit("width: 48", "width: 854"),
     ),
     "not built yet": Case(
-        f"{BUILD} --set quantize.scheme=int8",
+        f"{BUILD} --set engine.kind=tensorrt",
         code=2,
-        err="error: --set quantize.scheme=int8: quantize.scheme: int8 is not built yet; today wanc builds: none\n",
+        err="error: --set engine.kind=tensorrt: engine.kind: tensorrt is not built yet; today wanc builds: "
+        "onnxruntime, openvino\n",
     ),
     "wrong --set": Case(
         f"{BUILD} --set sampling.steps=many",
@@ -180,6 +187,91 @@ CASES: dict[str, Case] = {
         code=2,
         err="error: recipe.yaml:3:10: there is no file absent.yaml\nhint: check the path\n",
         broken=edit("name: tiny", "name: tiny\nextends: absent.yaml"),
+    ),
+    # quantisation
+    "no file of prompts": Case(
+        BUILD,
+        code=2,
+        err="error: recipe.yaml:13:24: the prompts cannot be read\n"
+        "caused by: DIR/prompts.txt: there is no file DIR/prompts.txt\n"
+        "hint: check the path\n",
+        broken=INT8,
+    ),
+    "a folder for prompts": Case(
+        f"{BUILD} --set quantize.calibrate.prompts=model",
+        code=2,
+        err="error: --set quantize.calibrate.prompts=model: the prompts cannot be read\n"
+        "caused by: DIR/model: DIR/model is a directory, not a list of prompts\n"
+        "hint: name the list of prompts in it, such as prompts.txt\n",
+        broken=INT8,
+    ),
+    "no prompt in it": Case(
+        BUILD,
+        code=2,
+        err="error: recipe.yaml:13:24: the prompts cannot be read\n"
+        "caused by: DIR/prompts.txt: it holds no prompt\n"
+        "hint: write a prompt in each line\n",
+        broken=both(INT8, write("prompts.txt", "# A red circle moves up.\n\n")),
+    ),
+    "prompts in another encoding": Case(
+        BUILD,
+        code=2,
+        err="error: recipe.yaml:13:24: the prompts cannot be read\n"
+        "caused by: DIR/prompts.txt:2:6: the byte 0xe9 is not UTF-8 text\n"
+        "hint: save it as UTF-8\n",
+        broken=both(INT8, write("prompts.txt", b"A cup\nA caf\xe9\n")),
+    ),
+    "too many prompts": Case(
+        BUILD,
+        code=2,
+        err="error: recipe.yaml:13:24: the prompts cannot be read\n"
+        "caused by: DIR/prompts.txt:1:1: the file is larger than 1,048,576 bytes\n"
+        "hint: a list of prompts is a few kilobytes of text, a prompt in each line; is this the right file?\n",
+        broken=both(INT8, write("prompts.txt", "A cup\n" * 2**18)),
+    ),
+    "quantised without prompts": Case(
+        f"{BUILD} --set quantize.scheme=int8",
+        code=2,
+        err="error: --set quantize.scheme=int8: quantize.calibrate.prompts: int8 is measured on videos of your "
+        "prompts, and none are given\n"
+        "hint: add a line such as `calibrate: {prompts: prompts.txt}`, a text file with a prompt in each line\n",
+    ),
+    "prompts for nothing": Case(
+        BUILD,
+        code=2,
+        err="error: recipe.yaml:13:14: quantize.calibrate: it has no effect while scheme is none\n"
+        "hint: choose a scheme, or remove it; `quantize: null` takes away all that is inherited\n",
+        broken=both(INT8, edit("scheme: int8", "scheme: none")),
+    ),
+    "two rules of what stays in float": Case(
+        BUILD,
+        code=2,
+        err="error: recipe.yaml:14:54: quantize.keep.sensitivity.int8_share: max_drop_db and int8_share exclude "
+        "each other\n"
+        "hint: remove one of them; `max_drop_db: null` takes away an inherited one\n",
+        broken=write("recipe.yaml", f"{QUANTISED}  keep: {{sensitivity: {{max_drop_db: 0.5, int8_share: 0.9}}}}\n"),
+    ),
+    "smoothing of what is not rounded": Case(
+        f"{BUILD} --set quantize.scheme=int8-weight --set quantize.smooth.alpha=0.6",
+        code=2,
+        err="error: --set quantize.smooth.alpha=0.6: quantize.smooth: int8-weight leaves activations in float: "
+        "there is nothing to smooth\n"
+        "hint: remove it; `smooth: null` takes away an inherited one\n",
+        broken=INT8,
+    ),
+    "fp8 on a CPU": Case(
+        f"{BUILD} --set quantize.scheme=fp8",
+        code=2,
+        err="error: --set quantize.scheme=fp8: quantize.scheme: onnxruntime has no fp8 on CPUs\n"
+        "hint: set quantize.scheme to int8, or quantize.emulate to true for its accuracy without its speed\n",
+        broken=INT8,
+    ),
+    "training for a scheme that is not trained": Case(
+        f"{BUILD} --set quantize.scheme=int8-dynamic --set quantize.method=qat",
+        code=2,
+        err="error: --set quantize.method=qat: quantize.method: there is no training for int8-dynamic\n"
+        "hint: set quantize.scheme to int8 or int4-weight, or leave method at ptq\n",
+        broken=INT8,
     ),
     # settings that contradict the model, or look like a known mistake
     "swapped guidance": Case(

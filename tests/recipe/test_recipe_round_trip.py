@@ -21,8 +21,10 @@ from wanc.recipe.fields import all_paths, fields_at
 from wanc.recipe.json_schema import json_schema
 from wanc.recipe.model import COMPONENTS, KINDS, Component
 from wanc.recipe.new import starter
+from wanc.recipe.prompts import read_prompts
+from wanc.recipe.quantize import SCHEMES, TRAINABLE, WEIGHT_ONLY, Observer, Scheme
 from wanc.recipe.schema import ISLANDS, PARTS, FusedOperator, Lint, PassName
-from wanc.recipe.section import FACTORY, FILE_NAME, IDENTIFIER, PROFILE_NAME, VERSION
+from wanc.recipe.section import FACTORY, FILE_NAME, IDENTIFIER, MODULE_GLOB, PROFILE_NAME, VERSION
 from wanc.recipe.show import flow, to_yaml
 from wanc.recipe.strict_yaml import parse
 from wanc.recipe.tree import Source, plain
@@ -164,16 +166,60 @@ ENGINES = st.fixed_dictionaries(
 )
 
 
+CALIBRATE = st.fixed_dictionaries(
+    {"prompts": PATHS},
+    optional={
+        "clips": st.integers(1, 1024),
+        "timestep_bins": st.integers(1, 64),
+        "seed": st.integers(0, 2**53),
+        "observer": st.sampled_from(get_args(Observer)),
+    },
+)
+SMOOTH = st.fixed_dictionaries({}, optional={"alpha": st.sampled_from(["search", "none", 0, 1]) | st.floats(0, 1)})
+SENSITIVITY = st.fixed_dictionaries({"max_drop_db": st.floats(0, 1e3, exclude_min=True)}) | st.fixed_dictionaries(
+    {"int8_share": st.floats(0, 1, exclude_min=True)}
+)
+KEEP = st.fixed_dictionaries(
+    {},
+    optional={
+        "patterns": st.lists(matching(MODULE_GLOB, 256), unique=True, max_size=4).map(tuple),
+        "sensitivity": SENSITIVITY,
+    },
+)
+
+
+def schemes_of(engine: str) -> tuple[Scheme, ...]:
+    return tuple(scheme for scheme in SCHEMES if (scheme, engine) != ("int8-dynamic", "openvino"))
+
+
+@st.composite
+def quantised(draw: st.DrawFn, schemes: tuple[Scheme, ...]) -> dict[str, Any]:
+    scheme = draw(st.sampled_from(schemes))
+    if scheme == "none":
+        return {}
+    optional = {
+        "keep": KEEP,
+        "method": st.sampled_from(["ptq", "qat"] if scheme in TRAINABLE else ["ptq"]),
+        **({} if scheme in WEIGHT_ONLY else {"smooth": SMOOTH}),
+        **({} if scheme == "fp8" else {"emulate": st.booleans()}),
+    }
+    needed = {"calibrate": CALIBRATE, **({"emulate": st.just(True)} if scheme == "fp8" else {})}
+    return {"scheme": scheme, **draw(st.fixed_dictionaries(needed, optional=optional))}
+
+
 @st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
+    how, what = draw(ENGINES), draw(videos() | GRAPHS)
+    schemes = schemes_of(how["engine"]["kind"]) if "sampling" in what else ("none",)
     data = {
         "wanc": 1,
         "name": draw(matching(FILE_NAME, 64)),
         "version": draw(matching(VERSION, 32)),
         "fuse": draw(FUSE),
         "runtime": {"threads": draw(st.integers(0, 1024))},
-        **draw(ENGINES),
-        **draw(videos() | GRAPHS),
+        "quantize": draw(quantised(schemes)),
+        **how,
+        **what,
     }
     return Recipe.model_validate(data)
 
@@ -252,6 +298,14 @@ def test_tiny_wan() -> None:
     assert (recipe.sampling.solver, recipe.sampling.steps, recipe.sampling.shift) == ("unipc", 20, 4.0)
     assert (recipe.sampling.guidance.high, recipe.sampling.guidance.low) == (3.0, 3.0)
     assert recipe.sampling.boundary == 0.875
+
+
+def test_tiny_wan_int8() -> None:
+    (loaded,) = load(ROOT / "recipes/tiny-wan-int8.yaml")
+    quantize = loaded.recipe.quantize
+    assert (quantize.scheme, quantize.method, quantize.smooth.alpha) == ("int8", "ptq", "search")
+    assert quantize.calibrate.prompts is not None
+    assert len(read_prompts(quantize.calibrate.prompts)) == quantize.calibrate.clips
 
 
 def test_the_schema_file_is_up_to_date() -> None:

@@ -16,10 +16,12 @@ def lock_of(resolved: Resolved, tools: Iterable[str], passed_through: Mapping[st
 
     Raises UserError where a tool is not installed.
     """
+    prompts = resolved.prompts_blob
+    inputs = {**resolved.blobs, **({"quantize.calibrate.prompts": prompts} if prompts else {})}
     return {
         "schema": SCHEMA,
         "recipe": resolved.described,
-        "inputs": {name: {"size": blob.size, "sha256": blob.digest} for name, blob in sorted(resolved.blobs.items())},
+        "inputs": {name: {"size": blob.size, "sha256": blob.digest} for name, blob in sorted(inputs.items())},
         "tools": {tool: tool_version(tool) for tool in sorted({"python", *tools})},
         "passed_through": dict(passed_through),
     }

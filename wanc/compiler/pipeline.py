@@ -34,7 +34,7 @@ from wanc.compiler.runner import Runner, StageRun, say
 from wanc.compiler.seal import Seal, requirements
 from wanc.compiler.stage import Stage, Tree, tool_version
 from wanc.compiler.tables import Tables
-from wanc.errors import RecipeError
+from wanc.errors import NotBuiltYetError, RecipeError
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
 from wanc.runtime.manifest import Manifest
@@ -143,6 +143,8 @@ def _build(loaded: LoadedRecipe, output: Path, paranoid: bool, progress: bool) -
     with store.session(on_wait=say):
         runner = Runner(store, progress)
         resolved = _resolve(loaded, store, runner, paranoid=paranoid)
+        if resolved.recipe.quantize.scheme != "none":
+            raise NotBuiltYetError("quantize is not built yet", where=loaded.marks.where("quantize.scheme"))
         plan = Plan.of(resolved)
         with _placed(loaded):
             engines = plan.engines(runner.run)

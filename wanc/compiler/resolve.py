@@ -20,6 +20,7 @@ from wanc.models.source import Source, open_source
 from wanc.models.wan.lints import check_sampling
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
+from wanc.recipe.prompts import read_prompts
 from wanc.recipe.schema import Recipe
 from wanc.runtime.progress import ProgressBar
 from wanc.runtime.safetensors import header_bytes
@@ -37,6 +38,8 @@ class Resolved:
     blobs: Mapping[str, Blob]
     headers: Mapping[str, str]
     """The digest of the header of each of a checkpoint's safetensors files."""
+    prompts: tuple[str, ...] = ()
+    """What quantisation is measured on; none where nothing is quantised."""
 
     @property
     def task(self) -> Task:
@@ -62,12 +65,22 @@ class Resolved:
         return given if given is not None else self.model.boundary
 
     @property
+    def prompts_blob(self) -> Blob | None:
+        """The prompts as one text, pinned; comments and empty lines of the file say nothing about what is built."""
+        if not self.prompts:
+            return None
+        text = "\n".join(self.prompts).encode()
+        return Blob(f"sha256:{hashlib.sha256(text).hexdigest()}", len(text))
+
+    @property
     def described(self) -> dict[str, Any]:
         """The recipe as JSON, with all defaults. Where its files lie says nothing about what is built."""
         described = self.recipe.model_dump(mode="json", exclude_none=True)
         model = {key: value for key, value in described["model"].items() if key not in ("source", "onnx", "files")}
         if self.model.components:
             model["components"] = list(self.model.components)
+        if (prompts := self.prompts_blob) is not None:
+            described["quantize"]["calibrate"]["prompts"] = prompts.digest
         return {**described, "model": model}
 
     @property
@@ -82,7 +95,8 @@ def resolve(loaded: LoadedRecipe, sources: SourceDigests, *, progress: bool) -> 
     if loaded.recipe.model.source is not None:
         _check_components(loaded, model)
         check_sampling(loaded, model.components, model.boundary)
-    return Resolved(loaded.recipe, model, _digests(model, sources, progress), _headers(model))
+    prompts = _prompts(loaded)
+    return Resolved(loaded.recipe, model, _digests(model, sources, progress), _headers(model), prompts)
 
 
 def _open(loaded: LoadedRecipe) -> Source:
@@ -103,6 +117,17 @@ def _check_components(loaded: LoadedRecipe, model: Source) -> None:
             where=loaded.marks.where("model.components"),
             hint="leave components out to build all of the model's",
         )
+
+
+def _prompts(loaded: LoadedRecipe) -> tuple[str, ...]:
+    path = loaded.recipe.quantize.calibrate.prompts
+    if path is None:
+        return ()
+    try:
+        return read_prompts(path)
+    except RecipeError as error:
+        where = loaded.marks.where("quantize.calibrate.prompts")
+        raise RecipeError("the prompts cannot be read", where=where) from error
 
 
 def _digests(model: Source, sources: SourceDigests, progress: bool) -> dict[str, Blob]:

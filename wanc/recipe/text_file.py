@@ -1,8 +1,9 @@
-"""Reading a recipe's file as text, whatever is found in its place."""
+"""Reading a file that people write as text, whatever is found in its place: a recipe, or a list of prompts."""
 
 from __future__ import annotations
 
 import stat
+from dataclasses import dataclass
 from pathlib import Path
 
 from wanc.errors import RecipeError
@@ -13,12 +14,26 @@ _UTF8_MARK = b"\xef\xbb\xbf"
 _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
-def read_text(path: Path, where: str) -> str:
+@dataclass(frozen=True)
+class Kind:
+    """What a file is to be, in the words of its errors."""
+
+    name: str
+    example: str
+    usual_size: str
+
+
+RECIPE = Kind("recipe", "recipe.yaml", "a recipe is a few kilobytes of settings")
+PROMPTS = Kind("list of prompts", "prompts.txt", "a list of prompts is a few kilobytes of text, a prompt in each line")
+
+
+def read_text(path: Path, where: str, kind: Kind = RECIPE) -> str:
     """The text of the file at `path`.
 
     Args:
         path: the file.
         where: what asked for it; errors about the file as a whole are reported there.
+        kind: what the file is to be.
 
     Raises:
         RecipeError: there is no such file, it cannot be read, it is too large, or it is not UTF-8.
@@ -27,23 +42,25 @@ def read_text(path: Path, where: str) -> str:
         # Opening a pipe would wait for a writer, so what kind of file it is comes first.
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            hint = "name the recipe in it, such as recipe.yaml"
-            raise RecipeError(f"{path} is a directory, not a recipe", where=where, hint=hint)
+            hint = f"name the {kind.name} in it, such as {kind.example}"
+            raise RecipeError(f"{path} is a directory, not a {kind.name}", where=where, hint=hint)
         if not stat.S_ISREG(mode):
-            raise RecipeError(f"{path} is not a regular file", where=where, hint="save the recipe in a file first")
+            hint = f"save the {kind.name} in a file first"
+            raise RecipeError(f"{path} is not a regular file", where=where, hint=hint)
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise RecipeError(f"there is no file {path}", where=where, hint="check the path") from None
     except OSError as error:
-        raise RecipeError(f"the recipe {path} cannot be read", where=where, hint="check its permissions") from error
-    return _decode(content, path)
+        message = f"the {kind.name} {path} cannot be read"
+        raise RecipeError(message, where=where, hint="check its permissions") from error
+    return _decode(content, path, kind)
 
 
-def _decode(content: bytes, path: Path) -> str:
+def _decode(content: bytes, path: Path, kind: Kind) -> str:
     start = f"{path}:1:1"
     if len(content) > MAX_BYTES:
-        hint = "a recipe is a few kilobytes of settings; is this the right file?"
+        hint = f"{kind.usual_size}; is this the right file?"
         raise RecipeError(f"the file is larger than {MAX_BYTES:,} bytes", where=start, hint=hint)
     if content.startswith(_UTF16_MARKS):
         raise RecipeError("the file is UTF-16 text", where=start, hint="save it as UTF-8")
