@@ -289,7 +289,7 @@ def test_the_lock_pins_tools_and_recipe(project: Project) -> None:
     assert tools == {tool: importlib.metadata.version(tool) for tool in tools}
     assert {"torch", "diffusers", "transformers", "onnx", "onnxruntime", "numpy"} <= tools.keys()
     assert lock["passed_through"] == pipeline.PASSED_THROUGH
-    assert pipeline.PASSED_THROUGH.keys() == {"quantize", "partition"}
+    assert pipeline.PASSED_THROUGH.keys() == {"partition"}
     recipe = lock["recipe"]
     assert isinstance(recipe, dict)
     assert recipe["sampling"]["solver"] == "unipc", "defaults are written down"

@@ -7,7 +7,7 @@ guidance see. An expert that works before is executed as the program has it: qua
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -62,7 +62,7 @@ class Calibrate(Stage):
 
     Each `clip-<number>.safetensors` holds `latents`, float32 [steps, 1, channels, frames, height, width], `timesteps`,
     float32 [steps], and `prompt`, the row of the texts that it was told, int64 [1]. The last row of the texts is the
-    negative prompt. `latent_shapes` are those of the recipe's video sizes, which clips take in turn.
+    negative prompt. `shapes` are the recipe's video sizes, (height, width, frames), which clips take in turn.
     """
 
     name: ClassVar[str] = "calibrate"
@@ -71,7 +71,7 @@ class Calibrate(Stage):
 
     component: str
     trajectory: Trajectory
-    latent_shapes: tuple[tuple[int, ...], ...]
+    shapes: tuple[tuple[int, int, int], ...]
     clips: int
     timestep_bins: int
     seed: int
@@ -101,13 +101,14 @@ class Calibrate(Stage):
                     _write(path, self._sample(clip, model, texts, denoisers))
                 bar.advance()
         for clip in range(self.clips):
-            os.link(kept / clip_file(clip), out / clip_file(clip))
+            shutil.copyfile(kept / clip_file(clip), out / clip_file(clip))
 
     def _sample(self, clip: int, model: Model, texts: Array, denoisers: Mapping[str, _Denoiser]) -> dict[str, Array]:
         """One clip, as far as the expert works on it."""
         solver, prompt = self.trajectory.create_solver(), clip % (len(texts) - 1)
         wanted = self._steps(solver, model, clip)
-        latents = initial_noise(self.latent_shapes[clip % len(self.latent_shapes)], self.seed + clip)
+        height, width, frames = self.shapes[clip % len(self.shapes)]
+        latents = initial_noise(model.latent_shape(height=height, width=width, frames=frames), self.seed + clip)
         kept: list[Array] = []
         for step, timestep in enumerate(solver.timesteps.tolist()):
             if step in wanted:

@@ -73,7 +73,7 @@ class Engine(Stage):
         from wanc.compiler.golden import write_golden
 
         program, compiler = Program.read(inputs["program"][FILE]), self.compiler()
-        weights = weight_files(inputs["exported"], inputs["source"])
+        weights = weight_files({**inputs["exported"], **inputs["program"]}, inputs["source"])
         checks = {name: FiniteCheck(name, self.allow_not_finite) for name in program.components}
         components: dict[str, ProgramComponent] = {}
         with ProgressBar(self.name, len(program.components), enabled=progress) as bar:

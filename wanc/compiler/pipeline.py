@@ -3,8 +3,8 @@
 resolve    the recipe, the files of its model and all defaults → the lock
 export     the model → graphs in standard ONNX, weights by reference
 fuse       graphs → canonical form, cut by the time at which their inputs are known
-quantize   ┐ not built yet: the program passes through, and the lock says so
-partition  ┘
+quantize   denoisers → the same in fewer bits, as real trajectories have it (see `quantization`)
+partition  not built yet: the program passes through, and the lock says so
 engine     graphs → files that an engine runs
 tables     what a video recipe's timesteps give, computed by those
 seal       everything that ships → the bundle
@@ -29,19 +29,19 @@ from wanc.compiler.export_onnx import ExportOnnx
 from wanc.compiler.export_torch import ExportTorch, TorchInput
 from wanc.compiler.fuse import Fuse
 from wanc.compiler.lock import lock_of
+from wanc.compiler.quantization import Quantization
 from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.runner import Runner, StageRun, say
 from wanc.compiler.seal import Seal, requirements
 from wanc.compiler.stage import Stage, Tree, tool_version
 from wanc.compiler.tables import Tables
-from wanc.errors import NotBuiltYetError, RecipeError
+from wanc.errors import RecipeError
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.solvers import create_schedule
 
 PASSED_THROUGH = {
-    "quantize": "not built yet: every weight keeps its precision",
     "partition": "not built yet: every component is one segment on one device",
 }
 
@@ -66,6 +66,7 @@ class Plan:
     resolved: Resolved
     export: Stage
     fuse: Fuse
+    quantization: Quantization | None
     engine: Engine
     tables: Tables | None
 
@@ -74,19 +75,28 @@ class Plan:
         fuse = resolved.recipe.fuse
         passes = None if fuse.passes == "default" else fuse.passes
         return cls(
-            resolved, _export(resolved), Fuse(passes, fuse.skip, fuse.hoist), _engine(resolved), _tables(resolved)
+            resolved,
+            _export(resolved),
+            Fuse(passes, fuse.skip, fuse.hoist),
+            Quantization.of(resolved),
+            _engine(resolved),
+            _tables(resolved),
         )
 
     def seal(self, destination: Path) -> Seal:
         """The last stage, which makes the bundle at `destination`."""
-        tools = (*self.export.tools, *self.fuse.tools, *self.engine.tools, *requirements(self.resolved))
+        quantization = self.quantization.tools if self.quantization else ()
+        stages = (*self.export.tools, *self.fuse.tools, *quantization, *self.engine.tools)
+        tools = (*stages, *requirements(self.resolved))
         return Seal(self.resolved, lock_of(self.resolved, tools, PASSED_THROUGH), destination)
 
     def engines(self, run: Callable[[Stage, Mapping[str, Tree]], Tree]) -> Tree:
         """Everything before the seal; `run` yields the result of one stage."""
         exported = run(self.export, {"source": self.resolved.layout})
-        fused = run(self.fuse, {"program": exported})
-        engines = run(self.engine, {"program": fused, "exported": exported, "source": self.resolved.source})
+        program = run(self.fuse, {"program": exported})
+        if self.quantization is not None:
+            program = self.quantization.run(run, program, exported, self.resolved.source)
+        engines = run(self.engine, {"program": program, "exported": exported, "source": self.resolved.source})
         return engines.joined(run(self.tables, {"engines": engines})) if self.tables else engines
 
 
@@ -143,8 +153,6 @@ def _build(loaded: LoadedRecipe, output: Path, paranoid: bool, progress: bool) -
     with store.session(on_wait=say):
         runner = Runner(store, progress)
         resolved = _resolve(loaded, store, runner, paranoid=paranoid)
-        if resolved.recipe.quantize.scheme != "none":
-            raise NotBuiltYetError("quantize is not built yet", where=loaded.marks.where("quantize.scheme"))
         plan = Plan.of(resolved)
         with _placed(loaded):
             engines = plan.engines(runner.run)

@@ -30,3 +30,9 @@ class Model:
         if self.boundary is None or timestep >= self.boundary * self.train_timesteps:
             return HIGH
         return LOW
+
+    def latent_shape(self, *, height: int, width: int, frames: int) -> tuple[int, ...]:
+        """[1, channels, latent frames, latent height, latent width] of a video of this size."""
+        latent_frames = (frames - 1) // self.temporal_stride + 1
+        stride = self.spatial_stride
+        return 1, len(self.latent_mean), latent_frames, height // stride, width // stride

@@ -110,9 +110,7 @@ class VideoBundle(Bundle):
 
     def latent_shape(self, shape: Shape) -> tuple[int, ...]:
         """[1, channels, latent frames, latent height, latent width] of a video size."""
-        frames = (shape.frames - 1) // self.model.temporal_stride + 1
-        stride = self.model.spatial_stride
-        return 1, len(self.model.latent_mean), frames, shape.height // stride, shape.width // stride
+        return self.model.latent_shape(height=shape.height, width=shape.width, frames=shape.frames)
 
 
 def _model(fields: Fields) -> Model:

@@ -13,6 +13,7 @@ from typing import Any, cast
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.lowering import lower
 from wanc.compiler.engines.onnxruntime_frames import FRAMES_FIRST
+from wanc.compiler.engines.onnxruntime_int8 import INTEGERS
 from wanc.compiler.engines.onnxruntime_kernels import KERNELS
 from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.program import ProgramComponent
@@ -20,6 +21,7 @@ from wanc.compiler.stage import Files
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.onnxruntime import OnnxRuntime, session_options
 
+PASSES = (INTEGERS, KERNELS, FRAMES_FIRST)
 FUSED: Mapping[str, str] = {
     "Attention": "Attention",
     "MultiHeadAttention": "Attention",
@@ -36,7 +38,7 @@ class OnnxRuntimeCompiler:
     def compile_component(
         self, name: str, component: ProgramComponent, graphs: Files, weights: Files, out: Path, finite: FiniteCheck
     ) -> ProgramComponent:
-        lowered = lower(name, component, graphs, weights, out / "engines" / name, finite, [KERNELS, FRAMES_FIRST])
+        lowered = lower(name, component, graphs, weights, out / "engines" / name, finite, PASSES)
         files = {graph: path.relative_to(out).as_posix() for graph, path in lowered.files.items()}
         compiled = {graph: replace(entry, file=files[graph]) for graph, entry in component.graphs.items()}
         stored = {key: replace(entry, file=f"engines/{name}/{entry.file}") for key, entry in lowered.weights.items()}
