@@ -17,12 +17,11 @@ from wanc.compiler.passes.values import attribute, producer, rank, size
 
 
 class Rotated(NamedTuple):
-    """A projection, normed and then rotated: the nodes, and where the rows of its parameters stand in their shape."""
+    """A projection, normed and then rotated, and its parameters, whose first axis are the rows: (node, input)."""
 
     rotation: ir.Node
     norm: ir.Node
-    added: ir.Node
-    weight: ir.Node
+    parameters: tuple[tuple[ir.Node, int], ...]
     heads: int
 
 
@@ -54,10 +53,23 @@ def _rotated(value: ir.Value | None) -> Rotated | None:
     weight = _only(product.inputs[1], "Transpose") if product else None
     if rotation is None or norm is None or added is None or weight is None or not attribute(rotation, "interleaved", 0):
         return None
+    rows = _weight_rows(weight)
     heads, width = attribute(rotation, "num_heads", 0), size(weight.inputs[0], 0)
-    rows = [rank(norm.inputs[1]), rank(added.inputs[1]), rank(weight.inputs[0])]
-    fits = width is not None and heads and width % (2 * heads) == 0 and rows == [1, 1, 2]
-    return Rotated(rotation, norm, added, weight, heads) if fits else None
+    ranks = [rank(norm.inputs[1]), rank(added.inputs[1]), rank(weight.inputs[0])]
+    fits = width is not None and heads and width % (2 * heads) == 0 and ranks == [1, 1, 2]
+    return Rotated(rotation, norm, ((norm, 1), (added, 1), *rows), heads) if fits and rows else None
+
+
+def _weight_rows(transpose: ir.Node) -> tuple[tuple[ir.Node, int], ...]:
+    """Where the rows of a weight stand: in itself, or in its codes and scales; nowhere in codes that are packed."""
+    dequantize = _only(transpose.inputs[0], "DequantizeLinear")
+    if dequantize is None:
+        return ((transpose, 0),)
+    codes = dequantize.inputs[0]
+    per_row = attribute(dequantize, "axis", 1) == 0 and len(dequantize.inputs) == 2
+    return (
+        ((dequantize, 0), (dequantize, 1)) if per_row and codes is not None and codes.dtype == ir.DataType.INT8 else ()
+    )
 
 
 def _only(value: ir.Value | None, op_type: str) -> ir.Node | None:
@@ -67,7 +79,7 @@ def _only(value: ir.Value | None, op_type: str) -> ir.Node | None:
 
 
 def _sort(graph: ir.Graph, entry: Rotated) -> None:
-    for node, index in ((entry.norm, 1), (entry.added, 1), (entry.weight, 0)):
+    for node, index in entry.parameters:
         parameter = node.inputs[index]
         assert parameter is not None and parameter.shape is not None
         shape = [int(length) for length in parameter.shape.numpy()]
