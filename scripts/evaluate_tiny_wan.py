@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 
 from scripts.tiny_wan import evaluation
 from scripts.tiny_wan.configuration import GUIDANCE_SCALE, MAX_TEXT_TOKENS, NEGATIVE_PROMPT, STEPS
+from scripts.tiny_wan.progress import counted
 from scripts.tiny_wan.scenes import FRAMES, SIZE
 
 PAIRS = 200
@@ -58,16 +58,7 @@ def torch_generator(folder: Path, steps: int, guidance: float) -> evaluation.Gen
 
 def measure(generate: evaluation.Generate, pairs: int) -> list[evaluation.Answer]:
     """Answer all cases, with progress on stderr."""
-    answers: list[evaluation.Answer] = []
-    begun = printed = time.monotonic()
-    for answer in evaluation.answer(generate, evaluation.cases(pairs)):
-        answers.append(answer)
-        now = time.monotonic()
-        if now - printed > 10 or len(answers) == pairs:
-            left = (now - begun) / len(answers) * (pairs - len(answers))
-            print(f"{len(answers)}/{pairs} clips, {left:.0f} s left", file=sys.stderr, flush=True)
-            printed = now
-    return answers
+    return list(counted(evaluation.answer(generate, evaluation.cases(pairs)), pairs, "clips"))
 
 
 def report(answers: list[evaluation.Answer]) -> dict[str, dict[str, float]]:

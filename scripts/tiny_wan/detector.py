@@ -33,17 +33,25 @@ class Track:
 def detect(frames: NDArray[np.uint8]) -> Attributes:
     """The attributes that uint8 [frames, height, width, 3] shows; ``unknown`` where it shows none."""
     pixels = frames.astype(np.float32)
+    track = _track(pixels)
+    if track is None:
+        return Attributes(UNKNOWN, UNKNOWN, UNKNOWN)
+    return Attributes(_shape(track), _colour(pixels, track), _direction(track))
+
+
+def travel(frames: NDArray[np.uint8]) -> float:
+    """How far the shape moves over the clip, in pixels along the straight line; 0 where there is none."""
+    track = _track(frames.astype(np.float32))
+    return 0.0 if track is None else math.hypot(*_speed(track)) * (len(track.area) - 1)
+
+
+def _track(pixels: NDArray[np.float32]) -> Track | None:
+    """Turn chroma into coverage, without the faint noise of the background; None where no shape is to be seen."""
     chroma = pixels.max(axis=-1) - pixels.min(axis=-1)
     # The level inside of the shape: high enough to ignore noise, not so high that one bright pixel decides.
     inside = float(np.quantile(chroma, 0.97))
     if inside < MINIMAL_CHROMA:
-        return Attributes(UNKNOWN, UNKNOWN, UNKNOWN)
-    track = _track(chroma, inside)
-    return Attributes(_shape(track), _colour(pixels, track), _direction(track))
-
-
-def _track(chroma: NDArray[np.float32], inside: float) -> Track:
-    """Turn chroma into coverage, without the faint noise of the background."""
+        return None
     alpha = np.clip(chroma / inside, 0.0, 1.0)
     alpha = np.where(alpha < 0.25, 0.0, alpha).astype(np.float32)
     area = alpha.sum(axis=(1, 2)) + 1e-6
@@ -63,15 +71,18 @@ def _colour(pixels: NDArray[np.float32], track: Track) -> str:
     return names[int(np.argmin(distances))]
 
 
-def _direction(track: Track) -> str:
-    """The direction of the straight line through the centres, fitted over time and weighted by the area seen."""
+def _speed(track: Track) -> tuple[float, float]:
+    """Pixels per frame in x and y: a straight line through the centres, fitted and weighted by the area seen."""
     time = np.arange(len(track.area), dtype=np.float32)
     weight = track.area / track.area.sum()
     offset = time - (weight * time).sum()
     spread = (weight * offset * offset).sum()
-    speed_x = float((weight * offset * track.x).sum() / spread)
-    speed_y = float((weight * offset * track.y).sum() / spread)
-    if max(abs(speed_x), abs(speed_y)) * (len(time) - 1) < MINIMAL_TRAVEL:
+    return float((weight * offset * track.x).sum() / spread), float((weight * offset * track.y).sum() / spread)
+
+
+def _direction(track: Track) -> str:
+    speed_x, speed_y = _speed(track)
+    if max(abs(speed_x), abs(speed_y)) * (len(track.area) - 1) < MINIMAL_TRAVEL:
         return UNKNOWN
     steps = np.asarray(list(DIRECTIONS.values()), dtype=np.float32)
     return list(DIRECTIONS)[int(np.argmax(steps @ np.asarray([speed_x, speed_y], dtype=np.float32)))]
