@@ -18,6 +18,7 @@ from typing import cast
 
 import openvino
 
+from wanc.compiler.engines.integer_share import is_attention
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.lowering import lower
 from wanc.compiler.engines.openvino_kernels import HALVES
@@ -88,7 +89,7 @@ class OpenVinoCompiler:
             by_type[kernel, info.get("runtimePrecision", "")] += 1
             if kernel in FUSED:
                 fused[FUSED[kernel]] += 1
-            elif kernel == "Subgraph" and "softmax" in info.get("originalLayersNames", "").lower():
+            elif is_attention(kernel, info):
                 fused["Attention"] += 1
         return Kernels(by_type, fused)
 
