@@ -41,8 +41,9 @@ def model_of(text: str, weight: np.ndarray[Any, Any] | None = None) -> onnx.Mode
 
 
 def linear(body: str, dtype: type = np.float32, shape: tuple[int, ...] = (16, 8)) -> onnx.ModelProto:
-    weight = np.random.default_rng(0).integers(-9, 9, shape).astype(dtype)
-    return model_of(f"g (float[1, n, 16] x) => (float[1, n, {shape[1]}] y) {{ {body} }}", weight)
+    """x [1, n, 16] → y [1, n, 8], with a weight w of this shape."""
+    weight = np.random.default_rng(0).integers(0, 9, shape).astype(dtype)
+    return model_of(f"g (float[1, n, 16] x) => (float[1, n, 8] y) {{ {body} }}", weight)
 
 
 def feeds(model: onnx.ModelProto, rows: int = N) -> dict[str, np.ndarray[Any, Any]]:
@@ -100,8 +101,17 @@ def in_openvino(model: onnx.ModelProto) -> Products:
         ),
         (linear(f"{ROUNDED} y = com.microsoft.DynamicQuantizeMatMul (x, w, wscale)", np.int8), LINEAR),
         (linear(f"{ROUNDED} wd = DequantizeLinear (w, wscale, wzero) y = MatMul (x, wd)", np.int8), 0),
+        (
+            linear(
+                f"scales = Constant <value_floats = [{', '.join(['1.0'] * 8)}]> ()"
+                " y = com.microsoft.MatMulNBits <K = 16, N = 8, bits = 8, block_size = 16> (x, w, scales)",
+                np.uint8,
+                (8, 1, 16),
+            ),
+            0,
+        ),
     ],
-    ids=["float", "Q/DQ", "Q/DQ before a rounded result", "integer kernel", "dynamic", "the weight alone"],
+    ids=["float", "Q/DQ", "Q/DQ before a rounded result", "integer kernel", "dynamic", "the weight alone", "in blocks"],
 )
 def test_onnxruntime_linears(model: onnx.ModelProto, integer: int, tmp_path: Path) -> None:
     assert in_onnxruntime(model, tmp_path) == Products(integer, LINEAR, LINEAR)

@@ -21,7 +21,11 @@ def write_report(report: dict[str, Any], folder: Path) -> list[Path]:
     Raises UserError where matplotlib is missing.
     """
     case = report["case"]
-    name = f"video-{case['recipe']}" if "recipe" in case else f"step-{case['width']}x{case['blocks']}-{case['tokens']}"
+    if "recipe" in case:
+        name = f"video-{case['recipe']}"
+    else:
+        kind = "int8" if report["only"] == "int8" else "step"
+        name = f"{kind}-{case['width']}x{case['blocks']}-{case['tokens']}"
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{name}.{suffix}" for suffix in ("json", "md", "svg")]
@@ -63,7 +67,8 @@ def _title(report: dict[str, Any]) -> str:
     case = report["case"]
     if "recipe" in case:
         return f"{case['recipe']}: {case['video']} (frames x height x width), {case['steps']} steps with guidance"
-    return f"One step: width {case['width']}, {case['blocks']} blocks, {case['tokens']} tokens"
+    numbers = " in INT8" if report["only"] == "int8" else ""
+    return f"One step{numbers}: width {case['width']}, {case['blocks']} blocks, {case['tokens']} tokens"
 
 
 def _rows(report: dict[str, Any]) -> list[list[str]]:
