@@ -67,7 +67,8 @@ def onnxruntime_products(events: Iterable[Mapping[str, Any]]) -> Products:
 def openvino_products(compiled: openvino.CompiledModel) -> Products:
     """From the graph that the CPU plugin executed.
 
-    Where sizes may change it holds those of the last execution. Raises ValueError where there was none.
+    Where sizes may change it holds those of the last execution. Raises ValueError where there was none. Inputs that a
+    kernel rounds by itself, as some do where the weight alone is rounded, are floats here.
     """
     integer = linear = attention = 0
     for node in compiled.get_runtime_model().get_ordered_ops():
