@@ -6,7 +6,7 @@ They go from the quantize stage to the engine's, which puts them through what it
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,10 +48,14 @@ class ProbeWriter:
 
 @dataclass(frozen=True)
 class Probe:
-    """Rows of an input as the quantised Linear gets it, [rows, in], and the outputs that are expected, [rows, out]."""
+    """Rows of an input as the quantised Linear gets it, [rows, in], and what the float model gives there, [rows, out].
+
+    The quantised Linear gives that divided by `divisors` [out], into which the next input's smoothing went.
+    """
 
     inputs: Array
     outputs: Array
+    divisors: Array
 
 
 class Probes(Mapping[str, Probe]):
@@ -64,9 +68,10 @@ class Probes(Mapping[str, Probe]):
     def __getitem__(self, linear: str) -> Probe:
         places = self._places[linear]
         inputs, outputs = (self._read(places[what]) for what in ("inputs", "outputs"))
-        return Probe(inputs, outputs / self._read(places["divisors"]) if "divisors" in places else outputs)
+        divisors = self._read(places["divisors"]) if "divisors" in places else np.ones(outputs.shape[1], np.float32)
+        return Probe(inputs, outputs, divisors)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[str]:
         return iter(self._places)
 
     def __len__(self) -> int:
