@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.fuse import Fuse
 from wanc.compiler.graph_file import save
 from wanc.compiler.program import FILE, Program, ProgramComponent, ProgramGraph, weight_files
-from wanc.compiler.quantize_component import quantize_component
+from wanc.compiler.quantize_component import Keep, Samples, quantize_component
 from wanc.compiler.stage import Files
 from wanc.compiler.tracing import bind, trace
 from wanc.models.wan import transformer
@@ -108,10 +109,18 @@ def build_quantized(
     out = folder / "quantized"
     out.mkdir()
     settings = Settings(asked.scheme, asked.calibrate.observer, asked.smooth.alpha)
+    given = [partial(dict[str, Array], sample) for sample in samples]
     quantized, _ = quantize_component(
-        COMPONENT, component, graphs, source, [lambda sample=sample: sample for sample in samples], settings,
-        asked.keep.patterns, out, progress=False,
-    )  # fmt: skip
+        COMPONENT,
+        component,
+        graphs,
+        source,
+        Samples(given, [1.0] * len(given)),
+        settings,
+        Keep(asked.keep.patterns),
+        out,
+        progress=False,
+    )
     weights = weight_files(_files(out), source)
     return {
         name: _compiled(compiler, quantized, _files(out), weights, folder / f"compiled-{index}", threads)
