@@ -35,6 +35,8 @@ def compile_model(path: Path, threads: int, lanes: int = 1) -> openvino.Compiled
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": str(lanes),
+        # Where weights alone are codes, it would round the inputs to int8 as well.
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
     }
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
