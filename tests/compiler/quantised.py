@@ -1,4 +1,4 @@
-"""What the tests of quantised kernels share: one Linear of a scheme as the canonical graph has it, and its reference."""
+"""What the tests of quantised kernels share: one Linear of a scheme, in the canonical graph and in an engine."""
 
 from __future__ import annotations
 
