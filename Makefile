@@ -15,7 +15,7 @@ setup: $(STAMP)  ## make .venv with everything that building and testing take
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[build,dev,openvino,report,third-party]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[build,dev,openvino,report,bench,third-party]'
 	@touch $@
 
 demo: $(STAMP)  ## build tiny-wan's bundle and run it on an English and a Chinese prompt
@@ -27,7 +27,7 @@ test: $(STAMP)  ## the test suite: at most 15 minutes on 2 cores
 test-slow: $(STAMP)  ## the tests that take minutes each
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
 
-bench: $(STAMP)  ## wanc beside its peers: three steps and two whole videos; writes bench/results and checks them
+bench: $(STAMP)  ## wanc beside its peers: five steps and two whole videos; writes bench/results and checks them
 	$(BIN)/python bench/peers.py
 	$(BIN)/python -m pytest -q bench/test_results.py
 

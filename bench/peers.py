@@ -1,6 +1,7 @@
-"""wanc beside its peers: three sizes of a denoising step and two whole videos. Writes the reports into bench/results.
+"""wanc beside its peers: denoising steps in floats and in integers, and two whole videos. Writes into bench/results.
 
-Takes most of an hour on two cores. `python bench/peers.py step-256` runs one of them alone.
+Takes two hours on two cores, a good part of it for NNCF's calibration. `python bench/peers.py step-256` runs one of
+them alone.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ RUNS: Mapping[str, tuple[str, ...]] = {
     "step-256": ("--case", "latent=4x16x16", "--rounds", "9"),
     "step-2240": ("--case", "latent=5x32x56", "--rounds", "5"),
     "step-wide": ("--case", "width=2048,blocks=2,latent=5x24x32", "--rounds", "5"),
+    "int8-256": ("--case", "latent=4x16x16", "--only", "int8", "--rounds", "9"),
+    "int8-2240": ("--case", "latent=5x32x56", "--only", "int8", "--rounds", "5"),
     "video-tiny": ("--e2e", "recipes/tiny-wan.yaml", "--rounds", "5"),
     "video-shape": SHAPE,
 }
@@ -35,7 +38,7 @@ def main(names: list[str]) -> None:
     RESULTS.mkdir(exist_ok=True)
     for name in names or RUNS:
         subprocess.run((*WANC, *RUNS[name], "-o", str(WORK)), cwd=ROOT, check=True)
-    for pattern in ("step-*.*", "video-*.*"):
+    for pattern in ("step-*.*", "int8-*.*", "video-*.*"):
         for path in WORK.glob(pattern):
             shutil.copyfile(path, RESULTS / path.name)
 

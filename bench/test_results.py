@@ -15,6 +15,7 @@ import pytest
 RESULTS = Path(__file__).parent / "results"
 STEPS = ("step-1536x4-2240", "step-1536x4-256", "step-2048x2-960")
 REFERENCE, SHORT, OTHER = STEPS
+INTEGERS = "int8-1536x4-2240"
 AUTOCAST, HINT = "PyTorch autocast bf16", "OpenVINO bf16"
 # Errors below this are those of float32 itself.
 EQUAL = 2e-6
@@ -97,3 +98,35 @@ def test_whole_videos_are_made_faster(video: str, names: tuple[str, ...], bound:
     ours = min((found[name] for name in names), key=lambda entry: entry["median"])
     assert times_as_fast(found["diffusers WanPipeline, eager fp32"], ours) >= bound
     assert ours["psnr_db"] is None or ours["psnr_db"] >= decibels
+
+
+@pytest.fixture(scope="module")
+def integers() -> Contenders:
+    if not (RESULTS / f"{INTEGERS}.json").exists():
+        pytest.skip(f"{INTEGERS}.json is not committed yet: `python bench/peers.py int8-2240` writes it")
+    return contenders(INTEGERS)
+
+
+def test_integers_beat_openvino_with_nncf(integers: Contenders) -> None:
+    peer = integers["OpenVINO + NNCF INT8"]
+    candidates = [integers[f"wanc {engine} int8"] for engine in ("onnxruntime", "openvino")]
+    ours = min(candidates, key=lambda entry: entry["median"])
+    assert times_as_fast(peer, ours) >= 1.2
+    assert ours["rel_error"] <= peer["rel_error"]
+
+
+def test_integers_between_bf16_are_as_fast_as_the_hint_at_half_of_its_error(integers: Contenders) -> None:
+    peer, ours = integers["OpenVINO + NNCF INT8, bf16"], integers["wanc openvino int8 bf16"]
+    assert ours["median"] <= peer["median"]
+    assert ours["rel_error"] <= peer["rel_error"] / 2
+
+
+def test_integers_beat_onnx_runtimes_own(integers: Contenders) -> None:
+    peer, ours = integers["ONNX Runtime, dynamic INT8"], integers["wanc onnxruntime int8"]
+    assert times_as_fast(peer, ours) >= 1.15
+    assert ours["rel_error"] <= peer["rel_error"]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_integers_beat_floats(engine: str, integers: Contenders) -> None:
+    assert times_as_fast(integers[f"wanc {engine}"], integers[f"wanc {engine} int8"]) >= 1.6

@@ -39,7 +39,19 @@ def test_every_tool_of_the_stages_is_declared() -> None:
 
 
 def test_the_promised_extras_exist() -> None:
-    promised = {"build", "runtime", "gpu", "tensorrt", "tensorrt-rtx", "openvino", "report", "serve", "ray", "dev"}
+    promised = {
+        "build",
+        "runtime",
+        "gpu",
+        "tensorrt",
+        "tensorrt-rtx",
+        "openvino",
+        "report",
+        "bench",
+        "serve",
+        "ray",
+        "dev",
+    }
     assert promised <= EXTRAS.keys()
 
 
@@ -52,7 +64,7 @@ def test_every_default_dependency_is_pinned() -> None:
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines if "==" in line}
     wanted = names(PROJECT["dependencies"]) | names(EXTRAS["build"]) | names(EXTRAS["runtime"]) | names(EXTRAS["dev"])
-    wanted |= names(EXTRAS["openvino"]) | names(EXTRAS["report"])
+    wanted |= names(EXTRAS["openvino"]) | names(EXTRAS["report"]) | names(EXTRAS["bench"])
     assert {name.lower() for name in wanted} - {"wanc"} <= pinned
 
 

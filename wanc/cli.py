@@ -115,7 +115,7 @@ def passes(as_json: Json = False) -> None:
 @app.command(epilog="Example: wanc bench --case width=1536,blocks=4,latent=4x16x16 -o artifacts/bench")
 def bench(
     case: Annotated[str, typer.Option(help="Width, blocks, latent size and threads of a denoising step.")] = "",
-    only: Annotated[Numbers, typer.Option(help="Which contenders; int8 ones are not built yet.")] = "float",
+    only: Annotated[Numbers, typer.Option(help="Which numbers contenders compute in.")] = "float",
     e2e: Annotated[
         Path | None, typer.Option("--e2e", metavar="RECIPE", help="Measure whole videos of this recipe instead.")
     ] = None,

@@ -42,3 +42,16 @@ def test_what_is_not_understood_is_shown(text: str) -> None:
 def test_sizes_that_no_model_has_are_refused(text: str) -> None:
     with pytest.raises(UserError, match="whole heads of 128"):
         Case.parse(text)
+
+
+def test_calibration_meets_other_noise_at_all_timesteps() -> None:
+    case = Case.parse("width=256,blocks=1,latent=1x4x4")
+    samples = case.calibration_inputs()
+    assert len(samples) == 8
+    timesteps = [float(sample["timestep"]) for sample in samples]
+    assert timesteps == sorted(timesteps, reverse=True) and (timesteps[0], timesteps[-1]) == (1000.0, 55.0)
+    for name in ("latents", "text"):
+        different = {sample[name].numpy().tobytes() for sample in [case.inputs(), *samples]}
+        assert len(different) == 9, name
+    assert all(sample.keys() == case.inputs().keys() for sample in samples)
+    assert case.calibration_inputs()[3]["text"].equal(samples[3]["text"])

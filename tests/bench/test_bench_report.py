@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from wanc.bench.case import Case
+from wanc.bench import contest as contests
+from wanc.bench.case import CHANNELS, FREQUENCIES, TEXT_LENGTH, TEXT_WIDTH, Case
 from wanc.bench.contest import Result, bench, contest
 from wanc.bench.report import markdown, table, write_report
-from wanc.errors import UserError
+from wanc.compiler.engines.integer_share import Products
+from wanc.errors import EXIT_UNAVAILABLE, UserError
 
 from ..conftest import Wanc
 
 MACHINE = {"processor": "a processor", "cores": 2, "features": ["avx512f"], "tools": {"torch": "2.13.0"}}
 
 
-def report(*results: Result) -> dict[str, Any]:
+def report(*results: Result, only: str = "float") -> dict[str, Any]:
     contenders = [result.as_json() for result in results]
-    return {"case": Case().as_json(), "machine": MACHINE, "threads": 2, "only": "float", "contenders": contenders}
+    return {"case": Case().as_json(), "machine": MACHINE, "threads": 2, "only": only, "contenders": contenders}
 
 
 SLOW, FAST = Result("PyTorch eager fp32", (4.0, 5.0, 9.0), 0.0), Result("wanc openvino", (2.0, 1.0, 2.5), 1e-6, 0.25)
@@ -44,6 +47,17 @@ def test_a_page_tells_machine_rounds_and_picture() -> None:
     )
 
 
+def test_shares_of_integers_are_shown_where_integers_are_compared(tmp_path: Path) -> None:
+    integer = Result("OpenVINO + NNCF INT8", (3.0,), 1e-2, int8_linear_share=0.98, int8_total_share=0.75)
+    found = report(SLOW, integer, only="int8")
+    assert "| OpenVINO + NNCF INT8 | 3.000 | 3.000–3.000 | 1.67 | 1.0e-02 | 98.0% | 75.0% | 0 |" in markdown(
+        found, "svg"
+    )
+    path, *_ = write_report(found, tmp_path)
+    assert path.name == "int8-1536x4-2240.json"
+    assert json.loads(path.read_bytes())["contenders"][1]["int8_total_share"] == 0.75
+
+
 def test_equal_reports_are_equal_files(tmp_path: Path) -> None:
     paths = [write_report(report(SLOW, FAST), tmp_path / name) for name in ("one", "two")]
     assert [path.name for path in paths[0]] == [f"step-1536x4-2240.{suffix}" for suffix in ("json", "md", "svg")]
@@ -64,9 +78,18 @@ def test_contenders_take_turns_and_the_first_round_does_not_count() -> None:
     assert measured["b"][1] == [6]
 
 
-def test_int8_is_not_built_yet(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="--only int8 is not built yet"):
-        bench(Case(), only="int8", rounds=1, work=tmp_path, progress=False)
+def test_integers_need_nncf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        if name == "nncf":
+            raise PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(contests, "version", version)
+    with pytest.raises(UserError, match="needs the package nncf, which is not installed") as caught:
+        bench(Case(), only="int8", rounds=1, work=tmp_path / "work", progress=False)
+    assert caught.value.hint == "pip install 'wanc[bench]'"
+    assert caught.value.exit_code == EXIT_UNAVAILABLE
+    assert not (tmp_path / "work").exists()
 
 
 def test_a_whole_video_needs_a_checkpoint(wanc: Wanc, tmp_path: Path) -> None:
@@ -88,3 +111,42 @@ def test_every_contender_computes_the_same(tmp_path: Path) -> None:
         # float32 sums in another order; bfloat16 has 8 bits, which a block lets grow a little.
         assert error <= (5e-2 if "bf16" in name else 5e-6), name
     assert not list(tmp_path.iterdir()), "everything that was made on the way is gone"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")  # libraries warn of themselves
+def test_every_integer_contender_computes_the_same(tmp_path: Path) -> None:
+    found = bench(Case.parse("width=256,blocks=1,latent=1x8x8"), only="int8", rounds=1, work=tmp_path, progress=False)
+    entries = {entry["name"]: entry for entry in found["contenders"]}
+    assert sum(name.startswith("wanc ") for name in entries) == 2
+    assert found["machine"]["tools"]["nncf"]
+    for name, entry in entries.items():
+        if "INT8" not in name:
+            assert entry["rel_error"] <= 5e-6 and entry["int8_total_share"] == 0.0, name
+            continue
+        # A weight of eight bits is wrong by half a percent, and an input as well; the ends let all of it through.
+        bound = 8e-2 if "bf16" in name else 5e-3 if "ends in float" in name else 6e-2
+        assert 1e-4 <= entry["rel_error"] <= bound, name
+        # All but attention, and the ends where they are in float.
+        assert entry["int8_linear_share"] >= (0.99 if "ends in float" in name else 1.0), name
+        assert 0.9 <= entry["int8_total_share"] < entry["int8_linear_share"], name
+    assert not list(tmp_path.iterdir()), "everything that was made on the way is gone"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_both_engines_tell_the_same_products(tmp_path: Path) -> None:
+    """One attends in pieces, the other in one kernel; the FLOPs are those of the model, but for the convolution."""
+    from wanc.bench import int8_peers
+    from wanc.bench.contenders import Material
+
+    case = Case.parse("width=256,blocks=1,latent=1x8x8")
+    material = Material.prepare(case, tmp_path)
+    tokens, text, width = case.tokens, TEXT_LENGTH, case.width
+    block = tokens * (6 * width**2 + 2 * width * case.feed_forward) + text * 2 * width**2
+    once = text * (TEXT_WIDTH * width + width**2) + FREQUENCIES * width + width**2 + 6 * width**2
+    linear = 2 * (block + once + tokens * width * CHANNELS * 4)  # the last Linear gives two by two points
+    attention = 2 * (2 * tokens * tokens * width + 2 * tokens * text * width)
+    expected = Products(0, linear, linear + attention)
+    assert int8_peers.executed_by_onnx_runtime(material.plain, material.inputs) == expected
+    assert int8_peers.executed_by_open_vino(material.plain, material.inputs, "f32") == expected

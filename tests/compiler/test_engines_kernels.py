@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,7 @@ class Forgetful(OpenVinoCompiler):
     """OpenVINO, of whose kernels those that are fused cannot be found."""
 
     def kernels(self, backend: Backend) -> Kernels:
-        return Kernels(super().kernels(backend).by_type, {})
+        return replace(super().kernels(backend), fused={})
 
 
 def engine(kind: str, monkeypatch: pytest.MonkeyPatch, *allowed: str) -> Engine:

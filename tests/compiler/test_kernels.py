@@ -10,6 +10,7 @@ import onnx.parser
 import pytest
 
 from wanc.compiler.engine import Compiler
+from wanc.compiler.engines.integer_share import Products
 from wanc.compiler.engines.kernels import Kernels, check_fused, describe
 from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
 from wanc.compiler.engines.openvino import OpenVinoCompiler
@@ -41,7 +42,8 @@ summed (float[1, tokens, 32] q, float[1, tokens, 32] k) => (float[1, tokens, 32]
   y = MatMul (sum, q)
 }
 """
-IN_PIECES = Kernels({("MatMul", "float"): 2, ("Softmax", "float"): 1}, {})
+NOTHING = Products(0, 0, 0)
+IN_PIECES = Kernels({("MatMul", "float"): 2, ("Softmax", "float"): 1}, {}, NOTHING)
 
 
 def write(folder: Path, text: str = ATTENTION, dtype: str = "float") -> Path:
@@ -127,10 +129,13 @@ def test_nothing_of_reading_back_stays(compiler: Compiler, tmp_path: Path) -> No
 def test_the_report_counts_kernels_by_precision(tmp_path: Path) -> None:
     path = tmp_path / "engine"
     path.write_bytes(b"12345")
-    kernels = Kernels({("MatMul", "bf16"): 3, ("MatMul", "f32"): 1, ("Add", "f32"): 2}, {"RotaryEmbedding": 2})
+    by_type = {("MatMul", "bf16"): 3, ("MatMul", "f32"): 1, ("Add", "f32"): 2}
+    kernels = Kernels(by_type, {"RotaryEmbedding": 2}, Products(3, 4, 12))
     assert describe(kernels, path) == {
         "kernels": {"Add": {"f32": 2}, "MatMul": {"bf16": 3, "f32": 1}},
         "fused": {"RotaryEmbedding": 2},
+        "int8_linear_share": 0.75,
+        "int8_total_share": 0.25,
         "bytes": 5,
     }
 

@@ -11,10 +11,8 @@ import pytest
 from tests.checkpoints import write_checkpoint
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
-from wanc.compiler import pipeline
 from wanc.compiler.lock import lock_of
 from wanc.compiler.resolve import Resolved, resolve
-from wanc.errors import NotBuiltYetError
 from wanc.recipe import load
 
 RECIPE = """\
@@ -80,14 +78,3 @@ def test_the_lock_pins_them_and_names_no_place(resolved: Resolve, tmp_path: Path
     assert lock["recipe"]["quantize"]["calibrate"]["prompts"] == pinned["sha256"]
     assert pinned["size"] == len(PROMPTS.strip().encode())
     assert str(tmp_path) not in json.dumps(lock)
-
-
-def test_it_is_not_built_yet(resolved: Resolve, tmp_path: Path) -> None:
-    resolved()
-    (loaded,) = load(tmp_path / "recipe.yaml")
-    with pytest.raises(NotBuiltYetError) as caught:
-        pipeline.build(loaded, tmp_path / "artifacts", progress=False)
-    assert (caught.value.message, caught.value.where) == (
-        "quantize is not built yet",
-        f"{tmp_path}/recipe.yaml:12:11",
-    )

@@ -88,7 +88,7 @@ def states(has_gpu: bool = False) -> dict[str, tuple[str, tuple[str, ...], str |
 
 def test_what_is_installed_is_ok(faults: Faults) -> None:
     found = states()
-    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD | {"openvino"}
+    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD | {"openvino", "bench"}
     assert found["build"] == ("ok", (), None)
 
 
@@ -108,14 +108,14 @@ def test_a_missing_distribution_is_named_with_the_line_that_installs_it(faults: 
     faults({"torch": absent})
     found = states()
     assert found["build"] == ("missing", ("torch is not installed",), "pip install 'wanc[build]'")
-    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD - {"build"} | {"openvino"}
+    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD - {"build"} | {"openvino", "bench"}
 
 
 def test_another_engine_is_no_default_road(faults: Faults) -> None:
     faults({"openvino": Distribution("openvino", "openvino>=2026.0", None, "is not installed")})
     found = states()
     assert found["openvino"] == ("missing", ("openvino is not installed",), "pip install 'wanc[openvino]'")
-    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD
+    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD | {"bench"}
 
 
 def test_a_missing_distribution_of_the_runtime_stops_building_too(faults: Faults) -> None:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 HEAD_SIZE = 128
 CHANNELS = 16
 TEXT_LENGTH, TEXT_WIDTH, FREQUENCIES = 512, 4096, 256
-SEED = 0
+SEED, TIMESTEP = 0, 500.0
+CALIBRATION_TIMESTEPS = (1000.0, 865.0, 730.0, 595.0, 460.0, 325.0, 190.0, 55.0)
+"""A denoiser meets all of them, so whoever calibrates has to as well."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +97,21 @@ class Case:
             torch.manual_seed(SEED)
             return WanTransformer3DModel(**self.config()).eval()
 
-    def inputs(self) -> dict[str, torch.Tensor]:
-        """Latents, timestep and text, from the seed; float32."""
+    def inputs(self, seed: int = SEED, timestep: float = TIMESTEP) -> dict[str, torch.Tensor]:
+        """Latents and text from the seed, and the timestep; float32."""
         import torch
 
-        generator = torch.Generator().manual_seed(SEED)
+        generator = torch.Generator().manual_seed(seed)
         shape = (1, CHANNELS, self.frames, self.height, self.columns)
         return {
             "latents": torch.randn(shape, generator=generator),
-            "timestep": torch.tensor([500.0]),
+            "timestep": torch.tensor([timestep]),
             "text": torch.randn(1, TEXT_LENGTH, TEXT_WIDTH, generator=generator),
         }
+
+    def calibration_inputs(self) -> list[dict[str, torch.Tensor]]:
+        """The samples that every integer contender is calibrated on: none of them is what errors are measured on."""
+        return [self.inputs(SEED + 1 + index, timestep) for index, timestep in enumerate(CALIBRATION_TIMESTEPS)]
 
     def save(self, module: torch.nn.Module, folder: Path) -> Mapping[str, Path]:
         """Write the weights as safetensors; the files by their names."""

@@ -5,36 +5,41 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
-import numpy as np
-
 from wanc.artifacts.private import private_directory
 from wanc.bench.case import Case
-from wanc.errors import UserError
+from wanc.errors import EXIT_UNAVAILABLE, UserError
 from wanc.runtime.progress import ProgressBar
 from wanc.runtime.selftest import relative_error
 
 T = TypeVar("T")
-Array = np.ndarray[Any, Any]
-REFERENCE = "PyTorch eager fp32"
+FLOAT_TOOLS = ("torch", "onnxruntime", "openvino", "diffusers", "numpy")
+TOOLS: Mapping[str, tuple[str, ...]] = {"float": FLOAT_TOOLS, "int8": (*FLOAT_TOOLS, "nncf")}
+"""By contest, the distributions that figures depend on."""
+EXTRAS: Mapping[str, str] = {"openvino": "openvino", "nncf": "bench"}
+"""Those that wanc's extra `build` does not install, and the extra that does."""
 
 
 @dataclass(frozen=True)
 class Result:
     """A contender's seconds, round by round, and its error ‖out − ref‖ / ‖ref‖ against PyTorch in float32.
 
-    `once_seconds` is what was computed before the first step and not again: for a request, or for a timestep.
+    `once_seconds` is what was computed before the first step and not again: for a request, or for a timestep. The
+    shares are those of `Products`.
     """
 
     name: str
     seconds: tuple[float, ...]
     relative_error: float
     once_seconds: float = 0.0
+    int8_linear_share: float = 0.0
+    int8_total_share: float = 0.0
 
     @property
     def median(self) -> float:
@@ -48,8 +53,8 @@ class Result:
             "min": round(min(self.seconds), 4),
             "rel_error": self.relative_error,
             "once_seconds": round(self.once_seconds, 4),
-            "int8_linear_share": 0.0,
-            "int8_total_share": 0.0,
+            "int8_linear_share": round(self.int8_linear_share, 4),
+            "int8_total_share": round(self.int8_total_share, 4),
         }
 
 
@@ -71,67 +76,67 @@ def contest(
 
 
 def bench(case: Case, *, only: str, rounds: int, work: Path, progress: bool) -> dict[str, Any]:
-    """Measure the case, in a private folder below `work`. Returns the report. Raises UserError for int8 contenders."""
-    if only != "float":
-        raise UserError(f"--only {only} is not built yet: today every contender computes in floats")
+    """Measure the case, in a private folder below `work`, beside the contenders of `only`: float or int8.
+
+    Returns the report. Raises UserError where a package is missing that one of them takes.
+    """
+    where = machine(TOOLS[only])
     import torch
 
-    from wanc.bench import ours, peers
+    from wanc.bench.contenders import REFERENCE, Material, contenders
 
     torch.set_num_threads(case.threads)
-    module, inputs = case.module(), case.inputs()
-    arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
     work.mkdir(parents=True, exist_ok=True)
     with private_directory(work, prefix=".bench.") as folder:
-        source = case.save(module, folder)
-        exported = ours.export(case, source, folder / "exported")
-        plain = peers.export(module, inputs, folder / "plain.onnx")
-        optimized = peers.transformer_optimizer(plain, case, folder / "optimized.onnx")
-        threads = case.threads
-        steps: dict[str, Callable[[], Array]] = {
-            REFERENCE: peers.eager(module, inputs),
-            "torch.compile fp32": peers.compiled(module, inputs),
-            "PyTorch autocast bf16": peers.autocast(module, inputs),
-            "ONNX Runtime, plain export": peers.onnx_runtime(plain, inputs, threads),
-            "ONNX Runtime, its transformer optimizer": peers.onnx_runtime(optimized, inputs, threads),
-            "OpenVINO fp32": peers.open_vino(plain, inputs, threads, "f32"),
-            "OpenVINO bf16": peers.open_vino(plain, inputs, threads, "bf16"),
-        }
-        denoisers = {
-            name: ours.build(name, exported, source, folder / f"wanc-{index}", threads)
-            for index, name in enumerate(ours.COMPILERS)
-        }
-        for name, denoiser in denoisers.items():
-            steps[name] = lambda denoiser=denoiser: denoiser.step(arrays)
-        measured = contest(steps, rounds, progress=progress)
-        once = {name: denoiser.request_seconds() for name, denoiser in denoisers.items()}
+        entries = contenders(only, Material.prepare(case, folder))
+        measured = contest({name: entry.step for name, entry in entries.items()}, rounds, progress=progress)
+        once = {name: entry.once_seconds() for name, entry in entries.items()}
+        products = {name: entry.products() for name, entry in entries.items()}
     reference = measured[REFERENCE][1]
     results = [
-        Result(name, seconds, relative_error(result, reference), once.get(name, 0.0))
+        Result(
+            name,
+            seconds,
+            relative_error(result, reference),
+            once[name],
+            products[name].int8_linear_share,
+            products[name].int8_total_share,
+        )
         for name, (seconds, result) in measured.items()
     ]
     return {
         "case": case.as_json(),
-        "machine": machine(),
+        "machine": where,
         "threads": case.threads,
         "only": only,
         "contenders": [result.as_json() for result in results],
     }
 
 
-def machine() -> dict[str, Any]:
-    """What a figure depends on: the processor, its features, and the versions of what was measured."""
-    from wanc.compiler.stage import tool_version
+def machine(tools: Iterable[str]) -> dict[str, Any]:
+    """What a figure depends on: the processor, its features, and the versions of what was measured.
 
+    Raises UserError where one of these distributions is missing.
+    """
     lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     features = [
         name for name in ("avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16") if name in facts.get("flags", "")
     ]
-    tools = ("torch", "onnxruntime", "openvino", "diffusers", "numpy")
     return {
         "processor": facts.get("model name", platform.processor()),
         "cores": os.cpu_count(),
         "features": features,
-        "tools": {tool: tool_version(tool) for tool in tools},
+        "tools": {tool: _version(tool) for tool in tools},
     }
+
+
+def _version(tool: str) -> str:
+    try:
+        return version(tool)
+    except PackageNotFoundError as error:
+        raise UserError(
+            f"this contest needs the package {tool}, which is not installed",
+            hint=f"pip install 'wanc[{EXTRAS.get(tool, 'build')}]'",
+            exit_code=EXIT_UNAVAILABLE,
+        ) from error

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wanc.bench.contest import Result, contest, machine
+from wanc.bench.contest import FLOAT_TOOLS, Result, contest, machine
 from wanc.bench.reference import Reference, psnr, relative_error
 from wanc.compiler.pipeline import build
 from wanc.errors import UserError
@@ -64,7 +64,7 @@ def bench_end_to_end(
         "guidance": sampling.guidance.model_dump(),
         "threads": threads,
     }
-    return {"case": case, "machine": machine(), "threads": threads, "only": None, "contenders": contenders}
+    return {"case": case, "machine": machine(FLOAT_TOOLS), "threads": threads, "only": None, "contenders": contenders}
 
 
 def _pipeline(recipe: Path, overrides: list[str], name: str, threads: int, output: Path, progress: bool) -> Pipeline:

@@ -82,14 +82,19 @@ def autocast(module: torch.nn.Module, inputs: Inputs) -> Step:
 
 
 def onnx_runtime(path: Path, inputs: Inputs, threads: int) -> Step:
-    """ONNX Runtime with its defaults, but for the threads, which do not spin while another contender works."""
+    """ONNX Runtime with its defaults, but for the threads."""
+    session = onnxruntime.InferenceSession(path, session_options(threads), providers=["CPUExecutionProvider"])
+    feeds = arrays(inputs)
+    return lambda: cast("list[Array]", session.run(None, feeds))[0]
+
+
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Threads do not spin while another contender works."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = FATAL_ONLY
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
-    return lambda: cast("list[Array]", session.run(None, arrays))[0]
+    return options
 
 
 def transformer_optimizer(path: Path, case: Case, out: Path) -> Path:
@@ -106,12 +111,21 @@ def transformer_optimizer(path: Path, case: Case, out: Path) -> Path:
 
 def open_vino(path: Path, inputs: Inputs, threads: int, precision: str) -> Step:
     """OpenVINO with a hint for the precision."""
+    request, feeds = open_vino_request(path, threads, precision), arrays(inputs)
+    return lambda: cast(Array, request.infer(feeds, share_inputs=True)[0])
+
+
+def open_vino_request(path: Path, threads: int, precision: str) -> openvino.InferRequest:
+    """A model, compiled for one execution at a time."""
     config = {
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": threads,
     }
-    request = openvino.Core().compile_model(path, "CPU", config).create_infer_request()
-    arrays = {name: tensor.numpy() for name, tensor in inputs.items()}
-    return lambda: cast(Array, request.infer(arrays, share_inputs=True)[0])
+    return openvino.Core().compile_model(path, "CPU", config).create_infer_request()
+
+
+def arrays(inputs: Inputs) -> dict[str, Array]:
+    """The same, for libraries that know no tensors of torch's."""
+    return {name: tensor.numpy() for name, tensor in inputs.items()}

@@ -21,7 +21,11 @@ def write_report(report: dict[str, Any], folder: Path) -> list[Path]:
     Raises UserError where matplotlib is missing.
     """
     case = report["case"]
-    name = f"video-{case['recipe']}" if "recipe" in case else f"step-{case['width']}x{case['blocks']}-{case['tokens']}"
+    if "recipe" in case:
+        name = f"video-{case['recipe']}"
+    else:
+        kind = "int8" if report["only"] == "int8" else "step"
+        name = f"{kind}-{case['width']}x{case['blocks']}-{case['tokens']}"
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{name}.{suffix}" for suffix in ("json", "md", "svg")]
@@ -63,19 +67,23 @@ def _title(report: dict[str, Any]) -> str:
     case = report["case"]
     if "recipe" in case:
         return f"{case['recipe']}: {case['video']} (frames x height x width), {case['steps']} steps with guidance"
-    return f"One step: width {case['width']}, {case['blocks']} blocks, {case['tokens']} tokens"
+    numbers = " in INT8" if report["only"] == "int8" else ""
+    return f"One step{numbers}: width {case['width']}, {case['blocks']} blocks, {case['tokens']} tokens"
 
 
 def _rows(report: dict[str, Any]) -> list[list[str]]:
     contenders = sorted(report["contenders"], key=lambda entry: entry["median"])
     slowest = max(entry["median"] for entry in contenders)
-    whole = "psnr_db" in contenders[0]
+    whole, integers = "psnr_db" in contenders[0], report["only"] == "int8"
     header = ["contender", "median s", "fastest–slowest", "times as fast as the slowest", "relative error"]
-    rows = [[*header, *(["PSNR dB"] if whole else ["once per request, s"])]]
+    shares = ["INT8 of Linears", "INT8 of all products"] if integers else []
+    rows = [[*header, *shares, *(["PSNR dB"] if whole else ["once per request, s"])]]
     for entry in contenders:
         spread = f"{min(entry['seconds']):.3f}–{max(entry['seconds']):.3f}"
         ratio = f"{slowest / entry['median']:.2f}"
         row = [entry["name"], f"{entry['median']:.3f}", spread, ratio, f"{entry['rel_error']:.1e}"]
+        if integers:
+            row += [f"{entry['int8_linear_share']:.1%}", f"{entry['int8_total_share']:.1%}"]
         last = entry.get("psnr_db", "equal") if whole else entry["once_seconds"]
         rows.append([*row, "equal" if last is None else f"{last:g}" if isinstance(last, float) else str(last)])
     return rows

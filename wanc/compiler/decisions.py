@@ -29,8 +29,9 @@ Array = np.ndarray[Any, Any]
 Sample = Callable[[], Mapping[str, Array]]
 """One execution to learn from: the inputs of the whole graph, made when they are needed."""
 
-ROWS = 2048
-"""Of an input's rows, so many are kept, from all samples alike, to measure on what quantisation costs."""
+ROWS = 32
+"""Of an input's rows, so many are kept, from samples far apart, to measure on what quantisation costs: there, and again
+on what an engine was built from. A row of outputs has hundreds of values."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,10 @@ class Observed:
 
 @dataclass(frozen=True)
 class Decided:
-    """How a group is quantised: its input's divisors [channels] and step, and the codes of each Linear by name."""
+    """How a group is quantised: its input's divisors [channels] and step, and the codes of each Linear by name.
+
+    `inputs` are rows of the input as it will be, [rows, in], and `outputs` what each Linear made of them in float.
+    """
 
     group: Group
     alpha: float | None
@@ -67,6 +71,8 @@ class Decided:
     codes: Mapping[str, Codes]
     sqnr_db: Mapping[str, float]
     rows_per_sample: float
+    inputs: Array
+    outputs: Mapping[str, Array]
 
 
 def decide(
@@ -140,8 +146,9 @@ def _observe(observed: Observed, group: Group, values: Mapping[str, Array], numb
     observed.statistics.add(array)
     if observed.moments is not None:
         observed.moments.add(array)
-    count = min(len(array), max(1, ROWS // samples))
-    observed.rows.append(array[np.random.default_rng(number).choice(len(array), count, replace=False)])
+    if number % max(1, samples // ROWS) == 0:
+        count = min(len(array), max(1, ROWS // samples))
+        observed.rows.append(array[np.random.default_rng(number).choice(len(array), count, replace=False)])
 
 
 def _smooth(
@@ -184,10 +191,11 @@ def _decide(
         # Steps of a float format grow with the numbers: there is nothing to gain by clipping.
         observer = settings.observer if scheme.inputs == "int8" else "absmax"
         scale = threshold(observed.histogram, observer) / LARGEST[scheme.inputs]
-    rows = np.concatenate(observed.rows).astype(np.float32)
+    rows = np.concatenate(observed.rows)
     smoothed = rows if divisors is None else rows / divisors
-    inputs = rounded_inputs(smoothed, scheme.inputs, scale)
+    rounded = rounded_inputs(smoothed, scheme.inputs, scale)
     codes: dict[str, Codes] = {}
+    outputs: dict[str, Array] = {}
     sqnr: dict[str, float] = {}
     for linear in group.linears:
         if linear.name in group.quantized:
@@ -195,5 +203,7 @@ def _decide(
             moments = observed.moments.total if observed.moments else None
             found = scheme.codes(weight if divisors is None else weight * divisors, moments)
             codes[linear.name] = found
-            sqnr[linear.name] = sqnr_db(inputs @ found.weights().T, rows @ weight.T)
-    return Decided(group, alpha, divisors, scale, codes, sqnr, observed.statistics.rows / samples)
+            outputs[linear.name] = rows @ weight.T
+            sqnr[linear.name] = sqnr_db(rounded @ found.weights().T, outputs[linear.name])
+    rows_per_sample = observed.statistics.rows / samples
+    return Decided(group, alpha, divisors, scale, codes, sqnr, rows_per_sample, smoothed, outputs)

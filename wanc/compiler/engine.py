@@ -20,6 +20,7 @@ from wanc.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
     from wanc.compiler.engines.kernels import Kernels
+    from wanc.compiler.quantization_check import Prober
     from wanc.runtime.backends.base import Backend
 
 EMBEDDING_FILE = "engines/text_encoder/embedding.safetensors"
@@ -49,12 +50,17 @@ class Compiler(Protocol):
         """What was really built, after one execution."""
         ...
 
+    def prober(self, path: Path) -> Prober:
+        """The quantised Linears of an engine file, to be executed one by one."""
+        ...
+
 
 @dataclass(frozen=True)
 class Engine(Stage):
     """Inputs `program`, `exported` and `source`. Result: what the bundle ships of the model, laid out as in the bundle.
 
-    `allow_unfused` names operators whose fused kernel may be missing.
+    `allow_unfused` names operators whose fused kernel may be missing, `quantized` the components that the quantize
+    stage has quantised, and `emulate` lets floats do what the engine has no integer kernels for.
     """
 
     name: ClassVar[str] = "engine"
@@ -63,6 +69,8 @@ class Engine(Stage):
     targets: tuple[str, ...]
     allow_not_finite: tuple[str, ...] = ()
     allow_unfused: tuple[str, ...] = ()
+    quantized: tuple[str, ...] = ()
+    emulate: bool = False
 
     @abstractmethod
     def compiler(self) -> Compiler:
@@ -85,6 +93,8 @@ class Engine(Stage):
         embedding = program.embedding and _own_embedding(program.embedding, inputs["source"], out, checks)
         self._check_allowed(checks.values())
         executed = write_golden(components, out, compiler)
+        for name in self.quantized:
+            self._check_quantized(name, program.components[name], components[name], inputs["program"], out, executed)
         report: dict[str, Any] = {"engine": self.kind, "version": tool_version(self.kind), "components": {}}
         for name, component in program.components.items():
             for graph_name, graph in component.graphs.items():
@@ -94,6 +104,28 @@ class Engine(Stage):
                 report["components"].setdefault(name, {})[graph_name] = described
         replace(program, components=components, embedding=embedding).write(out)
         (out / ENGINE_REPORT).write_bytes(canonical(report))
+
+    def _check_quantized(
+        self,
+        name: str,
+        canonical: ProgramComponent,
+        built: ProgramComponent,
+        files: Files,
+        out: Path,
+        executed: Mapping[tuple[str, str], Kernels],
+    ) -> None:
+        """Compare what was built with what the quantize stage decided, whose table goes into the bundle."""
+        from wanc.compiler.quantization_check import QuantizedComponent, check_integers, check_linears
+
+        of = QuantizedComponent.read(name, files)
+        graphs = {graph: files[entry.file] for graph, entry in canonical.graphs.items()}
+        if not self.emulate:
+            for graph, path in graphs.items():
+                products = executed[name, graph].products
+                check_integers(f"{name}/{graph}", path, canonical.graphs[graph].example, products)
+        probers = {graph: self.compiler().prober(out / entry.file) for graph, entry in built.graphs.items()}
+        check_linears(name, graphs, probers, of)
+        of.table.write(out)
 
     def _check_allowed(self, checks: Iterable[FiniteCheck]) -> None:
         """A name that allows nothing is misspelt, or left over from a checkpoint that was damaged."""

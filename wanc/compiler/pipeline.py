@@ -29,7 +29,7 @@ from wanc.compiler.export_onnx import ExportOnnx
 from wanc.compiler.export_torch import ExportTorch, TorchInput
 from wanc.compiler.fuse import Fuse
 from wanc.compiler.lock import lock_of
-from wanc.compiler.quantization import Quantization
+from wanc.compiler.quantization import Quantization, quantized_components
 from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.runner import Runner, StageRun, say
 from wanc.compiler.seal import Seal, requirements
@@ -114,13 +114,18 @@ def _export(resolved: Resolved) -> Stage:
 
 def _engine(resolved: Resolved) -> Engine:
     recipe = resolved.recipe
-    targets = tuple(recipe.engine.targets)
-    allow_not_finite, allow_unfused = recipe.model.allow_not_finite or (), recipe.engine.allow_unfused
-    if recipe.engine.kind == "openvino":
-        compute = recipe.precision.compute
-        islands = recipe.precision.islands if compute == "bf16" else ()
-        return OpenVinoEngine(targets, allow_not_finite, allow_unfused, compute, islands)
-    return OnnxRuntimeEngine(targets, allow_not_finite, allow_unfused)
+    engine = OnnxRuntimeEngine(
+        targets=tuple(recipe.engine.targets),
+        allow_not_finite=recipe.model.allow_not_finite or (),
+        allow_unfused=recipe.engine.allow_unfused,
+        quantized=quantized_components(resolved),
+        emulate=recipe.quantize.emulate,
+    )
+    if recipe.engine.kind == "onnxruntime":
+        return engine
+    compute = recipe.precision.compute
+    islands = recipe.precision.islands if compute == "bf16" else ()
+    return OpenVinoEngine(**vars(engine), compute=compute, islands=islands)
 
 
 def _tables(resolved: Resolved) -> Tables | None:

@@ -17,6 +17,7 @@ from wanc.compiler.texts import Texts
 from wanc.errors import NotBuiltYetError
 from wanc.runtime.model import HIGH, LOW
 
+EXPERTS = (HIGH, LOW)
 Run = Callable[[Stage, Mapping[str, Tree]], Tree]
 
 
@@ -61,11 +62,10 @@ class Quantization:
                 ),
             )
 
-        experts = [expert(HIGH, scales.high)]
-        if LOW in resolved.model.components:
-            experts.append(expert(LOW, scales.low))
+        scale = {HIGH: scales.high, LOW: scales.low}
+        experts = tuple(expert(component, scale[component]) for component in quantized_components(resolved))
         prompts = resolved.prompts[: calibrate.clips]
-        return cls(Texts((*prompts, sampling.negative_prompt), tokenizer), tuple(experts))
+        return cls(Texts((*prompts, sampling.negative_prompt), tokenizer), experts)
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -81,3 +81,9 @@ class Quantization:
             samples = run(calibrate, inputs)
             program = program.joined(run(quantize, {**inputs, "samples": samples}))
         return program
+
+
+def quantized_components(resolved: Resolved) -> tuple[str, ...]:
+    """The experts of a recipe that quantises, in the order in which they work."""
+    asked = resolved.recipe.quantize.scheme != "none"
+    return tuple(component for component in EXPERTS if asked and component in resolved.model.components)

@@ -21,6 +21,7 @@ from wanc.compiler.graph_file import save
 from wanc.compiler.linear_groups import Choice
 from wanc.compiler.linears import SUFFIX, Linear, linears
 from wanc.compiler.own_weights import OwnFile
+from wanc.compiler.probes import ProbeWriter
 from wanc.compiler.program import ProgramComponent
 from wanc.compiler.quant_table import FLOAT, Entry
 from wanc.compiler.quantizers import Quantization, insert_quantizers
@@ -46,14 +47,16 @@ class QuantizedGraphs:
         self._inputs_divided: dict[str, Array] = {}
         self._divisors: dict[str, Array] = {}
         (out / name).mkdir(parents=True)
-        self._own = OwnFile(out, f"{name}/{FILE}")
+        self._own, self._probes = OwnFile(out, f"{name}/{FILE}"), ProbeWriter(out, name)
 
     def __enter__(self) -> QuantizedGraphs:
         self._own.__enter__()
+        self._probes.__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
         self._own.__exit__(*error)
+        self._probes.__exit__(*error)
 
     def weight_of(self, name: str) -> Array:
         """A Linear's weight as the model has it, float32 [out, in]."""
@@ -73,7 +76,9 @@ class QuantizedGraphs:
                 tensor = self._own.add(f"{linear.weight.name}.codes", self._tensor(codes.values, linear))
                 # The codes themselves go: what is left to be known of them is small.
                 self._codes[linear.name] = (tensor, replace(codes, values=codes.values[:0]))
-            self._decided[linear.name] = decided
+                self._probes.add(linear.name, "inputs", decided.inputs)
+                self._probes.add(linear.name, "outputs", decided.outputs[linear.name])
+            self._decided[linear.name] = replace(decided, codes={}, inputs=decided.inputs[:0], outputs={})
         if decided.divisors is not None and group.fold is not None:
             self._divisors |= dict.fromkeys((*group.fold.weights, *group.fold.values), decided.divisors)
 
@@ -131,6 +136,7 @@ class QuantizedGraphs:
         linear, scales = self._linears[name], codes.scales
         if (divisor := self._divisors.get(str(linear.weight.name))) is not None:
             scales = scales / divisor[:, None]
+            self._probes.add(name, "divisors", divisor)
         grouped = codes.group < linear.widths[1]
         stored = scales if grouped and linear.output_axis == 0 else scales.T if grouped else scales[:, 0]
         written = self._own.add(f"{linear.weight.name}.scales", ir.tensor(np.ascontiguousarray(stored, np.float32)))

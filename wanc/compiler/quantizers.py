@@ -43,6 +43,7 @@ class Quantization:
 def insert_quantizers(model: ir.Model, quantized: Mapping[str, Quantization]) -> int:
     """Quantise Linears, named as `linears` names them, in place. Returns how many products that were.
 
+    Their nodes are called as they are, which an engine's own report then shows.
     Raises KeyError where a name is that of no Linear: a decision that is not carried out must not pass unnoticed.
     """
     found = linears(model)
@@ -57,6 +58,7 @@ def insert_quantizers(model: ir.Model, quantized: Mapping[str, Quantization]) ->
             if linear.name not in weights:
                 weights[linear.name] = _weight(model.graph, linear, decision)
             linear.product.replace_input_with(1, weights[linear.name])
+            linear.product.name = linear.name
             if decision.inputs is not None:
                 key = (linear.input, decision.activation_scale)
                 if key not in pairs:

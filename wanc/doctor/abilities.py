@@ -50,6 +50,7 @@ ABILITIES = (
     ),
     Ability("tensorrt", "engines for data-centre GPUs", extra="tensorrt", needs_gpu=True, asked=(ENGINE, "tensorrt")),
     Ability("report", "evaluate bundles and draw reports", extra="report", asked=(("evaluate",), None)),
+    Ability("bench", "measure beside NNCF's integers", extra="bench"),
     Ability("serve", "serve bundles over HTTP", extra="serve", later=True),
     Ability("ray", "spread work over machines", extra="ray", later=True),
 )

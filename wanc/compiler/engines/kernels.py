@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from wanc.compiler.engines.integer_share import Products
 from wanc.compiler.graph_file import load
 from wanc.errors import EXIT_REFUSED, UserError
 from wanc.recipe.schema import FusedOperator
@@ -20,11 +21,13 @@ FUSED = get_args(FusedOperator)
 class Kernels:
     """The kernels of one graph: how many there are by the engine's own name and precision, and how many are fused.
 
-    `fused` counts, by canonical operator, the kernels that do all of one.
+    `fused` counts, by canonical operator, the kernels that do all of one; `products` is what was multiplied, in which
+    numbers.
     """
 
     by_type: Mapping[tuple[str, str], int]
     fused: Mapping[str, int]
+    products: Products
 
 
 def check_fused(where: str, canonical: Path, kernels: Kernels, allowed: Iterable[str]) -> None:
@@ -44,8 +47,16 @@ def check_fused(where: str, canonical: Path, kernels: Kernels, allowed: Iterable
 
 
 def describe(kernels: Kernels, file: Path) -> dict[str, Any]:
-    """The report on one graph: kernels by type and precision, fused ones by operator, and the size of the engine."""
+    """The report on one graph: kernels by type and precision, fused ones by operator, how much of the products is in
+    INT8, and the size of the engine.
+    """
     by_type: dict[str, dict[str, int]] = {}
     for (kernel, precision), count in sorted(kernels.by_type.items()):
         by_type.setdefault(kernel, {})[precision] = count
-    return {"kernels": by_type, "fused": dict(sorted(kernels.fused.items())), "bytes": file.stat().st_size}
+    return {
+        "kernels": by_type,
+        "fused": dict(sorted(kernels.fused.items())),
+        "int8_linear_share": kernels.products.int8_linear_share,
+        "int8_total_share": kernels.products.int8_total_share,
+        "bytes": file.stat().st_size,
+    }

@@ -10,15 +10,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from wanc.compiler.engines.integer_share import onnxruntime_products
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.lowering import lower
 from wanc.compiler.engines.onnxruntime_frames import FRAMES_FIRST
 from wanc.compiler.engines.onnxruntime_int8 import INTEGERS
 from wanc.compiler.engines.onnxruntime_kernels import KERNELS
 from wanc.compiler.engines.onnxruntime_packed import PACKED
+from wanc.compiler.engines.onnxruntime_probe import OnnxRuntimeProber
 from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.passes.fold import SHARE
 from wanc.compiler.program import ProgramComponent
+from wanc.compiler.quantization_check import Prober
 from wanc.compiler.stage import Files
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.onnxruntime import OnnxRuntime, session_options
@@ -52,6 +55,9 @@ class OnnxRuntimeCompiler:
         options.profile_file_prefix = str(path.with_suffix(".profile"))
         return OnnxRuntime(path, threads=1, options=options)
 
+    def prober(self, path: Path) -> Prober:
+        return OnnxRuntimeProber(path)
+
     def kernels(self, backend: Backend) -> Kernels:
         """From the profile of one execution: an operator that was expanded to a function shows as its parts."""
         path = cast(OnnxRuntime, backend).end_profiling()
@@ -66,7 +72,7 @@ class OnnxRuntimeCompiler:
         for (kernel, _), count in by_type.items():
             if kernel in FUSED:
                 fused[FUSED[kernel]] += count
-        return Kernels(by_type, fused)
+        return Kernels(by_type, fused, onnxruntime_products(events))
 
 
 def _dtype(arguments: Mapping[str, Any]) -> str:

@@ -18,12 +18,15 @@ from typing import cast
 
 import openvino
 
+from wanc.compiler.engines.integer_share import is_attention, openvino_products
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.lowering import lower
 from wanc.compiler.engines.openvino_blocks import EVEN
 from wanc.compiler.engines.openvino_kernels import HALVES
+from wanc.compiler.engines.openvino_probe import OpenVinoProber
 from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.program import ProgramComponent
+from wanc.compiler.quantization_check import Prober
 from wanc.compiler.stage import Files
 from wanc.recipe.schema import Island
 from wanc.runtime.backends.base import Backend
@@ -77,6 +80,9 @@ class OpenVinoCompiler:
     def open(self, path: Path) -> Backend:
         return OpenVino(path, threads=1)
 
+    def prober(self, path: Path) -> Prober:
+        return OpenVinoProber(path)
+
     def kernels(self, backend: Backend) -> Kernels:
         """From the graph that the CPU plugin executes."""
         by_type: Counter[tuple[str, str]] = Counter()
@@ -90,9 +96,9 @@ class OpenVinoCompiler:
             by_type[kernel, info.get("runtimePrecision", "")] += 1
             if kernel in FUSED:
                 fused[FUSED[kernel]] += 1
-            elif kernel == "Subgraph" and "softmax" in info.get("originalLayersNames", "").lower():
+            elif is_attention(kernel, info):
                 fused["Attention"] += 1
-        return Kernels(by_type, fused)
+        return Kernels(by_type, fused, openvino_products(compiled))
 
 
 def _mark(model: openvino.Model, islands: Iterable[Island]) -> None:

@@ -8,12 +8,18 @@ the plugin needs none of the transposes that it puts around the other form.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import onnx_ir as ir
 
 from wanc.compiler.passes.rewrite import Outcome, Pass, Refusal
 from wanc.compiler.passes.values import attribute, producer, rank, size
+
+Array = np.ndarray[Any, Any]
+
+SORTED = ".halves."
+"""In the name of a product whose rows are sorted, before the number of heads."""
 
 
 class Rotated(NamedTuple):
@@ -21,6 +27,7 @@ class Rotated(NamedTuple):
 
     rotation: ir.Node
     norm: ir.Node
+    product: ir.Node
     parameters: tuple[tuple[ir.Node, int], ...]
     heads: int
 
@@ -51,13 +58,15 @@ def _rotated(value: ir.Value | None) -> Rotated | None:
     added = _only(norm.inputs[0], "Add") if norm else None
     product = _only(added.inputs[0], "MatMul") if added else None
     weight = _only(product.inputs[1], "Transpose") if product else None
-    if rotation is None or norm is None or added is None or weight is None or not attribute(rotation, "interleaved", 0):
+    if rotation is None or norm is None or added is None or product is None or weight is None:
+        return None
+    if not attribute(rotation, "interleaved", 0):
         return None
     rows = _weight_rows(weight)
     heads, width = attribute(rotation, "num_heads", 0), size(weight.inputs[0], 0)
     ranks = [rank(norm.inputs[1]), rank(added.inputs[1]), rank(weight.inputs[0])]
     fits = width is not None and heads and width % (2 * heads) == 0 and ranks == [1, 1, 2]
-    return Rotated(rotation, norm, ((norm, 1), (added, 1), *rows), heads) if fits and rows else None
+    return Rotated(rotation, norm, product, ((norm, 1), (added, 1), *rows), heads) if fits and rows else None
 
 
 def _weight_rows(transpose: ir.Node) -> tuple[tuple[ir.Node, int], ...]:
@@ -87,7 +96,17 @@ def _sort(graph: ir.Graph, entry: Rotated) -> None:
             value = _insert(graph, node, op_type, value, argument)
         value.shape, value.type = parameter.shape, parameter.type
         node.replace_input_with(index, value)
+    if entry.product.name:
+        entry.product.name = f"{entry.product.name}{SORTED}{entry.heads}"
     entry.rotation.attributes["interleaved"] = ir.AttrInt64("interleaved", 0)
+
+
+def in_order(outputs: Array, product: str) -> Array:
+    """What a product of this name gives, [rows, width], with its columns as they were before they were sorted."""
+    _, is_sorted, heads = product.partition(SORTED)
+    if not is_sorted:
+        return outputs
+    return outputs.reshape(len(outputs), int(heads), 2, -1).swapaxes(2, 3).reshape(outputs.shape)
 
 
 def _insert(graph: ir.Graph, before: ir.Node, op_type: str, value: ir.Value, argument: list[int]) -> ir.Value:

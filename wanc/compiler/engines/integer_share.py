@@ -1,0 +1,119 @@
+"""How much of what an engine multiplied it multiplied as integers, read back from one execution.
+
+A Linear is a product with a weight; what attention multiplies are two activations. Weights come in two dimensions, or
+not at all where a kernel has packed them for itself; activations of attention come in heads. Convolutions are neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import openvino
+
+Shape = Sequence[int]
+
+INTEGER_KERNELS = ("DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat", "QGemm", "QLinearMatMul")
+FLOAT_KERNELS = ("MatMul", "FusedMatMul", "Gemm", "FusedGemm", "MatMulNBits")
+"""ONNX Runtime's kernels that are one product. With a weight in blocks (NBits) only that is rounded."""
+ONLY_WEIGHTS = ("MatMulNBits",)
+"""Those whose weight has more dimensions than two."""
+ATTENTION_KERNELS = ("Attention", "MultiHeadAttention")
+
+
+@dataclass(frozen=True)
+class Products:
+    """FLOPs, two for each multiplication: of Linears in INT8, of all Linears, and of attention besides."""
+
+    integer_linear: int
+    linear: int
+    total: int
+
+    @property
+    def int8_linear_share(self) -> float:
+        """Of the FLOPs of Linears, those in INT8; 0 where there is no Linear."""
+        return self.integer_linear / self.linear if self.linear else 0.0
+
+    @property
+    def int8_total_share(self) -> float:
+        """Of the FLOPs of all products, attention included, those of Linears in INT8; 0 where there is no product."""
+        return self.integer_linear / self.total if self.total else 0.0
+
+
+def onnxruntime_products(events: Iterable[Mapping[str, Any]]) -> Products:
+    """From the events of a profile, as its JSON has them, of a session that was executed once."""
+    integer = linear = attention = 0
+    for event in events:
+        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
+            continue
+        kernel = event["args"]["op_name"]
+        if kernel not in (*INTEGER_KERNELS, *FLOAT_KERNELS, *ATTENTION_KERNELS):
+            continue
+        inputs, (result, *_) = (_shapes(event["args"][key]) for key in ("input_type_shape", "output_type_shape"))
+        if kernel in ATTENTION_KERNELS:
+            queries, keys, *_ = inputs
+            attention += _attention(queries, keys[-2], result)
+        elif kernel not in ONLY_WEIGHTS and any(len(shape) > 2 for shape in inputs[1:]):
+            attention += _product(inputs[0], result)
+        else:
+            linear += _product(inputs[0], result)
+            integer += _product(inputs[0], result) if kernel in INTEGER_KERNELS else 0
+    return Products(integer, linear, linear + attention)
+
+
+def openvino_products(compiled: openvino.CompiledModel) -> Products:
+    """From the graph that the CPU plugin executed.
+
+    Where sizes may change it holds those of the last execution. Raises ValueError where there was none. Inputs that a
+    kernel rounds by itself, as some do where the weight alone is rounded, are floats here.
+    """
+    integer = linear = attention = 0
+    for node in compiled.get_runtime_model().get_ordered_ops():
+        info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
+        kernel = info.get("layerType", "")
+        if kernel == "FullyConnected":
+            flops = _product(_shape(node.input(0)), _shape(node.output(0)))
+            linear += flops
+            # By its own account a kernel is of the precision of its weight, whatever it multiplies that with.
+            integer += flops if node.input(0).get_element_type().get_type_name() in ("i8", "u8") else 0
+        elif kernel == "MatMul":
+            attention += _product(_shape(node.input(0)), _shape(node.output(0)))
+        elif kernel == "ScaledDotProductAttention" or is_attention(kernel, info):
+            queries, keys = (_shape(node.input(index)) for index in range(2))
+            # Generated kernels take keys as columns as well.
+            count = keys[-2] if keys[-1] == queries[-1] else keys[-1]
+            attention += _attention(queries, count, _shape(node.output(0)))
+    return Products(integer, linear, linear + attention)
+
+
+def is_attention(kernel: str, info: Mapping[str, str]) -> bool:
+    """Whether a node of OpenVINO's execution graph is a generated kernel that does all of an attention.
+
+    Only the names of what it was made of tell: OpenVINO's own for an Attention, and those that exporters give.
+    """
+    return kernel == "Subgraph" and "softmax" in info.get("originalLayersNames", "").lower()
+
+
+def _shapes(entries: Iterable[Mapping[str, Shape]]) -> list[Shape]:
+    """A profile lists {type: shape} for every tensor that is there."""
+    return [shape for entry in entries for shape in entry.values()]
+
+
+def _shape(port: Any) -> Shape:
+    shape = port.get_partial_shape()
+    if shape.is_dynamic:
+        raise ValueError(f"the sizes {shape} are those of no execution")
+    return list(shape.to_shape())
+
+
+def _product(left: Shape, result: Shape) -> int:
+    """FLOPs of a product whose left side is not transposed."""
+    return 2 * prod(result) * left[-1]
+
+
+def _attention(queries: Shape, keys: int, result: Shape) -> int:
+    """FLOPs of scores and of what is made of the values, for this many keys."""
+    return 2 * keys * (prod(queries) + prod(result))

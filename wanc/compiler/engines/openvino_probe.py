@@ -1,0 +1,66 @@
+"""Single Linears of a graph that was lowered for OpenVINO, executed as they stand in its IR."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import openvino
+
+from wanc.compiler.engines.openvino_kernels import in_order
+from wanc.compiler.quantized_linears import CODES
+from wanc.runtime.backends.openvino import core
+
+Array = np.ndarray[Any, Any]
+
+ROUNDING = ("FakeQuantize", "FakeConvert")
+BEHIND_ROUNDING = ("Convert", "Multiply", "Subtract")
+"""What stands between an input and a product of rounded numbers, once OpenVINO has read it."""
+
+
+class OpenVinoProber:
+    """The quantised Linears of an IR, in float32 whatever the graph itself is computed in."""
+
+    def __init__(self, path: Path) -> None:
+        self._model = core().read_model(path)
+        self._codes = {
+            node.get_friendly_name().split(CODES)[0]: node
+            for node in self._model.get_ops()
+            if node.get_type_name() == "Constant" and CODES in node.get_friendly_name()
+        }
+
+    def run(self, linear: str, inputs: Array) -> Array | None:
+        """What the Linear gives for rows of its input, float32 [rows, in] → [rows, out], without its bias."""
+        if linear not in self._codes:
+            return None
+        product = self._codes[linear]
+        while product.get_type_name() != "MatMul":
+            product = _user(product)
+        port = _rounded(product)
+        source = port.get_source_output()
+        rows = openvino.opset13.parameter([1, -1, inputs.shape[-1]], np.float32)
+        port.replace_source_output(rows.output(0))
+        try:
+            part = cast(Any, openvino).Model([product.output(0)], [rows])
+            compiled = core().compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            outputs = compiled([np.ascontiguousarray(inputs)[None]])[0]
+        finally:
+            port.replace_source_output(source)
+        return in_order(outputs[0], product.get_friendly_name())
+
+
+def _user(node: Any) -> Any:
+    """The one node that takes what a node gives; to ask for its sizes, as codes in blocks are asked, is not to take."""
+    users = [target.get_node() for target in node.output(0).get_target_inputs()]
+    (user,) = [user for user in users if user.get_type_name() != "ShapeOf"]
+    return user
+
+
+def _rounded(product: Any) -> Any:
+    """The input of what rounds the numbers that a product gets, or the product's own where nothing does."""
+    port = product.input(0)
+    while (node := port.get_source_output().get_node()).get_type_name() in BEHIND_ROUNDING:
+        port = node.input(0)
+    rounding = port.get_source_output().get_node()
+    return rounding.input(0) if rounding.get_type_name() in ROUNDING else product.input(0)
