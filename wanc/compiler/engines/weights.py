@@ -20,7 +20,7 @@ import onnx_ir as ir
 
 from wanc.compiler.engines.weight_parts import FLOATS, NUMPY_DTYPES, OWN_DOMAIN, Parts, Step, join, take_apart
 from wanc.compiler.finite import FiniteCheck
-from wanc.compiler.passes.values import attribute, constant, integers, rank
+from wanc.compiler.passes.values import attribute, constant
 from wanc.compiler.program import OWN
 from wanc.models.weights import Weight
 
@@ -242,13 +242,12 @@ def _step(node: ir.Node, shape: tuple[int, ...]) -> Step | None:
 
 def _repeat(node: ir.Node, shape: tuple[int, ...]) -> Step | None:
     """A Gather of several entries, in their order, as often each; the last one may be taken less often."""
-    indices = integers(node.inputs[1]) if rank(node.inputs[1]) == 1 else None
-    axis = int(attribute(node, "axis", 0))
-    if not indices or not 0 <= axis < len(shape):
+    taken, axis = constant(node.inputs[1]), int(attribute(node, "axis", 0))
+    times = int(np.count_nonzero(taken == 0)) if taken is not None and taken.ndim == 1 else 0
+    if taken is None or not times or not 0 <= axis < len(shape) or taken[-1] >= shape[axis]:
         return None
-    times = indices.count(0)
-    in_order = times and indices == [place // times for place in range(len(indices))]
-    return Step("Repeat", (axis, times, len(indices))) if in_order and indices[-1] < shape[axis] else None
+    in_order = np.array_equal(taken, np.arange(len(taken)) // times)
+    return Step("Repeat", (axis, times, len(taken))) if in_order else None
 
 
 def _reshape(node: ir.Node, shape: tuple[int, ...]) -> Step | None:
