@@ -10,7 +10,7 @@ import openvino
 
 from wanc.compiler.engines.openvino_kernels import in_order
 from wanc.compiler.quantized_linears import CODES
-from wanc.runtime.backends.openvino import core
+from wanc.runtime.backends.openvino import INPUTS_AS_THEY_ARE, core
 
 Array = np.ndarray[Any, Any]
 
@@ -43,7 +43,7 @@ class OpenVinoProber:
         port.replace_source_output(rows.output(0))
         try:
             part = cast(Any, openvino).Model([product.output(0)], [rows])
-            compiled = core().compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            compiled = core().compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **INPUTS_AS_THEY_ARE})
             outputs = compiled([np.ascontiguousarray(inputs)[None]])[0]
         finally:
             port.replace_source_output(source)
