@@ -91,3 +91,27 @@ def test_openvino_multiplies_by_codes_in_bfloat16(scheme: str, into: int, tmp_pa
     found, kernels = errors(OpenVinoCompiler("bf16", ()), scheme, into, tmp_path)
     assert EXACT < max(found) <= BFLOAT16
     assert [kernel for kernel in kernels if kernel[0] in ("FullyConnected", "MatMul")] == [OPENVINO[scheme]]
+
+
+@pytest.mark.parametrize(
+    ("compiler", "scheme", "tolerance"),
+    [
+        (OnnxRuntimeCompiler(), "int8-weight", EXACT),
+        (OnnxRuntimeCompiler(), "int4-weight", EXACT),
+        (OnnxRuntimeCompiler(), "fp8", EXACT),
+        (OpenVinoCompiler("fp32", ()), "int8", INT8),
+        (OpenVinoCompiler("fp32", ()), "int8-weight", EXACT),
+        (OpenVinoCompiler("fp32", ()), "int4-weight", EXACT),
+        (OpenVinoCompiler("fp32", ()), "fp8", FP8),
+    ],
+)
+def test_a_probe_goes_through_all_of_a_linear(
+    compiler: Compiler, scheme: str, tolerance: float, tmp_path: Path
+) -> None:
+    """From the rounding of its input on, and without its bias."""
+    into = WIDTHS[0]
+    path = compiled(compiler, linear(scheme, into, OUT, tmp_path), tmp_path)
+    feeds = {**given(into)(7), "b": np.zeros(OUT, np.float32)}
+    outputs = compiler.prober(path).run("a", feeds["x"][0])
+    assert outputs is not None
+    assert relative_error(outputs, run(linear(scheme, into, OUT), feeds)["y"][0]) <= tolerance

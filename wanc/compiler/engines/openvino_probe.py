@@ -63,4 +63,10 @@ def _rounded(product: Any) -> Any:
     while (node := port.get_source_output().get_node()).get_type_name() in BEHIND_ROUNDING:
         port = node.input(0)
     rounding = port.get_source_output().get_node()
-    return rounding.input(0) if rounding.get_type_name() in ROUNDING else product.input(0)
+    if rounding.get_type_name() not in ROUNDING:
+        return product.input(0)
+    port = rounding.input(0)
+    divided = port.get_source_output().get_node()
+    # FakeQuantize knows its step; what FakeConvert gets is divided by it before.
+    is_step = rounding.get_type_name() == "FakeConvert" and divided.get_type_name() == "Divide"
+    return divided.input(0) if is_step else port
