@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from wanc.calibration.schemes import InputFormat
 from wanc.calibration.weights import round_to_nearest
 from wanc.compiler.engines.onnxruntime_int8 import INTEGERS
 from wanc.compiler.passes.apply import apply_passes
@@ -20,7 +21,10 @@ BIAS = "t = Transpose <perm = [1, 0]> (a.to_q.weight) p = MatMul (x, t) y = Add 
 ALONE = "t = Transpose <perm = [1, 0]> (a.to_q.weight) y = MatMul (x, t)"
 
 
-def quantised(body: str, *, step: float | None = 0.02, group: int | None = None, inputs: str = "") -> ir.Model:
+def quantised(
+    body: str, *, rounded: InputFormat | None = "int8", group: int | None = None, inputs: str = ""
+) -> ir.Model:
+    """A model whose Linears are quantised, with inputs that are `rounded`; `inputs` are those that it has besides."""
     weights = "float[48, 64] a.to_q.weight, float[48, 64] a.to_k.weight"
     model = parse(
         f"g (float[1, n, 64] x, {weights}{inputs}) => (float[1, n, 48] y) {{ {body} }}",
@@ -33,8 +37,8 @@ def quantised(body: str, *, step: float | None = 0.02, group: int | None = None,
             weight = np.random.default_rng(seed).normal(size=(48, 64)).astype(np.float32)
             codes = round_to_nearest(weight, levels=127, group=group)
             scales = codes.scales if group else codes.scales[:, 0]
-            inputs = "int8" if step else None
-            decisions[name] = Quantization(ir.tensor(codes.values), ir.tensor(scales), group, inputs, step)
+            step = 0.02 if rounded == "int8" else None
+            decisions[name] = Quantization(ir.tensor(codes.values), ir.tensor(scales), group, rounded, step)
     insert_quantizers(model, decisions)
     return model
 
@@ -60,23 +64,39 @@ def test_a_product_of_two_rounded_matrices_is_one_kernel(body: str, inputs: str,
     ]
 
 
-def test_linears_of_one_input_are_all_integer() -> None:
+@pytest.mark.parametrize(
+    ("body", "inputs", "arguments"),
+    [(ALONE, "", ""), (BIAS, ", float[48] b", ", , b")],
+    ids=["alone", "with a bias"],
+)
+def test_an_input_whose_range_is_found_anew_is_as_good(body: str, inputs: str, arguments: str) -> None:
+    assert lowered(quantised(body, rounded="uint8", inputs=inputs)) == [
+        "v0, v1, v2 = DynamicQuantizeLinear(x)",
+        "v3 = Transpose(int8[48, 64], perm=[1, 0])",
+        f"y = com.microsoft.MatMulIntegerToFloat(v0, v3, v1, float[48], v2{arguments})",
+    ]
+
+
+@pytest.mark.parametrize("rounded", ["int8", "uint8"])
+def test_linears_of_one_input_are_all_integer(rounded: InputFormat) -> None:
     body = (
         f"{ALONE.replace('y =', 'q =')} u = Transpose <perm = [1, 0]> (a.to_k.weight) k = MatMul (x, u) y = Add (q, k)"
     )
-    lines = lowered(quantised(body))
+    lines = lowered(quantised(body, rounded=rounded))
     assert sum("MatMulIntegerToFloat" in line for line in lines) == 2
+    assert sum("DynamicQuantizeLinear" in line for line in lines) == (rounded == "uint8")
     assert [line for line in lines if "DequantizeLinear" in line or " = MatMul(" in line] == []
 
 
 @pytest.mark.parametrize(
     ("model", "kept"),
     [
-        (lambda: quantised(ALONE, step=None), 1),
+        (lambda: quantised(ALONE, rounded=None), 1),
         (lambda: quantised(ALONE, group=16), 2),
-        (lambda: quantised(ALONE, step=None, group=16), 1),
+        (lambda: quantised(ALONE, rounded="uint8", group=16), 2),
+        (lambda: quantised(ALONE, rounded=None, group=16), 1),
     ],
-    ids=["of the weight alone", "in blocks", "the weight alone in blocks"],
+    ids=["of the weight alone", "in blocks", "dynamic, in blocks", "the weight alone in blocks"],
 )
 def test_what_has_no_such_kernel_stays(model, kept: int) -> None:
     lines = lowered(model())

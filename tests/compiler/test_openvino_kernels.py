@@ -10,7 +10,11 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from wanc.calibration.schemes import SCHEMES
+from wanc.calibration.weights import round_to_nearest
 from wanc.compiler.engines.openvino_kernels import sort_halves
+from wanc.compiler.passes.fold import remove_unused
+from wanc.compiler.quantizers import Quantization, insert_quantizers
 
 HEADS, WIDTH, TOKENS = 2, 12, 5
 HALF = WIDTH // HEADS // 2
@@ -55,6 +59,29 @@ def test_queries_and_keys_are_sorted_together() -> None:
     assert (outcome.fired, outcome.refusals) == (1, [])
     assert interleaved(model) == [0, 0]
     assert np.linalg.norm(run(model) - before) <= TOLERANCE * np.linalg.norm(before)
+
+
+@pytest.mark.parametrize(("scheme", "group"), [("int8-weight", None), ("int8-weight", 4), ("fp8", None)])
+def test_codes_are_sorted_with_their_scales(scheme: str, group: int | None) -> None:
+    model = model_of(PROJECTION.format("q") + PROJECTION.format("k") + ATTEND)
+    decisions = {name: quantization(scheme, group, seed) for seed, name in enumerate(("qw", "kw"))}
+    for name in decisions:
+        value = next(value for value in model.graph.inputs if value.name == name)
+        model.graph.inputs.remove(value)
+        value.const_value = ir.tensor(np.zeros((WIDTH, 8), np.float32), name=name)
+        model.graph.register_initializer(value)
+    insert_quantizers(model, decisions)
+    remove_unused(model)
+    before = run(model)
+    assert (sort_halves(model).fired, interleaved(model)) == (1, [0, 0])
+    assert np.linalg.norm(run(model) - before) <= TOLERANCE * np.linalg.norm(before)
+
+
+def quantization(scheme: str, group: int | None, seed: int) -> Quantization:
+    """Of a projection's weight, without rounding inputs."""
+    weight = np.random.default_rng(seed).normal(size=(WIDTH, 8)).astype(np.float32)
+    codes = round_to_nearest(weight, levels=127, group=group) if group else SCHEMES[scheme].codes(weight)
+    return Quantization(ir.tensor(codes.values), ir.tensor(codes.scales if group else codes.scales[:, 0]), group)
 
 
 @pytest.mark.parametrize("parameter", ["w", "b", "s"])

@@ -18,7 +18,7 @@ from wanc.compiler.engines.weights import WeightFile, stored_bytes
 from wanc.compiler.finite import FiniteCheck
 
 Arrays = Mapping[str, NDArray[Any]]
-HEADER = '<ir_version: 10, opset_import: ["" : 23]>'
+HEADER = '<ir_version: 10, opset_import: ["" : 23, "wanc" : 1]>'
 DTYPES = {numpy_dtype: ir.DataType[name] for name, numpy_dtype in NUMPY_DTYPES.items()}
 
 
@@ -29,7 +29,7 @@ def store(folder: Path, weights: Arrays) -> dict[str, tuple[str, int]]:
         for name, array in weights.items():
             stream.write(b"\xee" * 12)
             places[name] = ("source.bin", stream.tell())
-            stream.write(array.tobytes())
+            stream.write(ir.tensor(array).tobytes())  # which knows of half bytes
     return places
 
 
@@ -41,7 +41,7 @@ def parse(text: str, folder: Path, weights: Arrays) -> ir.Model:
         array, (file, offset) = weights[str(value.name)], places[str(value.name)]
         model.graph.inputs.remove(value)
         value.const_value = ir.ExternalTensor(
-            file, offset, array.nbytes, DTYPES[array.dtype], shape=ir.Shape(array.shape), name=str(value.name)
+            file, offset, ir.tensor(array).nbytes, DTYPES[array.dtype], shape=ir.Shape(array.shape), name=value.name
         )
         model.graph.register_initializer(value)
     return model
@@ -149,6 +149,83 @@ def test_codes_are_turned_and_not_cast(tmp_path: Path) -> None:
     _, data = absorb(tmp_path, model)
     assert lines(model) == ["v: int8[3, 5]", "w.T10: int8[5, 3]", "y = Neg(w.T10)", "c = Cast(v)", "z = Neg(c)"]
     np.testing.assert_array_equal(values(model, "w.T10", data), codes.T)
+
+
+def test_codes_of_four_bits_are_turned(tmp_path: Path) -> None:
+    """They lie two in a byte before and after; an odd one is alone in the last."""
+    codes = np.arange(-7, 8).reshape(3, 5).astype(ml_dtypes.int4)
+    model = parse(
+        "g (int4[3, 5] w) => (int4[5, 3] y) { t = Transpose <perm = [1, 0]> (w) y = Identity (t) }",
+        tmp_path,
+        {"w": codes},
+    )
+    weights, data = absorb(tmp_path, model)
+    assert lines(model) == ["w.T10: int4[5, 3]", "y = Identity(w.T10)"]
+    assert weights.entries["w.T10"].length == 8
+    assert data == ir.tensor(codes.T).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("codes", "bits", "expected"),
+    [
+        (np.array([[-127, 0, 127]], np.int8), 8, [[[1, 128, 255, 128], ]]),
+        (np.array([[-7, 0, 7, 1, -1]]).astype(ml_dtypes.int4), 4, [[[0x81, 0x9F], [0x87, 0x88]]]),
+        (np.array([[5], [-8]], np.int8), 4, [[[0x8D, 0x88]], [[0x80, 0x88]]]),
+    ],
+    ids=["a byte each", "two in a byte", "less than a block"],
+)  # fmt: skip
+def test_codes_are_packed(tmp_path: Path, codes: NDArray[Any], bits: int, expected: list[Any]) -> None:
+    """In blocks of 4: counted from 0 on, and filled with what stands for 0."""
+    dtype = DTYPES[codes.dtype].name.lower()
+    shape = ", ".join(map(str, codes.shape))
+    model = parse(
+        f"g ({dtype}[{shape}] w) => (uint8[a, b, c] y)"
+        f"{{ p = wanc.Pack <bits = {bits}, block_size = 4> (w) y = Identity (p) }}",
+        tmp_path,
+        {"w": codes},
+    )
+    _, data = absorb(tmp_path, model)
+    name = f"w.P{bits}x4"
+    packed = np.array(expected, np.uint8)
+    assert lines(model) == [f"{name}: uint8{list(packed.shape)}", f"y = Identity({name})"]
+    assert data == packed.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("taken", "axis", "step", "expected"),
+    [
+        ([0, 0, 1, 1], 1, "N1x2x4", [[1, 1, 2, 2], [3, 3, 4, 4]]),
+        ([0, 0, 0, 1], 1, "N1x3x4", [[1, 1, 1, 2], [3, 3, 3, 4]]),
+        ([0, 0], 0, "N0x2x2", [[1, 2], [1, 2]]),
+        ([0, 1], 0, "N0x1x2", [[1, 2], [3, 4]]),
+    ],
+    ids=["each as often", "the last less often", "one alone", "each once"],
+)
+def test_entries_are_repeated(tmp_path: Path, taken: list[int], axis: int, step: str, expected: list[Any]) -> None:
+    model = gathering(tmp_path, taken, axis)
+    _, data = absorb(tmp_path, model)
+    assert lines(model)[0] == f"w.{step}: float{list(np.shape(expected))}"
+    np.testing.assert_array_equal(values(model, f"w.{step}", data), np.array(expected, np.float32))
+
+
+@pytest.mark.parametrize(
+    ("taken", "axis"), [([1, 0], 0), ([0, 1, 2], 0), ([-1, 0], 0), ([1, 1], 0), ([0, 0, 1, 0], 1), ([0, 0], -1)]
+)
+def test_entries_in_another_order_are_left_to_the_engine(tmp_path: Path, taken: list[int], axis: int) -> None:
+    model = gathering(tmp_path, taken, axis)
+    absorb(tmp_path, model)
+    assert lines(model)[0] == "w: float[2, 2]"
+    assert "Gather" in [node.op_type for node in model.graph]
+
+
+def gathering(folder: Path, taken: list[int], axis: int) -> ir.Model:
+    """Several entries of a weight [2, 2]."""
+    return parse(
+        "g (float[2, 2] w) => (float[a, b] y)"
+        f"{{ i = Constant <value_ints = {taken}> () g = Gather <axis = {axis}> (w, i) y = Neg (g) }}",
+        folder,
+        {"w": np.array([[1, 2], [3, 4]], np.float32)},
+    )
 
 
 def test_floats_are_not_cast_to_codes(tmp_path: Path) -> None:

@@ -115,8 +115,6 @@ class Chain:
 
     def _open(self, path: Path) -> OnnxRuntime:
         options = session_options(threads=0)
-        # Q/DQ that has no integer kernel here is computed as it stands: fused to kernels, it would be another scheme.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
         # What is not allocated in one arena goes back when a segment is closed.
         options.enable_cpu_mem_arena = False
         return OnnxRuntime(path, threads=0, options=options)

@@ -16,6 +16,7 @@ from wanc.compiler.engines.lowering import lower
 from wanc.compiler.engines.onnxruntime_frames import FRAMES_FIRST
 from wanc.compiler.engines.onnxruntime_int8 import INTEGERS
 from wanc.compiler.engines.onnxruntime_kernels import KERNELS
+from wanc.compiler.engines.onnxruntime_packed import PACKED
 from wanc.compiler.engines.onnxruntime_probe import OnnxRuntimeProber
 from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.passes.fold import SHARE
@@ -25,7 +26,7 @@ from wanc.compiler.stage import Files
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.onnxruntime import OnnxRuntime, session_options
 
-PASSES = (INTEGERS, SHARE, KERNELS, FRAMES_FIRST)
+PASSES = (INTEGERS, PACKED, SHARE, KERNELS, FRAMES_FIRST)
 FUSED: Mapping[str, str] = {
     "Attention": "Attention",
     "MultiHeadAttention": "Attention",

@@ -13,7 +13,7 @@ from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.engines.onnxruntime_kernels import DOMAIN
 from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, rewriting, skip
-from wanc.compiler.passes.values import attribute, rank, scalar, size
+from wanc.compiler.passes.values import attribute, producer, rank, scalar, size
 
 MIDDLE = 128
 
@@ -29,16 +29,35 @@ class IntegerProduct(Rewrite):
         return op.MatMul(rounded, op.Transpose(weight, perm=[1, 0]))
 
     def check(self, context, x, scale, zero, codes, scales, weight) -> MatchResult:  # pyright: ignore
-        node = weight.producer()
-        per_row = attribute(node, "axis", 1) == 0 and not attribute(node, "block_size", 0) and rank(scales) == 1
         symmetric = scalar(zero) == 0 and zero.dtype == codes.dtype == ir.DataType.INT8
-        return accept() if per_row and symmetric and rank(codes) == 2 and size(scale, 0) in (None, 1) else skip()
+        return accept() if symmetric and _is_per_row(weight.producer()) and size(scale, 0) in (None, 1) else skip()
 
     def rewrite(self, op, x, scale, zero, codes, scales, weight):  # pyright: ignore
         middle = op.Constant(value=ir.tensor(np.array(MIDDLE, np.uint8)))
         shifted = op.QuantizeLinear(x, scale, middle)
         columns = op.Transpose(codes, perm=[1, 0])
         return op.MatMulIntegerToFloat(shifted, columns, scale, scales, middle, _domain=DOMAIN)
+
+
+class DynamicProduct(Rewrite):
+    """The same where each execution finds the range of the input anew, whose codes are uint8 by themselves.
+
+    DynamicQuantizeMatMul, which rounds its input itself, was no faster, and Linears of one input share its codes.
+    """
+
+    keeps_shared_nodes = True
+
+    def pattern(self, op, rounded, scale, zero, codes, scales):  # pyright: ignore
+        weight = op.DequantizeLinear(codes, scales, _outputs=["weight"])
+        return op.MatMul(op.DequantizeLinear(rounded, scale, zero), op.Transpose(weight, perm=[1, 0]))
+
+    def check(self, context, rounded, scale, zero, codes, scales, weight) -> MatchResult:  # pyright: ignore
+        dynamic = producer(rounded, "DynamicQuantizeLinear") is not None and codes.dtype == ir.DataType.INT8
+        return accept() if dynamic and _is_per_row(weight.producer()) else skip()
+
+    def rewrite(self, op, rounded, scale, zero, codes, scales, weight):  # pyright: ignore
+        columns = op.Transpose(codes, perm=[1, 0])
+        return op.MatMulIntegerToFloat(rounded, columns, scale, scales, zero, _domain=DOMAIN)
 
 
 class WithBias(Rewrite):
@@ -55,4 +74,10 @@ class WithBias(Rewrite):
         return op.MatMulIntegerToFloat(a, b, a_scale, b_scale, a_zero, None, bias, _domain=DOMAIN)
 
 
-INTEGERS = Pass("integers", "integer kernels of com.microsoft", rewriting(IntegerProduct, WithBias))
+def _is_per_row(node: ir.Node) -> bool:
+    """Whether a DequantizeLinear has one scale for each row of a matrix of codes."""
+    blocks = attribute(node, "axis", 1) != 0 or attribute(node, "block_size", 0)
+    return not blocks and rank(node.inputs[0]) == 2 and rank(node.inputs[1]) == 1
+
+
+INTEGERS = Pass("integers", "integer kernels of com.microsoft", rewriting(IntegerProduct, DynamicProduct, WithBias))

@@ -21,6 +21,7 @@ import openvino
 from wanc.compiler.engines.integer_share import is_attention, openvino_products
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.lowering import lower
+from wanc.compiler.engines.openvino_blocks import EVEN
 from wanc.compiler.engines.openvino_kernels import HALVES
 from wanc.compiler.engines.openvino_probe import OpenVinoProber
 from wanc.compiler.finite import FiniteCheck
@@ -31,6 +32,7 @@ from wanc.recipe.schema import Island
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.openvino import PRECISION, OpenVino, core
 
+PASSES = (HALVES, EVEN)
 PRECISE = "precise_0"
 ISLANDS: Mapping[Island, tuple[str, ...]] = {
     "residual": ("Add", "Subtract"),
@@ -56,7 +58,7 @@ class OpenVinoCompiler:
         self, name: str, component: ProgramComponent, graphs: Files, weights: Files, out: Path, finite: FiniteCheck
     ) -> ProgramComponent:
         folder = out / "engines" / name
-        lowered = lower(name, component, graphs, weights, folder, finite, [HALVES])
+        lowered = lower(name, component, graphs, weights, folder, finite, PASSES)
         compiled = dict(component.graphs)
         for graph, path in lowered.files.items():
             model = core().read_model(path)

@@ -70,15 +70,13 @@ def _rotated(value: ir.Value | None) -> Rotated | None:
 
 
 def _weight_rows(transpose: ir.Node) -> tuple[tuple[ir.Node, int], ...]:
-    """Where the rows of a weight stand: in itself, or in its codes and scales; nowhere in codes that are packed."""
+    """Where the rows of a weight stand: in itself, or in its codes and scales."""
     dequantize = _only(transpose.inputs[0], "DequantizeLinear")
     if dequantize is None:
         return ((transpose, 0),)
-    codes = dequantize.inputs[0]
-    per_row = attribute(dequantize, "axis", 1) == 0 and len(dequantize.inputs) == 2
-    return (
-        ((dequantize, 0), (dequantize, 1)) if per_row and codes is not None and codes.dtype == ir.DataType.INT8 else ()
-    )
+    axis, blocks = attribute(dequantize, "axis", 1), attribute(dequantize, "block_size", 0)
+    of_rows = (axis == 0 and not blocks) or (axis == 1 and blocks)
+    return ((dequantize, 0), (dequantize, 1)) if of_rows and len(dequantize.inputs) == 2 else ()
 
 
 def _only(value: ir.Value | None, op_type: str) -> ir.Node | None:

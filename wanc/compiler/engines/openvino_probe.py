@@ -10,7 +10,7 @@ import openvino
 
 from wanc.compiler.engines.openvino_kernels import in_order
 from wanc.compiler.quantized_linears import CODES
-from wanc.runtime.backends.openvino import core
+from wanc.runtime.backends.openvino import INPUTS_AS_THEY_ARE, core
 
 Array = np.ndarray[Any, Any]
 
@@ -36,19 +36,25 @@ class OpenVinoProber:
             return None
         product = self._codes[linear]
         while product.get_type_name() != "MatMul":
-            (target,) = product.output(0).get_target_inputs()
-            product = target.get_node()
+            product = _user(product)
         port = _rounded(product)
         source = port.get_source_output()
         rows = openvino.opset13.parameter([1, -1, inputs.shape[-1]], np.float32)
         port.replace_source_output(rows.output(0))
         try:
             part = cast(Any, openvino).Model([product.output(0)], [rows])
-            compiled = core().compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+            compiled = core().compile_model(part, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **INPUTS_AS_THEY_ARE})
             outputs = compiled([np.ascontiguousarray(inputs)[None]])[0]
         finally:
             port.replace_source_output(source)
         return in_order(outputs[0], product.get_friendly_name())
+
+
+def _user(node: Any) -> Any:
+    """The one node that takes what a node gives; to ask for its sizes, as codes in blocks are asked, is not to take."""
+    users = [target.get_node() for target in node.output(0).get_target_inputs()]
+    (user,) = [user for user in users if user.get_type_name() != "ShapeOf"]
+    return user
 
 
 def _rounded(product: Any) -> Any:
@@ -57,4 +63,10 @@ def _rounded(product: Any) -> Any:
     while (node := port.get_source_output().get_node()).get_type_name() in BEHIND_ROUNDING:
         port = node.input(0)
     rounding = port.get_source_output().get_node()
-    return rounding.input(0) if rounding.get_type_name() in ROUNDING else product.input(0)
+    if rounding.get_type_name() not in ROUNDING:
+        return product.input(0)
+    port = rounding.input(0)
+    divided = port.get_source_output().get_node()
+    # FakeQuantize knows its step; what FakeConvert gets is divided by it before.
+    is_step = rounding.get_type_name() == "FakeConvert" and divided.get_type_name() == "Divide"
+    return divided.input(0) if is_step else port

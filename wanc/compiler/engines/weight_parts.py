@@ -21,31 +21,76 @@ FLOATS: Mapping[str, np.dtype[Any]] = {
     "BFLOAT16": np.dtype(ml_dtypes.bfloat16),
 }
 """Between these, casts are carried out here: ONNX and numpy round alike."""
-NUMPY_DTYPES: Mapping[str, np.dtype[Any]] = {**FLOATS, "INT8": np.dtype(np.int8)}
+NUMPY_DTYPES: Mapping[str, np.dtype[Any]] = {
+    **FLOATS,
+    "INT8": np.dtype(np.int8),
+    "INT4": np.dtype(ml_dtypes.int4),
+    "FLOAT8E4M3FN": np.dtype(ml_dtypes.float8_e4m3fn),
+}
 """Of these, the layout is changed here; codes of quantised weights are among them. All other dtypes are only copied."""
+OWN_DOMAIN = "wanc"
+"""Of the one operator that no engine has, Pack: it exists between the lowering and the writing of the weights."""
 
 
 class Step(NamedTuple):
-    """One change of layout: a permutation of the axes, a new shape, or an axis and the index of one entry of it."""
+    """One change of layout, by the operator that stands for it in a graph.
+
+    Transpose: a permutation of the axes. Reshape: a new shape. Gather: an axis and the index of one entry of it.
+    Repeat: an axis, how often each of its entries is taken, and how many are taken in all. Pack: the bits of a code,
+    and how many codes of a row are a block.
+    """
 
     op_type: str
     sizes: tuple[int, ...]
 
     def __str__(self) -> str:
         separator = "" if self.op_type == "Transpose" else "x"
-        return f"{self.op_type[0]}{separator.join(map(str, self.sizes))}"
+        letter = "N" if self.op_type == "Repeat" else self.op_type[0]
+        return f"{letter}{separator.join(map(str, self.sizes))}"
 
     def of(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """The array, changed."""
-        if self.op_type == "Gather":
-            return array.take(self.sizes[1], self.sizes[0])
-        return array.transpose(self.sizes) if self.op_type == "Transpose" else array.reshape(self.sizes)
+        match self.op_type:
+            case "Gather":
+                return array.take(self.sizes[1], self.sizes[0])
+            case "Repeat":
+                axis, times, count = self.sizes
+                return array.take(np.arange(count) // times, axis)
+            case "Pack":
+                return pack(array, *self.sizes)
+            case "Transpose":
+                return array.transpose(self.sizes)
+            case _:
+                return array.reshape(self.sizes)
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of an array of this shape, changed."""
-        if self.op_type == "Gather":
-            return shape[: self.sizes[0]] + shape[self.sizes[0] + 1 :]
-        return tuple(shape[axis] for axis in self.sizes) if self.op_type == "Transpose" else self.sizes
+        match self.op_type:
+            case "Gather":
+                return shape[: self.sizes[0]] + shape[self.sizes[0] + 1 :]
+            case "Repeat":
+                axis, _, count = self.sizes
+                return (*shape[:axis], count, *shape[axis + 1 :])
+            case "Pack":
+                bits, block = self.sizes
+                return shape[0], -(-shape[1] // block), block * bits // 8
+            case "Transpose":
+                return tuple(shape[axis] for axis in self.sizes)
+            case _:
+                return self.sizes
+
+
+def pack(codes: np.ndarray[Any, Any], bits: int, block: int) -> np.ndarray[Any, Any]:
+    """Codes [rows, columns] → uint8 [rows, blocks, bytes], as MatMulNBits of com.microsoft reads them.
+
+    They count from 0 on there, so that the middle stands for 0; with it the last block is filled. The first of two
+    codes in a byte lies in its low bits.
+    """
+    middle = 1 << (bits - 1)
+    counted = (codes.astype(np.int8).view(np.uint8) & np.uint8(2 * middle - 1)) ^ np.uint8(middle)
+    filled = np.pad(counted, ((0, 0), (0, -codes.shape[1] % block)), constant_values=middle)
+    blocks = filled.reshape(len(codes), -1, block)
+    return blocks if bits == 8 else blocks[..., ::2] | blocks[..., 1::2] << 4
 
 
 class Parts(NamedTuple):

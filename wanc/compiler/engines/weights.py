@@ -1,9 +1,9 @@
 """Streaming weights into an engine's own file, in the dtype and layout that the engine wants.
 
-The canonical graph keeps a weight as the checkpoint stores it, behind Cast, Concat, Reshape and Transpose nodes. Here
-those nodes are carried out once, tensor by tensor, and removed. One tensor is in memory at a time. Graphs from
-elsewhere may hold any dtype, have subgraphs that use weights by name, and weights that are outputs: what cannot be
-folded is copied as it is.
+The canonical graph keeps a weight as the checkpoint stores it, behind Cast, Concat, Reshape and Transpose nodes, and a
+lowering adds others. Here those nodes are carried out once, tensor by tensor, and removed. One tensor is in memory at a
+time. Graphs from elsewhere may hold any dtype, have subgraphs that use weights by name, and weights that are outputs:
+what cannot be folded is copied as it is.
 """
 
 from __future__ import annotations
@@ -18,22 +18,29 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from wanc.compiler.engines.weight_parts import FLOATS, NUMPY_DTYPES, Parts, Step, join, take_apart
+from wanc.compiler.engines.weight_parts import FLOATS, NUMPY_DTYPES, OWN_DOMAIN, Parts, Step, join, take_apart
 from wanc.compiler.finite import FiniteCheck
-from wanc.compiler.passes.values import constant
+from wanc.compiler.passes.values import attribute, constant
 from wanc.compiler.program import OWN
 from wanc.models.weights import Weight
 
 # Large tensors begin on a page, so that the engine can map them instead of copying.
 PAGE = 4096
 CACHE_LINE = 64
+LAYOUT = (("", "Transpose"), ("", "Reshape"), ("", "Gather"), (OWN_DOMAIN, "Pack"))
+"""The operators, each with its domain, that are carried out as changes of layout."""
 
 
 class Form(NamedTuple):
-    """What a weight becomes: its dtype, and the changes of its layout, in order."""
+    """What a weight becomes: the dtype that it is cast to, and the changes of its layout, in order."""
 
-    dtype: ir.DataType
+    cast: ir.DataType
     steps: tuple[Step, ...] = ()
+
+    @property
+    def dtype(self) -> ir.DataType:
+        """Of the result: what is packed is bytes."""
+        return ir.DataType.UINT8 if any(step.op_type == "Pack" for step in self.steps) else self.cast
 
 
 @dataclass
@@ -103,11 +110,8 @@ class WeightFile:
         read = [self._read(tensor, name) for tensor in parts.tensors]
         data, shape = read[0], parts.shape
         if len(read) > 1 or parts.entry or form != Form(parts.dtype):
-            stored, wanted = NUMPY_DTYPES[parts.dtype.name], NUMPY_DTYPES[form.dtype.name]
-            arrays = [
-                piece.view(stored).reshape(tensor.shape.numpy())
-                for piece, tensor in zip(read, parts.tensors, strict=True)
-            ]
+            wanted = NUMPY_DTYPES[form.cast.name]
+            arrays = [_array(piece, tensor) for piece, tensor in zip(read, parts.tensors, strict=True)]
             array = np.concatenate(arrays, parts.axis) if len(arrays) > 1 else arrays[0]
             array = parts.entry.of(array) if parts.entry else array
             with np.errstate(over="ignore"):  # beyond the narrower type's range lies infinity, as in ONNX's Cast
@@ -115,7 +119,7 @@ class WeightFile:
             for step in form.steps:
                 array = step.of(array)
             array = np.ascontiguousarray(array).reshape(array.shape)  # which makes a scalar a row
-            data, shape = array.reshape(-1).view(np.uint8), array.shape
+            data, shape = _bytes(array), array.shape
         self._stream.write(b"\0" * (-self._stream.tell() % (PAGE if data.nbytes >= PAGE else CACHE_LINE)))
         offset = self._stream.tell()
         self._stream.write(data.data)
@@ -148,6 +152,20 @@ def float_values(tensor: ir.TensorProtocol, sources: Mapping[str, Path]) -> np.n
     return data.view(FLOATS[tensor.dtype.name]).reshape(tensor.shape.numpy()).astype(np.float32)
 
 
+def _array(data: np.ndarray[Any, Any], tensor: ir.ExternalTensor) -> np.ndarray[Any, Any]:
+    """The values of a tensor of a dtype of `NUMPY_DTYPES`, from its bytes as stored."""
+    if tensor.dtype == ir.DataType.INT4:  # two in a byte
+        return ir.PackedTensor(data, tensor.dtype, shape=ir.Shape(tensor.shape.numpy())).numpy()
+    return data.view(NUMPY_DTYPES[tensor.dtype.name]).reshape(tensor.shape.numpy())
+
+
+def _bytes(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """An array's values as they are stored."""
+    if array.dtype == NUMPY_DTYPES["INT4"]:
+        return _bytes_of(ir.tensor(array))
+    return array.reshape(-1).view(np.uint8)
+
+
 def _bytes_of(tensor: ir.TensorProtocol) -> np.ndarray[Any, Any]:
     return np.frombuffer(tensor.tobytes(), np.uint8)
 
@@ -177,10 +195,10 @@ def _fold_views(model: ir.Model, initializer: ir.Value) -> tuple[ir.Value, Form]
     if form.dtype.name not in NUMPY_DTYPES:
         return value, form
     is_float = form.dtype.name in FLOATS
-    if is_float and (casts := _common(model, value, "Cast")) and (dtype := _cast_dtype(casts[0])):
+    if is_float and (casts := _common(model, value, "", "Cast")) and (dtype := _cast_dtype(casts[0])):
         value, form = _merge(model, casts), Form(dtype)
     shape = tuple(initializer.shape.numpy()) if initializer.shape is not None else ()
-    while nodes := _common(model, value, "Transpose") or _common(model, value, "Reshape"):
+    while nodes := next(filter(None, (_common(model, value, *operator) for operator in LAYOUT)), None):
         step = _step(nodes[0], shape)
         if step is None:
             break
@@ -189,7 +207,7 @@ def _fold_views(model: ir.Model, initializer: ir.Value) -> tuple[ir.Value, Form]
     return value, form
 
 
-def _common(model: ir.Model, value: ir.Value, op_type: str) -> list[ir.Node] | None:
+def _common(model: ir.Model, value: ir.Value, domain: str, op_type: str) -> list[ir.Node] | None:
     """The consumers of a value, when they all are this operator with the same attributes and other inputs.
 
     Nodes whose result leaves the graph are kept: it has to be computed where the graph's output has its name. So are
@@ -197,7 +215,7 @@ def _common(model: ir.Model, value: ir.Value, op_type: str) -> list[ir.Node] | N
     """
     nodes = [use.node for use in value.uses()]
     if value.is_graph_output() or any(
-        (node.domain, node.op_type) != ("", op_type)
+        (node.domain, node.op_type) != (domain, op_type)
         or node.inputs[0] is not value
         or node.graph is not model.graph
         or node.outputs[0].is_graph_output()
@@ -209,10 +227,30 @@ def _common(model: ir.Model, value: ir.Value, op_type: str) -> list[ir.Node] | N
 
 
 def _step(node: ir.Node, shape: tuple[int, ...]) -> Step | None:
-    """What a Transpose or a Reshape to a known shape does to a weight of this shape; None where it makes no sense."""
-    if node.op_type == "Transpose":
-        permutation = _permutation(node, len(shape))
-        return Step("Transpose", permutation) if permutation else None
+    """What a node of `LAYOUT` does to a weight of this shape; None where that is not known or makes no sense."""
+    match node.op_type:
+        case "Transpose":
+            permutation = _permutation(node, len(shape))
+            return Step("Transpose", permutation) if permutation else None
+        case "Gather":
+            return _repeat(node, shape)
+        case "Pack":
+            return Step("Pack", (node.attributes["bits"].as_int(), node.attributes["block_size"].as_int()))
+        case _:
+            return _reshape(node, shape)
+
+
+def _repeat(node: ir.Node, shape: tuple[int, ...]) -> Step | None:
+    """A Gather of several entries, in their order, as often each; the last one may be taken less often."""
+    taken, axis = constant(node.inputs[1]), int(attribute(node, "axis", 0))
+    times = int(np.count_nonzero(taken == 0)) if taken is not None and taken.ndim == 1 else 0
+    if taken is None or not times or not 0 <= axis < len(shape) or taken[-1] >= shape[axis]:
+        return None
+    in_order = np.array_equal(taken, np.arange(len(taken)) // times)
+    return Step("Repeat", (axis, times, len(taken))) if in_order else None
+
+
+def _reshape(node: ir.Node, shape: tuple[int, ...]) -> Step | None:
     sizes = constant(node.inputs[1])
     if sizes is None or (node.attributes.get("allowzero") and node.attributes["allowzero"].as_int()):
         return None

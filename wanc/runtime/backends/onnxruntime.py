@@ -25,6 +25,9 @@ def session_options(threads: int, lanes: int = 1) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads if lanes == 1 else (threads or available_cores()) - lanes + 1
     options.log_severity_level = FATAL_ONLY
+    # Integer kernels are the graph's own. Of Q/DQ the optimiser would make others: for fp8 one that there is not, and
+    # for weights alone one that rounds the inputs.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     # A bundle has several sessions, each with threads of its own: those of one must not spin while another works.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options

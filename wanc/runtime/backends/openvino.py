@@ -16,6 +16,8 @@ from .base import Array
 
 PRECISION = ["wanc", "precision"]
 """Where a model says in which precision its products are to be computed: bf16 or f32."""
+INPUTS_AS_THEY_ARE: Mapping[str, str] = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+"""Without this, a product whose weight alone is codes rounds its other side as well."""
 
 
 @functools.cache
@@ -35,6 +37,7 @@ def compile_model(path: Path, threads: int, lanes: int = 1) -> openvino.Compiled
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": str(lanes),
+        **INPUTS_AS_THEY_ARE,
     }
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads

@@ -1,0 +1,54 @@
+"""What the tests of quantised kernels share: one Linear of a scheme, in the canonical graph and in an engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+
+from wanc.calibration.schemes import SCHEMES
+from wanc.compiler.engine import Compiler
+from wanc.compiler.finite import FiniteCheck
+from wanc.compiler.graph_file import save
+from wanc.compiler.own_weights import OwnFile
+from wanc.compiler.passes.fold import remove_unused
+from wanc.compiler.program import OWN, ProgramComponent, ProgramGraph
+from wanc.compiler.quantizers import Quantization, insert_quantizers
+
+from .passes.builder import parse
+
+STEP = {"int8": 0.03, "fp8": 0.01}
+"""Of inputs, by their format: both clip noise at 4 standard deviations."""
+FILE = "codes.bin"
+
+
+def linear(scheme: str, into: int, out: int, folder: Path | None = None) -> ir.Model:
+    """x [1, n, into] · W + b, quantised by a scheme; what it decided lies in a file of `folder`, if there is one."""
+    weight = np.random.default_rng([into, out]).normal(size=(out, into)).astype(np.float32)
+    found, codes = SCHEMES[scheme], SCHEMES[scheme].codes(weight)
+    values = codes.values.astype(ml_dtypes.int4) if found.weights == "int4" else codes.values
+    tensors = [ir.tensor(values), ir.tensor(codes.scales if codes.group < into else codes.scales[:, 0])]
+    if folder is not None:
+        with OwnFile(folder, FILE) as file:
+            tensors = [file.add(name, tensor) for name, tensor in zip(("codes", "scales"), tensors, strict=True)]
+    step = STEP.get(found.inputs or "")
+    decision = Quantization(*tensors, codes.group if codes.group < into else None, found.inputs, step)
+    model = parse(
+        f"g (float[1, n, {into}] x, float[{out}, {into}] a.weight, float[{out}] b) => (float[1, n, {out}] y)"
+        "{ t = Transpose <perm = [1, 0]> (a.weight) p = MatMul (x, t) y = Add (p, b) }",
+        "a.weight",
+    )
+    insert_quantizers(model, {"a": decision})
+    remove_unused(model)
+    return model
+
+
+def compiled(compiler: Compiler, model: ir.Model, folder: Path) -> Path:
+    """The file of an engine's that a model of `linear` becomes."""
+    save(model, folder / "main.onnx")
+    component = ProgramComponent({"main": ProgramGraph("main.onnx", (), (), {})}, {})
+    graphs, weights = {"main.onnx": folder / "main.onnx"}, {f"{OWN}{FILE}": folder / FILE}
+    built = compiler.compile_component("part", component, graphs, weights, folder / "out", FiniteCheck("part"))
+    return folder / "out" / built.graphs["main"].file

@@ -1,0 +1,117 @@
+"""Every scheme in every engine: the kernel that it becomes, and that it computes what the canonical graph says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wanc.calibration.schemes import SCHEMES
+from wanc.compiler.engine import Compiler
+from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
+from wanc.compiler.engines.openvino import OpenVinoCompiler
+from wanc.runtime.backends.base import Array
+
+from .fusing import HAS_BFLOAT16, relative_error
+from .passes.builder import run
+from .quantised import compiled, linear
+
+# The last block of a row of int4 is whole, or a quarter, or three quarters; or the row has but one.
+WIDTHS = (160, 128, 480, 256, 96)
+ROWS = (1, 33)
+OUT = 96
+# Both sides are float32 and differ in the order of sums, as in passes/builder.py.
+EXACT = 1e-6
+# OpenVINO multiplies by the inverse of a step: an input in the middle between two codes may become the other one.
+INT8 = 1e-3
+# It makes FP8 of float16: of 1 value in 256, which becomes the middle between two codes by that, the other code.
+# Two codes are up to an eighth apart.
+FP8 = 1e-2
+# Half of the last place of bfloat16 is 2^-9, for each factor and for the result.
+BFLOAT16 = 3.5e-3
+
+ONNXRUNTIME: Mapping[str, tuple[str, str]] = {
+    "int8": ("MatMulIntegerToFloat", "float"),
+    "int8-dynamic": ("DynamicQuantizeMatMul", "float"),
+    "int8-weight": ("MatMulNBits", "float"),
+    "int4-weight": ("MatMulNBits", "float"),
+}
+OPENVINO: Mapping[str, tuple[str, str]] = {
+    "int8": ("FullyConnected", "i8"),
+    "int8-dynamic": ("FullyConnected", "i8"),
+    "int8-weight": ("FullyConnected", "i8"),
+    "int4-weight": ("FullyConnected", "i4"),
+    "fp8": ("FullyConnected", "f32"),
+}
+"""By scheme, the one product that is executed, and its precision."""
+
+
+def errors(compiler: Compiler, scheme: str, into: int, folder: Path) -> tuple[list[float], list[tuple[str, str]]]:
+    """How far off a quantised Linear is for each number of rows, and the kernels that were executed for one."""
+    path = compiled(compiler, linear(scheme, into, OUT, folder), folder)
+    reference, backend = linear(scheme, into, OUT), compiler.open(path)
+    found = [relative_error(backend.run(x)[0], run(reference, x)["y"]) for x in map(given(into), ROWS)]
+    once = compiler.open(path)
+    once.run(given(into)(ROWS[0]))
+    return found, list(compiler.kernels(once).by_type)
+
+
+def given(into: int):
+    def feeds(rows: int) -> dict[str, Array]:
+        random = np.random.default_rng([rows, into])
+        shapes = {"x": (1, rows, into), "b": (OUT,)}
+        return {name: random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+    return feeds
+
+
+@pytest.mark.parametrize("into", WIDTHS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_onnxruntime_computes_what_the_canonical_graph_says(scheme: str, into: int, tmp_path: Path) -> None:
+    found, kernels = errors(OnnxRuntimeCompiler(), scheme, into, tmp_path)
+    assert max(found) <= EXACT
+    products = [kernel for kernel in kernels if "MatMul" in kernel[0] or "Gemm" in kernel[0]]
+    assert products == [ONNXRUNTIME.get(scheme, ("MatMul", "float"))]
+
+
+@pytest.mark.parametrize("into", WIDTHS)
+@pytest.mark.parametrize("scheme", OPENVINO)
+def test_openvino_computes_what_the_canonical_graph_says(scheme: str, into: int, tmp_path: Path) -> None:
+    found, kernels = errors(OpenVinoCompiler("fp32", ()), scheme, into, tmp_path)
+    assert max(found) <= {"int8": INT8, "fp8": FP8}.get(scheme, EXACT)
+    assert [kernel for kernel in kernels if kernel[0] in ("FullyConnected", "MatMul")] == [OPENVINO[scheme]]
+
+
+@pytest.mark.skipif(not HAS_BFLOAT16, reason="this CPU does not multiply bfloat16")
+@pytest.mark.parametrize("into", WIDTHS)
+@pytest.mark.parametrize("scheme", ["int8-weight", "int4-weight"])
+def test_openvino_multiplies_by_codes_in_bfloat16(scheme: str, into: int, tmp_path: Path) -> None:
+    found, kernels = errors(OpenVinoCompiler("bf16", ()), scheme, into, tmp_path)
+    assert EXACT < max(found) <= BFLOAT16
+    assert [kernel for kernel in kernels if kernel[0] in ("FullyConnected", "MatMul")] == [OPENVINO[scheme]]
+
+
+@pytest.mark.parametrize(
+    ("compiler", "scheme", "tolerance"),
+    [
+        (OnnxRuntimeCompiler(), "int8-weight", EXACT),
+        (OnnxRuntimeCompiler(), "int4-weight", EXACT),
+        (OnnxRuntimeCompiler(), "fp8", EXACT),
+        (OpenVinoCompiler("fp32", ()), "int8", INT8),
+        (OpenVinoCompiler("fp32", ()), "int8-weight", EXACT),
+        (OpenVinoCompiler("fp32", ()), "int4-weight", EXACT),
+        (OpenVinoCompiler("fp32", ()), "fp8", FP8),
+    ],
+)
+def test_a_probe_goes_through_all_of_a_linear(
+    compiler: Compiler, scheme: str, tolerance: float, tmp_path: Path
+) -> None:
+    """From the rounding of its input on, and without its bias."""
+    into = WIDTHS[0]
+    path = compiled(compiler, linear(scheme, into, OUT, tmp_path), tmp_path)
+    feeds = {**given(into)(7), "b": np.zeros(OUT, np.float32)}
+    outputs = compiler.prober(path).run("a", feeds["x"][0])
+    assert outputs is not None
+    assert relative_error(outputs, run(linear(scheme, into, OUT), feeds)["y"][0]) <= tolerance
