@@ -33,7 +33,9 @@ def quantised(body: str, *, step: float | None = 0.02, group: int | None = None,
             weight = np.random.default_rng(seed).normal(size=(48, 64)).astype(np.float32)
             codes = round_to_nearest(weight, levels=127, group=group)
             scales = codes.scales if group else codes.scales[:, 0]
-            decisions[name] = Quantization(ir.tensor(codes.values), ir.tensor(scales), group, "int8" if step else None, step)
+            decisions[name] = Quantization(
+                ir.tensor(codes.values), ir.tensor(scales), group, "int8" if step else None, step
+            )
     insert_quantizers(model, decisions)
     return model
 

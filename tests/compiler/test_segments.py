@@ -175,7 +175,8 @@ def weighted(draw: st.DrawFn) -> str:
         nodes.append(
             {
                 "product": f"p{index} = MatMul ({left}, {weight})  {out} = Tanh (p{index})",
-                "viewed": f"t{index} = Transpose ({weight})  p{index} = MatMul ({left}, t{index})  {out} = Sin (p{index})",
+                "viewed": f"t{index} = Transpose ({weight})  p{index} = MatMul ({left}, t{index})"
+                f"  {out} = Sin (p{index})",
                 "add": f"{out} = Add ({left}, {right})",
                 "split": f"a{index}, b{index} = Split <axis = 1, num_outputs = 2> ({left})"
                 f"  {out} = Concat <axis = 1> (b{index}, a{index})",
