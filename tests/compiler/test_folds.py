@@ -90,7 +90,7 @@ def test_what_computes_the_input_is_found(body: str, expected: Fold) -> None:
 def divided(model: ir.Model, fold: Fold, divisors: np.ndarray) -> ir.Model:
     """The model with a fold carried out, and `out` making up for it."""
     changed = with_noise(model)
-    weights = {name: 1 / divisors for name in fold.weights}
+    weights = dict.fromkeys(fold.weights, 1 / divisors)
     for name, factors in {**weights, "out.weight": divisors}.items():
         value = changed.graph.initializers[name]
         assert value.const_value is not None
