@@ -11,6 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from wanc.calibration.schemes import SCHEMES
 from wanc.calibration.weights import Codes
@@ -19,7 +20,7 @@ from wanc.compiler.engines.weights import float_values
 from wanc.compiler.folds import divide
 from wanc.compiler.graph_file import save
 from wanc.compiler.linear_groups import Choice
-from wanc.compiler.linears import SUFFIX, Linear, linears
+from wanc.compiler.linears import Linear, linears
 from wanc.compiler.own_weights import OwnFile
 from wanc.compiler.program import ProgramComponent
 from wanc.compiler.quant_table import FLOAT, Entry
@@ -87,8 +88,9 @@ class QuantizedGraphs:
             divide(part, self._divisors)
             names = {linear.name for linear in linears(part)}
             insert_quantizers(part, {name: entry for name, entry in decisions.items() if name in names})
+            common.RemoveUnusedNodesPass()(part)  # the weights that codes have taken the place of
             save(part, self._out / self._name / f"{graph}.onnx")
-        gone = {f"{name}{SUFFIX}" for name in self._codes} | replaced.keys()
+        gone = {str(self._linears[name].weight.name) for name in self._codes} | replaced.keys()
         kept = {name: weight for name, weight in component.weights.items() if name not in gone}
         return ProgramComponent(component.graphs, {**kept, **self._own.entries})
 
