@@ -35,7 +35,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Choice:
-    """The groups of a component with anything to quantise, and why every other Linear stays in float, by name."""
+    """The groups of a component, and why Linears stay in float that do, by name."""
 
     groups: tuple[Group, ...]
     kept: dict[str, str]
@@ -54,7 +54,7 @@ def choose(model: ir.Model, component: str, patterns: Sequence[str]) -> Choice:
     for linear in found:
         by_input.setdefault(linear.input, []).append(linear)
     groups = [_group(activation, members, kept, products) for activation, members in by_input.items()]
-    return Choice(tuple(group for group in groups if group.quantized), kept)
+    return Choice(tuple(groups), kept)
 
 
 def unmatched(models: Iterable[tuple[str, ir.Model]], patterns: Sequence[str]) -> list[str]:

@@ -97,8 +97,7 @@ class QuantizedGraphs:
     def entries(self, effects: Mapping[str, float]) -> dict[str, Entry]:
         """Every Linear's line of the QuantTable."""
         flops = {
-            name: linear.flops_per_row * (self._decided[name].rows_per_sample if name in self._decided else 1.0)
-            for name, linear in self._linears.items()
+            name: linear.flops_per_row * self._decided[name].rows_per_sample for name, linear in self._linears.items()
         }
         total, blocks = sum(flops.values()), _blocks(self._linears)
         return {
@@ -107,9 +106,9 @@ class QuantizedGraphs:
         }
 
     def _entry(self, name: str, share: float, position: float | None, effect: float | None) -> Entry:
-        decided = self._decided.get(name)
-        if name not in self._codes or decided is None:
+        if name not in self._codes:
             return Entry(FLOAT, self._choice.kept[name], share, position, effect=effect)
+        decided = self._decided[name]
         sqnr = decided.sqnr_db[name]
         return Entry(
             self._scheme,
