@@ -170,7 +170,7 @@ def textbook(weights: NDArray, moments: NDArray, levels: int, group: int | None)
 @pytest.mark.parametrize("columns", [5, BLOCK, BLOCK + 1, 2 * BLOCK + 44])
 @pytest.mark.parametrize("group", [None, 1, 48, BLOCK, 200])
 def test_blocks_change_nothing(columns: int, group: int | None) -> None:
-    """Groups that end within a block, with it, and in a later one. Sums are float64: no code is near enough to a tie."""
+    """Groups that end within a block, with it, and in a later one. Sums are float64: no code is that near to a tie."""
     weights, inputs = noise(7, columns), correlated(3 * columns, columns, 4)
     moments = Moments(columns)
     moments.add(inputs)
