@@ -11,6 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from wanc.calibration.schemes import SCHEMES
 from wanc.calibration.weights import Codes
@@ -19,7 +20,7 @@ from wanc.compiler.engines.weights import float_values
 from wanc.compiler.folds import divide
 from wanc.compiler.graph_file import save
 from wanc.compiler.linear_groups import Choice
-from wanc.compiler.linears import SUFFIX, Linear, linears
+from wanc.compiler.linears import Linear, linears
 from wanc.compiler.own_weights import OwnFile
 from wanc.compiler.probes import ProbeWriter
 from wanc.compiler.program import OWN, ProgramComponent
@@ -92,8 +93,9 @@ class QuantizedGraphs:
             divide(part, self._divisors)
             names = {linear.name for linear in linears(part)}
             insert_quantizers(part, {name: entry for name, entry in decisions.items() if name in names})
+            common.RemoveUnusedNodesPass()(part)  # the weights that codes have taken the place of
             save(part, self._out / self._name / f"{graph}.onnx")
-        gone = {f"{name}{SUFFIX}" for name in self._codes} | replaced.keys()
+        gone = {str(self._linears[name].weight.name) for name in self._codes} | replaced.keys()
         kept = {name: weight for name, weight in component.weights.items() if name not in gone}
         return ProgramComponent(component.graphs, {**kept, **self._own.entries})
 
@@ -105,9 +107,9 @@ class QuantizedGraphs:
         }
 
     def _entry(self, name: str, share: float, position: float | None, effect: float | None) -> Entry:
-        decided = self._decided.get(name)
-        if name not in self._codes or decided is None:
+        if name not in self._codes:
             return Entry(FLOAT, self._choice.kept[name], share, position, effect=effect)
+        decided = self._decided[name]
         sqnr = decided.sqnr_db[name]
         return Entry(
             self._scheme,
@@ -133,8 +135,7 @@ class QuantizedGraphs:
     def flops(self) -> dict[str, float]:
         """The share of every Linear in the FLOPs of all, at the sizes of calibration."""
         flops = {
-            name: linear.flops_per_row * (self._decided[name].rows_per_sample if name in self._decided else 1.0)
-            for name, linear in self._linears.items()
+            name: linear.flops_per_row * self._decided[name].rows_per_sample for name, linear in self._linears.items()
         }
         total = sum(flops.values())
         return {name: count / total for name, count in flops.items()}
