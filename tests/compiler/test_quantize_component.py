@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx.shape_inference
 import onnx_ir as ir
 import pytest
 
@@ -26,7 +27,7 @@ from wanc.compiler.quantized_graphs import QuantizedGraphs
 from wanc.errors import CheckpointError, UserError
 
 from .fusing import files_of
-from .passes.builder import assert_close, run
+from .passes.builder import assert_close, run, without_weights
 from .transformer import BLOCKS, NAME, WIDTH, Denoiser, FloatDenoiser, make, sample
 from .weighted import Array
 
@@ -157,6 +158,9 @@ def test_smoothing_alone_changes_nothing(denoiser: FloatDenoiser, tmp_path: Path
             graphs.add(forced(group, divisors))
         component = graphs.component(denoiser.component, denoiser.parts())
     smoothed = denoiser.followed_by(component, out)
+    for part in smoothed.parts().values():  # also where a weight of another type was turned
+        proto = ir.to_proto(without_weights(part))
+        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
     for number in UNSEEN:
         actual = smoothed.velocity(sample(number), tmp_path / f"run-{number}")
         assert_close(actual, denoiser.expected(sample(number)), FOLDED)
