@@ -26,20 +26,32 @@ from .weighted import Array, Weighted, weighted
 NAME = "denoiser_high"
 BLOCKS = 2
 WIDTH, TEXT, LATENT = 32, 24, 16
+HIDDEN = 160
+"""More than a group of int4 has."""
 HEADS = "q_num_heads = 4, kv_num_heads = 4"
 
 WEIGHTS: dict[str, str] = {}
 """Every weight's type, by canonical name; filled while the text is written."""
 
 
-def _linear(given: str, name: str, out: int, into: int, result: str, *, bias: bool = True) -> str:
-    WEIGHTS[f"{name}.weight"] = f"bfloat16[{out}, {into}]"
-    body = f"{result}_f = Cast <to = 1> ({name}.weight)  {result}_t = Transpose <perm = [1, 0]> ({result}_f)"
+FORMS = {
+    "cast, turned": "{0}_f = Cast <to = 1> ({1})  {0}_w = Transpose <perm = [1, 0]> ({0}_f)",
+    "turned, cast": "{0}_t = Transpose <perm = [1, 0]> ({1})  {0}_w = Cast <to = 1> ({0}_t)",
+    "as it is": "{0}_w = Cast <to = 1> ({1})",
+}
+"""How a weight gets to be float32 [in, out]; the last of them is stored so."""
+
+
+def _linear(
+    given: str, name: str, out: int, into: int, result: str, *, bias: bool = True, form: str = "cast, turned"
+) -> str:
+    WEIGHTS[f"{name}.weight"] = f"bfloat16[{into}, {out}]" if form == "as it is" else f"bfloat16[{out}, {into}]"
+    body = FORMS[form].format(result, f"{name}.weight")
     if not bias:
-        return f"{body}  {result} = MatMul ({given}, {result}_t)"
+        return f"{body}  {result} = MatMul ({given}, {result}_w)"
     WEIGHTS[f"{name}.bias"] = f"bfloat16[{out}]"
     return (
-        f"{body}  {result}_p = MatMul ({given}, {result}_t)  {result}_b = Cast <to = 1> ({name}.bias)"
+        f"{body}  {result}_p = MatMul ({given}, {result}_w)  {result}_b = Cast <to = 1> ({name}.bias)"
         f"  {result} = Add ({result}_p, {result}_b)"
     )
 
@@ -59,16 +71,16 @@ def _block(index: int) -> str:
         _linear(f"{own}o", f"{at}.attn1.to_out", WIDTH, WIDTH, f"{own}out"),
         f"{own}r = Add ({taken}, {own}out)",
         f"{own}c = LayerNormalization <axis = -1> ({own}r, {at}.norm2.weight, {at}.norm2.bias)",
-        _linear(f"{own}c", f"{at}.attn2.to_q", WIDTH, WIDTH, f"{own}cq"),
+        _linear(f"{own}c", f"{at}.attn2.to_q", WIDTH, WIDTH, f"{own}cq", form="turned, cast"),
         _linear("text", f"{at}.attn2.to_k", WIDTH, TEXT, f"{own}ck"),
         _linear("text", f"{at}.attn2.to_v", WIDTH, TEXT, f"{own}cv"),
         f"{own}co = Attention <{HEADS}> ({own}cq, {own}ck, {own}cv)",
         _linear(f"{own}co", f"{at}.attn2.to_out", WIDTH, WIDTH, f"{own}cout"),
         f"{own}s = Add ({own}r, {own}cout)",
         f"{own}n = RMSNormalization <axis = -1> ({own}s, {at}.norm3.weight)",
-        _linear(f"{own}n", f"{at}.ffn.up", 4 * WIDTH, WIDTH, f"{own}up"),
+        _linear(f"{own}n", f"{at}.ffn.up", HIDDEN, WIDTH, f"{own}up", form="as it is"),
         f"{own}g = Gelu ({own}up)",
-        _linear(f"{own}g", f"{at}.ffn.down", WIDTH, 4 * WIDTH, f"{own}down", bias=False),
+        _linear(f"{own}g", f"{at}.ffn.down", WIDTH, HIDDEN, f"{own}down", bias=False),
         f"x{index + 1} = Add ({own}s, {own}down)",
     ]
     return "  ".join(lines)
@@ -83,7 +95,7 @@ def _text() -> str:
         "gate = Sigmoid (embedded)  active = Mul (embedded, gate)",
         _linear("active", "time.proj", 2 * WIDTH, WIDTH, "modulations"),
         "modulation = Reshape (modulations, pair)",
-        _linear("latents", "proj_in", WIDTH, LATENT, "x0"),
+        _linear("latents", "proj_in", WIDTH, LATENT, "x0", form="as it is"),
         *map(_block, range(BLOCKS)),
         _linear(f"x{BLOCKS}", "proj_out", LATENT, WIDTH, "velocity"),
     ]
@@ -96,7 +108,7 @@ def _text() -> str:
 def _trained(name: str, values: Array) -> Array:
     """Linears keep the size of what they are given; a few channels of norms are large, as in trained models."""
     if name.endswith(".weight") and values.ndim == 2:
-        return values.astype(np.float32) / np.sqrt(values.shape[1])
+        return values.astype(np.float32) / np.sqrt(min(values.shape))
     if "norm" in name or "table" in name:
         spread = np.where(np.arange(values.shape[-1]) % 8 == 0, 6.0, 0.5)
         return values * spread

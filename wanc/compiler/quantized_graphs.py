@@ -201,7 +201,13 @@ class QuantizedGraphs:
 
 
 def _refer(value: ir.Value, tensor: ir.ExternalTensor) -> None:
-    value.const_value, value.type = tensor, ir.TensorType(tensor.dtype)
+    """Put a tensor of another type, perhaps, in place of a weight."""
+    value.const_value = tensor
+    waiting = [value]
+    while waiting:
+        view = waiting.pop()
+        view.type = ir.TensorType(tensor.dtype)
+        waiting.extend(use.node.outputs[0] for use in view.uses() if use.node.op_type == "Transpose")
 
 
 def _blocks(names: Sequence[str] | Mapping[str, object]) -> int:

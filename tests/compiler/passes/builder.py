@@ -65,7 +65,7 @@ def apply(model: ir.Model, *passes: Apply) -> Outcome:
         infer(model)
         total.fired += outcome.fired
         total.refusals += outcome.refusals
-    common.CheckerPass()(_without_weights(model))
+    common.CheckerPass()(without_weights(model))
     return total
 
 
@@ -175,7 +175,7 @@ def with_noise(model: ir.Model) -> ir.Model:
     return filled
 
 
-def _without_weights(model: ir.Model) -> ir.Model:
+def without_weights(model: ir.Model) -> ir.Model:
     """A copy with inputs in place of the weights, for a checker that would open their file."""
     copy = model.clone()
     for name, value in list(copy.graph.initializers.items()):
