@@ -182,7 +182,16 @@ def stray_workdir(store: Store) -> list[Path]:
     return [store.root / "tmp/stray"]
 
 
-@pytest.mark.parametrize("litter", [orphan, note, lock, quarantined, quarantined_link, stray_workdir])
+def scratch(store: Store) -> list[Path]:
+    """What a build that nobody took up again had finished; when it last finished something is what counts."""
+    folder = store.scratch("b" * 64)
+    age(folder, 1000)
+    (folder / "clip-0").write_bytes(b"12345")
+    age(folder / "clip-0", 1000)
+    return [folder]
+
+
+@pytest.mark.parametrize("litter", [orphan, note, lock, quarantined, quarantined_link, stray_workdir, scratch])
 def test_litter_goes_when_it_is_old(store: Store, litter: Callable[[Store], list[Path]]) -> None:
     paths = litter(store)
     assert paths

@@ -281,3 +281,33 @@ def test_the_record_on_disk(store: Store) -> None:
     data = (store.root / "actions" / f"{record.key}.json").read_bytes()
     assert data == canonical(json.loads(data))
     assert sorted(json.loads(data)) == ["checksum", "document", "files", "key", "meta", "schema", "stage"]
+
+
+def test_scratch_is_there_again_until_it_is_dropped(store: Store) -> None:
+    key, other = key_of(document(0)), key_of(document(1))
+    (store.scratch(key) / "clip-0").write_bytes(b"finished")
+    (store.scratch(other) / "clip-0").write_bytes(b"another's")
+    fresh = Store.open(store.root)
+    assert (fresh.scratch(key) / "clip-0").read_bytes() == b"finished"
+    fresh.drop_scratch(key)
+    assert list(fresh.scratch(key).iterdir()) == []
+    assert (fresh.scratch(other) / "clip-0").read_bytes() == b"another's"
+
+
+def test_scratch_of_a_key_that_is_none(store: Store) -> None:
+    for name in ("", "..", "../blobs", "A" * 64):
+        with pytest.raises(ValueError):
+            store.scratch(name)
+        with pytest.raises(ValueError):
+            store.drop_scratch(name)
+    assert list((store.root / "scratch").iterdir()) == []
+
+
+def test_a_workdir_that_leads_to_scratch_goes_without_it(store: Store) -> None:
+    """What a stage that was stopped had finished lies behind a link of its working directory."""
+    key = key_of(document())
+    (store.scratch(key) / "clip-0").write_bytes(b"finished")
+    with store.workdir() as workdir:
+        (workdir / "scratch").symlink_to(store.scratch(key))
+    assert not workdir.exists()
+    assert (store.scratch(key) / "clip-0").read_bytes() == b"finished"

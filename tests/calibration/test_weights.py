@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
-from wanc.calibration.gptq import Moments, round_by_moments
-from wanc.calibration.weights import GROUP, LEVELS, Codes, round_to_nearest, sqnr_db
+from wanc.calibration.gptq import BLOCK, DAMPING, Moments, round_by_moments
+from wanc.calibration.weights import GROUP, LEVELS, Codes, best_scales, round_to_nearest, sqnr_db
 
 WEIGHTS = arrays.arrays(
     np.float32,
@@ -147,3 +147,34 @@ def test_moments_do_not_depend_on_the_batches() -> None:
 def test_moments_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
         round_by_moments(noise(2, 3), np.full((3, 3), np.nan), levels=7)
+
+
+def textbook(weights: NDArray, moments: NDArray, levels: int, group: int | None) -> Codes:
+    """GPTQ with neither blocks nor factors of its own: column by column, all that follow mended at once."""
+    rows, columns = weights.shape
+    width = min(group or columns, columns)
+    damped = moments.astype(np.float64) + np.eye(columns) * DAMPING * np.trace(moments) / columns
+    upper = np.linalg.cholesky(np.linalg.inv(damped)).T
+    left, codes = weights.astype(np.float64), np.zeros((rows, columns))
+    scales = np.zeros((rows, -(-columns // width)), np.float32)
+    for column in range(columns):
+        if column % width == 0:
+            scales[:, column // width] = best_scales(left[:, column : column + width].astype(np.float32), levels)
+        scale = scales[:, column // width].astype(np.float64)
+        codes[:, column] = np.clip(np.rint(left[:, column] / scale), -levels, levels)
+        error = (left[:, column] - codes[:, column] * scale) / upper[column, column]
+        left[:, column:] -= np.outer(error, upper[column, column:])
+    return Codes(codes.astype(np.int8), scales, width)
+
+
+@pytest.mark.parametrize("columns", [5, BLOCK, BLOCK + 1, 2 * BLOCK + 44])
+@pytest.mark.parametrize("group", [None, 1, 48, BLOCK, 200])
+def test_blocks_change_nothing(columns: int, group: int | None) -> None:
+    """Groups that end within a block, with it, and in a later one. Sums are float64: no code is that near to a tie."""
+    weights, inputs = noise(7, columns), correlated(3 * columns, columns, 4)
+    moments = Moments(columns)
+    moments.add(inputs)
+    found = round_by_moments(weights, moments.total, levels=7, group=group)
+    expected = textbook(weights, moments.total, 7, group)
+    np.testing.assert_array_equal(found.values, expected.values)
+    np.testing.assert_allclose(found.scales, expected.scales, rtol=1e-6)

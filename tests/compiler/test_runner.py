@@ -17,7 +17,7 @@ from wanc.compiler.runner import Runner
 from wanc.compiler.stage import Stage, Tree
 from wanc.errors import EXIT_TEMPORARY, EXIT_UNAVAILABLE, CheckpointError, UserError, render
 
-from .stages import Blocked, Broken, Curious, Endless, Greedy, Hungry, Killed, Plain, Refusing
+from .stages import Blocked, Broken, Curious, Endless, Greedy, Hungry, Killed, Plain, Refusing, Resuming
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,6 +119,43 @@ def test_failures_are_not_remembered(runner: Runner, log: Path, kind: Callable[[
     assert list((runner.store.root / "tmp").iterdir()) == []
     assert contents(runner.run(Plain("x", str(log)), {}))["folder/result.txt"] == "x"
     assert len(runs(log)) == 2
+
+
+def test_a_stage_that_was_killed_goes_on_where_it_was(runner: Runner, log: Path) -> None:
+    """Both have the same key: how much of it one run manages is no parameter of a plain stage."""
+    with pytest.raises(UserError, match="was killed"):
+        runner.run(Resuming("x", str(log), most=3), {})
+    assert list(runner.store.records()) == [] and list((runner.store.root / "tmp").iterdir()) == []
+    again = Runner(Store.open(runner.store.root), progress=False)
+    parts = {name: text for name, text in contents(again.run(Resuming("x", str(log)), {})).items() if "part" in name}
+    (_, first, _), (_, second, _) = runs(log)
+    assert parts == {f"part-{part}": f"x {first if part < 3 else second}" for part in range(4)}
+
+
+def test_what_was_kept_goes_when_the_result_is_recorded(runner: Runner, log: Path) -> None:
+    runner.run(Resuming("x", str(log)), {})
+    assert list((runner.store.root / "scratch").iterdir()) == []
+    assert [run.cached for run in runner.runs] == [False]
+    runner.run(Resuming("x", str(log)), {})
+    assert [run.cached for run in runner.runs] == [False, True]
+    assert list((runner.store.root / "scratch").iterdir()) == []
+
+
+def test_another_stage_finds_nothing_of_it(runner: Runner, log: Path) -> None:
+    with pytest.raises(UserError, match="was killed"):
+        runner.run(Resuming("x", str(log), most=3), {})
+    other = contents(runner.run(Resuming("y", str(log)), {}))
+    assert {text.split()[0] for name, text in other.items() if "part" in name} == {"y"}
+    (left,) = (runner.store.root / "scratch").iterdir()
+    assert left.name == key_of(Resuming("x", str(log)).key_document({}))
+    assert len(list(left.iterdir())) == 3
+
+
+def test_a_stage_that_does_not_resume_has_no_such_folder(runner: Runner, log: Path) -> None:
+    runner.run(Plain("x", str(log)), {})
+    with pytest.raises(UserError):
+        runner.run(Killed("y", str(log)), {})
+    assert list((runner.store.root / "scratch").iterdir()) == []
 
 
 def test_without_progress_nothing_is_printed(runner: Runner, log: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class Contender:
 def contenders(only: str, material: Material) -> dict[str, Contender]:
     """The contest `only`: the reference, the peers and wanc."""
     reference = Contender(peers.eager(material.module, material.inputs))
-    return {REFERENCE: reference, **PEERS[only](material), **{name: _our(name, material) for name in OURS[only]}}
+    return {REFERENCE: reference, **PEERS[only](material), **OURS[only](material)}
 
 
 def _float_peers(material: Material) -> dict[str, Contender]:
@@ -98,17 +98,31 @@ def _int8_peers(material: Material) -> dict[str, Contender]:
     }
 
 
-PEERS: Mapping[str, Callable[[Material], dict[str, Contender]]] = {"float": _float_peers, "int8": _int8_peers}
-OURS: Mapping[str, Sequence[str]] = {
-    "float": tuple(ours.COMPILERS),
-    # What integers bring is told against wanc's own floats.
-    "int8": ("wanc onnxruntime", "wanc openvino"),
-}
+def _float_ours(material: Material) -> dict[str, Contender]:
+    return {name: _our(name, material) for name in ours.COMPILERS}
+
+
+def _int8_ours(material: Material) -> dict[str, Contender]:
+    """What integers bring is told against wanc's own floats."""
+    samples = [peers.arrays(sample) for sample in material.case.calibration_inputs()]
+    built = ours.build_quantized(
+        material.exported, material.source, samples, material.folder / "wanc int8", threads=material.case.threads
+    )
+    floats = {name: _our(name, material) for name in ("wanc onnxruntime", "wanc openvino")}
+    return {**floats, **{name: _contender(denoiser, material) for name, denoiser in built.items()}}
 
 
 def _our(name: str, material: Material) -> Contender:
     denoiser = ours.build(
         name, material.exported, material.source, material.folder / name, threads=material.case.threads
     )
+    return _contender(denoiser, material)
+
+
+def _contender(denoiser: ours.Ours, material: Material) -> Contender:
     feeds = peers.arrays(material.inputs)
-    return Contender(lambda: denoiser.step(feeds), once_seconds=denoiser.request_seconds)
+    return Contender(lambda: denoiser.step(feeds), denoiser.request_seconds, lambda: denoiser.products(feeds))
+
+
+PEERS: Mapping[str, Callable[[Material], dict[str, Contender]]] = {"float": _float_peers, "int8": _int8_peers}
+OURS: Mapping[str, Callable[[Material], dict[str, Contender]]] = {"float": _float_ours, "int8": _int8_ours}

@@ -68,8 +68,9 @@ def rounded_inputs(values: NDArray[Any], inputs: InputFormat | None, scale: floa
     if inputs is None:
         return values.astype(np.float32, copy=False)
     if inputs == "uint8":
-        low, high = min(0.0, float(values.min())), max(0.0, float(values.max()))
-        step = np.float32((high - low) / 255) or np.float32(1)
+        # In float32 throughout: a range that is rounded otherwise is another step.
+        low, high = (np.float32(bound) for bound in (min(0.0, values.min()), max(0.0, values.max())))
+        step = (high - low) / np.float32(255) or np.float32(1)
         zero = np.clip(np.rint(-low / step), 0, 255)
         return ((np.clip(np.rint(values / step) + zero, 0, 255) - zero) * step).astype(np.float32)
     assert scale is not None

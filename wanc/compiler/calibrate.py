@@ -20,7 +20,7 @@ from wanc.compiler.program import FILE, Program, weight_files
 from wanc.compiler.stage import Files, Stage, scratch_of
 from wanc.compiler.texts import RESULT as TEXTS
 from wanc.compiler.texts import TENSOR as TEXT
-from wanc.errors import CheckpointError
+from wanc.errors import CheckpointError, UserError
 from wanc.runtime import safetensors
 from wanc.runtime.denoise import GRAPH, Expert
 from wanc.runtime.model import HIGH, LOW, Model
@@ -134,6 +134,11 @@ class Calibrate(Stage):
             for step, timestep in enumerate(solver.timesteps.tolist())
             if model.component_at(timestep) == self.component
         ]
+        if not own:
+            raise UserError(
+                f"none of the recipe's timesteps is for {self.component}: there is nothing to calibrate it on",
+                hint="choose a sampling in which both experts work, or scheme: none",
+            )
         random = np.random.default_rng([self.seed, clip])
         return [int(random.choice(steps)) for steps in np.array_split(own, min(self.timestep_bins, len(own)))]
 

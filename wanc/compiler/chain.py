@@ -20,6 +20,7 @@ from wanc.compiler.engines.weights import WeightFile
 from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.graph_file import save
 from wanc.compiler.passes.apply import apply_passes
+from wanc.compiler.quantizers import Quantization, insert_quantizers
 from wanc.compiler.segments import Segment, cut
 from wanc.compiler.stage import Files
 from wanc.runtime.backends.onnxruntime import OnnxRuntime, session_options
@@ -82,6 +83,18 @@ class Chain:
             self._kept = session
         yield session
 
+    @contextmanager
+    def open_quantized(self, index: int, decisions: Mapping[str, Quantization]) -> Generator[OnnxRuntime]:
+        """A segment's session with some of its Linears quantised, and no taps."""
+        model = self.segments[index].model.clone()
+        insert_quantizers(model, decisions)
+        path = self._write(model, f"variant-{index}")
+        try:
+            yield self._open(path)
+        finally:
+            for file in (path, path.with_suffix(".bin")):
+                file.unlink()
+
     def _file(self, index: int) -> Path:
         """The segment as ONNX Runtime takes it, written when it is first used."""
         if index not in self._files:
@@ -89,12 +102,16 @@ class Chain:
             outputs = {str(value.name) for value in model.graph.outputs}
             inside = {str(value.name): value for node in model.graph for value in node.outputs}
             model.graph.outputs.extend(inside[name] for name in sorted(self._taps - outputs) if name in inside)
-            apply_passes(model, [KERNELS, INTEGERS], where=f"segment {index}")
-            with WeightFile(self._folder / f"segment-{index}.bin", self._weights, self._finite) as stored:
-                stored.absorb(model)
-            self._files[index] = self._folder / f"segment-{index}.onnx"
-            save(model, self._files[index])
+            self._files[index] = self._write(model, f"segment-{index}")
         return self._files[index]
+
+    def _write(self, model: ir.Model, name: str) -> Path:
+        apply_passes(model, [INTEGERS, KERNELS], where=name)
+        with WeightFile(self._folder / f"{name}.bin", self._weights, self._finite) as stored:
+            stored.absorb(model)
+        path = self._folder / f"{name}.onnx"
+        save(model, path)
+        return path
 
     def _open(self, path: Path) -> OnnxRuntime:
         options = session_options(threads=0)

@@ -87,6 +87,7 @@ def decide(
 ) -> None:
     """Decide group after group, in the order of execution, and hand each decision to `on_group`.
 
+    Of a group in which nothing is quantised only the rows are counted.
     `chain` has the groups' inputs as taps; `weight_of` gives a Linear's weight, float32 [out, in]. Raises UserError
     where the samples do not show what has to be known.
     """
@@ -107,7 +108,7 @@ def decide(
         smoothed = {group.name: _smooth(group, observed[group.name], settings, weight_of) for group in here}
         if settings.format.is_static:
             for _, values in _executions(chain, index, states, keep=False):
-                for group in here:
+                for group in (group for group in here if group.quantized):
                     divisors = smoothed[group.name][1]
                     array = values[group.name]
                     observed[group.name].histogram.add(array if divisors is None else array / divisors)
@@ -132,12 +133,15 @@ def _executions(
 
 
 def _observed(group: Group, settings: Settings) -> Observed:
-    moments = Moments(group.channels) if settings.format.needs_moments else None
+    moments = Moments(group.channels) if settings.format.needs_moments and group.quantized else None
     return Observed(ChannelStatistics.of_width(group.channels), moments=moments)
 
 
 def _observe(observed: Observed, group: Group, values: Mapping[str, Array], number: int, samples: int) -> None:
     array = values[group.name].reshape(-1, group.channels)
+    if not group.quantized:
+        observed.statistics.rows += len(array)
+        return
     if not np.isfinite(array).all():
         raise UserError(
             f"the input of {group.linears[0].name} is not finite in sample {number + 1} of {samples}",
@@ -155,6 +159,8 @@ def _smooth(
     group: Group, observed: Observed, settings: Settings, weight_of: Callable[[str], Array]
 ) -> tuple[float | None, Array | None]:
     """α and the divisors of a group's input; None for both where it is not smoothed."""
+    if not group.quantized:
+        return None, None
     _check_varies(group, observed.statistics)
     if group.fold is None or settings.alpha == "none" or settings.format.inputs not in ("int8", "uint8"):
         return None, None
@@ -186,6 +192,9 @@ def _decide(
     samples: int,
 ) -> Decided:
     scheme, scale = settings.format, None
+    rows_per_sample = observed.statistics.rows / samples
+    if not group.quantized:
+        return Decided(group, None, None, None, {}, {}, rows_per_sample, np.empty(0, np.float32), {})
     if scheme.is_static:
         assert scheme.inputs is not None
         # Steps of a float format grow with the numbers: there is nothing to gain by clipping.
@@ -205,5 +214,4 @@ def _decide(
             codes[linear.name] = found
             outputs[linear.name] = rows @ weight.T
             sqnr[linear.name] = sqnr_db(rounded @ found.weights().T, outputs[linear.name])
-    rows_per_sample = observed.statistics.rows / samples
     return Decided(group, alpha, divisors, scale, codes, sqnr, rows_per_sample, smoothed, outputs)

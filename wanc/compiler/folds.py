@@ -40,8 +40,9 @@ def find_fold(activation: ir.Value, channels: int) -> Fold | None:
     attention = producer(activation, "Attention")
     if attention is not None:
         values = attention.inputs[2]
-        alone = values is not None and _used_by(values, attention) and size(values, -1) == channels
-        return _rows(values) if alone and len(attention.outputs) == 1 else None
+        # Keys or queries that are the values as well decide what is attended to.
+        alone = values is not None and attention.inputs.count(values) == 1 and _used_by(values, attention)
+        return _rows(values) if alone and size(values, -1) == channels and len(attention.outputs) == 1 else None
     return _rows(activation)
 
 
@@ -82,7 +83,8 @@ def _rows(value: ir.Value | None) -> Fold | None:
         product, bias = added.inputs
         fold = _product(product, added)
         other = _weight(bias, added)
-        return fold + Fold((other,)) if fold and other and rank(bias) == 1 else None
+        alike = rank(bias) == 1 and size(bias, 0) == size(product, -1) is not None
+        return fold + Fold((other,)) if fold and other and alike else None
     return _product(value, None)
 
 

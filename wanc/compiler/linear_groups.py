@@ -35,7 +35,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Choice:
-    """The groups of a component with anything to quantise, and why every other Linear stays in float, by name."""
+    """The groups of a component, and why Linears stay in float that do, by name."""
 
     groups: tuple[Group, ...]
     kept: dict[str, str]
@@ -53,8 +53,8 @@ def choose(model: ir.Model, component: str, patterns: Sequence[str]) -> Choice:
     by_input: dict[ir.Value, list[Linear]] = {}
     for linear in found:
         by_input.setdefault(linear.input, []).append(linear)
-    groups = [_group(activation, members, kept) for activation, members in by_input.items()]
-    return Choice(tuple(group for group in groups if group.quantized), kept)
+    groups = [_group(activation, members, kept, products) for activation, members in by_input.items()]
+    return Choice(tuple(groups), kept)
 
 
 def unmatched(models: Iterable[tuple[str, ir.Model]], patterns: Sequence[str]) -> list[str]:
@@ -77,9 +77,11 @@ def _reason(component: str, linear: Linear, patterns: Sequence[str], products: C
     return "its weight serves several products" if products[linear.name] > 1 else None
 
 
-def _group(activation: ir.Value, members: Sequence[Linear], kept: dict[str, str]) -> Group:
+def _group(activation: ir.Value, members: Sequence[Linear], kept: dict[str, str], products: Counter[str]) -> Group:
     users = {use.node for use in activation.uses()}
-    alone = users == {linear.product for linear in members} and not activation.is_graph_output()
     names = [linear.name for linear in members]
-    fold = find_fold(activation, members[0].widths[1]) if alone and len(set(names)) == len(names) else None
+    # All that use the input have to make up for what it is divided by: no other product may have their weights.
+    alone = users == {linear.product for linear in members} and not activation.is_graph_output()
+    own = all(products[name] == 1 for name in names)
+    fold = find_fold(activation, members[0].widths[1]) if alone and own else None
     return Group(str(activation.name), tuple(members), frozenset(names) - kept.keys(), fold)

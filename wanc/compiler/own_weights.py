@@ -33,6 +33,10 @@ class OwnFile:
         if not self.entries:
             self._path.unlink()
 
+    def flush(self) -> None:
+        """Let what was added be read."""
+        self._stream.flush()
+
     def add(self, name: str, tensor: ir.TensorProtocol) -> ir.ExternalTensor:
         """Write a tensor and return the reference to it."""
         self._stream.write(b"\0" * (-self._stream.tell() % ALIGNMENT))

@@ -37,8 +37,6 @@ class Quantization:
         assert sampling is not None and shapes is not None, "the recipe's schema lets only videos be quantised"
         if asked.method == "qat":
             raise NotBuiltYetError("quantize.method: qat is not built yet; today wanc builds: ptq")
-        if asked.keep.sensitivity is not None:
-            raise NotBuiltYetError("quantize.keep.sensitivity is not built yet; today wanc keeps by patterns")
         tokenizer = next(name for name, path in resolved.model.files.items() if path == resolved.model.tokenizer)
         scales = sampling.guidance
         trajectory = Trajectory(
@@ -53,17 +51,24 @@ class Quantization:
         sizes = tuple((shape.height, shape.width, shape.frames) for shape in shapes)
         calibrate = asked.calibrate
 
-        def expert(component: str, scale: float) -> tuple[Calibrate, Quantize]:
-            branches = 1 if scale == 1.0 else 2
+        rule = asked.keep.sensitivity
+
+        def expert(component: str) -> tuple[Calibrate, Quantize]:
             return (
                 Calibrate(component, trajectory, sizes, calibrate.clips, calibrate.timestep_bins, calibrate.seed),
                 Quantize(
-                    component, asked.scheme, calibrate.observer, asked.smooth.alpha, asked.keep.patterns, branches
+                    component,
+                    asked.scheme,
+                    calibrate.observer,
+                    asked.smooth.alpha,
+                    asked.keep.patterns,
+                    rule and rule.max_drop_db,
+                    rule and rule.int8_share,
+                    trajectory,
                 ),
             )
 
-        scale = {HIGH: scales.high, LOW: scales.low}
-        experts = tuple(expert(component, scale[component]) for component in quantized_components(resolved))
+        experts = tuple(map(expert, quantized_components(resolved)))
         prompts = resolved.prompts[: calibrate.clips]
         return cls(Texts((*prompts, sampling.negative_prompt), tokenizer), experts)
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from wanc.calibration.thresholds import Method
-from wanc.compiler.calibrate import LATENTS, PROMPT, TIMESTEPS
+from wanc.compiler.calibrate import LATENTS, PROMPT, TIMESTEPS, Trajectory
 from wanc.compiler.program import FILE, Program, weight_files
 from wanc.compiler.stage import Files, Stage
 from wanc.compiler.texts import RESULT as TEXTS
@@ -27,8 +27,8 @@ Sample = Callable[[], Mapping[str, Array]]
 class Quantize(Stage):
     """Inputs `program`, `exported`, `source`, `texts` and `samples`. Result: the program with one component quantised.
 
-    Written are its graphs, its codes beside them, `program.json`, and its QuantTable. `scheme`, `observer` and `alpha`
-    are a recipe's, `keep` its patterns; `branches` is 2 where there is guidance.
+    Written are its graphs, its codes beside them, `program.json`, its QuantTable and its probes. `scheme`, `observer`,
+    `alpha` and the rules of what to keep are a recipe's; `trajectory` is how it samples.
     """
 
     name: ClassVar[str] = "quantize"
@@ -39,23 +39,25 @@ class Quantize(Stage):
     observer: Method
     alpha: str | float
     keep: tuple[str, ...]
-    branches: int
+    max_drop_db: float | None
+    int8_share: float | None
+    trajectory: Trajectory
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         from wanc.compiler.decisions import Settings
-        from wanc.compiler.quantize_component import quantize_component
+        from wanc.compiler.quantize_component import Keep, Samples, quantize_component
 
         program = Program.read(inputs["program"][FILE])
         weights = weight_files({**inputs["exported"], **inputs["program"]}, inputs["source"])
-        samples = _samples(inputs["samples"], inputs["texts"], self.branches)
+        samples = _samples(inputs["samples"], inputs["texts"], self.trajectory, self.component)
         component, table = quantize_component(
             self.component,
             program.components[self.component],
             inputs["program"],
             weights,
-            samples,
+            Samples(*zip(*samples, strict=True)),
             Settings(self.scheme, self.observer, self.alpha),
-            self.keep,
+            Keep(self.keep, self.max_drop_db, self.int8_share),
             out,
             progress=progress,
         )
@@ -63,15 +65,22 @@ class Quantize(Stage):
         replace(program, components={**program.components, self.component: component}).write(out)
 
 
-def _samples(clips: Files, texts: Files, branches: int) -> list[Sample]:
-    """Every step that was kept, for each branch: the last row of the texts is the negative prompt."""
-    rows = SafetensorsFile(texts[TEXTS])[TEXT]
-    samples: list[Sample] = []
+def _samples(clips: Files, texts: Files, trajectory: Trajectory, component: str) -> list[tuple[Sample, float]]:
+    """Every step that was kept, for each branch, and what an error there does to the final latents.
+
+    A step adds its velocity times the noise level that it takes away, and guidance adds g times the conditional
+    velocity and 1 - g times the other. The last row of the texts is the negative prompt.
+    """
+    rows, guidance = SafetensorsFile(texts[TEXTS])[TEXT], trajectory.guidance(component)
+    solver = trajectory.create_solver()
+    taken = dict(zip(solver.timesteps.tolist(), (solver.sigmas[:-1] - solver.sigmas[1:]).tolist(), strict=True))
+    samples: list[tuple[Sample, float]] = []
     for _, path in sorted(clips.items()):
         clip = SafetensorsFile(path)
-        prompt = int(clip[PROMPT][0])
-        for step in range(len(clip[TIMESTEPS])):
-            samples += [partial(_sample, clip, step, rows, row) for row in (prompt, -1)[:branches]]
+        branches = {int(clip[PROMPT][0]): guidance} | ({} if guidance == 1.0 else {-1: 1.0 - guidance})
+        for step, timestep in enumerate(clip[TIMESTEPS].tolist()):
+            for row, factor in branches.items():
+                samples.append((partial(_sample, clip, step, rows, row), (factor * taken[timestep]) ** 2))
     return samples
 
 

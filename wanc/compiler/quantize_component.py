@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from wanc.calibration.sensitivity import kept_by_drop, kept_by_share
 from wanc.compiler.chain import Chain
 from wanc.compiler.decisions import Sample, Settings, decide
+from wanc.compiler.effects import SAMPLES, measure_effects
 from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.linear_groups import choose
 from wanc.compiler.program import ProgramComponent
@@ -20,14 +23,46 @@ from wanc.runtime.denoise import GRAPH
 from wanc.runtime.progress import ProgressBar
 
 
+@dataclass(frozen=True)
+class Keep:
+    """What stays in float: by patterns, and by one rule about effects, of which at most one is given."""
+
+    patterns: tuple[str, ...]
+    max_drop_db: float | None = None
+    int8_share: float | None = None
+
+    @property
+    def asks_for_effects(self) -> bool:
+        return self.max_drop_db is not None or self.int8_share is not None
+
+    def by_effects(self, effects: Mapping[str, float], flops: Mapping[str, float]) -> dict[str, str]:
+        """The Linears that the rule keeps, with the reasons; `flops` has the share of every Linear."""
+        if self.max_drop_db is not None:
+            return kept_by_drop(effects, self.max_drop_db)
+        return kept_by_share(effects, flops, self.int8_share) if self.int8_share is not None else {}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What to calibrate on; `weights` tell how much an error in each one's result does to the final latents."""
+
+    given: Sequence[Sample]
+    weights: Sequence[float]
+
+    def some(self, count: int) -> Samples:
+        """So many of them, far apart."""
+        indices = range(0, len(self.given), max(1, len(self.given) // count))
+        return Samples([self.given[index] for index in indices], [self.weights[index] for index in indices])
+
+
 def quantize_component(
     name: str,
     component: ProgramComponent,
     graphs: Files,
     weights: Files,
-    samples: Sequence[Sample],
+    samples: Samples,
     settings: Settings,
-    keep: Sequence[str],
+    keep: Keep,
     out: Path,
     *,
     progress: bool,
@@ -39,17 +74,39 @@ def quantize_component(
     """
     parts = parts_of(component, graphs)
     model = whole(parts, GRAPH)
-    choice = choose(model, name, keep)
+    choice = choose(model, name, keep.patterns)
     with (
         TemporaryDirectory(dir=out.parent) as folder,
         QuantizedGraphs(name, model, choice, settings.scheme, weights, out) as quantized,
     ):
         taps = [group.name for group in choice.groups]
-        chain = Chain(model, weights, Path(folder), FiniteCheck(name), taps=taps)
+        chain = Chain(model, weights, _made(folder, "decisions"), FiniteCheck(name), taps=taps)
         with ProgressBar(f"quantize {name}", len(chain.segments), enabled=progress) as bar:
             decide(
-                chain, choice.groups, samples, settings, quantized.weight_of, Path(folder), quantized.add, bar.advance
+                chain,
+                choice.groups,
+                samples.given,
+                settings,
+                quantized.weight_of,
+                _made(folder, "samples"),
+                quantized.add,
+                bar.advance,
             )
+        effects: dict[str, float] = {}
+        if keep.asks_for_effects:
+            sources = {**weights, **quantized.codes()}
+            chain = Chain(model, sources, _made(folder, "effects"), FiniteCheck(name))
+            some = samples.some(SAMPLES)
+            with ProgressBar(f"sensitivity {name}", len(chain.segments), enabled=progress) as bar:
+                given = [sample() for sample in some.given]
+                effects = measure_effects(chain, quantized.alone(), given, some.weights, bar.advance)
+            quantized.keep(keep.by_effects(effects, quantized.flops()))
         result = quantized.component(component, parts)
-        table = QuantTable(name, "ptq", len(samples), quantized.entries({}))
+        table = QuantTable(name, "ptq", len(samples.given), quantized.entries(effects))
     return result, table
+
+
+def _made(folder: str, name: str) -> Path:
+    path = Path(folder) / name
+    path.mkdir()
+    return path

@@ -11,6 +11,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from wanc.calibration.schemes import SCHEMES
 from wanc.calibration.weights import Codes
@@ -19,10 +20,10 @@ from wanc.compiler.engines.weights import float_values
 from wanc.compiler.folds import divide
 from wanc.compiler.graph_file import save
 from wanc.compiler.linear_groups import Choice
-from wanc.compiler.linears import SUFFIX, Linear, linears
+from wanc.compiler.linears import Linear, linears
 from wanc.compiler.own_weights import OwnFile
 from wanc.compiler.probes import ProbeWriter
-from wanc.compiler.program import ProgramComponent
+from wanc.compiler.program import OWN, ProgramComponent
 from wanc.compiler.quant_table import FLOAT, Entry
 from wanc.compiler.quantizers import Quantization, insert_quantizers
 from wanc.compiler.stage import Files
@@ -92,27 +93,23 @@ class QuantizedGraphs:
             divide(part, self._divisors)
             names = {linear.name for linear in linears(part)}
             insert_quantizers(part, {name: entry for name, entry in decisions.items() if name in names})
+            common.RemoveUnusedNodesPass()(part)  # the weights that codes have taken the place of
             save(part, self._out / self._name / f"{graph}.onnx")
-        gone = {f"{name}{SUFFIX}" for name in self._codes} | replaced.keys()
+        gone = {str(self._linears[name].weight.name) for name in self._codes} | replaced.keys()
         kept = {name: weight for name, weight in component.weights.items() if name not in gone}
         return ProgramComponent(component.graphs, {**kept, **self._own.entries})
 
     def entries(self, effects: Mapping[str, float]) -> dict[str, Entry]:
         """Every Linear's line of the QuantTable."""
-        flops = {
-            name: linear.flops_per_row * (self._decided[name].rows_per_sample if name in self._decided else 1.0)
-            for name, linear in self._linears.items()
-        }
-        total, blocks = sum(flops.values()), _blocks(self._linears)
+        shares, blocks = self.flops(), _blocks(self._linears)
         return {
-            name: self._entry(name, flops[name] / total, _position(name, blocks), effects.get(name))
-            for name in self._linears
+            name: self._entry(name, shares[name], _position(name, blocks), effects.get(name)) for name in self._linears
         }
 
     def _entry(self, name: str, share: float, position: float | None, effect: float | None) -> Entry:
-        decided = self._decided.get(name)
-        if name not in self._codes or decided is None:
+        if name not in self._codes:
             return Entry(FLOAT, self._choice.kept[name], share, position, effect=effect)
+        decided = self._decided[name]
         sqnr = decided.sqnr_db[name]
         return Entry(
             self._scheme,
@@ -130,18 +127,56 @@ class QuantizedGraphs:
         typed = values.astype(ml_dtypes.int4) if SCHEMES[self._scheme].weights == "int4" else values
         return ir.tensor(np.ascontiguousarray(typed if linear.output_axis == 0 else typed.T))
 
+    def codes(self) -> Files:
+        """Where the codes that were written so far lie, by the name that tensors give their file."""
+        self._own.flush()
+        return {f"{OWN}{self._name}/{FILE}": self._out / self._name / FILE}
+
+    def flops(self) -> dict[str, float]:
+        """The share of every Linear in the FLOPs of all, at the sizes of calibration."""
+        flops = {
+            name: linear.flops_per_row * self._decided[name].rows_per_sample for name, linear in self._linears.items()
+        }
+        total = sum(flops.values())
+        return {name: count / total for name, count in flops.items()}
+
+    def alone(self) -> dict[str, Quantization]:
+        """Each decision for a graph in which nothing else is quantised, and no smoothing folded."""
+        return {name: self._alone(name) for name in self._codes}
+
+    def keep(self, reasons: Mapping[str, str]) -> None:
+        """Leave Linears in float that were decided on already."""
+        for name, reason in reasons.items():
+            self._choice.kept[name] = reason
+            del self._codes[name], self._own.entries[f"{self._linears[name].weight.name}.codes"]
+
+    def _alone(self, name: str) -> Quantization:
+        tensor, codes = self._codes[name]
+        linear = self._linears[name]
+        grouped = codes.group < linear.widths[1]
+        stored = (
+            codes.scales if grouped and linear.output_axis == 0 else codes.scales.T if grouped else codes.scales[:, 0]
+        )
+        inputs, scale = SCHEMES[self._scheme].inputs, self._decided[name].activation_scale
+        divisors = self._inputs_divided.get(name)
+        return Quantization(
+            tensor,
+            ir.tensor(np.ascontiguousarray(stored, np.float32)),
+            codes.group if grouped else None,
+            inputs,
+            scale,
+            None if divisors is None else ir.tensor(divisors),
+        )
+
     def _quantization(self, name: str) -> Quantization:
         """A decision as the graph takes it; what its rows are divided by goes into their scales."""
         tensor, codes = self._codes[name]
-        linear, scales = self._linears[name], codes.scales
-        if (divisor := self._divisors.get(str(linear.weight.name))) is not None:
-            scales = scales / divisor[:, None]
+        weight = str(self._linears[name].weight.name)
+        if (divisor := self._divisors.get(weight)) is not None:
+            self._codes[name] = (tensor, replace(codes, scales=codes.scales / divisor[:, None]))
             self._probes.add(name, "divisors", divisor)
-        grouped = codes.group < linear.widths[1]
-        stored = scales if grouped and linear.output_axis == 0 else scales.T if grouped else scales[:, 0]
-        written = self._own.add(f"{linear.weight.name}.scales", ir.tensor(np.ascontiguousarray(stored, np.float32)))
-        inputs, scale = SCHEMES[self._scheme].inputs, self._decided[name].activation_scale
-        return Quantization(tensor, written, codes.group if grouped else None, inputs, scale)
+        decision = self._alone(name)
+        return replace(decision, scales=self._own.add(f"{weight}.scales", decision.scales), divisors=None)
 
     def _replaced_weights(self) -> dict[str, ir.ExternalTensor]:
         """Weights that stay in float, and take smoothing in: as inputs are multiplied, and rows divided."""

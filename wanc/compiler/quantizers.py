@@ -30,7 +30,8 @@ class Quantization:
 
     `codes` is INT8, INT4 or FLOAT8E4M3FN, shaped as the weight; `scales` is float32 [out], or [out, groups] of `group`
     columns each. `inputs` is the format that the input is rounded to, None for none, and `activation_scale` what its
-    code of 1 stands for, None for uint8.
+    code of 1 stands for, None for uint8. `divisors` float32 [in] are what the input is divided by first; None where
+    nothing is, or where that was folded into what computes it.
     """
 
     codes: ir.TensorProtocol
@@ -38,6 +39,7 @@ class Quantization:
     group: int | None = None
     inputs: InputFormat | None = None
     activation_scale: float | None = None
+    divisors: ir.TensorProtocol | None = None
 
 
 def insert_quantizers(model: ir.Model, quantized: Mapping[str, Quantization]) -> int:
@@ -49,7 +51,7 @@ def insert_quantizers(model: ir.Model, quantized: Mapping[str, Quantization]) ->
     found = linears(model)
     if missing := quantized.keys() - {linear.name for linear in found}:
         raise KeyError(min(missing))
-    pairs: dict[tuple[ir.Value, float | None], ir.Value] = {}
+    pairs: dict[tuple[ir.Value, float | None, ir.TensorProtocol | None], ir.Value] = {}
     weights: dict[str, ir.Value] = {}
     count = 0
     for linear in found:
@@ -60,7 +62,7 @@ def insert_quantizers(model: ir.Model, quantized: Mapping[str, Quantization]) ->
             linear.product.replace_input_with(1, weights[linear.name])
             linear.product.name = linear.name
             if decision.inputs is not None:
-                key = (linear.input, decision.activation_scale)
+                key = (linear.input, decision.activation_scale, decision.divisors)
                 if key not in pairs:
                     pairs[key] = _pair(model.graph, linear, decision)
                 linear.product.replace_input_with(0, pairs[key])
@@ -91,15 +93,21 @@ def _pair(graph: ir.Graph, linear: Linear, decision: Quantization) -> ir.Value:
     """The input, rounded to codes and back."""
     assert decision.inputs is not None
     name, dtype = f"{linear.name}.input", CODES[decision.inputs]
+    taken = linear.input
+    if decision.divisors is not None:
+        divisors = _initializer(graph, f"{name}.divisors", decision.divisors)
+        quotient = ir.node("Div", [taken, divisors])
+        graph.insert_before(linear.product, quotient)
+        taken = _typed(quotient, linear.input.shape, f"{name}.divided")
     if decision.activation_scale is None:
-        quantize = ir.node("DynamicQuantizeLinear", [linear.input], num_outputs=3)
+        quantize = ir.node("DynamicQuantizeLinear", [taken], num_outputs=3)
         codes, scale, zero = quantize.outputs
         for value, part, of in ((scale, "scale", ir.DataType.FLOAT), (zero, "zero", dtype)):
             value.name, value.shape, value.type = f"{name}.{part}", ir.Shape([]), ir.TensorType(of)
     else:
         scale = _initializer(graph, f"{name}.scale", ir.tensor(np.array(decision.activation_scale, np.float32)))
         zero = _initializer(graph, f"{name}.zero", ir.tensor(np.array(0, dtype.numpy())))
-        quantize = ir.node("QuantizeLinear", [linear.input, scale, zero])
+        quantize = ir.node("QuantizeLinear", [taken, scale, zero])
         codes = quantize.outputs[0]
     codes.name, codes.shape, codes.type = f"{name}.codes", linear.input.shape, ir.TensorType(dtype)
     dequantize = ir.node("DequantizeLinear", [codes, scale, zero])

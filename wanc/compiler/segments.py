@@ -6,7 +6,7 @@ views of weights are part of every segment that uses them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -41,17 +41,20 @@ def cut(model: ir.Model, most_weight_bytes: int) -> list[Segment]:
     """
     views = constants(model.graph)
     nodes = [node for node in model.graph if node not in views]
-    ends = _ends(_weight_bytes(nodes, views), _alive(nodes, model.graph), most_weight_bytes)
+    ends = _ends([_weights(node, views) for node in nodes], _alive(nodes, model.graph), most_weight_bytes)
     return [_segment(model, nodes[start:end], nodes[end:]) for start, end in pairwise([0, *ends])]
 
 
-def _ends(weights: Sequence[int], alive: Sequence[int], most: int) -> list[int]:
-    """Behind how many nodes each segment ends: at the narrowest place in the second half of what fits."""
+def _ends(weights: Sequence[Mapping[ir.Value, int]], alive: Sequence[int], most: int) -> list[int]:
+    """Behind how many nodes each segment ends: at the narrowest place in the second half of what fits.
+
+    `weights` are the bytes of each that a node uses.
+    """
     ends: list[int] = []
     start = 0
     while start < len(weights):
-        held = np.cumsum(weights[start:])
-        longest = start + max(1, int(np.searchsorted(held, most, side="right")))
+        held = _held(weights[start:], most)
+        longest = start + max(1, len(held))
         if longest < len(weights):
             shortest = start + max(1, int(np.searchsorted(held, most // 2, side="left")))
             candidates = range(min(shortest, longest), longest + 1)
@@ -62,22 +65,30 @@ def _ends(weights: Sequence[int], alive: Sequence[int], most: int) -> list[int]:
     return ends
 
 
-def _weight_bytes(nodes: Sequence[ir.Node], views: set[ir.Node]) -> list[int]:
-    """Of the weights that each node is the first to use, directly or through views of them."""
-    seen: set[ir.Value] = set()
-    found: list[int] = []
-    for node in nodes:
-        waiting, total = list(node.inputs), 0
-        while waiting:
-            value = waiting.pop()
-            if value is None or value in seen:
-                continue
-            if value.is_initializer():
-                seen.add(value)
-                total += FLOAT_BYTES * (value.const_value.size if value.const_value is not None else 0)
-            elif (giver := value.producer()) is not None and giver in views:
-                waiting.extend(giver.inputs)
-        found.append(total)
+def _held(weights: Sequence[Mapping[ir.Value, int]], most: int) -> list[int]:
+    """The bytes that the first nodes use together, each with those before it, as far as that is not too much."""
+    seen: dict[ir.Value, int] = {}
+    held: list[int] = []
+    total = 0
+    for used in weights:
+        total += sum(count for value, count in used.items() if value not in seen)
+        if total > most:
+            break
+        seen |= used
+        held.append(total)
+    return held
+
+
+def _weights(node: ir.Node, views: set[ir.Node]) -> dict[ir.Value, int]:
+    """The bytes of the weights that a node uses, directly or through views of them."""
+    found: dict[ir.Value, int] = {}
+    waiting = [value for value in node.inputs if value is not None]
+    while waiting:
+        value = waiting.pop()
+        if value.is_initializer():
+            found[value] = FLOAT_BYTES * (value.const_value.size if value.const_value is not None else 0)
+        elif (giver := value.producer()) is not None and giver in views:
+            waiting.extend(value for value in giver.inputs if value is not None)
     return found
 
 

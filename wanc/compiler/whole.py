@@ -41,6 +41,8 @@ class _Whole:
         for node in self._main.graph:
             if node not in views:
                 self._place(str(node.outputs[0].name))
+        for value in self._main.graph.outputs:
+            self._place(str(value.name))
         outputs = [self._values[str(value.name)] for value in self._main.graph.outputs]
         graph = ir.Graph(
             self._inputs,
@@ -74,19 +76,26 @@ class _Whole:
     def _needs(self, name: str, node: ir.Node | None) -> list[str]:
         if node is not None:
             return [str(value.name) for value in node.inputs if value is not None]
-        return [name.removesuffix(SHAPE)] if name.endswith(SHAPE) else []
+        shaped = self._shaped(name)
+        return [] if shaped is None else [shaped]
+
+    def _shaped(self, name: str) -> str | None:
+        """What an input is the shape of. None for every other value, and where no part takes more than the shape."""
+        of = name.removesuffix(SHAPE)
+        return of if of != name and self._sources[name].is_graph_input() and of in self._sources else None
 
     def _copy(self, node: ir.Node) -> None:
         outputs = [ir.Value(name=value.name, shape=value.shape, type=value.type) for value in node.outputs]
         inputs = [None if value is None else self._values[str(value.name)] for value in node.inputs]
-        self._add(ir.Node(node.domain, node.op_type, inputs, node.attributes.values(), outputs=outputs, name=node.name))
+        # Without its name, which a node of another part may have as well.
+        self._add(ir.Node(node.domain, node.op_type, inputs, node.attributes.values(), outputs=outputs))
 
     def _source(self, name: str) -> None:
         """An input of the component, the shape of one, or a weight."""
         found = self._sources[name]
-        if name.endswith(SHAPE) and found.is_graph_input():
+        if (shaped := self._shaped(name)) is not None:
             output = ir.Value(name=name, shape=found.shape, type=found.type)
-            self._add(ir.Node("", "Shape", [self._values[name.removesuffix(SHAPE)]], outputs=[output]))
+            self._add(ir.Node("", "Shape", [self._values[shaped]], outputs=[output]))
             return
         value = ir.Value(name=name, shape=found.shape, type=found.type, const_value=found.const_value)
         self._values[name] = value

@@ -41,14 +41,15 @@ class Parts:
 
         `branch` tells apart what is known for one guidance branch alone. Raises TargetError where an engine fails.
         """
-        return self.sessions.run(self.component, graph, self._inputs(graph, given, branch))
+        return self.sessions.run(self.component, graph, self.inputs(graph, given, branch))
 
     def run_branches(self, graph: str, given: Mapping[str, Mapping[str, Array]]) -> list[dict[str, Array]]:
         """Execute a graph for each branch in `given`, all at once where there are threads for that."""
-        inputs = [self._inputs(graph, arrays, branch) for branch, arrays in given.items()]
+        inputs = [self.inputs(graph, arrays, branch) for branch, arrays in given.items()]
         return self.sessions.run_together(self.component, graph, inputs)
 
-    def _inputs(self, graph: str, given: Mapping[str, Array], branch: str) -> dict[str, Array]:
+    def inputs(self, graph: str, given: Mapping[str, Array], branch: str) -> dict[str, Array]:
+        """All that a graph takes: what is given, and what other graphs make of that."""
         found: dict[str, dict[str, Array]] = {}
         inputs: dict[str, Array] = {}
         for tensor in self.graphs[graph].inputs:

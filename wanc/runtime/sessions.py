@@ -102,11 +102,15 @@ class Sessions:
         """The session of a component's graph, opened on first use for so many executions at once."""
         key = (component, graph)
         if key not in self._open:
-            if key not in self._files:
-                raise TargetError(f"this bundle has no engine for {component}/{graph}")
-            counter = self._counters.setdefault(key, Counter())
-            self._open[key] = Session(self._files[key], threads=self._threads, lanes=lanes, counter=counter)
+            path, counter = self.file(component, graph), self._counters.setdefault(key, Counter())
+            self._open[key] = Session(path, threads=self._threads, lanes=lanes, counter=counter)
         return self._open[key]
+
+    def file(self, component: str, graph: str) -> Path:
+        """The engine file of a component's graph. Raises TargetError where there is none."""
+        if (component, graph) not in self._files:
+            raise TargetError(f"this bundle has no engine for {component}/{graph}")
+        return self._files[component, graph]
 
     def close(self, component: str) -> None:
         """Free a component's sessions and their weights; its counters stay."""

@@ -112,7 +112,7 @@ def run(model: ir.Model, feeds: Arrays) -> dict[str, np.ndarray[Any, Any]]:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = FATAL_ONLY
     options.intra_op_num_threads = 1
-    proto = ir.to_proto(_with_noise(model))
+    proto = ir.to_proto(with_noise(model))
     session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     taken = {entry.name for entry in session.get_inputs()}
@@ -164,7 +164,8 @@ def _noise(name: str, shape: Sequence[int], dtype: np.dtype[Any], seed: int = 0)
     return generator.normal(size=shape).astype(dtype)
 
 
-def _with_noise(model: ir.Model) -> ir.Model:
+def with_noise(model: ir.Model) -> ir.Model:
+    """A copy whose weights are in memory: noise, the same for each name."""
     filled = model.clone()
     for value in filled.graph.initializers.values():
         tensor = value.const_value

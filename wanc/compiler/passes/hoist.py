@@ -285,6 +285,8 @@ def _take_sizes(graph: ir.Graph, inputs: Mapping[str, Input]) -> dict[str, Input
         for node in nodes:
             start, end = (attribute(node, key, default) for key, default in (("start", 0), ("end", len(entry.shape))))
             indices = ir.node("Constant", [], {"value_ints": list(range(len(entry.shape)))[start:end]})
+            # A name that would be given to it could be that of another part's constant.
+            indices.outputs[0].name = f"{node.outputs[0].name}.axes"
             gather = ir.node("Gather", [shape, indices.outputs[0]], {"axis": 0})
             ir.convenience.replace_nodes_and_values(
                 graph, node, [node], [indices, gather], node.outputs, gather.outputs
