@@ -12,6 +12,7 @@ from wanc.calibration.schemes import SCHEMES
 from wanc.compiler.engine import Compiler
 from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
 from wanc.compiler.engines.openvino import OpenVinoCompiler
+from wanc.errors import CheckpointError
 from wanc.runtime.backends.base import Array
 
 from .fusing import HAS_BFLOAT16, relative_error
@@ -82,6 +83,13 @@ def test_openvino_computes_what_the_canonical_graph_says(scheme: str, into: int,
     found, kernels = errors(OpenVinoCompiler("fp32", ()), scheme, into, tmp_path)
     assert max(found) <= {"int8": INT8, "fp8": FP8}.get(scheme, EXACT)
     assert [kernel for kernel in kernels if kernel[0] in ("FullyConnected", "MatMul")] == [OPENVINO[scheme]]
+
+
+def test_openvino_says_what_blocks_it_does_not_take(tmp_path: Path) -> None:
+    """Rather than to compute in floats without a word."""
+    with pytest.raises(CheckpointError, match="part/main: openvino cannot load this graph") as caught:
+        compiled(OpenVinoCompiler("fp32", ()), linear("int4-weight", 130, OUT, tmp_path), tmp_path)
+    assert "cannot be divided by block_size" in str(caught.value.__cause__)
 
 
 @pytest.mark.skipif(not HAS_BFLOAT16, reason="this CPU does not multiply bfloat16")

@@ -28,6 +28,7 @@ from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.program import ProgramComponent
 from wanc.compiler.quantization_check import Prober
 from wanc.compiler.stage import Files
+from wanc.errors import CheckpointError
 from wanc.recipe.schema import Island
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.openvino import PRECISION, OpenVino, core
@@ -61,7 +62,7 @@ class OpenVinoCompiler:
         lowered = lower(name, component, graphs, weights, folder, finite, PASSES)
         compiled = dict(component.graphs)
         for graph, path in lowered.files.items():
-            model = core().read_model(path)
+            model = _read(path, where=f"{name}/{graph}")
             if self.compute == "bf16" and not self._is_island(name, graph):
                 model.set_rt_info("bf16", PRECISION)
                 _mark(model, self.islands)
@@ -99,6 +100,15 @@ class OpenVinoCompiler:
             elif is_attention(kernel, info):
                 fused["Attention"] += 1
         return Kernels(by_type, fused, openvino_products(compiled))
+
+
+def _read(path: Path, *, where: str) -> openvino.Model:
+    """Raises CheckpointError where the library does not take a graph, as one with blocks of codes that are not even."""
+    try:
+        return core().read_model(path)
+    except RuntimeError as error:
+        reason = str(error).replace(str(path), path.name)
+        raise CheckpointError(f"{where}: openvino cannot load this graph") from RuntimeError(reason)
 
 
 def _mark(model: openvino.Model, islands: Iterable[Island]) -> None:
