@@ -21,8 +21,9 @@ from wanc.compiler.engines.weights import float_values
 from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.linear_groups import Group, choose
 from wanc.compiler.linears import linears
+from wanc.compiler.probes import Probes
 from wanc.compiler.quant_table import QuantTable
-from wanc.compiler.quantize_component import quantize_component
+from wanc.compiler.quantize_component import Keep, Samples, quantize_component
 from wanc.compiler.quantized_graphs import QuantizedGraphs
 from wanc.errors import CheckpointError, UserError
 
@@ -76,7 +77,15 @@ def quantise(denoiser: FloatDenoiser, tmp_path_factory: pytest.TempPathFactory) 
         out.mkdir()
         settings = Settings(scheme, "mse", alpha)
         component, table = quantize_component(
-            NAME, denoiser.component, denoiser.graphs, denoiser.weights, given, settings, keep, out, progress=False
+            NAME,
+            denoiser.component,
+            denoiser.graphs,
+            denoiser.weights,
+            Samples(given, [1.0] * len(given)),
+            settings,
+            Keep(keep),
+            out,
+            progress=False,
         )
         assert [path.name for path in out.parent.iterdir()] == ["out"], "nothing else is left"
         return Quantised(denoiser.followed_by(component, out), table, out)
@@ -143,7 +152,7 @@ def test_a_norm_that_is_not_divided_is_noticed(
 
 def forced(group: Group, divisors: Array) -> Decided:
     """A group that is smoothed and otherwise left in float."""
-    return Decided(group, 0.5, divisors, None, {}, {}, 1.0)
+    return Decided(group, 0.5, divisors, None, {}, {}, 1.0, np.empty(0, np.float32), {})
 
 
 def test_smoothing_alone_changes_nothing(denoiser: FloatDenoiser, tmp_path: Path) -> None:
@@ -286,14 +295,17 @@ MEASURED = ["proj_in", "blocks.0.attn1.to_q", "blocks.1.ffn.up", "blocks.1.ffn.d
 def test_what_is_told_of_a_linear_is_what_its_codes_give(
     quantise: Quantise, denoiser: FloatDenoiser, scheme: str
 ) -> None:
-    """All rows fit into what is measured on, so that the numbers are the same but for the order of rows."""
+    """The probes are rows of real inputs, and the SQNR that of what the written codes make of them."""
     made, weights = quantise(scheme, "none"), original(denoiser)
+    probes = Probes(files_of(made.out), NAME)
     for name, rows in activations(denoiser, MEASURED).items():
-        entry = made.table.linears[name]
-        rounded = rounded_inputs(rows, SCHEMES[scheme].inputs, entry.activation_scale)
-        # The order of float32 sums moves an activation on the edge of two codes.
-        expected = sqnr_db(rounded @ written(made, name).T, rows @ weights[name].T)
-        assert entry.sqnr_db == pytest.approx(expected, abs=0.05)
+        entry, probe = made.table.linears[name], probes[name]
+        nearest = np.abs(probe.inputs[:, None] - rows[None]).max(axis=2).min(axis=1)
+        np.testing.assert_allclose(nearest, 0, atol=1e-4 * np.abs(rows).max())
+        np.testing.assert_allclose(probe.outputs, probe.inputs @ weights[name].T, rtol=1e-4, atol=1e-4)
+        rounded = rounded_inputs(probe.inputs, SCHEMES[scheme].inputs, entry.activation_scale)
+        expected = sqnr_db(rounded @ written(made, name).T, probe.outputs)
+        assert entry.sqnr_db == pytest.approx(expected, abs=1e-3)
         assert (entry.activation_scale is None) == (scheme in ("int8-dynamic", "int8-weight"))
 
 
@@ -394,5 +406,13 @@ def test_a_weight_that_is_not_finite(tmp_path: Path) -> None:
     out.mkdir()
     with pytest.raises(CheckpointError, match=r"denoiser_high: tensor proj_in\.weight holds 512 values"):
         quantize_component(
-            NAME, spoilt.component, spoilt.graphs, spoilt.weights, samples(), settings, (), out, progress=False
+            NAME,
+            spoilt.component,
+            spoilt.graphs,
+            spoilt.weights,
+            Samples(samples(), [1.0] * SAMPLES),
+            settings,
+            Keep(()),
+            out,
+            progress=False,
         )
