@@ -37,7 +37,7 @@ REPORT = {
 
 
 def test_each_pass_tells_how_often_it_fired_or_why_not() -> None:
-    (table,) = explain_tables(REPORT)
+    (table,) = explain_tables("fuse", REPORT)
     assert table.title == "denoiser_high/step: 90 → 30 nodes, cut into time (4), step (26)"
     assert [tuple(row) for row in table.rows] == [
         ("rope", "2 ×", "-40", ""),
