@@ -1,0 +1,281 @@
+"""Quantisation-aware training: a quantised expert learns to give the velocities of the float one, which is its teacher.
+
+What counts is the guided velocity, since guidance multiplies the difference of two branches' errors. An expert is
+trained on the states that it will really meet, made anew for every round: half of the requests are run by the teacher,
+and half by the student itself, whose own errors bring it to states that the teacher would never see. The low-noise
+expert is trained behind the quantised high-noise one.
+
+Rounds depend on nothing but the plan and the state that the round before has left. So a killed run that goes on from
+its checkpoint gives what an undisturbed one would have given, on the same number of threads.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from wanc.calibration import training_state, trajectories
+from wanc.calibration.fake_quantize import Decision, decisions_of, quantize_module
+from wanc.calibration.trajectories import Requests, Run, Sampling, States, guided_velocity
+from wanc.errors import UserError
+from wanc.runtime.progress import ProgressBar
+
+# Betas of Adam: the second moments follow quickly, as a run has only hundreds of steps.
+BETAS = (0.9, 0.99)
+WARM_UP_STEPS = 20
+# What the average of the parameters keeps of itself in a step, once there have been enough of them.
+AVERAGE_DECAY = 0.98
+# Validation requests on which the influence of every step is measured.
+INFLUENCED = 4
+SMALLEST_ERROR = 1e-20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an expert is trained: at most `rounds` of `steps` steps, each with `batch` states in both branches.
+
+    A round takes its states from `requests` runs. `learning_rate` falls to 0 along a cosine. Training ends early when
+    `patience` rounds in a row have not lowered the error on the validation requests. `levels` is the weights' largest
+    code.
+    """
+
+    levels: int
+    learning_rate: float
+    rounds: int
+    steps: int = 50
+    batch: int = 8
+    requests: int = 24
+    patience: int = 5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.levels, self.rounds, self.steps, self.batch, self.patience) < 1 or self.requests < 2:
+            raise ValueError(f"a plan of no training: {self}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"a learning rate of {self.learning_rate}")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of a step, counted over all rounds."""
+        warm_up = min(1.0, (step + 1) / WARM_UP_STEPS)
+        return self.learning_rate * warm_up * 0.5 * (1 + math.cos(math.pi * step / (self.rounds * self.steps)))
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be learnt: expert number `trained` of two, 0 being the high-noise one, behind and before the `others`.
+
+    `teachers` are the float experts. `others` are those that the trained one works with: what stands in its own place
+    is not used. `decisions` are what training starts from, by the name of the Linear.
+    """
+
+    teachers: Sequence[torch.nn.Module]
+    others: Sequence[torch.nn.Module]
+    trained: int
+    decisions: dict[str, Decision]
+    sampling: Sampling
+    training: Requests
+    validation: Requests
+
+    def __post_init__(self) -> None:
+        if not len(self.training) or not len(self.validation):
+            raise ValueError("no requests to train on" if not len(self.training) else "no requests to validate on")
+        if not self.decisions:
+            raise ValueError("no Linear is quantised: there is nothing to train")
+
+    @property
+    def teacher(self) -> torch.nn.Module:
+        """Of the trained expert."""
+        return self.teachers[self.trained]
+
+    @property
+    def guidance(self) -> float:
+        """Of the trained expert."""
+        return self.sampling.guidance[self.trained]
+
+    @property
+    def steps(self) -> range:
+        """The sampling steps of the trained expert."""
+        return self.sampling.steps_of(self.trained)
+
+    def experts(self, trained: torch.nn.Module) -> list[torch.nn.Module]:
+        """Both, with this one in its place."""
+        return [trained if number == self.trained else other for number, other in enumerate(self.others)]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The decisions with the least error on the validation requests, and that error after every round.
+
+    The error is the mean squared one of the final latents, in the geometric mean over the requests: few runs that tip
+    over to another picture would drown what all the others tell. The first is that of what training has started from.
+    """
+
+    decisions: dict[str, Decision]
+    errors: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class _Lessons:
+    """Where the trained expert may be asked, what the teacher answers there, and how often it is asked, relatively."""
+
+    states: States
+    targets: torch.Tensor
+    chances: torch.Tensor
+
+
+def distill(task: Task, plan: Plan, checkpoint: Path, *, progress: bool = True) -> Outcome:
+    """Train from the checkpoint, if there is one, to the end of the plan.
+
+    Raises UserError where the loss stops being finite, or where the checkpoint is of another run.
+    """
+    trainer = _Trainer(task, plan, checkpoint)
+    with ProgressBar(f"train expert {task.trained + 1} of 2", total=plan.rounds * plan.steps, enabled=progress) as bar:
+        bar.advance(trainer.rounds * plan.steps)
+        while trainer.rounds < plan.rounds and trainer.stale < plan.patience:
+            trainer.round(bar)
+    return trainer.outcome()
+
+
+class _Trainer:
+    """The student as the optimizer leaves it, its running average, and the best average so far."""
+
+    def __init__(self, task: Task, plan: Plan, checkpoint: Path) -> None:
+        self.task, self.plan, self.checkpoint = task, plan, checkpoint
+        self.student = copy.deepcopy(task.teacher).requires_grad_(False)
+        quantize_module(self.student, task.decisions, levels=plan.levels)
+        self.parameters = {name: value for name, value in self.student.named_parameters() if value.requires_grad}
+        self.average = copy.deepcopy(self.student).requires_grad_(False)
+        self.averages = {name: value for name, value in self.average.named_parameters() if name in self.parameters}
+        self.optimizer = torch.optim.AdamW(self.parameters.values(), betas=BETAS, weight_decay=0.0)
+        self.timesteps = task.sampling.create_solver().timesteps.tolist()
+        self.expected = trajectories.run(task.teachers, task.sampling, task.validation)
+        self.run = _digest(task, plan)
+        self.influence = self._influence()
+        if checkpoint.exists():
+            self._restore()
+        else:
+            self.errors = [self._validate()]
+            self.best = _copied(self.averages)
+
+    @property
+    def rounds(self) -> int:
+        """How many are done."""
+        return len(self.errors) - 1
+
+    @property
+    def stale(self) -> int:
+        """For how many rounds there has been no better one."""
+        return self.rounds - self.errors.index(min(self.errors))
+
+    def round(self, bar: ProgressBar) -> None:
+        """Make states, train on them, validate, and save."""
+        random = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + self.rounds)
+        lessons = self._lessons()
+        first = self.rounds * self.plan.steps
+        for step in range(first, first + self.plan.steps):
+            chosen = torch.multinomial(lessons.chances, self.plan.batch, replacement=True, generator=random)
+            self._step(step, lessons, chosen)
+            bar.advance()
+        self.errors.append(self._validate())
+        if self.stale == 0:
+            self.best = _copied(self.averages)
+        self._save()
+
+    def outcome(self) -> Outcome:
+        """What the best average has come to."""
+        _assign(self.averages, self.best)
+        return Outcome(decisions_of(self.average), tuple(self.errors))
+
+    def _step(self, step: int, lessons: _Lessons, chosen: torch.Tensor) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.plan.rate(step)
+        velocity = guided_velocity(self.student, lessons.states[chosen], self.task.guidance)
+        loss = (velocity - lessons.targets[chosen]).square().mean()
+        if not math.isfinite(loss.item()):
+            raise UserError(f"the loss is {loss.item()} in training step {step}", hint="choose a lower learning rate")
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        decay = min(AVERAGE_DECAY, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for name, value in self.parameters.items():
+                self.averages[name].lerp_(value, 1 - decay)
+
+    @torch.no_grad()
+    def _lessons(self) -> _Lessons:
+        """Those of a round's own requests: the first half of them run by the teacher, the others by the student."""
+        task, count = self.task, self.plan.requests
+        # The requests are gone through again and again.
+        chosen = (torch.arange(count) + self.rounds * count) % len(task.training)
+        parts: list[_Lessons] = []
+        for part, expert in zip(chosen.chunk(2), (task.teacher, self.average), strict=True):
+            requests = task.training[part]
+            run = trajectories.run(task.experts(expert), task.sampling, requests, stop=task.steps.stop)
+            for number, step in enumerate(task.steps):
+                states = requests.at(run.latents[step], self.timesteps[step])
+                own = expert is task.teacher
+                target = run.velocities[step] if own else guided_velocity(task.teacher, states, task.guidance)
+                parts.append(_Lessons(states, target, self.influence[number].expand(len(part))))
+        return _Lessons(
+            States.joined([part.states for part in parts]),
+            torch.cat([part.targets for part in parts]),
+            torch.cat([part.chances for part in parts]),
+        )
+
+    def _influence(self) -> torch.Tensor:
+        """What an error at each of the expert's steps does to the final latents, for the student as it begins."""
+        task, few = self.task, slice(INFLUENCED)
+        first = copy.deepcopy(task.teacher)
+        quantize_module(first, task.decisions, levels=self.plan.levels)
+        expected = Run(self.expected.latents[:, few], self.expected.velocities[:, few])
+        return trajectories.influence(task.teachers, task.sampling, task.validation[few], expected, first, task.trained)
+
+    def _validate(self) -> float:
+        actual = trajectories.run(self.task.experts(self.average), self.task.sampling, self.task.validation)
+        final = trajectories.errors(actual, self.expected)[-1]
+        return float(final.clamp_min(SMALLEST_ERROR).log().mean().exp())
+
+    def _save(self) -> None:
+        sections = {
+            "student": self.parameters,
+            "average": self.averages,
+            "best": self.best,
+            "optimizer": training_state.of_optimizer(self.optimizer),
+            "history": {"errors": torch.tensor(self.errors, dtype=torch.float64)},
+        }
+        training_state.write(self.checkpoint, sections, self.run)
+
+    def _restore(self) -> None:
+        sections = training_state.read(self.checkpoint, self.run)
+        _assign(self.parameters, sections["student"])
+        _assign(self.averages, sections["average"])
+        self.best = sections["best"]
+        training_state.restore_optimizer(self.optimizer, sections["optimizer"])
+        self.errors = sections["history"]["errors"].tolist()
+
+
+def _copied(tensors: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in tensors.items()}
+
+
+@torch.no_grad()
+def _assign(parameters: dict[str, torch.nn.Parameter], values: dict[str, torch.Tensor]) -> None:
+    for name, parameter in parameters.items():
+        parameter.copy_(values[name])
+
+
+def _digest(task: Task, plan: Plan) -> str:
+    """What tells a run from others: the plan, what it starts from and what it learns from."""
+    digest = hashlib.sha256(f"{plan} {task.trained} {task.sampling.guidance} {task.sampling.high_steps}".encode())
+    for name, decision in sorted(task.decisions.items()):
+        digest.update(f"{name} {decision.activation_scale}".encode())
+        digest.update(decision.codes.values.tobytes() + decision.codes.scales.tobytes())
+    for requests in (task.training, task.validation):
+        digest.update(requests.noise.numpy().tobytes() + requests.text.numpy().tobytes())
+    return digest.hexdigest()
