@@ -48,9 +48,9 @@ class Plan:
     levels: int
     learning_rate: float
     rounds: int
-    steps: int = 50
-    batch: int = 8
-    requests: int = 24
+    steps: int = 100
+    batch: int = 4
+    requests: int = 16
     patience: int = 5
     seed: int = 0
 

@@ -7,6 +7,7 @@ its value (LSQ, Esser et al., arXiv 1902.08153).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -55,6 +56,8 @@ class FakeQuantizedLinear(torch.nn.Module):
             raise ValueError(f"codes {codes.values.shape} for a weight {tuple(linear.weight.shape)}")
         if int(np.abs(codes.values).max(initial=0)) > levels:
             raise ValueError(f"a code beyond {levels}")
+        if (step := decision.activation_scale) is not None and not 0 < step < math.inf:
+            raise ValueError(f"an activation's scale of {step}")
         self.levels, self.group, self.decision = levels, codes.group, decision
         # Each weight starts in the middle of its code's step: the model that training starts from is the decided one.
         self.weight = torch.nn.Parameter(torch.from_numpy(codes.weights()))
@@ -102,7 +105,8 @@ class _Round(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: torch.Tensor, scales: torch.Tensor, levels: int) -> torch.Tensor:
         codes, steps = _nearest(values, scales, levels)
-        inside = steps.abs() <= levels
+        # Half a step beyond the largest code is inside still: a weight that lies on it must not be stuck there.
+        inside = steps.round().abs() <= levels
         ctx.save_for_backward(inside, torch.where(inside, codes - steps, codes))
         return codes * scales
 
