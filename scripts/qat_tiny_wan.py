@@ -1,7 +1,8 @@
 """Quantises the tiny model after training and with training, and measures how far both are from the float model.
 
 The error is the mean squared one of the latents on held-out prompts and seeds, from the same noise, with both experts
-quantised. Training continues from its checkpoints in the work folder, so a killed run is continued by the same command.
+quantised. Training continues from its checkpoints in the work folder, so a killed run is continued by the same command,
+and a scheme that has been measured there is not measured again.
 
 example:
   python -m scripts.qat_tiny_wan --work artifacts/qat/tiny-wan --out docs/results
@@ -13,7 +14,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,8 +24,9 @@ import torch
 from scripts.tiny_wan import quantization
 from scripts.tiny_wan.quantization import METHODS, Scheme
 from wanc.calibration import trajectories
-from wanc.calibration.distill import Plan, Task, distill
+from wanc.calibration.distill import Plan, distill
 from wanc.calibration.fake_quantize import Decision
+from wanc.calibration.lessons import Task
 from wanc.calibration.trajectories import Requests, Run, Sampling, guided_velocity
 
 Result = TypeVar("Result")
@@ -141,12 +143,12 @@ def rounds_in(minutes: float, bench: Bench, scheme: Scheme, decisions: Decisions
 
 def measure(bench: Bench, scheme: Scheme, minutes: float, work: Path) -> dict[str, Any]:
     """Everything about one scheme."""
-    seconds: dict[str, float] = {}
-    candidates = _timed("calibration", seconds, lambda: bench.candidates(scheme))
+    candidates = bench.candidates(scheme)
     errors = {name: bench.error(decisions, scheme) for name, decisions in candidates.items()}
     best = min(errors, key=lambda name: errors[name].final)
     rounds = rounds_in(minutes, bench, scheme, candidates[best], work)
-    decisions, validation = _timed("training", seconds, lambda: train(bench, scheme, candidates[best], rounds, work))
+    clock = work / f"{scheme}-seconds.json"
+    decisions, validation = _timed(clock, lambda: train(bench, scheme, candidates[best], rounds, work))
     trained = bench.error(decisions, scheme)
     return {
         "after_training": {name: asdict(error) for name, error in errors.items()},
@@ -155,15 +157,47 @@ def measure(bench: Bench, scheme: Scheme, minutes: float, work: Path) -> dict[st
         "reduction": {name: 1 - value / asdict(errors[best])[name] for name, value in asdict(trained).items()},
         "validation": validation,
         "rounds": rounds,
-        "seconds": seconds,
+        "training_seconds": json.loads(clock.read_text(encoding="utf-8")),
+        "threads": torch.get_num_threads(),
     }
 
 
-def _timed(name: str, seconds: dict[str, float], work: Callable[[], Result]) -> Result:
+def report(figures: Mapping[str, Mapping[str, Any]], sizes: Sizes) -> str:
+    """The figures of every scheme as a page of Markdown."""
+    lines = [
+        "# Quantisation after training and with training: tiny-wan",
+        "",
+        f"Mean squared errors of latents against the float32 model over {sizes.test} held-out prompts and seeds, from",
+        "the same noise, both experts quantised: of the final latents; of the latents after every step; and of the",
+        "final latents in the geometric mean over the requests, where no run counts more than another.",
+        "",
+        "| scheme | method | final | all steps | final, typical |",
+        "|---|---|---|---|---|",
+    ]
+    for scheme, of_scheme in figures.items():
+        rows = {f"after training: {name}": error for name, error in of_scheme["after_training"].items()}
+        for name, error in {**rows, "with training": of_scheme["with_training"]}.items():
+            lines.append(f"| {scheme} | {name} | " + " | ".join(f"{value:.2e}" for value in error.values()) + " |")
+        cells = " | ".join(f"−{value:.0%}" for value in of_scheme["reduction"].values())
+        lines.append(f"| {scheme} | against `{of_scheme['best_after_training']}` | {cells} |")
+    lines.append("")
+    for scheme, of_scheme in figures.items():
+        lines.append(
+            f"Training for {scheme}: {of_scheme['training_seconds'] / 60:.0f} minutes for both experts together on "
+            f"{of_scheme['threads']} thread(s), {of_scheme['rounds']} rounds of {Plan.steps} steps at most for each."
+        )
+    lines += ["", "Made by `python -m scripts.qat_tiny_wan --work artifacts/qat/tiny-wan --out docs/results`.", ""]
+    return "\n".join(lines)
+
+
+def _timed(file: Path, work: Callable[[], Result]) -> Result:
+    """Add the seconds that this takes to those that earlier, killed runs took."""
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else 0.0
     begun = time.monotonic()
-    result = work()
-    seconds[name] = round(time.monotonic() - begun, 1)
-    return result
+    try:
+        return work()
+    finally:
+        _write_json(file, round(before + time.monotonic() - begun, 1))
 
 
 def _write_json(file: Path, value: object) -> None:
@@ -179,17 +213,25 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder of the checkpoints")
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
     parser.add_argument("--scheme", choices=list(METHODS), action="append", help="default: all of them")
-    parser.add_argument("--minutes", type=float, default=25, help="of training, for a scheme (default: %(default)s)")
+    parser.add_argument(
+        "--minutes", type=float, default=25, help="of a scheme's training, on idle cores (default: %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.work.mkdir(parents=True, exist_ok=True)
-    sizes = Sizes()
-    bench = Bench(arguments.model, sizes)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    sizes, bench, figures = Sizes(), None, dict[str, Any]()
     for scheme in arguments.scheme or list(METHODS):
-        figures = measure(bench, scheme, arguments.minutes, arguments.work)
-        print(json.dumps(figures, indent=2), flush=True)
-        _write_json(arguments.work / f"{scheme}.json", figures)
+        file = arguments.work / f"{scheme}.json"
+        if not file.exists():
+            bench = bench or Bench(arguments.model, sizes)
+            _write_json(file, measure(bench, scheme, arguments.minutes, arguments.work))
+        figures[scheme] = json.loads(file.read_text(encoding="utf-8"))
+    page = report(figures, sizes)
+    (arguments.out / "qat-tiny-wan.md").write_text(page, encoding="utf-8")
+    _write_json(arguments.out / "qat-tiny-wan.json", {"sizes": asdict(sizes), "cores": os.cpu_count(), **figures})
+    print(page)
 
 
 if __name__ == "__main__":

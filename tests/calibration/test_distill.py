@@ -12,10 +12,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch, an extra")
 
-from wanc.calibration import distill as module  # noqa: E402
-from wanc.calibration.distill import Outcome, Plan, Task, distill  # noqa: E402
+from wanc.calibration.distill import Outcome, Plan, distill  # noqa: E402
 from wanc.calibration.fake_quantize import quantize_module  # noqa: E402
-from wanc.calibration.trajectories import errors, run  # noqa: E402
+from wanc.calibration.lessons import Task  # noqa: E402
+from wanc.calibration.trajectories import errors, guided_velocity, run  # noqa: E402
 from wanc.errors import BundleError, UserError  # noqa: E402
 
 from .small_experts import LEVELS, SAMPLING, SmallExpert, decisions, equal, experts, requests  # noqa: E402
@@ -80,25 +80,32 @@ def test_both_experts_one_after_the_other(tmp_path: Path) -> None:
     assert final_error(pair) < 0.7 * final_error(start)
 
 
-def test_the_low_noise_expert_is_trained_behind_the_quantised_one(tmp_path: Path) -> None:
+def test_the_low_noise_expert_is_trained_behind_the_quantised_one() -> None:
     """Its lessons begin where the other expert's run has ended."""
     high = quantised(experts()[0], Outcome(decisions(experts()[0]), ()))
     asked = task(1, others=[high, experts()[1]])
-    lessons = module._Trainer(asked, PLAN, tmp_path / "state.safetensors")._lessons()
+    lessons = asked.lessons(experts()[1], 0, 128, torch.ones(4))
     ended = run([high, experts()[1]], SAMPLING, asked.training[:64], stop=2).latents[2]
     torch.testing.assert_close(lessons.states.latents[:64], ended)
 
 
-def test_half_of_the_lessons_come_from_the_student(tmp_path: Path) -> None:
+def test_half_of_the_lessons_come_from_the_student() -> None:
     """And in all of them it is the teacher who answers."""
     asked = task(0)
-    trainer = module._Trainer(asked, PLAN, tmp_path / "state.safetensors")
-    lessons = trainer._lessons()
+    student = quantised(experts()[0], Outcome(asked.decisions, ()))
+    lessons = asked.lessons(student, 0, 128, torch.tensor([0.1, 0.9]))
     by_teacher = run(asked.teachers, SAMPLING, asked.training[:64], stop=2)
-    by_student = run([trainer.average, asked.teachers[1]], SAMPLING, asked.training[64:128], stop=2)
+    by_student = run([student, asked.teachers[1]], SAMPLING, asked.training[64:128], stop=2)
     torch.testing.assert_close(lessons.states.latents, torch.cat([*by_teacher.latents[:2], *by_student.latents[:2]]))
-    answers = module.guided_velocity(asked.teachers[0], lessons.states, SAMPLING.guidance[0])
+    answers = guided_velocity(asked.teachers[0], lessons.states, SAMPLING.guidance[0])
     torch.testing.assert_close(lessons.targets, answers)
+    torch.testing.assert_close(lessons.chances, torch.tensor(([0.1] * 64 + [0.9] * 64) * 2))
+
+
+def test_requests_are_gone_through_again() -> None:
+    lessons = task(training=requests(6)).lessons(experts()[0], 4, 4, torch.ones(2))
+    torch.testing.assert_close(lessons.states.latents[:2], requests(6).noise[4:])
+    torch.testing.assert_close(lessons.states.latents[4:6], requests(6).noise[:2])
 
 
 def test_a_killed_run_goes_on_to_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

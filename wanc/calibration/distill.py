@@ -1,9 +1,7 @@
 """Quantisation-aware training: a quantised expert learns to give the velocities of the float one, which is its teacher.
 
-What counts is the guided velocity, since guidance multiplies the difference of two branches' errors. An expert is
-trained on the states that it will really meet, made anew for every round: half of the requests are run by the teacher,
-and half by the student itself, whose own errors bring it to states that the teacher would never see. The low-noise
-expert is trained behind the quantised high-noise one.
+What counts is the guided velocity, since guidance multiplies the difference of two branches' errors. `lessons` tells
+where the student is asked for it.
 
 Rounds depend on nothing but the plan and the state that the round before has left. So a killed run that goes on from
 its checkpoint gives what an undisturbed one would have given, on the same number of threads.
@@ -14,7 +12,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +19,8 @@ import torch
 
 from wanc.calibration import training_state, trajectories
 from wanc.calibration.fake_quantize import Decision, decisions_of, quantize_module
-from wanc.calibration.trajectories import Requests, Run, Sampling, States, guided_velocity
+from wanc.calibration.lessons import Lessons, Task
+from wanc.calibration.trajectories import guided_velocity
 from wanc.errors import UserError
 from wanc.runtime.progress import ProgressBar
 
@@ -31,9 +29,6 @@ BETAS = (0.9, 0.99)
 WARM_UP_STEPS = 20
 # What the average of the parameters keeps of itself in a step, once there have been enough of them.
 AVERAGE_DECAY = 0.98
-# Validation requests on which the influence of every step is measured.
-INFLUENCED = 4
-SMALLEST_ERROR = 1e-20
 
 
 @dataclass(frozen=True)
@@ -50,7 +45,7 @@ class Plan:
     rounds: int
     steps: int = 100
     batch: int = 4
-    requests: int = 16
+    requests: int = 32
     patience: int = 5
     seed: int = 0
 
@@ -67,48 +62,6 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Task:
-    """What is to be learnt: expert number `trained` of two, 0 being the high-noise one, behind and before the `others`.
-
-    `teachers` are the float experts. `others` are those that the trained one works with: what stands in its own place
-    is not used. `decisions` are what training starts from, by the name of the Linear.
-    """
-
-    teachers: Sequence[torch.nn.Module]
-    others: Sequence[torch.nn.Module]
-    trained: int
-    decisions: dict[str, Decision]
-    sampling: Sampling
-    training: Requests
-    validation: Requests
-
-    def __post_init__(self) -> None:
-        if not len(self.training) or not len(self.validation):
-            raise ValueError("no requests to train on" if not len(self.training) else "no requests to validate on")
-        if not self.decisions:
-            raise ValueError("no Linear is quantised: there is nothing to train")
-
-    @property
-    def teacher(self) -> torch.nn.Module:
-        """Of the trained expert."""
-        return self.teachers[self.trained]
-
-    @property
-    def guidance(self) -> float:
-        """Of the trained expert."""
-        return self.sampling.guidance[self.trained]
-
-    @property
-    def steps(self) -> range:
-        """The sampling steps of the trained expert."""
-        return self.sampling.steps_of(self.trained)
-
-    def experts(self, trained: torch.nn.Module) -> list[torch.nn.Module]:
-        """Both, with this one in its place."""
-        return [trained if number == self.trained else other for number, other in enumerate(self.others)]
-
-
-@dataclass(frozen=True)
 class Outcome:
     """The decisions with the least error on the validation requests, and that error after every round.
 
@@ -118,15 +71,6 @@ class Outcome:
 
     decisions: dict[str, Decision]
     errors: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class _Lessons:
-    """Where the trained expert may be asked, what the teacher answers there, and how often it is asked, relatively."""
-
-    states: States
-    targets: torch.Tensor
-    chances: torch.Tensor
 
 
 def distill(task: Task, plan: Plan, checkpoint: Path, *, progress: bool = True) -> Outcome:
@@ -153,10 +97,10 @@ class _Trainer:
         self.average = copy.deepcopy(self.student).requires_grad_(False)
         self.averages = {name: value for name, value in self.average.named_parameters() if name in self.parameters}
         self.optimizer = torch.optim.AdamW(self.parameters.values(), betas=BETAS, weight_decay=0.0)
-        self.timesteps = task.sampling.create_solver().timesteps.tolist()
         self.expected = trajectories.run(task.teachers, task.sampling, task.validation)
         self.run = _digest(task, plan)
-        self.influence = self._influence()
+        # Of the student as it begins, also where a killed run goes on.
+        self.chances = task.influence(self.student, self.expected)
         if checkpoint.exists():
             self._restore()
         else:
@@ -176,7 +120,7 @@ class _Trainer:
     def round(self, bar: ProgressBar) -> None:
         """Make states, train on them, validate, and save."""
         random = torch.Generator().manual_seed(self.plan.seed * 1_000_003 + self.rounds)
-        lessons = self._lessons()
+        lessons = self.task.lessons(self.average, self.rounds * self.plan.requests, self.plan.requests, self.chances)
         first = self.rounds * self.plan.steps
         for step in range(first, first + self.plan.steps):
             chosen = torch.multinomial(lessons.chances, self.plan.batch, replacement=True, generator=random)
@@ -192,7 +136,7 @@ class _Trainer:
         _assign(self.averages, self.best)
         return Outcome(decisions_of(self.average), tuple(self.errors))
 
-    def _step(self, step: int, lessons: _Lessons, chosen: torch.Tensor) -> None:
+    def _step(self, step: int, lessons: Lessons, chosen: torch.Tensor) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.plan.rate(step)
         velocity = guided_velocity(self.student, lessons.states[chosen], self.task.guidance)
@@ -207,39 +151,13 @@ class _Trainer:
             for name, value in self.parameters.items():
                 self.averages[name].lerp_(value, 1 - decay)
 
-    @torch.no_grad()
-    def _lessons(self) -> _Lessons:
-        """Those of a round's own requests: the first half of them run by the teacher, the others by the student."""
-        task, count = self.task, self.plan.requests
-        # The requests are gone through again and again.
-        chosen = (torch.arange(count) + self.rounds * count) % len(task.training)
-        parts: list[_Lessons] = []
-        for part, expert in zip(chosen.chunk(2), (task.teacher, self.average), strict=True):
-            requests = task.training[part]
-            run = trajectories.run(task.experts(expert), task.sampling, requests, stop=task.steps.stop)
-            for number, step in enumerate(task.steps):
-                states = requests.at(run.latents[step], self.timesteps[step])
-                own = expert is task.teacher
-                target = run.velocities[step] if own else guided_velocity(task.teacher, states, task.guidance)
-                parts.append(_Lessons(states, target, self.influence[number].expand(len(part))))
-        return _Lessons(
-            States.joined([part.states for part in parts]),
-            torch.cat([part.targets for part in parts]),
-            torch.cat([part.chances for part in parts]),
-        )
-
-    def _influence(self) -> torch.Tensor:
-        """What an error at each of the expert's steps does to the final latents, for the student as it begins."""
-        task, few = self.task, slice(INFLUENCED)
-        first = copy.deepcopy(task.teacher)
-        quantize_module(first, task.decisions, levels=self.plan.levels)
-        expected = Run(self.expected.latents[:, few], self.expected.velocities[:, few])
-        return trajectories.influence(task.teachers, task.sampling, task.validation[few], expected, first, task.trained)
-
     def _validate(self) -> float:
         actual = trajectories.run(self.task.experts(self.average), self.task.sampling, self.task.validation)
         final = trajectories.errors(actual, self.expected)[-1]
-        return float(final.clamp_min(SMALLEST_ERROR).log().mean().exp())
+        error = float((final + trajectories.NO_ERROR).log().mean().exp())
+        if not math.isfinite(error):
+            raise UserError(f"the error of the validation runs is {error}", hint="choose a lower learning rate")
+        return error
 
     def _save(self) -> None:
         sections = {
@@ -271,11 +189,14 @@ def _assign(parameters: dict[str, torch.nn.Parameter], values: dict[str, torch.T
 
 
 def _digest(task: Task, plan: Plan) -> str:
-    """What tells a run from others: the plan, what it starts from and what it learns from."""
+    """What tells a run from others: the plan, what it starts from, and what it learns from and beside."""
     digest = hashlib.sha256(f"{plan} {task.trained} {task.sampling.guidance} {task.sampling.high_steps}".encode())
     for name, decision in sorted(task.decisions.items()):
         digest.update(f"{name} {decision.activation_scale}".encode())
-        digest.update(decision.codes.values.tobytes() + decision.codes.scales.tobytes())
+        arrays = (decision.codes.values, decision.codes.scales, decision.smoothing)
+        digest.update(b"".join(array.tobytes() for array in arrays if array is not None))
     for requests in (task.training, task.validation):
-        digest.update(requests.noise.numpy().tobytes() + requests.text.numpy().tobytes())
+        digest.update(b"".join(part.numpy().tobytes() for part in (requests.noise, requests.text, requests.negative)))
+    for expert in (*task.teachers, *task.experts(task.teacher)):
+        digest.update(b"".join(tensor.numpy().tobytes() for tensor in expert.state_dict().values()))
     return digest.hexdigest()

@@ -12,6 +12,9 @@ import torch
 
 from wanc.runtime.solvers import Solver
 
+# Added where an error may be none at all, and its logarithm or a ratio is wanted.
+NO_ERROR = 1e-20
+
 Denoiser = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 """(latents [n, channels, frames, height, width], timesteps [n], text [n, tokens, width]) to velocities [as latents]."""
 
@@ -148,5 +151,5 @@ def influence(
         final = run(experts, sampling, requests, known=known).latents[-1]
         error = (velocity - expected.velocities[step]).square().flatten(1).mean(dim=1)
         moved = (final - expected.latents[-1]).square().flatten(1).mean(dim=1)
-        ratios.append((moved / error).log().mean().exp())
+        ratios.append(((moved + NO_ERROR) / (error + NO_ERROR)).log().mean().exp())
     return torch.stack(ratios)
