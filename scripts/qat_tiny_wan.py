@@ -178,13 +178,14 @@ def report(figures: Mapping[str, Mapping[str, Any]], sizes: Sizes) -> str:
         rows = {f"after training: {name}": error for name, error in of_scheme["after_training"].items()}
         for name, error in {**rows, "with training": of_scheme["with_training"]}.items():
             lines.append(f"| {scheme} | {name} | " + " | ".join(f"{value:.2e}" for value in error.values()) + " |")
-        cells = " | ".join(f"−{value:.0%}" for value in of_scheme["reduction"].values())
+        cells = " | ".join(f"{-value:+.0%}" for value in of_scheme["reduction"].values())
         lines.append(f"| {scheme} | against `{of_scheme['best_after_training']}` | {cells} |")
     lines.append("")
     for scheme, of_scheme in figures.items():
+        wall, processor = (of_scheme["training_seconds"][name] / 60 for name in ("wall", "processor"))
         lines.append(
-            f"Training for {scheme}: {of_scheme['training_seconds'] / 60:.0f} minutes for both experts together on "
-            f"{of_scheme['threads']} thread(s), {of_scheme['rounds']} rounds of {Plan.steps} steps at most for each."
+            f"Training for {scheme}: {wall:.0f} minutes for both experts together on {of_scheme['threads']} thread(s), "
+            f"{processor:.0f} of processor time; at most {of_scheme['rounds']} rounds of {Plan.steps} steps for each."
         )
     lines += ["", "Made by `python -m scripts.qat_tiny_wan --work artifacts/qat/tiny-wan --out docs/results`.", ""]
     return "\n".join(lines)
@@ -192,12 +193,13 @@ def report(figures: Mapping[str, Mapping[str, Any]], sizes: Sizes) -> str:
 
 def _timed(file: Path, work: Callable[[], Result]) -> Result:
     """Add the seconds that this takes to those that earlier, killed runs took."""
-    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else 0.0
-    begun = time.monotonic()
+    clocks = {"wall": time.monotonic, "processor": time.process_time}
+    before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else dict.fromkeys(clocks, 0.0)
+    begun = {name: clock() for name, clock in clocks.items()}
     try:
         return work()
     finally:
-        _write_json(file, round(before + time.monotonic() - begun, 1))
+        _write_json(file, {name: round(before[name] + clock() - begun[name], 1) for name, clock in clocks.items()})
 
 
 def _write_json(file: Path, value: object) -> None:

@@ -48,14 +48,14 @@ def test_the_report_has_a_row_for_every_method() -> None:
         "with_training": {name: value / 2 for name, value in ERROR.items()},
         "reduction": dict.fromkeys(ERROR, 0.5),
         "rounds": 7,
-        "training_seconds": 600.0,
+        "training_seconds": {"wall": 600.0, "processor": 300.0},
         "threads": 2,
     }
     page = qat_tiny_wan.report({"int4-weight": figures}, SIZES)
     assert "| int4-weight | after training: nearest | 4.00e-03 | 1.00e-03 | 5.00e-04 |" in page
     assert "| int4-weight | with training | 1.00e-03 | 5.00e-04 | 2.50e-04 |" in page
-    assert "| int4-weight | against `moments` | −50% | −50% | −50% |" in page
-    assert "10 minutes for both experts together on 2 thread(s)" in page
+    assert "| int4-weight | against `moments` | -50% | -50% | -50% |" in page
+    assert "10 minutes for both experts together on 2 thread(s), 5 of processor time" in page
 
 
 def test_all_linears_of_the_blocks_are_quantised() -> None:
