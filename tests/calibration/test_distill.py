@@ -16,7 +16,7 @@ from wanc.calibration.distill import Outcome, Plan, distill  # noqa: E402
 from wanc.calibration.fake_quantize import quantize_module  # noqa: E402
 from wanc.calibration.lessons import Task  # noqa: E402
 from wanc.calibration.trajectories import errors, guided_velocity, run  # noqa: E402
-from wanc.errors import BundleError, UserError  # noqa: E402
+from wanc.errors import BundleError, OutputError, UserError  # noqa: E402
 
 from .small_experts import LEVELS, SAMPLING, SmallExpert, decisions, equal, experts, requests  # noqa: E402
 
@@ -224,6 +224,11 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="of another training run") as caught:
             distill(asked, plan, file)
         assert caught.value.where == str(file)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError):
+        distill(task(), dataclasses.replace(PLAN, rounds=1), tmp_path / "missing" / "state.safetensors")
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:

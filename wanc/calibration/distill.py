@@ -46,7 +46,7 @@ class Plan:
     steps: int = 100
     batch: int = 4
     requests: int = 32
-    patience: int = 5
+    patience: int = 10
     seed: int = 0
 
     def __post_init__(self) -> None:

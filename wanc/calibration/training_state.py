@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from wanc.artifacts.files import output_errors
 from wanc.errors import UserError
 from wanc.runtime import safetensors
 
@@ -19,7 +20,7 @@ OF_RUN = "run"
 def write(path: Path, sections: Mapping[str, Mapping[str, torch.Tensor]], run: str) -> None:
     """Write tensors, by section and name, for the run that the digest `run`, in hexadecimal, tells from all others.
 
-    A reader finds the old file or the new one, whatever happens in between.
+    A reader finds the old file or the new one, whatever happens in between. Raises OutputError.
     """
     arrays = {
         f"{section}/{name}": tensor.detach().numpy()
@@ -28,13 +29,14 @@ def write(path: Path, sections: Mapping[str, Mapping[str, torch.Tensor]], run: s
     }
     arrays[OF_RUN] = np.frombuffer(bytes.fromhex(run), np.uint8)
     partial = path.with_name(f"{path.name}.partial")
-    safetensors.write(partial, arrays)
-    descriptor = os.open(partial, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(partial, path)
+    with output_errors(path):
+        safetensors.write(partial, arrays)
+        descriptor = os.open(partial, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        os.replace(partial, path)
 
 
 def read(path: Path, run: str) -> dict[str, Tensors]:
