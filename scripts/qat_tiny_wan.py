@@ -189,7 +189,7 @@ def report(figures: Mapping[str, Mapping[str, Any]], sizes: Sizes) -> str:
         )
     lines += [
         "",
-        "Measured by `scripts/qat_tiny_wan.py`; its `--minutes` set the rounds. The seconds depend on what else the cores do.",
+        "Measured by `scripts/qat_tiny_wan.py`. The minutes depend on what else the cores do.",
         "",
     ]
     return "\n".join(lines)
