@@ -81,10 +81,10 @@ def in_openvino(model: onnx.ModelProto) -> Products:
 
 
 @pytest.mark.parametrize(
-    ("model", "integer"),
+    ("model", "integer", "coded"),
     [
-        (linear("y = MatMul (x, w)"), 0),
-        (linear(f"{DEQUANTIZED} y = MatMul (xd, wd)", np.int8), LINEAR),
+        (linear("y = MatMul (x, w)"), 0, 0),
+        (linear(f"{DEQUANTIZED} y = MatMul (xd, wd)", np.int8), LINEAR, 0),
         (
             linear(
                 f"{DEQUANTIZED} p = MatMul (xd, wd) pq = QuantizeLinear (p, scale, zero)"
@@ -92,6 +92,7 @@ def in_openvino(model: onnx.ModelProto) -> Products:
                 np.int8,
             ),
             LINEAR,
+            0,
         ),
         (
             linear(
@@ -100,9 +101,10 @@ def in_openvino(model: onnx.ModelProto) -> Products:
                 np.int8,
             ),
             LINEAR,
+            0,
         ),
-        (linear(f"{ROUNDED} y = com.microsoft.DynamicQuantizeMatMul (x, w, wscale)", np.int8), LINEAR),
-        (linear(f"{ROUNDED} wd = DequantizeLinear (w, wscale, wzero) y = MatMul (x, wd)", np.int8), 0),
+        (linear(f"{ROUNDED} y = com.microsoft.DynamicQuantizeMatMul (x, w, wscale)", np.int8), LINEAR, 0),
+        (linear(f"{ROUNDED} wd = DequantizeLinear (w, wscale, wzero) y = MatMul (x, wd)", np.int8), 0, LINEAR),
         (
             linear(
                 f"scales = Constant <value_floats = [{', '.join(['1.0'] * 8)}]> ()"
@@ -111,12 +113,13 @@ def in_openvino(model: onnx.ModelProto) -> Products:
                 (8, 1, 16),
             ),
             0,
+            LINEAR,
         ),
     ],
     ids=["float", "Q/DQ", "Q/DQ before a rounded result", "integer kernel", "dynamic", "the weight alone", "in blocks"],
 )
-def test_onnxruntime_linears(model: onnx.ModelProto, integer: int, tmp_path: Path) -> None:
-    assert in_onnxruntime(model, tmp_path) == Products(integer, LINEAR, LINEAR)
+def test_onnxruntime_linears(model: onnx.ModelProto, integer: int, coded: int, tmp_path: Path) -> None:
+    assert in_onnxruntime(model, tmp_path) == Products(integer, LINEAR, LINEAR, coded)
 
 
 def test_onnxruntime_linears_of_two_dimensions(tmp_path: Path) -> None:
@@ -157,16 +160,16 @@ def test_products_of_activations_are_no_linears(engine: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("body", "dtype", "integer"),
+    ("body", "dtype", "integer", "coded"),
     [
-        ("y = MatMul (x, w)", np.float32, 0),
-        (f"{DEQUANTIZED} y = MatMul (xd, wd)", np.int8, LINEAR),
-        (f"{ROUNDED} wd = DequantizeLinear (w, wscale, wzero) y = MatMul (x, wd)", np.int8, 0),
+        ("y = MatMul (x, w)", np.float32, 0, 0),
+        (f"{DEQUANTIZED} y = MatMul (xd, wd)", np.int8, LINEAR, 0),
+        (f"{ROUNDED} wd = DequantizeLinear (w, wscale, wzero) y = MatMul (x, wd)", np.int8, 0, LINEAR),
     ],
     ids=["float", "Q/DQ", "the weight alone"],
 )
-def test_openvino_linears(body: str, dtype: type, integer: int) -> None:
-    assert in_openvino(linear(body, dtype)) == Products(integer, LINEAR, LINEAR)
+def test_openvino_linears(body: str, dtype: type, integer: int, coded: int) -> None:
+    assert in_openvino(linear(body, dtype)) == Products(integer, LINEAR, LINEAR, coded)
 
 
 def test_openvino_attention_is_two_products() -> None:

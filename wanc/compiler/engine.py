@@ -115,14 +115,14 @@ class Engine(Stage):
         executed: Mapping[tuple[str, str], Kernels],
     ) -> None:
         """Compare what was built with what the quantize stage decided, whose table goes into the bundle."""
-        from wanc.compiler.quantization_check import QuantizedComponent, check_integers, check_linears
+        from wanc.compiler.quantization_check import QuantizedComponent, check_linears, check_products
 
         of = QuantizedComponent.read(name, files)
         graphs = {graph: files[entry.file] for graph, entry in canonical.graphs.items()}
         if not self.emulate:
             for graph, path in graphs.items():
                 products = executed[name, graph].products
-                check_integers(f"{name}/{graph}", path, canonical.graphs[graph].example, products)
+                check_products(f"{name}/{graph}", path, canonical.graphs[graph].example, products)
         probers = {graph: self.compiler().prober(out / entry.file) for graph, entry in built.graphs.items()}
         check_linears(name, graphs, probers, of)
         of.table.write(out)

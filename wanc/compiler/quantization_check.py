@@ -52,19 +52,24 @@ class QuantizedComponent:
         return cls(QuantTable.read(files[table_file(component)]), Probes(files, component))
 
 
-def check_integers(where: str, canonical: Path, sizes: Mapping[str, int], products: Products) -> None:
-    """Compare what an engine multiplied in INT8, executed at `sizes`, with what the canonical graph asks for.
+def check_products(where: str, canonical: Path, sizes: Mapping[str, int], products: Products) -> None:
+    """Compare what an engine multiplied, executed at `sizes`, with what the canonical graph asks for.
 
-    Raises UserError where it is less.
+    Raises UserError where less of it is in INT8, or by weights that are codes, than was asked for.
     """
     model = load(canonical)
-    asked = sum(linear.flops(sizes) for linear in quantized_linears(model) if linear.is_integer)
-    linear = flops_of_linears(model, sizes)
-    if asked and products.integer_linear < asked * (1 - SHARE_TOLERANCE):
-        raise _refusal(
-            f"{where} asks for INT8 in {asked / linear:.2%} of what its Linears compute, "
-            f"and the engine does {products.int8_linear_share:.2%}"
-        )
+    linears, all_flops = quantized_linears(model), flops_of_linears(model, sizes)
+    integers = sum(linear.flops(sizes) for linear in linears if linear.is_integer)
+    codes = sum(linear.flops(sizes) for linear in linears if not linear.rounds_input)
+    for what, asked, built in (
+        ("INT8", integers, products.integer_linear),
+        ("weights that are codes", codes, products.coded_linear),
+    ):
+        if built < asked * (1 - SHARE_TOLERANCE):
+            raise _refusal(
+                f"{where} asks for {what} in {asked / all_flops:.2%} of what its Linears compute, "
+                f"and the engine has {built / all_flops:.2%}"
+            )
 
 
 def check_linears(

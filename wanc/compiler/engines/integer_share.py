@@ -20,17 +20,22 @@ INTEGER_KERNELS = ("DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFlo
 FLOAT_KERNELS = ("MatMul", "FusedMatMul", "Gemm", "FusedGemm", "MatMulNBits")
 """ONNX Runtime's kernels that are one product. With a weight in blocks (NBits) only that is rounded."""
 ONLY_WEIGHTS = ("MatMulNBits",)
-"""Those whose weight has more dimensions than two."""
+"""Those whose weight alone is codes; it has more dimensions than two."""
+OPENVINO_CODES = ("i8", "u8", "i4", "u4")
 ATTENTION_KERNELS = ("Attention", "MultiHeadAttention")
 
 
 @dataclass(frozen=True)
 class Products:
-    """FLOPs, two for each multiplication: of Linears in INT8, of all Linears, and of attention besides."""
+    """FLOPs, two for each multiplication: of Linears in INT8, of all Linears, and of attention besides.
+
+    `coded_linear` are those of Linears whose weight alone is codes, of 8 bits or fewer.
+    """
 
     integer_linear: int
     linear: int
     total: int
+    coded_linear: int = 0
 
     @property
     def int8_linear_share(self) -> float:
@@ -45,7 +50,7 @@ class Products:
 
 def onnxruntime_products(events: Iterable[Mapping[str, Any]]) -> Products:
     """From the events of a profile, as its JSON has them, of a session that was executed once."""
-    integer = linear = attention = 0
+    integer = linear = attention = coded = 0
     for event in events:
         if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
             continue
@@ -61,7 +66,8 @@ def onnxruntime_products(events: Iterable[Mapping[str, Any]]) -> Products:
         else:
             linear += _product(inputs[0], result)
             integer += _product(inputs[0], result) if kernel in INTEGER_KERNELS else 0
-    return Products(integer, linear, linear + attention)
+            coded += _product(inputs[0], result) if kernel in ONLY_WEIGHTS else 0
+    return Products(integer, linear, linear + attention, coded)
 
 
 def openvino_products(compiled: openvino.CompiledModel) -> Products:
@@ -70,7 +76,7 @@ def openvino_products(compiled: openvino.CompiledModel) -> Products:
     Where sizes may change it holds those of the last execution. Raises ValueError where there was none. Inputs that a
     kernel rounds by itself, as some do where the weight alone is rounded, are floats here.
     """
-    integer = linear = attention = 0
+    integer = linear = attention = coded = 0
     for node in compiled.get_runtime_model().get_ordered_ops():
         info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
         kernel = info.get("layerType", "")
@@ -78,7 +84,9 @@ def openvino_products(compiled: openvino.CompiledModel) -> Products:
             flops = _product(_shape(node.input(0)), _shape(node.output(0)))
             linear += flops
             # By its own account a kernel is of the precision of its weight, whatever it multiplies that with.
-            integer += flops if node.input(0).get_element_type().get_type_name() in ("i8", "u8") else 0
+            inputs, weight = (node.input(index).get_element_type().get_type_name() for index in range(2))
+            integer += flops if inputs in OPENVINO_CODES else 0
+            coded += flops if inputs not in OPENVINO_CODES and weight in OPENVINO_CODES else 0
         elif kernel == "MatMul":
             attention += _product(_shape(node.input(0)), _shape(node.output(0)))
         elif kernel == "ScaledDotProductAttention" or is_attention(kernel, info):
@@ -86,7 +94,7 @@ def openvino_products(compiled: openvino.CompiledModel) -> Products:
             # Generated kernels take keys as columns as well.
             count = keys[-2] if keys[-1] == queries[-1] else keys[-1]
             attention += _attention(queries, count, _shape(node.output(0)))
-    return Products(integer, linear, linear + attention)
+    return Products(integer, linear, linear + attention, coded)
 
 
 def is_attention(kernel: str, info: Mapping[str, str]) -> bool:
