@@ -18,27 +18,19 @@ import pytest
 from wanc.compiler.engine import Engine, OnnxRuntimeEngine, OpenVinoEngine
 from wanc.compiler.engines import onnxruntime as onnxruntime_engine
 from wanc.compiler.engines import openvino as openvino_engine
-from wanc.compiler.engines.integer_share import Products
-from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
-from wanc.compiler.engines.openvino import OpenVinoCompiler
-from wanc.compiler.engines.openvino_kernels import SORTED
 from wanc.compiler.graph_file import load, save
 from wanc.compiler.passes.rewrite import Outcome, Pass
 from wanc.compiler.passes.values import producer
 from wanc.compiler.program import ENGINE_REPORT, FILE, Program, ProgramComponent
 from wanc.compiler.quant_table import QuantTable, table_file
-from wanc.compiler.quantization_check import check_products
-from wanc.compiler.quantized_linears import QuantizedLinear, flops_of_linears, quantized_linears
+from wanc.compiler.quantized_linears import QuantizedLinear, quantized_linears
 from wanc.compiler.stage import Files
 from wanc.errors import EXIT_REFUSED, UserError
 from wanc.runtime.denoise import GRAPH
 from wanc.runtime.model import HIGH, LOW
 
-from .fusing import files_of, relative_error
-from .passes.builder import parse
-from .quantised import linear
+from .fusing import files_of
 from .transformer import KEEP, Denoiser, FloatDenoiser, make, quantised
-from .weighted import Array
 
 KINDS = ("onnxruntime", "openvino")
 FACTOR = 1.02
