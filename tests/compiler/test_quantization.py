@@ -138,5 +138,5 @@ def test_every_expert_has_the_guidance_of_its_own(store: Store) -> None:
 
 
 def test_what_cannot_be_asked_for_yet(store: Store) -> None:
-    with pytest.raises(NotBuiltYetError, match="quantize.method: qat"):
+    with pytest.raises(NotBuiltYetError, match=r"quantize\.method: qat"):
         Quantization.of(resolved(store, "quantize.method=qat"))

@@ -34,7 +34,7 @@ from .transformer import KEEP, Denoiser, FloatDenoiser, make, quantised
 
 KINDS = ("onnxruntime", "openvino")
 FACTOR = 1.02
-"""Of a scale that is wrong by as much, no picture tells: the error is 34 dB below the values, as that of rounding is."""
+"""No picture tells of a scale that is wrong by as much: the error is 34 dB below the values, like that of rounding."""
 KEPT = (*KEEP, "proj_in", "*.ffn.up")
 """Besides, those whose weight is stored as no Linear of torch is: there is no integer kernel for them."""
 ALONE = "blocks.0.attn1.to_out"
@@ -284,9 +284,7 @@ def test_a_linear_that_becomes_no_integer_kernel(
 
 
 @pytest.mark.parametrize("index", [2, 3], ids=["of the input", "of the weight"])
-def test_a_kernel_of_another_scale(
-    one: Made, index: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_kernel_of_another_scale(one: Made, index: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Than the input was rounded with, or the weight."""
 
     def fault(model: ir.Model) -> None:

@@ -36,7 +36,9 @@ SIZE = (128, 128, 9)
 """192 tokens: what the weights take is nearly all there is."""
 TRAJECTORY = Trajectory("unipc", 2, None, 5.0, 4.0, 4.0, None)
 CALIBRATE = Calibrate(HIGH, TRAJECTORY, (SIZE,), clips=1, timestep_bins=2, seed=0)
-QUANTIZE = Quantize(HIGH, "int8", "mse", "search", ("patch_embedding", "condition_embedder", "proj_out"), None, None, TRAJECTORY)
+QUANTIZE = Quantize(
+    HIGH, "int8", "mse", "search", ("patch_embedding", "condition_embedder", "proj_out"), None, None, TRAJECTORY
+)
 
 
 def run_stage(stage: Stage, inputs: Mapping[str, Files], folder: Path) -> tuple[Files, int]:

@@ -274,7 +274,8 @@ CASES: dict[str, Case] = {
     "quantised and merged": Case(
         f"{BUILD} --set fuse.passes=[merge-projections]",
         code=2,
-        err="error: --set fuse.passes=[merge-projections]: fuse.passes.0: merged projections cannot be quantised so far\n"
+        err="error: --set fuse.passes=[merge-projections]: fuse.passes.0: merged projections cannot be "
+        "quantised so far\n"
         "hint: remove merge-projections, or set quantize.scheme to none\n",
         broken=INT8,
     ),
