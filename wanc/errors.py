@@ -38,9 +38,24 @@ __all__ = [
 
 
 class RecipeError(UserError):
-    """A recipe that cannot be read, or that asks for something impossible."""
+    """A recipe that cannot be read, or that asks for something impossible.
+
+    `key` is the dotted path of what asks for it, where that is known and its place in the text is not.
+    """
 
     exit_code = EXIT_USAGE
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        hint: str | None = None,
+        exit_code: int | None = None,
+        key: str | None = None,
+    ) -> None:
+        super().__init__(message, where=where, hint=hint, exit_code=exit_code)
+        self.key = key
 
 
 class NotBuiltYetError(RecipeError):

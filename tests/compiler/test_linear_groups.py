@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from wanc.compiler.folds import Fold
-from wanc.compiler.linear_groups import choose, fits, unmatched
+from wanc.compiler.linear_groups import choose
 
 from .passes.builder import parse
 
@@ -104,21 +104,6 @@ def test_the_first_pattern_that_fits_is_the_reason() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "name", "fit"),
-    [
-        ("blocks.1", "blocks.1.attn.to_q", True),
-        ("blocks.1", "blocks.11.attn.to_q", False),
-        ("blocks.*.attn", "blocks.3.attn.to_q", True),
-        ("c/blocks.1", "blocks.1.ffn", True),
-        ("d/blocks.1", "blocks.1.ffn", False),
-        ("c", "blocks.1.ffn", False),
-    ],
-)
-def test_what_a_pattern_fits(pattern: str, name: str, fit: bool) -> None:
-    assert fits(pattern, "c", name) == fit
-
-
-@pytest.mark.parametrize(
     "body",
     [
         "p = MatMul (n, ta)  q = MatMul (z, ta)  r = MatMul (n, tb)  s = Add (p, q)  y = Add (s, r)",
@@ -151,11 +136,3 @@ def test_an_input_that_the_graph_gives_is_not_divided() -> None:
     assert groups_of(model)["n"][2] == Fold(("norm",))
     model.graph.outputs.extend(value for node in model.graph for value in node.outputs if value.name == "n")
     assert groups_of(model)["n"][2] is None
-
-
-def test_patterns_that_fit_nothing() -> None:
-    """Modules without a Linear count: to keep a norm is no mistake."""
-    models = [("denoiser_high", attention()), ("denoiser_low", attention())]
-    patterns = ["proj_out", "blocks.0.norm", "denoiser_low/blocks.0", "proj_in", "denoiser/proj_out", "blocks.1"]
-    assert unmatched(models, patterns) == ["proj_in", "denoiser/proj_out", "blocks.1"]
-    assert unmatched(models, []) == []

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from math import prod
 from pathlib import Path
 
+import onnx
+import onnxruntime
 import pytest
+from safetensors.numpy import load_file
 
 from tests.conftest import ROOT
 from wanc.artifacts.store import Store
@@ -26,6 +30,7 @@ STAGES = ["resolve", "export", "fuse", *QUANTISING, "engine", "tables", "seal"]
 STEPS = 8
 # Eight steps of a model whose Linears are off by 1 % each; a fault of a scale gives another picture, off by 1.
 MOST_LATENT_ERROR = 0.15
+LEAST_SHARE = 0.95
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +72,34 @@ def test_its_linears_are_integer_kernels(result: BuildResult, component: str) ->
     report = json.loads((result.bundle / ENGINE_REPORT).read_bytes())["components"][component]
     kernels = {graph: entry["kernels"].get("MatMulIntegerToFloat", {}) for graph, entry in report.items()}
     assert kernels == {"request": {"float": 10}, "shape": {}, "step": {"float": 40}, "time": {}}
+
+
+def weights_of(graph: onnx.GraphProto, *op_types: str) -> list[tuple[int, int]]:
+    """The shapes of the matrices that nodes of these operators multiply by, as stored."""
+    shapes = {entry.name: tuple(entry.dims) for entry in graph.initializer if len(entry.dims) == 2}
+    return [shapes[node.input[1]] for node in graph.node if node.op_type in op_types and node.input[1] in shapes]
+
+
+@pytest.mark.parametrize("component", [HIGH, LOW])
+def test_the_share_of_integers_is_what_others_count(result: BuildResult, component: str, tmp_path: Path) -> None:
+    """From the shapes in the bundle's file, where every Linear of a step takes the same rows; and all are executed."""
+    path = result.bundle / "engines" / component / "step.s0.cpu.onnx"
+    graph = onnx.load(path, load_external_data=False).graph
+    integer = weights_of(graph, "MatMulIntegerToFloat")
+    floats = weights_of(graph, "MatMul", "Gemm", "FusedMatMul")
+    counted = sum(map(prod, integer)) / sum(map(prod, integer + floats))
+    reported = json.loads((result.bundle / ENGINE_REPORT).read_bytes())["components"][component]["step"]
+    assert counted == pytest.approx(reported["int8_linear_share"], rel=1e-9)
+    assert counted >= LEAST_SHARE
+
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    golden = load_file(result.bundle / "golden" / "inputs.safetensors")
+    session.run(None, {entry.name: golden[f"{component}/step/{entry.name}"] for entry in session.get_inputs()})
+    events = json.loads(Path(session.end_profiling()).read_bytes())
+    executed = [event["args"]["op_name"] for event in events if event["name"].endswith("_kernel_time")]
+    assert executed.count("MatMulIntegerToFloat") == len(integer) > 0
 
 
 def test_it_comes_out_again_bit_by_bit(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,20 @@ from tests.conftest import ROOT
 from wanc.artifacts.canonical import key_of
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
+from wanc.compiler.program import FILE, Program, ProgramComponent
 from wanc.compiler.quantization import Quantization
 from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.stage import Stage, Tree
-from wanc.errors import NotBuiltYetError
+from wanc.errors import NotBuiltYetError, RecipeError
+from wanc.models.weights import Weight
 from wanc.recipe import load
+from wanc.runtime.model import HIGH, LOW
 
 ALL = ["texts", "calibrate denoiser_high", "quantize denoiser_high", "calibrate denoiser_low", "quantize denoiser_low"]
 TEXTS, CALIBRATE_HIGH, QUANTIZE_HIGH, CALIBRATE_LOW, QUANTIZE_LOW = ALL
 DECISIONS = [QUANTIZE_HIGH, CALIBRATE_LOW, QUANTIZE_LOW]
 TRAJECTORIES = ALL[1:]
+MODULES = ["patch_embedding", "condition_embedder.text_embedder.linear_1", "proj_out"]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +45,16 @@ def tree(digest: str) -> Tree:
     return Tree({digest: digest}, never)
 
 
-def keys(quantization: Quantization | None, program: str = "program") -> dict[str, str]:
+@pytest.fixture(scope="module")
+def fused(tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """A program of which only the names of its parameters are looked at."""
+    folder = tmp_path_factory.mktemp("program")
+    component = ProgramComponent({}, {f"{name}.weight": Weight("weights", 0, 4, "FLOAT", (1,)) for name in MODULES})
+    Program("text-to-video", None, dict.fromkeys((HIGH, LOW), component), None).write(folder)
+    return Tree({"program": "program"}, lambda: {FILE: folder / FILE})
+
+
+def keys(quantization: Quantization | None, fused: Tree) -> dict[str, str]:
     """The stages in their order with the keys of their actions, where a result is as new as its key."""
     found: dict[str, str] = {}
 
@@ -50,12 +64,12 @@ def keys(quantization: Quantization | None, program: str = "program") -> dict[st
         return tree(key)
 
     assert quantization is not None
-    quantization.run(run, tree(program), tree("exported"), tree("source"))
+    quantization.run(run, fused, tree("exported"), tree("source"))
     return found
 
 
-def test_experts_are_quantised_in_the_order_in_which_they_work(store: Store) -> None:
-    assert list(keys(Quantization.of(resolved(store)))) == ALL
+def test_experts_are_quantised_in_the_order_in_which_they_work(store: Store, fused: Tree) -> None:
+    assert list(keys(Quantization.of(resolved(store)), fused)) == ALL
 
 
 @pytest.mark.parametrize(
@@ -77,15 +91,32 @@ def test_experts_are_quantised_in_the_order_in_which_they_work(store: Store) -> 
         ("quantize.calibrate.clips=2", ALL),
     ],
 )
-def test_what_runs_again(store: Store, override: str, again: list[str]) -> None:
-    before = keys(Quantization.of(resolved(store)))
-    after = keys(Quantization.of(resolved(store, override)))
+def test_what_runs_again(store: Store, fused: Tree, override: str, again: list[str]) -> None:
+    before = keys(Quantization.of(resolved(store)), fused)
+    after = keys(Quantization.of(resolved(store, override)), fused)
     assert [name for name, key in after.items() if before[name] != key] == again
 
 
-def test_another_program_runs_everything_again(store: Store) -> None:
+def test_another_program_runs_everything_again(store: Store, fused: Tree) -> None:
     quantization = Quantization.of(resolved(store))
-    assert not set(keys(quantization).values()) & set(keys(quantization, "another").values())
+    another = replace(fused, digests={"program": "another"})
+    assert not set(keys(quantization, fused).values()) & set(keys(quantization, another).values())
+
+
+def test_a_pattern_has_to_fit_in_one_expert(store: Store, fused: Tree) -> None:
+    assert keys(Quantization.of(resolved(store, "quantize.keep.patterns=[denoiser_low/proj_out]")), fused)
+
+
+def test_a_pattern_that_fits_nothing_runs_nothing(store: Store, fused: Tree) -> None:
+    quantization = Quantization.of(resolved(store, "quantize.keep.patterns=[proj_out, blocks.7]"))
+    assert quantization is not None
+
+    def never(stage: Stage, inputs: Mapping[str, Tree]) -> Tree:
+        raise AssertionError(stage.name)
+
+    with pytest.raises(RecipeError, match=r"blocks\.7 fits no module of denoiser_high or denoiser_low") as caught:
+        quantization.run(never, fused, tree("exported"), tree("source"))
+    assert caught.value.key == "quantize.keep.patterns.1"
 
 
 def test_no_scheme_takes_no_stages(store: Store) -> None:
@@ -100,17 +131,12 @@ def test_texts_are_those_of_the_clips_and_the_negative_prompt(store: Store) -> N
     assert {"onnxruntime", "tokenizers"} <= set(quantization.tools)
 
 
-@pytest.mark.parametrize(("low", "branches"), [("1", 1), ("2.5", 2)])
-def test_without_guidance_there_is_one_branch(store: Store, low: str, branches: int) -> None:
-    quantization = Quantization.of(resolved(store, f"sampling.guidance.low={low}"))
+def test_every_expert_has_the_guidance_of_its_own(store: Store) -> None:
+    quantization = Quantization.of(resolved(store, "sampling.guidance={high: 4, low: 2.5}"))
     assert quantization is not None
-    assert [quantize.branches for _, quantize in quantization.experts] == [2, branches]
+    assert [stage.trajectory.guidance(stage.component) for _, stage in quantization.experts] == [4, 2.5]
 
 
-@pytest.mark.parametrize(
-    ("override", "what"),
-    [("quantize.method=qat", "quantize.method: qat"), ("quantize.keep.sensitivity={max_drop_db: 0.5}", "sensitivity")],
-)
-def test_what_cannot_be_asked_for_yet(store: Store, override: str, what: str) -> None:
-    with pytest.raises(NotBuiltYetError, match=what):
-        Quantization.of(resolved(store, override))
+def test_what_cannot_be_asked_for_yet(store: Store) -> None:
+    with pytest.raises(NotBuiltYetError, match=r"quantize\.method: qat"):
+        Quantization.of(resolved(store, "quantize.method=qat"))

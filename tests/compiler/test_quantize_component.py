@@ -23,17 +23,26 @@ from wanc.compiler.linear_groups import Group, choose
 from wanc.compiler.linears import linears
 from wanc.compiler.probes import Probes
 from wanc.compiler.quant_table import QuantTable
-from wanc.compiler.quantize_component import Keep, Samples, quantize_component
 from wanc.compiler.quantized_graphs import QuantizedGraphs
 from wanc.errors import CheckpointError, UserError
 
 from .fusing import files_of
 from .passes.builder import assert_close, run, without_weights
-from .transformer import BLOCKS, NAME, WIDTH, Denoiser, FloatDenoiser, make, sample
+from .transformer import (
+    BLOCKS,
+    KEEP,
+    NAME,
+    SAMPLES,
+    WIDTH,
+    Denoiser,
+    FloatDenoiser,
+    make,
+    quantised,
+    sample,
+    samples,
+)
 from .weighted import Array
 
-SAMPLES = 6
-KEEP = ("proj_out", "time")
 UNSEEN = (9, 10)
 
 # Of one Linear, codes of 8 bits leave 39 dB, an fp8 mantissa 29 and 4 bits 19; inputs in 8 bits with a few large
@@ -60,10 +69,6 @@ class Quantised:
         return {name: path.read_bytes() for name, path in files_of(self.out).items()}
 
 
-def samples(numbers: Iterable[int] = range(SAMPLES)) -> list[Sample]:
-    return [lambda number=number: sample(number) for number in numbers]
-
-
 Quantise = Callable[..., Quantised]
 
 
@@ -75,22 +80,11 @@ def quantise(denoiser: FloatDenoiser, tmp_path_factory: pytest.TempPathFactory) 
     def compute(scheme: str, alpha: str | float, keep: tuple[str, ...], given: Sequence[Sample]) -> Quantised:
         out = tmp_path_factory.mktemp("quantised") / "out"
         out.mkdir()
-        settings = Settings(scheme, "mse", alpha)
-        component, table = quantize_component(
-            NAME,
-            denoiser.component,
-            denoiser.graphs,
-            denoiser.weights,
-            Samples(given, [1.0] * len(given)),
-            settings,
-            Keep(keep),
-            out,
-            progress=False,
-        )
+        component, table = quantised(denoiser, out, scheme, alpha, keep, given)
         assert [path.name for path in out.parent.iterdir()] == ["out"], "nothing else is left"
         return Quantised(denoiser.followed_by(component, out), table, out)
 
-    def quantised(
+    def once(
         scheme: str,
         alpha: str | float = "search",
         keep: tuple[str, ...] = KEEP,
@@ -104,7 +98,7 @@ def quantise(denoiser: FloatDenoiser, tmp_path_factory: pytest.TempPathFactory) 
             done[scheme, alpha, keep] = compute(scheme, alpha, keep, samples())
         return done[scheme, alpha, keep]
 
-    return quantised
+    return once
 
 
 def unseen_db(quantised: Denoiser, denoiser: FloatDenoiser, folder: Path) -> float:
@@ -402,17 +396,7 @@ def test_a_sample_that_is_not_finite(quantise: Quantise, value: float) -> None:
 
 def test_a_weight_that_is_not_finite(tmp_path: Path) -> None:
     spoilt = make(tmp_path, lambda name, values: values * np.nan if name == "proj_in.weight" else values)
-    out, settings = tmp_path / "out", Settings("int8", "mse", "search")
+    out = tmp_path / "out"
     out.mkdir()
     with pytest.raises(CheckpointError, match=r"denoiser_high: tensor proj_in\.weight holds 512 values"):
-        quantize_component(
-            NAME,
-            spoilt.component,
-            spoilt.graphs,
-            spoilt.weights,
-            Samples(samples(), [1.0] * SAMPLES),
-            settings,
-            Keep(()),
-            out,
-            progress=False,
-        )
+        quantised(spoilt, out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,9 +10,12 @@ import numpy as np
 import onnx_ir as ir
 
 from wanc.compiler.chain import Chain
+from wanc.compiler.decisions import Sample, Settings
 from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.graph_file import save
 from wanc.compiler.program import ProgramComponent, ProgramGraph, weight_files
+from wanc.compiler.quant_table import QuantTable
+from wanc.compiler.quantize_component import Keep, Samples, quantize_component
 from wanc.compiler.stage import Files
 from wanc.compiler.whole import whole
 from wanc.compiler.whole_component import parts_of
@@ -28,6 +31,8 @@ BLOCKS = 2
 WIDTH, TEXT, LATENT = 32, 24, 16
 HIDDEN = 160
 """More than a group of int4 has."""
+SAMPLES = 6
+KEEP = ("proj_out", "time")
 HEADS = "q_num_heads = 4, kv_num_heads = 4"
 
 WEIGHTS: dict[str, str] = {}
@@ -163,6 +168,34 @@ def make(folder: Path, change: Callable[[str, Array], Array] = _trained) -> Floa
         save(part.model, folder / file)
         graphs[part.name] = ProgramGraph(file, part.inputs, part.outputs, part.example)
     return FloatDenoiser(ProgramComponent(graphs, uncut.weights), files_of(folder), uncut.files, uncut)
+
+
+def quantised(
+    denoiser: Denoiser,
+    out: Path,
+    scheme: str = "int8",
+    alpha: str | float = "search",
+    keep: tuple[str, ...] = KEEP,
+    given: Sequence[Sample] | None = None,
+    name: str = NAME,
+) -> tuple[ProgramComponent, QuantTable]:
+    """Quantise it below `out`, on samples of its own unless others are given."""
+    given = samples() if given is None else given
+    return quantize_component(
+        name,
+        denoiser.component,
+        denoiser.graphs,
+        denoiser.weights,
+        Samples(given, [1.0] * len(given)),
+        Settings(scheme, "mse", alpha),
+        Keep(keep),
+        out,
+        progress=False,
+    )
+
+
+def samples(numbers: Iterable[int] = range(SAMPLES)) -> list[Sample]:
+    return [lambda number=number: sample(number) for number in numbers]
 
 
 def sample(number: int) -> dict[str, Array]:

@@ -31,6 +31,10 @@ sampling:
   shift: 5.0
   guidance: {high: 4.0, low: 3.0}
 """
+QUANTISED = f"""{RECIPE}quantize:
+  scheme: int8
+  calibrate: {{prompts: prompts.txt}}
+"""
 
 Break = Callable[[], object]
 

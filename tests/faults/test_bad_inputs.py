@@ -12,6 +12,7 @@ import pytest
 from tests.checkpoints import write_checkpoint
 
 from .bad_input import (
+    QUANTISED,
     RECIPE,
     Case,
     answer,
@@ -46,10 +47,6 @@ ORIGINAL = {
     "text_dim": 16,
 }
 
-QUANTISED = f"""{RECIPE}quantize:
-  scheme: int8
-  calibrate: {{prompts: prompts.txt}}
-"""
 INT8 = write("recipe.yaml", QUANTISED)
 
 CASES: dict[str, Case] = {
@@ -264,6 +261,22 @@ CASES: dict[str, Case] = {
         code=2,
         err="error: --set quantize.scheme=fp8: quantize.scheme: onnxruntime has no fp8 on CPUs\n"
         "hint: set quantize.scheme to int8, or quantize.emulate to true for its accuracy without its speed\n",
+        broken=INT8,
+    ),
+    "ranges of each input in OpenVINO": Case(
+        f"{BUILD} --set quantize.scheme=int8-dynamic --set engine.kind=openvino",
+        code=2,
+        err="error: --set quantize.scheme=int8-dynamic: quantize.scheme: openvino has no kernels that round each input "
+        "by its own range\n"
+        "hint: set engine.kind to onnxruntime, or quantize.scheme to int8\n",
+        broken=INT8,
+    ),
+    "quantised and merged": Case(
+        f"{BUILD} --set fuse.passes=[merge-projections]",
+        code=2,
+        err="error: --set fuse.passes=[merge-projections]: fuse.passes.0: merged projections cannot be "
+        "quantised so far\n"
+        "hint: remove merge-projections, or set quantize.scheme to none\n",
         broken=INT8,
     ),
     "training for a scheme that is not trained": Case(

@@ -330,6 +330,19 @@ def test_what_is_wrong_is_said_with_its_place(case: str, assert_refused: AssertR
     assert_refused("wanc: 1", f"wanc: 1\nquantize: {line}", f"4:{column}", message, hint)
 
 
+def test_merged_projections_cannot_be_quantised(assert_refused: AssertRefused, quantize: Load) -> None:
+    """Unless the pass is left out again."""
+    line = "fuse: {passes: [fold, merge-projections]}"
+    assert_refused(
+        "wanc: 1",
+        f"wanc: 1\n{INT8}{line}",
+        "5:23",
+        "fuse.passes.1: merged projections cannot be quantised so far",
+        "remove merge-projections, or set quantize.scheme to none",
+    )
+    assert quantize(INT8, "fuse.passes=[merge-projections]", "fuse.skip=[merge-projections]").scheme == "int8"
+
+
 def test_other_models_cannot_be_calibrated(write: Write) -> None:
     with pytest.raises(RecipeError) as caught:
         load(write("recipe.yaml", ONNX + INT8))

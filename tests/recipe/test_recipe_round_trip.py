@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -188,7 +188,9 @@ KEEP = st.fixed_dictionaries(
 )
 
 
-def schemes_of(engine: str) -> tuple[Scheme, ...]:
+def schemes_of(engine: str, fuse: Mapping[str, Any]) -> tuple[Scheme, ...]:
+    if "merge-projections" in fuse.get("passes", ()) and "merge-projections" not in fuse.get("skip", ()):
+        return ("none",)
     return tuple(scheme for scheme in SCHEMES if (scheme, engine) != ("int8-dynamic", "openvino"))
 
 
@@ -209,13 +211,13 @@ def quantised(draw: st.DrawFn, schemes: tuple[Scheme, ...]) -> dict[str, Any]:
 
 @st.composite
 def recipes(draw: st.DrawFn) -> Recipe:
-    how, what = draw(ENGINES), draw(videos() | GRAPHS)
-    schemes = schemes_of(how["engine"]["kind"]) if "sampling" in what else ("none",)
+    how, what, fuse = draw(ENGINES), draw(videos() | GRAPHS), draw(FUSE)
+    schemes = schemes_of(how["engine"]["kind"], fuse) if "sampling" in what else ("none",)
     data = {
         "wanc": 1,
         "name": draw(matching(FILE_NAME, 64)),
         "version": draw(matching(VERSION, 32)),
-        "fuse": draw(FUSE),
+        "fuse": fuse,
         "runtime": {"threads": draw(st.integers(0, 1024))},
         "quantize": draw(quantised(schemes)),
         **how,

@@ -6,13 +6,13 @@ What one input's Linears share is decided once for all of them: its step, and ho
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
 from wanc.compiler.folds import Fold, find_fold
+from wanc.compiler.keep_patterns import fits
 from wanc.compiler.linears import Linear, linears
 
 
@@ -42,11 +42,7 @@ class Choice:
 
 
 def choose(model: ir.Model, component: str, patterns: Sequence[str]) -> Choice:
-    """Group the Linears of a component's whole graph; those that a keep pattern fits stay in float.
-
-    A pattern is a glob over `<component>/<module path>`. It fits a Linear if it fits its path or that of a module that
-    it lies in, with or without the component in front.
-    """
+    """Group the Linears of a component's whole graph; those that a keep pattern fits stay in float."""
     found = linears(model)
     products = Counter(linear.name for linear in found)
     kept = {linear.name: reason for linear in found if (reason := _reason(component, linear, patterns, products))}
@@ -55,19 +51,6 @@ def choose(model: ir.Model, component: str, patterns: Sequence[str]) -> Choice:
         by_input.setdefault(linear.input, []).append(linear)
     groups = [_group(activation, members, kept, products) for activation, members in by_input.items()]
     return Choice(tuple(groups), kept)
-
-
-def unmatched(models: Iterable[tuple[str, ir.Model]], patterns: Sequence[str]) -> list[str]:
-    """The keep patterns that fit no module with a weight, in any of these components."""
-    names = [(component, str(name)) for component, model in models for name in model.graph.initializers]
-    return [pattern for pattern in patterns if not any(fits(pattern, *entry) for entry in names)]
-
-
-def fits(pattern: str, component: str, name: str) -> bool:
-    """Whether a keep pattern fits a module, or one that it lies in."""
-    parts = name.split(".")
-    paths = [".".join(parts[: count + 1]) for count in range(len(parts))]
-    return any(fnmatchcase(path, pattern) or fnmatchcase(f"{component}/{path}", pattern) for path in paths)
 
 
 def _reason(component: str, linear: Linear, patterns: Sequence[str], products: Counter[str]) -> str | None:

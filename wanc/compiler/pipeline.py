@@ -168,12 +168,12 @@ def _build(loaded: LoadedRecipe, output: Path, paranoid: bool, progress: bool) -
 
 @contextmanager
 def _placed(loaded: LoadedRecipe) -> Generator[None]:
-    """A stage may find that recipe and model do not fit, and does not know where the recipe names the model."""
+    """A stage may find that recipe and model do not fit, and does not know where the recipe says what."""
     try:
         yield
     except RecipeError as error:
         (kind,) = [kind for kind in KINDS if getattr(loaded.recipe.model, kind) is not None]
-        error.where = error.where or loaded.marks.mark(("model", kind)).value
+        error.where = error.where or loaded.marks.where(error.key or f"model.{kind}")
         raise
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from wanc.compiler.calibrate import Calibrate, Trajectory
+from wanc.compiler.keep_patterns import check_patterns
+from wanc.compiler.program import FILE, Program
 from wanc.compiler.quantize import Quantize
 from wanc.compiler.resolve import Resolved
 from wanc.compiler.stage import Stage, Tree
@@ -78,7 +80,11 @@ class Quantization:
         return tuple(tool for stage in stages for tool in stage.tools)
 
     def run(self, run: Run, program: Tree, exported: Tree, source: Tree) -> Tree:
-        """The program with every expert quantised; `run` yields the result of one stage."""
+        """The program with every expert quantised; `run` yields the result of one stage.
+
+        Raises RecipeError for a keep pattern that fits nothing, before anything is sampled.
+        """
+        self._check_patterns(program)
         inputs = {"exported": exported, "source": source}
         texts = run(self.texts, {"program": program, **inputs})
         for calibrate, quantize in self.experts:
@@ -86,6 +92,11 @@ class Quantization:
             samples = run(calibrate, inputs)
             program = program.joined(run(quantize, {**inputs, "samples": samples}))
         return program
+
+    def _check_patterns(self, program: Tree) -> None:
+        components = Program.read(program.locate()[FILE]).components
+        parameters = {stage.component: components[stage.component].weights for _, stage in self.experts}
+        check_patterns(parameters, [*dict.fromkeys(pattern for _, stage in self.experts for pattern in stage.keep)])
 
 
 def quantized_components(resolved: Resolved) -> tuple[str, ...]:
