@@ -123,6 +123,19 @@ def test_one_segment_stays_open(chain: Callable[..., Chain], most: int, stays: b
         assert (second is first) == stays
 
 
+@pytest.mark.parametrize("most", [3 * SQUARE, SQUARE])
+def test_a_segment_that_is_forgotten_leaves_no_file(chain: Callable[..., Chain], tmp_path: Path, most: int) -> None:
+    """And is there again when it is used again."""
+    tried = chain(most)
+    for index in (0, 0, *range(len(tried.segments))):
+        with tried.open(index) as session:
+            assert session.outputs
+        assert sum(path.name.startswith(f"segment-{index}.") for path in tmp_path.rglob("*")) == 2
+        tried.forget(index)
+        tried.forget(index)
+        assert [path for path in tmp_path.rglob("*") if path.name.startswith("segment-")] == []
+
+
 def test_a_weight_that_is_not_finite_is_refused(tmp_path: Path) -> None:
     made = weighted(graph(), tmp_path, lambda name, values: values * np.nan if name == "b.weight" else values)
     (tmp_path / "chain").mkdir()

@@ -49,9 +49,6 @@ class Made:
     program: Files
     exported: Files
 
-    def stage_inputs(self) -> dict[str, Files]:
-        return {"program": self.program, "exported": self.exported, "source": {}}
-
 
 @pytest.fixture(scope="module")
 def denoiser(tmp_path_factory: pytest.TempPathFactory) -> FloatDenoiser:
@@ -82,10 +79,10 @@ def both(denoiser: FloatDenoiser, tmp_path_factory: pytest.TempPathFactory) -> M
     return Made(files_of(out), denoiser.graphs)
 
 
-def with_components(made: Made, components: Mapping[str, ProgramComponent], folder: Path, **files: Path) -> Made:
+def with_components(made: Made, components: Mapping[str, ProgramComponent], folder: Path) -> Made:
     """The same with another `program.json`."""
     Program("graph", None, components, None).write(folder)
-    return Made({**made.program, **files, FILE: folder / FILE}, made.exported)
+    return Made({**made.program, FILE: folder / FILE}, made.exported)
 
 
 @pytest.fixture
@@ -104,7 +101,7 @@ def engine(kind: str, *quantized: str) -> Engine:
 def build(stage: Engine, made: Made, folder: Path) -> Path:
     out = folder / "built"
     out.mkdir()
-    stage.run(made.stage_inputs(), out, progress=False)
+    stage.run({"program": made.program, "exported": made.exported, "source": {}}, out, progress=False)
     return out
 
 
@@ -173,7 +170,7 @@ def rescale(op_type: str) -> Callable[[ir.Model, str], None]:
 
 
 def take_the_float_weight(model: ir.Model, victim: str) -> None:
-    """As before it was quantised."""
+    """A product of floats, as before it was quantised; of which ones makes no difference."""
     leave_the_input(model, victim)
     product = quantized_linear(model, victim).product
     turned = product.inputs[1]
@@ -225,7 +222,7 @@ def test_a_pair_of_two_scales(one: Made, kind: str, op_type: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.parametrize("victim", [ALONE, "blocks.0.attn2.to_v"])
 def test_a_linear_that_takes_its_float_weight_again(one: Made, kind: str, victim: str, tmp_path: Path) -> None:
     message = refusal(engine(kind), edited(one, tmp_path, take_the_float_weight, victim), tmp_path)
     assert message == f"denoiser_high/{victim} is quantised in the QuantTable, and not in the graph"

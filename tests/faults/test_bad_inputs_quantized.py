@@ -11,6 +11,9 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from tests.checkpoints import write_checkpoint
+from wanc.compiler.pipeline import build
+from wanc.errors import RecipeError
+from wanc.recipe import load
 
 from .bad_input import QUANTISED, Break, Case, assert_nothing_half_written, edit, run, without_chance
 
@@ -86,19 +89,19 @@ def output(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("first")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        answer(CASES["a pattern that fits nothing"], checkpoint, folder, folder / "artifacts")
+        prepare(checkpoint, MISSPELT)
+        (loaded,) = load(Path("recipe.yaml"))
+        with pytest.raises(RecipeError):
+            build(loaded, folder / "artifacts", progress=False)
     return folder / "artifacts"
 
 
-def answer(case: Case, checkpoint: Path, folder: Path, output: Path) -> tuple[int, str, str]:
-    """Of a build in `folder`, which is the working directory, into `output`; nothing half-written may be left there."""
+def prepare(checkpoint: Path, broken: Break) -> None:
+    """Put a recipe and its model into the working directory, and break something."""
     Path("recipe.yaml").write_text(QUANTISED)
     Path("prompts.txt").write_text("A red circle moves to the left.\n")
     shutil.copytree(checkpoint, "model")
-    case.broken()
-    finished = run(f"build recipe.yaml -o {output} {case.arguments}", folder)
-    assert_nothing_half_written(output, [])
-    return finished.returncode, finished.stdout, without_chance(finished.stderr, folder)
+    broken()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -107,4 +110,8 @@ def test_the_whole_answer(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     case = CASES[name]
-    assert answer(case, checkpoint, tmp_path, output) == (case.code, case.out, case.err)
+    prepare(checkpoint, case.broken)
+    finished = run(f"build recipe.yaml -o {output} {case.arguments}", tmp_path)
+    assert_nothing_half_written(output, [])
+    answer = finished.returncode, finished.stdout, without_chance(finished.stderr, tmp_path)
+    assert answer == (case.code, case.out, case.err)

@@ -95,6 +95,13 @@ class Chain:
             for file in (path, path.with_suffix(".bin")):
                 file.unlink()
 
+    def forget(self, index: int) -> None:
+        """Remove a segment's files: together they are the component in float32. A later use writes them again."""
+        self._kept = None
+        if (path := self._files.pop(index, None)) is not None:
+            for file in (path, path.with_suffix(".bin")):
+                file.unlink()
+
     def _file(self, index: int) -> Path:
         """The segment as ONNX Runtime takes it, written when it is first used."""
         if index not in self._files:

@@ -115,6 +115,7 @@ def decide(
         for group in here:
             on_group(_decide(group, observed.pop(group.name), *smoothed[group.name], settings, weight_of, len(samples)))
         states.keep_only(chain.needed_behind(index))
+        chain.forget(index)
         on_segment()
 
 
