@@ -24,8 +24,8 @@ import torch
 from scripts.tiny_wan import quantization
 from scripts.tiny_wan.quantization import METHODS, Scheme
 from wanc.calibration import trajectories
+from wanc.calibration.decision import Decision
 from wanc.calibration.distill import Plan, distill
-from wanc.calibration.fake_quantize import Decision
 from wanc.calibration.lessons import Task
 from wanc.calibration.trajectories import Requests, Run, Sampling, guided_velocity
 

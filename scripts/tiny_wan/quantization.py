@@ -20,7 +20,8 @@ from transformers import UMT5EncoderModel
 
 from scripts.tiny_wan import captions, configuration, evaluation, flow_phase, scenes
 from wanc.calibration import thresholds
-from wanc.calibration.fake_quantize import ACTIVATION_LEVELS, Decision, quantize_module
+from wanc.calibration.decision import Decision
+from wanc.calibration.fake_quantize import ACTIVATION_LEVELS, quantize_module
 from wanc.calibration.gptq import Moments, round_by_moments
 from wanc.calibration.histogram import Histogram
 from wanc.calibration.smoothing import ChannelStatistics, best_alpha, channel_scales
@@ -188,7 +189,7 @@ def _codes(weight: NDArray[np.float32], each: Observed, scheme: Scheme, method: 
     group = GROUP[BITS[scheme]]
     if method.rounding == "nearest":
         return round_to_nearest(smoothed, levels=levels(scheme), group=group)
-    moments = each.moments.total / np.outer(smoothing, smoothing)
+    moments = (each.moments.total / np.outer(smoothing, smoothing)).astype(np.float32)
     return round_by_moments(smoothed, moments, levels=levels(scheme), group=group)
 
 

@@ -11,12 +11,8 @@ from numpy.typing import NDArray
 
 torch = pytest.importorskip("torch", reason="training needs torch, an extra")
 
-from wanc.calibration.fake_quantize import (  # noqa: E402
-    Decision,
-    FakeQuantizedLinear,
-    decisions_of,
-    quantize_module,
-)
+from wanc.calibration.decision import Decision  # noqa: E402
+from wanc.calibration.fake_quantize import FakeQuantizedLinear, decisions_of, quantize_module  # noqa: E402
 from wanc.calibration.weights import Codes, round_to_nearest  # noqa: E402
 
 

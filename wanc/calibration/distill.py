@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 
 from wanc.calibration import training_state, trajectories
-from wanc.calibration.fake_quantize import Decision, decisions_of, quantize_module
+from wanc.calibration.decision import Decision
+from wanc.calibration.fake_quantize import decisions_of, quantize_module
 from wanc.calibration.lessons import Lessons, Task
 from wanc.calibration.trajectories import guided_velocity
 from wanc.errors import UserError

@@ -9,30 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
+from wanc.calibration.decision import Decision
 from wanc.calibration.weights import Codes
 
 ACTIVATION_LEVELS = 127
-
-
-@dataclass(frozen=True)
-class Decision:
-    """How one Linear is quantised: what calibration decides, and what training decides anew.
-
-    `codes` stand for the weight [out, in] times `smoothing`, float64 [in], by which the input is divided; None leaves
-    both as they are. `activation_scale` is what one of the 127 int8 steps of the smoothed input stands for; None leaves
-    it in float.
-    """
-
-    codes: Codes
-    smoothing: NDArray[np.float64] | None = None
-    activation_scale: float | None = None
 
 
 class FakeQuantizedLinear(torch.nn.Module):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from wanc.calibration import trajectories
-from wanc.calibration.fake_quantize import Decision
+from wanc.calibration.decision import Decision
 from wanc.calibration.trajectories import Requests, Run, Sampling, States, guided_velocity
 
 # Validation requests on which the influence of every step is measured.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from wanc.compiler.calibrate import Calibrate, Trajectory
 from wanc.compiler.keep_patterns import check_patterns
@@ -16,11 +17,21 @@ from wanc.compiler.quantize import Quantize
 from wanc.compiler.resolve import Resolved
 from wanc.compiler.stage import Stage, Tree
 from wanc.compiler.texts import Texts
-from wanc.errors import NotBuiltYetError
+from wanc.compiler.train import Train
 from wanc.runtime.model import HIGH, LOW
 
 EXPERTS = (HIGH, LOW)
+LEARNING_RATES = {"int8": 5e-5, "int4-weight": 3e-4}
+"""At which tiny-wan learns best, by scheme: the coarser the codes, the farther weights have to go."""
 Run = Callable[[Stage, Mapping[str, Tree]], Tree]
+
+
+class Expert(NamedTuple):
+    """The stages of one expert, in their order."""
+
+    calibrate: Calibrate
+    quantize: Quantize
+    train: Train | None
 
 
 @dataclass(frozen=True)
@@ -28,17 +39,15 @@ class Quantization:
     """The stages between fuse and engine, of a recipe that quantises; `experts` in the order in which they work."""
 
     texts: Texts
-    experts: tuple[tuple[Calibrate, Quantize], ...]
+    experts: tuple[Expert, ...]
 
     @classmethod
     def of(cls, resolved: Resolved) -> Quantization | None:
-        """None where the recipe's scheme is none. Raises NotBuiltYetError for what cannot be asked for yet."""
+        """None where the recipe's scheme is none."""
         asked, sampling, shapes = resolved.recipe.quantize, resolved.recipe.sampling, resolved.recipe.shapes
         if asked.scheme == "none":
             return None
         assert sampling is not None and shapes is not None, "the recipe's schema lets only videos be quantised"
-        if asked.method == "qat":
-            raise NotBuiltYetError("quantize.method: qat is not built yet; today wanc builds: ptq")
         tokenizer = next(name for name, path in resolved.model.files.items() if path == resolved.model.tokenizer)
         scales = sampling.guidance
         trajectory = Trajectory(
@@ -53,30 +62,46 @@ class Quantization:
         sizes = tuple((shape.height, shape.width, shape.frames) for shape in shapes)
         calibrate = asked.calibrate
 
-        rule = asked.keep.sensitivity
+        rule, is_trained = asked.keep.sensitivity, asked.method == "qat"
+        components = quantized_components(resolved)
 
-        def expert(component: str) -> tuple[Calibrate, Quantize]:
-            return (
-                Calibrate(component, trajectory, sizes, calibrate.clips, calibrate.timestep_bins, calibrate.seed),
-                Quantize(
-                    component,
-                    asked.scheme,
-                    calibrate.observer,
-                    asked.smooth.alpha,
-                    asked.keep.patterns,
-                    rule and rule.max_drop_db,
-                    rule and rule.int8_share,
-                    trajectory,
-                ),
+        def expert(component: str) -> Expert:
+            calibrating = Calibrate(
+                component, trajectory, sizes, calibrate.clips, calibrate.timestep_bins, calibrate.seed
             )
+            quantizing = Quantize(
+                component,
+                asked.scheme,
+                calibrate.observer,
+                asked.smooth.alpha,
+                asked.keep.patterns,
+                rule and rule.max_drop_db,
+                rule and rule.int8_share,
+                trajectory,
+                is_trained,
+            )
+            training = Train(
+                component,
+                components,
+                asked.scheme,
+                asked.keep.patterns,
+                trajectory,
+                sizes[0],
+                calibrate.seed,
+                LEARNING_RATES.get(asked.scheme, 0.0),
+                asked.train.rounds,
+                asked.train.requests,
+                asked.train.validation,
+            )
+            return Expert(calibrating, quantizing, training if is_trained else None)
 
-        experts = tuple(map(expert, quantized_components(resolved)))
+        experts = tuple(map(expert, components))
         prompts = resolved.prompts[: calibrate.clips]
         return cls(Texts((*prompts, sampling.negative_prompt), tokenizer), experts)
 
     @property
     def tools(self) -> tuple[str, ...]:
-        stages = (self.texts, *(stage for expert in self.experts for stage in expert))
+        stages = (self.texts, *(stage for expert in self.experts for stage in expert if stage is not None))
         return tuple(tool for stage in stages for tool in stage.tools)
 
     def run(self, run: Run, program: Tree, exported: Tree, source: Tree) -> Tree:
@@ -87,16 +112,20 @@ class Quantization:
         self._check_patterns(program)
         inputs = {"exported": exported, "source": source}
         texts = run(self.texts, {"program": program, **inputs})
-        for calibrate, quantize in self.experts:
+        for expert in self.experts:
+            fused = program
             inputs |= {"program": program, "texts": texts}
-            samples = run(calibrate, inputs)
-            program = program.joined(run(quantize, {**inputs, "samples": samples}))
+            samples = run(expert.calibrate, inputs)
+            program = program.joined(run(expert.quantize, {**inputs, "samples": samples}))
+            if expert.train is not None:
+                program = program.joined(run(expert.train, {**inputs, "program": program, "fused": fused}))
         return program
 
     def _check_patterns(self, program: Tree) -> None:
         components = Program.read(program.locate()[FILE]).components
-        parameters = {stage.component: components[stage.component].weights for _, stage in self.experts}
-        check_patterns(parameters, [*dict.fromkeys(pattern for _, stage in self.experts for pattern in stage.keep)])
+        stages = [expert.quantize for expert in self.experts]
+        parameters = {stage.component: components[stage.component].weights for stage in stages}
+        check_patterns(parameters, [*dict.fromkeys(pattern for stage in stages for pattern in stage.keep)])
 
 
 def quantized_components(resolved: Resolved) -> tuple[str, ...]:

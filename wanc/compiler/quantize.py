@@ -28,7 +28,8 @@ class Quantize(Stage):
     """Inputs `program`, `exported`, `source`, `texts` and `samples`. Result: the program with one component quantised.
 
     Written are its graphs, its codes beside them, `program.json`, its QuantTable and its probes. `scheme`, `observer`,
-    `alpha` and the rules of what to keep are a recipe's; `trajectory` is how it samples.
+    `alpha` and the rules of what to keep are a recipe's; `trajectory` is how it samples. Where training follows, the
+    decisions are written as well.
     """
 
     name: ClassVar[str] = "quantize"
@@ -42,6 +43,7 @@ class Quantize(Stage):
     max_drop_db: float | None
     int8_share: float | None
     trajectory: Trajectory
+    is_trained: bool = False
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         from wanc.compiler.decisions import Settings
@@ -59,10 +61,16 @@ class Quantize(Stage):
             Settings(self.scheme, self.observer, self.alpha),
             Keep(self.keep, self.max_drop_db, self.int8_share),
             out,
+            decisions=out / decisions_file(self.component) if self.is_trained else None,
             progress=progress,
         )
         table.write(out)
         replace(program, components={**program.components, self.component: component}).write(out)
+
+
+def decisions_file(component: str) -> str:
+    """Where a component's decisions lie beside its program, for training."""
+    return f"decisions/{component}.safetensors"
 
 
 def _samples(clips: Files, texts: Files, trajectory: Trajectory, component: str) -> list[tuple[Sample, float]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from wanc.calibration.decision import write_decisions
 from wanc.calibration.sensitivity import kept_by_drop, kept_by_share
 from wanc.compiler.chain import Chain
 from wanc.compiler.decisions import Sample, Settings, decide
@@ -65,12 +66,13 @@ def quantize_component(
     keep: Keep,
     out: Path,
     *,
+    decisions: Path | None = None,
     progress: bool,
 ) -> tuple[ProgramComponent, QuantTable]:
     """Quantise a denoiser below `out`: its graphs as before, its codes beside them.
 
-    `graphs` and `weights` locate what the component names. Raises UserError where the samples do not show what has to
-    be known, CheckpointError where a weight is not finite.
+    `graphs` and `weights` locate what the component names; `decisions` is where they are written for training. Raises
+    UserError where the samples do not show what has to be known, CheckpointError where a weight is not finite.
     """
     parts = parts_of(component, graphs)
     model = whole(parts, GRAPH)
@@ -101,6 +103,8 @@ def quantize_component(
                 given = [sample() for sample in some.given]
                 effects = measure_effects(chain, quantized.alone(), given, some.weights, bar.advance)
             quantized.keep(keep.by_effects(effects, quantized.flops()))
+        if decisions is not None:
+            write_decisions(decisions, quantized.decisions())
         result = quantized.component(component, parts)
         table = QuantTable(name, "ptq", len(samples.given), quantized.entries(effects))
     return result, table

@@ -13,10 +13,11 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from wanc.calibration.decision import Decision
 from wanc.calibration.schemes import SCHEMES
 from wanc.calibration.weights import Codes
 from wanc.compiler.decisions import Decided
-from wanc.compiler.engines.weights import float_values
+from wanc.compiler.engines.weights import code_values, float_values
 from wanc.compiler.folds import divide
 from wanc.compiler.graph_file import save
 from wanc.compiler.linear_groups import Choice
@@ -139,6 +140,21 @@ class QuantizedGraphs:
         }
         total = sum(flops.values())
         return {name: count / total for name, count in flops.items()}
+
+    def decisions(self) -> dict[str, Decision]:
+        """What was decided on each Linear, with its codes, all of them in memory: for a model that can be trained."""
+        sources = self.codes()
+        return {name: self._decision(name, sources) for name in self._codes}
+
+    def _decision(self, name: str, sources: Files) -> Decision:
+        tensor, codes = self._codes[name]
+        values = code_values(tensor, sources)
+        stored = values if self._linears[name].output_axis == 0 else values.T
+        return Decision(
+            replace(codes, values=np.ascontiguousarray(stored)),
+            self._inputs_divided.get(name),
+            self._decided[name].activation_scale,
+        )
 
     def alone(self) -> dict[str, Quantization]:
         """Each decision for a graph in which nothing else is quantised, and no smoothing folded."""

@@ -80,6 +80,17 @@ class Keep(Section):
     """Which others stay in float by what quantising them does to the result; none unless given."""
 
 
+class Train(Section):
+    """How long a quantised model learns from the unquantised one, where the method is qat."""
+
+    rounds: Annotated[int, Field(ge=1, le=10_000)] = 4
+    """At most so many rounds for each expert; one that brings nothing for ten rounds is the last."""
+    requests: Annotated[int, Field(ge=2, le=100_000)] = 384
+    """From how many runs of the prompts it learns, each with noise of its own."""
+    validation: Annotated[int, Field(ge=1, le=10_000)] = 12
+    """By how many other runs it is judged after every round."""
+
+
 class Quantize(Section):
     """Whether weights and activations are stored in fewer bits."""
 
@@ -90,6 +101,7 @@ class Quantize(Section):
     calibrate: Calibrate = Calibrate()
     smooth: Smooth = Smooth()
     keep: Keep = Keep()
+    train: Train = Train()
     emulate: bool = False
     """Carry out in float what the engine has no kernels for: it shows the scheme's accuracy, and not its speed."""
 
@@ -123,6 +135,13 @@ class Quantize(Section):
         return self
 
     @model_validator(mode="after")
+    def _trained_only_by_training(self) -> Self:
+        if self.method != "qat" and "train" in self.model_fields_set and self.scheme != "none":
+            hint = "set quantize.method to qat, or remove it; `train: null` takes away an inherited one"
+            raise fault("nothing is trained where the method is ptq", hint, ("train",))
+        return self
+
+    @model_validator(mode="after")
     def _smoothed_only_where_activations_are_rounded(self) -> Self:
         if self.scheme in WEIGHT_ONLY and "smooth" in self.model_fields_set:
             hint = "remove it; `smooth: null` takes away an inherited one"
@@ -135,6 +154,7 @@ class Quantize(Section):
         unused = set[str]()
         if self.scheme == "none":
             unused = Quantize.model_fields.keys() - {"scheme"}
-        elif not self.rounds_activations:
-            unused = {"smooth"}
+        else:
+            unused |= {"smooth"} if not self.rounds_activations else set()
+            unused |= {"train"} if self.method != "qat" else set()
         return {key: value for key, value in dump(self).items() if key not in unused}

@@ -152,6 +152,11 @@ def float_values(tensor: ir.TensorProtocol, sources: Mapping[str, Path]) -> np.n
     return data.view(FLOATS[tensor.dtype.name]).reshape(tensor.shape.numpy()).astype(np.float32)
 
 
+def code_values(tensor: ir.ExternalTensor, sources: Mapping[str, Path]) -> np.ndarray[Any, Any]:
+    """The codes of a weight, int8 in its own shape, of a tensor of INT8 or INT4."""
+    return _array(stored_bytes(tensor, sources), tensor).astype(np.int8)
+
+
 def _array(data: np.ndarray[Any, Any], tensor: ir.ExternalTensor) -> np.ndarray[Any, Any]:
     """The values of a tensor of a dtype of `NUMPY_DTYPES`, from its bytes as stored."""
     if tensor.dtype == ir.DataType.INT4:  # two in a byte
