@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -343,6 +345,24 @@ def test_segments_make_no_difference(denoiser: FloatDenoiser, scheme: str, tmp_p
         for name, codes in theirs.codes.items():
             np.testing.assert_array_equal(ours.codes[name].values, codes.values)
             np.testing.assert_array_equal(ours.codes[name].scales, codes.scales)
+
+
+def test_nothing_large_is_kept_of_a_decision(denoiser: FloatDenoiser, tmp_path: Path) -> None:
+    """Neither codes nor rows of inputs: of all blocks together they are half the model."""
+    model, kept = denoiser.whole(), list[weakref.ref[Array]]()
+    choice = choose(model, NAME, KEEP)
+    chain = Chain(model, denoiser.weights, tmp_path, FiniteCheck(NAME), taps=[group.name for group in choice.groups])
+    with QuantizedGraphs(NAME, model, choice, "int8", denoiser.weights, tmp_path) as graphs:
+
+        def add(decided: Decided) -> None:
+            graphs.add(decided)
+            arrays = [decided.inputs, *decided.outputs.values(), *(codes.values for codes in decided.codes.values())]
+            kept.extend(weakref.ref(array if array.base is None else array.base) for array in arrays if array.size)
+
+        decide(chain, choice.groups, samples(), Settings("int8", "mse", 0.5), graphs.weight_of, tmp_path, add)
+        gc.collect()
+        assert kept
+        assert [array for array in kept if array() is not None] == []
 
 
 # Samples that show nothing
