@@ -67,7 +67,7 @@ class QuantizedGraphs:
         return values if linear.output_axis == 0 else values.T
 
     def add(self, decided: Decided) -> None:
-        """Take one group's decision."""
+        """Take the decision on some Linears of a group."""
         group = decided.group
         for linear in group.linears:
             if decided.divisors is not None:
