@@ -39,7 +39,7 @@ Overrides = Annotated[
 Output = Annotated[
     Path, typer.Option("-o", "--output", help="Where bundles/ and store/ are.", file_okay=False, show_default=True)
 ]
-Explained = Literal["fuse"]
+Explained = Literal["fuse", "quantize"]
 Numbers = Literal["float", "int8"]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 DEFAULT_OUTPUT = Path("artifacts")
@@ -65,7 +65,8 @@ def build(
     as_json: Json = False,
 ) -> None:
     """Build the bundle of a recipe, or of each of its variants."""
-    from wanc.compiler.explain import explain_fuse, explain_tables
+    from wanc.compiler.explain import explain as explained_by
+    from wanc.compiler.explain import explain_tables
     from wanc.compiler.pipeline import build, rebuild_and_compare
     from wanc.recipe import load
     from wanc.runtime.main import clean_up_on_sigterm
@@ -80,12 +81,12 @@ def build(
         result = build(loaded, output, paranoid=paranoid, progress=_shows_progress(as_json))
         if check:
             different[str(result.bundle)] = rebuild_and_compare(result, loaded, progress=_shows_progress(as_json))
-        explained = explain_fuse(result.stages, output) if explain else {}
-        results.append({**result.as_json(), **({"fuse": explained} if explain else {})})
+        explained = explained_by(explain, result.stages, output) if explain else {}
+        results.append({**result.as_json(), **({explain: explained} if explain else {})})
         if not as_json:
             print(f"{result.bundle}  {result.id}")
             if explain:
-                show(explain_tables(explained))
+                show(explain_tables(explain, explained))
     if as_json:
         print(json.dumps(results if len(variants) > 1 or variants[0].variant is not None else results[0]))
     for bundle, paths in different.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wanc.compiler.explain import explain_tables
 from wanc.compiler.passes import all_passes
+from wanc.compiler.quant_table import Entry, QuantTable
 
 from ..conftest import Wanc
 from .builder import Project
@@ -37,7 +38,7 @@ REPORT = {
 
 
 def test_each_pass_tells_how_often_it_fired_or_why_not() -> None:
-    (table,) = explain_tables(REPORT)
+    (table,) = explain_tables("fuse", REPORT)
     assert table.title == "denoiser_high/step: 90 → 30 nodes, cut into time (4), step (26)"
     assert [tuple(row) for row in table.rows] == [
         ("rope", "2 ×", "-40", ""),
@@ -45,6 +46,26 @@ def test_each_pass_tells_how_often_it_fired_or_why_not() -> None:
         ("attention", "1 ×", "-20", "2 × too odd (val_7)"),
         ("", "", "", "1 × too even (val_9)"),
     ]
+
+
+def test_each_linear_tells_what_it_costs_and_why_it_is_float() -> None:
+    linears = {
+        "blocks.10.ffn": Entry("int8", "no keep pattern fits", 0.5, 1.0, 38.25, 0.02, 0.75, 1.5e-7),
+        "blocks.2.ffn": Entry("int8", "no keep pattern fits", 0.25, 0.2, 40.0, 0.02),
+        "proj_out": Entry("float", "keep pattern proj_out", 0.25, None),
+    }
+    table = QuantTable("denoiser_low", "ptq", 128, linears)
+    (shown,) = explain_tables("quantize", {"denoiser_low": table.as_json()})
+    assert shown.title == "denoiser_low: 2 of 3 Linears quantised, 75.0% of their FLOPs; ptq, 128 samples"
+    assert [tuple(row) for row in shown.rows] == [
+        ("blocks.2.ffn", "int8", "25.0%", "0.20", "40.0", "", "", "no keep pattern fits"),
+        ("blocks.10.ffn", "int8", "50.0%", "1.00", "38.2", "0.75", "1.5e-07", "no keep pattern fits"),
+        ("proj_out", "float", "25.0%", "", "", "", "", "keep pattern proj_out"),
+    ]
+
+
+def test_a_build_that_quantises_nothing_has_nothing_to_explain() -> None:
+    assert explain_tables("quantize", {}) == []
 
 
 def test_a_build_explains_what_fuse_did(project: Project, tmp_path: Path, wanc: Wanc) -> None:

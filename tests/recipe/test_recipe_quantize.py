@@ -41,7 +41,7 @@ def test_defaults(quantize: Load, tmp_path: Path) -> None:
     assert (read.method, read.smooth.alpha, read.emulate) == ("ptq", "search", False)
     assert read.calibrate.prompts == tmp_path / "prompts.txt"
     assert (read.calibrate.clips, read.calibrate.timestep_bins, read.calibrate.seed) == (16, 4, 0)
-    assert read.calibrate.observer == "mse"
+    assert read.calibrate.observer == "absmax"
     assert read.keep.patterns == ("patch_embedding", "condition_embedder", "proj_out")
     assert read.keep.sensitivity is None
 

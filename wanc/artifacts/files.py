@@ -98,6 +98,13 @@ def replace_file(path: Path, data: bytes, *, workdir: Path, mode: int = 0o644) -
         sync_directory(path.parent)
 
 
+def put_in_place(written: Path, path: Path) -> None:
+    """Rename a file that is complete; whatever happens, a reader finds what was at `path` before, or all of it."""
+    with written.open("rb") as stream:
+        os.fsync(stream.fileno())
+    written.replace(path)
+
+
 def copy_file(
     source: Path, destination: Path, *, mode: int = 0o644, on_bytes: OnBytes | None = None
 ) -> tuple[str, int]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from wanc.artifacts.files import put_in_place
 from wanc.compiler.program import FILE, Program, weight_files
 from wanc.compiler.stage import Files, Stage, scratch_of
 from wanc.compiler.texts import RESULT as TEXTS
@@ -163,4 +164,4 @@ def _write(path: Path, tensors: Mapping[str, Array]) -> None:
     """A file that is there is complete: a build that was stopped goes on behind it."""
     part = path.with_suffix(".part")
     safetensors.write(part, tensors)
-    part.rename(path)
+    put_in_place(part, path)

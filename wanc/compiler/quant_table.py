@@ -13,11 +13,13 @@ from wanc.artifacts.canonical import canonical
 from wanc.errors import BundleError
 
 FLOAT = "float"
+TABLES = "quantization"
+"""The folder of tables beside a program, and in a bundle."""
 
 
 def table_file(component: str) -> str:
     """Where it lies beside the program, and in a bundle."""
-    return f"quantization/{component}.json"
+    return f"{TABLES}/{component}.json"
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class QuantTable:
-    """All Linears of a component by canonical name, in the order of execution."""
+    """All Linears of a component by canonical name."""
 
     component: str
     method: Literal["ptq", "qat"]

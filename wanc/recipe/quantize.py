@@ -38,7 +38,7 @@ class Calibrate(Section):
     """Into how many ranges of timesteps the measurements are sorted, because activations change with the noise."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The seed of the first video's noise; the next one's is one more."""
-    observer: Observer = "mse"
+    observer: Observer = "absmax"
     """What chooses the range of codes: the largest value, a percentile, the least error, or the least entropy lost."""
 
 
