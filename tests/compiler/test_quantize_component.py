@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -343,6 +345,36 @@ def test_segments_make_no_difference(denoiser: FloatDenoiser, scheme: str, tmp_p
         for name, codes in theirs.codes.items():
             np.testing.assert_array_equal(ours.codes[name].values, codes.values)
             np.testing.assert_array_equal(ours.codes[name].scales, codes.scales)
+
+
+def owner(array: Array) -> weakref.ref[Array]:
+    """What holds the memory that an array is a view of."""
+    return weakref.ref(array if array.base is None else array.base)
+
+
+def test_memory_holds_one_linear(denoiser: FloatDenoiser, tmp_path: Path) -> None:
+    """Neither codes nor rows of inputs are kept, which of all blocks are half the model; and of the weights that share
+    an input, as those of every block share the text, one is read after the other."""
+    model, weights, kept = denoiser.whole(), list[weakref.ref[Array]](), list[weakref.ref[Array]]()
+    choice = choose(model, NAME, KEEP)
+    chain = Chain(model, denoiser.weights, tmp_path, FiniteCheck(NAME), taps=[group.name for group in choice.groups])
+    with QuantizedGraphs(NAME, model, choice, "int8", denoiser.weights, tmp_path) as graphs:
+
+        def weight_of(name: str) -> Array:
+            assert sum(weight() is not None for weight in weights) <= 1, "the one before"
+            weight = graphs.weight_of(name)
+            weights.append(owner(weight))
+            return weight
+
+        def add(decided: Decided) -> None:
+            graphs.add(decided)
+            arrays = [decided.inputs, *decided.outputs.values(), *(codes.values for codes in decided.codes.values())]
+            kept.extend(owner(array) for array in arrays if array.size)
+
+        decide(chain, choice.groups, samples(), Settings("int8", "mse", "search"), weight_of, tmp_path, add)
+        gc.collect()
+        assert weights and kept
+        assert [array for array in kept if array() is not None] == []
 
 
 # Samples that show nothing

@@ -30,8 +30,8 @@ GIB = 2**30
 MODEL = MODELS["wan2.1-1.3b-shape"]
 BLOCKS = (10, 30)
 MOST_RSS = 3 * GIB
-# What is kept of a block are its scales and its probes' places: of 20 blocks more, a few megabytes.
-MOST_GROWTH = 1.1
+# Of 20 blocks more, codes are 0.86 GiB and weights twice that; what the allocator keeps for itself varies by 0.15.
+MOST_GROWTH = GIB // 4
 SIZE = (128, 128, 9)
 """192 tokens: what the weights take is nearly all there is."""
 TRAJECTORY = Trajectory("unipc", 2, None, 5.0, 4.0, 4.0, None)
@@ -70,11 +70,11 @@ def peaks(blocks: int, folder: Path) -> dict[str, int]:
 
 
 def test_memory_is_that_of_one_segment(tmp_path: Path) -> None:
-    found = {}
+    found: dict[int, dict[str, int]] = {}
     for blocks in BLOCKS:
         found[blocks] = peaks(blocks, tmp_path / str(blocks))
         print(blocks, {name: f"{peak / GIB:.2f} GiB" for name, peak in found[blocks].items()})
-    fewest, *_, most = found
+    fewest, most = BLOCKS
     for stage, peak in found[most].items():
         assert peak < MOST_RSS
-        assert peak < MOST_GROWTH * found[fewest][stage]
+        assert peak < found[fewest][stage] + MOST_GROWTH

@@ -8,7 +8,7 @@ samples: the channels' peaks and mean squares are enough.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +41,7 @@ class ChannelStatistics:
 
 
 def channel_scales(
-    statistics: ChannelStatistics, weights: Sequence[NDArray[np.float32]], alpha: float
+    statistics: ChannelStatistics, weights: Iterable[NDArray[np.float32]], alpha: float
 ) -> NDArray[np.float64]:
     """s, float64 [in], with a geometric mean of 1; `weights` [out, in] are all that multiply the activation.
 
@@ -53,9 +53,12 @@ def channel_scales(
 
 
 def best_alpha(
-    statistics: ChannelStatistics, weights: Sequence[NDArray[np.float32]], *, levels: int = 127
+    statistics: ChannelStatistics, weights: Iterable[NDArray[np.float32]], *, levels: int = 127
 ) -> float | None:
-    """The α at which the least noise is expected; None where none is better than no smoothing at all."""
+    """The α at which the least noise is expected; None where none is better than no smoothing at all.
+
+    `weights` are gone through several times.
+    """
     plain = expected_noise(statistics, weights, np.ones(len(statistics.peaks)), levels=levels)
     noises = {
         alpha: expected_noise(statistics, weights, channel_scales(statistics, weights, alpha), levels=levels)
@@ -67,7 +70,7 @@ def best_alpha(
 
 def expected_noise(
     statistics: ChannelStatistics,
-    weights: Sequence[NDArray[np.float32]],
+    weights: Iterable[NDArray[np.float32]],
     scales: NDArray[np.float64],
     *,
     levels: int = 127,

@@ -8,7 +8,7 @@ So memory holds one segment, whatever the number of blocks, and one sample, what
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,7 @@ class Observed:
 
 @dataclass(frozen=True)
 class Decided:
-    """How a group is quantised: its input's divisors [channels] and step, and the codes of each Linear by name.
+    """How Linears of a group are quantised: their input's divisors [channels] and step, and each one's codes by name.
 
     `inputs` are rows of the input as it will be, [rows, in], and `outputs` what each Linear made of them in float.
     """
@@ -82,12 +82,12 @@ def decide(
     settings: Settings,
     weight_of: Callable[[str], Array],
     scratch: Path,
-    on_group: Callable[[Decided], None],
+    on_linear: Callable[[Decided], None],
     on_segment: Callable[[], None] = lambda: None,
 ) -> None:
-    """Decide group after group, in the order of execution, and hand each decision to `on_group`.
+    """Decide group after group, in the order of execution, and hand the decision on each Linear to `on_linear`.
 
-    Of a group in which nothing is quantised only the rows are counted.
+    Of a group in which nothing is quantised only the rows are counted, and it is handed on as a whole.
     `chain` has the groups' inputs as taps; `weight_of` gives a Linear's weight, float32 [out, in]. Raises UserError
     where the samples do not show what has to be known.
     """
@@ -113,7 +113,9 @@ def decide(
                     array = values[group.name]
                     observed[group.name].histogram.add(array if divisors is None else array / divisors)
         for group in here:
-            on_group(_decide(group, observed.pop(group.name), *smoothed[group.name], settings, weight_of, len(samples)))
+            seen = observed.pop(group.name)
+            for decided in _decide(group, seen, *smoothed[group.name], settings, weight_of, len(samples)):
+                on_linear(decided)
         states.keep_only(chain.needed_behind(index))
         chain.forget(index)
         on_segment()
@@ -165,11 +167,22 @@ def _smooth(
     _check_varies(group, observed.statistics)
     if group.fold is None or settings.alpha == "none" or settings.format.inputs not in ("int8", "uint8"):
         return None, None
-    weights = [weight_of(linear.name) for linear in group.linears if linear.name in group.quantized]
+    weights = _Weights([linear.name for linear in group.linears if linear.name in group.quantized], weight_of)
     alpha = best_alpha(observed.statistics, weights) if settings.alpha == "search" else float(settings.alpha)
     if alpha is None:
         return None, None
     return alpha, channel_scales(observed.statistics, weights, alpha).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Weights, each read when it is its turn: the text, for one, is the input of Linears of every block."""
+
+    names: Sequence[str]
+    weight_of: Callable[[str], Array]
+
+    def __iter__(self) -> Iterator[Array]:
+        return map(self.weight_of, self.names)
 
 
 def _check_varies(group: Group, statistics: ChannelStatistics) -> None:
@@ -191,11 +204,12 @@ def _decide(
     settings: Settings,
     weight_of: Callable[[str], Array],
     samples: int,
-) -> Decided:
-    scheme, scale = settings.format, None
+) -> Iterator[Decided]:
+    scheme, scale, nothing = settings.format, None, np.empty(0, np.float32)
     rows_per_sample = observed.statistics.rows / samples
     if not group.quantized:
-        return Decided(group, None, None, None, {}, {}, rows_per_sample, np.empty(0, np.float32), {})
+        yield Decided(group, None, None, None, {}, {}, rows_per_sample, nothing, {})
+        return
     if scheme.is_static:
         assert scheme.inputs is not None
         # Steps of a float format grow with the numbers: there is nothing to gain by clipping.
@@ -204,15 +218,16 @@ def _decide(
     rows = np.concatenate(observed.rows)
     smoothed = rows if divisors is None else rows / divisors
     rounded = rounded_inputs(smoothed, scheme.inputs, scale)
-    codes: dict[str, Codes] = {}
-    outputs: dict[str, Array] = {}
-    sqnr: dict[str, float] = {}
+    moments = observed.moments.total if observed.moments else None
     for linear in group.linears:
-        if linear.name in group.quantized:
-            weight = weight_of(linear.name)
-            moments = observed.moments.total if observed.moments else None
-            found = scheme.codes(weight if divisors is None else weight * divisors, moments)
-            codes[linear.name] = found
-            outputs[linear.name] = rows @ weight.T
-            sqnr[linear.name] = sqnr_db(rounded @ found.weights().T, outputs[linear.name])
-    return Decided(group, alpha, divisors, scale, codes, sqnr, rows_per_sample, smoothed, outputs)
+        alone, name = replace(group, linears=(linear,)), linear.name
+        if name not in group.quantized:
+            yield Decided(alone, alpha, divisors, scale, {}, {}, rows_per_sample, nothing, {})
+            continue
+        weight = weight_of(name)
+        codes = scheme.codes(weight if divisors is None else weight * divisors, moments)
+        outputs = rows @ weight.T
+        sqnr = sqnr_db(rounded @ codes.weights().T, outputs)
+        yield Decided(
+            alone, alpha, divisors, scale, {name: codes}, {name: sqnr}, rows_per_sample, smoothed, {name: outputs}
+        )

@@ -68,7 +68,7 @@ class QuantizedGraphs:
         return values if linear.output_axis == 0 else values.T
 
     def add(self, decided: Decided) -> None:
-        """Take one group's decision."""
+        """Take the decision on some Linears of a group."""
         group = decided.group
         for linear in group.linears:
             if decided.divisors is not None:
@@ -77,10 +77,10 @@ class QuantizedGraphs:
                 codes = decided.codes[linear.name]
                 tensor = self._own.add(f"{linear.weight.name}.codes", self._tensor(codes.values, linear))
                 # The codes themselves go: what is left to be known of them is small.
-                self._codes[linear.name] = (tensor, replace(codes, values=codes.values[:0]))
+                self._codes[linear.name] = (tensor, replace(codes, values=_nothing_of(codes.values)))
                 self._probes.add(linear.name, "inputs", decided.inputs)
                 self._probes.add(linear.name, "outputs", decided.outputs[linear.name])
-            self._decided[linear.name] = replace(decided, codes={}, inputs=decided.inputs[:0], outputs={})
+            self._decided[linear.name] = replace(decided, codes={}, inputs=_nothing_of(decided.inputs), outputs={})
         if decided.divisors is not None and group.fold is not None:
             self._divisors |= dict.fromkeys((*group.fold.weights, *group.fold.values), decided.divisors)
 
@@ -214,6 +214,11 @@ class QuantizedGraphs:
                 values = values / divisors.reshape(-1, *[1] * (values.ndim - 1))
             replaced[name] = self._own.add(name, ir.tensor(np.ascontiguousarray(values, np.float32)))
         return replaced
+
+
+def _nothing_of(array: Array) -> Array:
+    """No row of it; and not a view, which would keep all of it in memory."""
+    return array[:0].copy()
 
 
 def _refer(value: ir.Value, tensor: ir.ExternalTensor) -> None:
