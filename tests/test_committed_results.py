@@ -1,0 +1,38 @@
+"""The committed reports on tiny-wan hold what the documentation says of them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+SCHEMES = {"int8", "int8-dynamic", "int8-weight", "int4-weight", "fp8"}
+
+
+def read(name: str) -> dict[str, Any]:
+    return json.loads((RESULTS / name).read_bytes())
+
+
+def test_int8_makes_the_same_videos() -> None:
+    """Of 200 prompts and seeds, held out from calibration."""
+    report = read("quantization-tiny-wan.json")
+    bundles = {entry["bundle"].removeprefix("tiny-wan-"): entry for entry in report["bundles"]}
+    assert (report["pairs"], report["steps"], bundles.keys()) == (200, 20, SCHEMES)
+    int8 = bundles["int8"]
+    assert int8["missed"] == [] and int8["held"]
+    assert int8["psnr_db"] >= 32
+    assert int8["cosine"] >= 0.995
+    assert max(map(abs, int8["points"].values())) <= 2
+    assert abs(int8["motion_ratio"] - 1) <= 0.03
+
+
+@pytest.mark.parametrize(("scheme", "least"), [("int4-weight", 0.4), ("int8", 0.1)])
+def test_training_cuts_the_error_of_trajectories(scheme: str, least: float) -> None:
+    """Against the best quantisation without training; on held-out prompts, in half an hour on two cores."""
+    found = read("qat-tiny-wan.json")[scheme]
+    best = min(error["final"] for error in found["after_training"].values())
+    assert 1 - found["with_training"]["final"] / best >= least
+    assert found["training_seconds"]["wall"] <= 30 * 60
