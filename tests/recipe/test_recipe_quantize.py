@@ -303,6 +303,12 @@ WRONG: dict[str, tuple[str, int, str, str | None]] = {
         "quantize.method: there is no training for int8-dynamic",
         "set quantize.scheme to int8 or int4-weight, or leave method at ptq",
     ),
+    "training without the method": (
+        "{scheme: int8, calibrate: {prompts: a}, train: {rounds: 2}}",
+        58,
+        "quantize.train: nothing is trained where the method is ptq",
+        "set quantize.method to qat, or remove it; `train: null` takes away an inherited one",
+    ),
     "fp8 without kernels": (
         "{scheme: fp8, calibrate: {prompts: a}}",
         20,
