@@ -107,12 +107,17 @@ def integers() -> Contenders:
     return contenders(INTEGERS)
 
 
-def test_integers_beat_openvino_with_nncf(integers: Contenders) -> None:
-    peer = integers["OpenVINO + NNCF INT8"]
-    candidates = [integers[f"wanc {engine} int8"] for engine in ("onnxruntime", "openvino")]
-    ours = min(candidates, key=lambda entry: entry["median"])
-    assert times_as_fast(peer, ours) >= 1.2
-    assert ours["rel_error"] <= peer["rel_error"]
+OURS = ("wanc onnxruntime int8", "wanc openvino int8", "wanc openvino int8 bf16")
+
+
+@pytest.mark.parametrize("peer", ["OpenVINO + NNCF INT8", "OpenVINO + NNCF INT8, ends in float"])
+def test_integers_beat_openvino_with_nncf(peer: str, integers: Contenders) -> None:
+    """On wanc's best engine, at no more error; also where somebody kept in float what costs NNCF its accuracy."""
+    most = integers[peer]["rel_error"]
+    ours = min(
+        (integers[name] for name in OURS if integers[name]["rel_error"] <= most), key=lambda entry: entry["median"]
+    )
+    assert times_as_fast(integers[peer], ours) >= 1.2
 
 
 def test_integers_between_bf16_are_as_fast_as_the_hint_at_half_of_its_error(integers: Contenders) -> None:
@@ -122,9 +127,10 @@ def test_integers_between_bf16_are_as_fast_as_the_hint_at_half_of_its_error(inte
 
 
 def test_integers_beat_onnx_runtimes_own(integers: Contenders) -> None:
-    peer, ours = integers["ONNX Runtime, dynamic INT8"], integers["wanc onnxruntime int8"]
-    assert times_as_fast(peer, ours) >= 1.15
-    assert ours["rel_error"] <= peer["rel_error"]
+    ours = integers["wanc onnxruntime int8"]
+    for peer in (integers["ONNX Runtime, dynamic INT8"], integers["ONNX Runtime, dynamic INT8, ends in float"]):
+        assert times_as_fast(peer, ours) >= 1.15
+        assert ours["rel_error"] <= peer["rel_error"]
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])

@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch, an extra")
 
-from wanc.calibration.fake_quantize import Decision  # noqa: E402
+from wanc.calibration.decision import Decision  # noqa: E402
 from wanc.calibration.trajectories import Requests, Sampling  # noqa: E402
 from wanc.calibration.weights import round_to_nearest  # noqa: E402
 from wanc.runtime.solvers import create_solver  # noqa: E402
