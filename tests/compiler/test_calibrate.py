@@ -106,7 +106,7 @@ def calibrate(fused: Fused, texts: Files, tmp_path: Path) -> Run:
 
 
 def stage_of(fused: Fused, component: str) -> Calibrate:
-    (stage,) = [calibrate for calibrate, _ in fused.quantization.experts if calibrate.component == component]
+    (stage,) = [calibrate for calibrate, _, _ in fused.quantization.experts if calibrate.component == component]
     return stage
 
 

@@ -16,7 +16,7 @@ from wanc.compiler.program import FILE, Program, ProgramComponent
 from wanc.compiler.quantization import Quantization
 from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.stage import Stage, Tree
-from wanc.errors import NotBuiltYetError, RecipeError
+from wanc.errors import RecipeError
 from wanc.models.weights import Weight
 from wanc.recipe import load
 from wanc.runtime.model import HIGH, LOW
@@ -80,7 +80,7 @@ def test_experts_are_quantised_in_the_order_in_which_they_work(store: Store, fus
         ("quantize.keep.patterns=[proj_out]", DECISIONS),
         ("quantize.scheme=int8-weight", DECISIONS),
         ("quantize.smooth.alpha=0.5", DECISIONS),
-        ("quantize.calibrate.observer=absmax", DECISIONS),
+        ("quantize.calibrate.observer=mse", DECISIONS),
         ("quantize.calibrate.seed=1", TRAJECTORIES),
         ("quantize.calibrate.timestep_bins=3", TRAJECTORIES),
         ("sampling.steps=10", TRAJECTORIES),
@@ -134,9 +134,12 @@ def test_texts_are_those_of_the_clips_and_the_negative_prompt(store: Store) -> N
 def test_every_expert_has_the_guidance_of_its_own(store: Store) -> None:
     quantization = Quantization.of(resolved(store, "sampling.guidance={high: 4, low: 2.5}"))
     assert quantization is not None
-    assert [stage.trajectory.guidance(stage.component) for _, stage in quantization.experts] == [4, 2.5]
+    assert [stage.trajectory.guidance(stage.component) for stage, _, _ in quantization.experts] == [4, 2.5]
 
 
-def test_what_cannot_be_asked_for_yet(store: Store) -> None:
-    with pytest.raises(NotBuiltYetError, match=r"quantize\.method: qat"):
-        Quantization.of(resolved(store, "quantize.method=qat"))
+def test_training_comes_behind_quantising_an_expert(store: Store, fused: Tree) -> None:
+    trained = keys(Quantization.of(resolved(store, "quantize.method=qat")), fused)
+    names = ["texts", *(f"{stage} {expert}" for expert in (HIGH, LOW) for stage in ("calibrate", "quantize", "train"))]
+    assert list(trained) == names
+    longer = keys(Quantization.of(resolved(store, "quantize.method=qat", "quantize.train.rounds=5")), fused)
+    assert [name for name in names if trained[name] != longer[name]] == names[names.index("train denoiser_high") :]

@@ -19,16 +19,20 @@ from wanc.artifacts.canonical import key_of
 from wanc.artifacts.records import Blob
 from wanc.compiler import code_version as code_version_module
 from wanc.compiler import stage as stage_module
+from wanc.compiler.calibrate import Calibrate, Trajectory
 from wanc.compiler.code_version import code_version
 from wanc.compiler.engine import OnnxRuntimeEngine, OpenVinoEngine
 from wanc.compiler.export import Export
 from wanc.compiler.export_onnx import ExportOnnx
 from wanc.compiler.export_torch import ExportTorch, TorchInput
 from wanc.compiler.fuse import Fuse
+from wanc.compiler.quantize import Quantize
 from wanc.compiler.resolve import Resolved
 from wanc.compiler.seal import Seal
 from wanc.compiler.stage import Stage, Tree, tool_version
 from wanc.compiler.tables import Tables
+from wanc.compiler.texts import Texts
+from wanc.compiler.train import Train
 from wanc.models.source import Source
 from wanc.recipe.schema import Recipe
 
@@ -39,7 +43,12 @@ ENGINE: dict[str, tuple[Any, Any]] = {
     "targets": (("cpu",), ("cpu", "cuda")),
     "allow_not_finite": ((), ("mask",)),
     "allow_unfused": ((), ("Attention",)),
+    "quantized": ((), ("denoiser_high",)),
+    "emulate": (False, True),
 }
+TRAJECTORY = Trajectory("unipc", 20, None, 4.0, 3.0, 3.0, 0.875)
+FASTER = dataclasses.replace(TRAJECTORY, steps=10)
+SIZE = (64, 64, 17)
 # Every stage, with a value for each field and another one.
 FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
     Export: {"components": (("text_encoder", "vae_decoder"), ("text_encoder",))},
@@ -55,6 +64,39 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "passes": (None, ("fold", "rope")),
         "skip": ((), ("rope",)),
         "hoist": (("time", "shape"), ("time",)),
+    },
+    Texts: {"prompts": (("a", ""), ("b", "")), "tokenizer": ("tokenizer.json", "other/tokenizer.json")},
+    Calibrate: {
+        "component": ("denoiser_high", "denoiser_low"),
+        "trajectory": (TRAJECTORY, FASTER),
+        "shapes": ((SIZE,), (SIZE, SIZE)),
+        "clips": (16, 8),
+        "timestep_bins": (4, 2),
+        "seed": (0, 1),
+    },
+    Quantize: {
+        "component": ("denoiser_high", "denoiser_low"),
+        "scheme": ("int8", "fp8"),
+        "observer": ("absmax", "mse"),
+        "alpha": ("search", 0.5),
+        "keep": (("proj_out",), ()),
+        "max_drop_db": (None, 0.5),
+        "int8_share": (None, 0.95),
+        "trajectory": (TRAJECTORY, FASTER),
+        "is_trained": (False, True),
+    },
+    Train: {
+        "component": ("denoiser_high", "denoiser_low"),
+        "experts": (("denoiser_high", "denoiser_low"), ("denoiser_high",)),
+        "scheme": ("int8", "int4-weight"),
+        "keep": (("proj_out",), ()),
+        "trajectory": (TRAJECTORY, FASTER),
+        "shape": (SIZE, (64, 96, 17)),
+        "seed": (0, 1),
+        "learning_rate": (5e-5, 3e-4),
+        "rounds": (4, 5),
+        "requests": (384, 32),
+        "validation": (12, 4),
     },
     OnnxRuntimeEngine: ENGINE,
     OpenVinoEngine: {
@@ -116,7 +158,8 @@ def test_stages_of_one_name_have_keys_of_their_own() -> None:
     """One way to export for each kind of model, one engine for each library; equal fields must not make them one."""
     keys = {key_of(example(kind).key_document(INPUTS) | {"parameters": {}}) for kind in every_stage()}
     assert len(keys) == len(every_stage())
-    assert {kind.name for kind in every_stage()} == {"export", "fuse", "engine", "tables"}
+    quantising = {"texts", "calibrate", "quantize", "train"}
+    assert {kind.name for kind in every_stage()} == {"export", "fuse", *quantising, "engine", "tables"}
 
 
 @pytest.mark.parametrize(("kind", "field"), [(kind, field) for kind, fields in FIELDS.items() for field in fields])
