@@ -1,10 +1,9 @@
-"""tiny-wan trained on with rounding, from its recipe: built as any other, and closer to the float model."""
+"""tiny-wan trained on with rounding, from its recipe: built as any other."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from tests.conftest import ROOT
@@ -12,7 +11,6 @@ from wanc.compiler.pipeline import BuildResult, build
 from wanc.compiler.quant_table import FLOAT, QuantTable, table_file
 from wanc.recipe import load
 from wanc.runtime.model import HIGH, LOW
-from wanc.runtime.pipeline import Pipeline
 from wanc.runtime.verify import verify
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -24,7 +22,6 @@ FEW = (
     "sampling.steps=8",
 )
 TRAINED = ("quantize.method=qat", "quantize.train={rounds: 1, requests: 16, validation: 4}")
-PROMPTS = ("A green triangle moves right.", "A red circle moves to the left.", "一个蓝色的正方形向上移动。")
 
 
 def built(name: str, tiny_bundle: Path, *overrides: str) -> BuildResult:
@@ -54,25 +51,3 @@ def test_its_table_says_how(results: tuple[BuildResult, BuildResult], component:
     assert floats == [name for name, entry in ptq.linears.items() if entry.scheme == FLOAT]
     changed = [name for name in qat.quantized if qat.linears[name].sqnr_db != ptq.linears[name].sqnr_db]
     assert len(changed) == len(qat.quantized)
-
-
-def test_final_latents_are_closer(results: tuple[BuildResult, BuildResult], tiny_bundle: Path) -> None:
-    """Of prompts and seeds that neither has met; a hundred steps each cut a third, and noise less than a tenth."""
-    reference, ptq, qat = (Pipeline.open(root) for root in (tiny_bundle, *(result.bundle for result in results)))
-    errors = np.array(
-        [
-            [
-                np.square(_latents(other, prompt, seed) - _latents(reference, prompt, seed)).mean()
-                for other in (ptq, qat)
-            ]
-            for prompt in PROMPTS
-            for seed in (501, 502, 503, 504)
-        ]
-    )
-    # In the geometric mean: one run that tips over to another picture would drown all others.
-    without, trained = np.exp(np.log(errors).mean(axis=0))
-    assert trained < 0.9 * without
-
-
-def _latents(pipeline: Pipeline, prompt: str, seed: int) -> np.ndarray:
-    return pipeline.generate(prompt, seed=seed, steps=8).latents
