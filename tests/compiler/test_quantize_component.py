@@ -18,7 +18,7 @@ from wanc.calibration.smoothing import ChannelStatistics, channel_scales
 from wanc.calibration.weights import sqnr_db
 from wanc.compiler import quantized_graphs
 from wanc.compiler.chain import Chain
-from wanc.compiler.decisions import Decided, Sample, Settings, decide
+from wanc.compiler.decisions import Decided, Settings, decide
 from wanc.compiler.engines.weights import float_values
 from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.linear_groups import Group, choose
@@ -26,6 +26,7 @@ from wanc.compiler.linears import linears
 from wanc.compiler.probes import Probes
 from wanc.compiler.quant_table import QuantTable
 from wanc.compiler.quantized_graphs import QuantizedGraphs
+from wanc.compiler.sample_states import Sample
 from wanc.errors import CheckpointError, UserError
 
 from .fusing import files_of

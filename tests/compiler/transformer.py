@@ -10,12 +10,13 @@ import numpy as np
 import onnx_ir as ir
 
 from wanc.compiler.chain import Chain
-from wanc.compiler.decisions import Sample, Settings
+from wanc.compiler.decisions import Settings
 from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.graph_file import save
 from wanc.compiler.program import ProgramComponent, ProgramGraph, weight_files
 from wanc.compiler.quant_table import QuantTable
 from wanc.compiler.quantize_component import Keep, Samples, quantize_component
+from wanc.compiler.sample_states import Sample
 from wanc.compiler.stage import Files
 from wanc.compiler.whole import whole
 from wanc.compiler.whole_component import parts_of

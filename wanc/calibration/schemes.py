@@ -35,6 +35,11 @@ class Scheme:
         return self.inputs in LARGEST
 
     @property
+    def levels(self) -> int:
+        """The largest code of an integer weight."""
+        return LEVELS[self.weights]
+
+    @property
     def needs_moments(self) -> bool:
         """Whether so few bits are left that columns have to stand in for each other."""
         return self.weights == "int4"
@@ -43,7 +48,7 @@ class Scheme:
         """The codes of a weight, float32 [out, in]; `moments` [in, in] are those of its inputs, where needed."""
         if self.weights == "fp8":
             return round_to_fp8(weights)
-        levels, group = LEVELS[self.weights], GROUP[self.weights]
+        levels, group = self.levels, GROUP[self.weights]
         if moments is not None:
             return round_by_moments(weights, moments, levels=levels, group=group)
         return round_to_nearest(weights, levels=levels, group=group)

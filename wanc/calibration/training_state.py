@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from wanc.artifacts.files import output_errors
+from wanc.artifacts.files import output_errors, put_in_place
 from wanc.errors import UserError
 from wanc.runtime import safetensors
 
@@ -31,12 +30,7 @@ def write(path: Path, sections: Mapping[str, Mapping[str, torch.Tensor]], run: s
     partial = path.with_name(f"{path.name}.partial")
     with output_errors(path):
         safetensors.write(partial, arrays)
-        descriptor = os.open(partial, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.replace(partial, path)
+        put_in_place(partial, path)
 
 
 def read(path: Path, run: str) -> dict[str, Tensors]:

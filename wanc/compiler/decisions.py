@@ -22,12 +22,10 @@ from wanc.calibration.thresholds import Method, threshold
 from wanc.calibration.weights import Codes, sqnr_db
 from wanc.compiler.chain import Chain, execute
 from wanc.compiler.linear_groups import Group
-from wanc.compiler.sample_states import SampleStates
+from wanc.compiler.sample_states import Sample, SampleStates
 from wanc.errors import UserError
 
 Array = np.ndarray[Any, Any]
-Sample = Callable[[], Mapping[str, Array]]
-"""One execution to learn from: the inputs of the whole graph, made when they are needed."""
 
 ROWS = 32
 """Of an input's rows, so many are kept, from samples far apart, to measure on what quantisation costs: there, and again

@@ -13,6 +13,7 @@ from wanc.compiler.quant_table import FLOAT, TABLES, QuantTable
 from wanc.compiler.quantize import Quantize
 from wanc.compiler.runner import StageRun, tree_of
 from wanc.compiler.stage import Files
+from wanc.compiler.train import Train
 from wanc.errors import UserError
 from wanc.tables import Table
 
@@ -24,10 +25,10 @@ def explain(stage: str, runs: tuple[StageRun, ...], output: Path) -> dict[str, A
     """
     store, found = Store.existing(output / "store"), dict[str, Any]()
     for run in runs:
-        if run.name == stage:
+        if run.name in STAGES[stage]:
             record = store.lookup(str(run.key))
             if record is None:
-                raise UserError(f"the result of the stage {stage} is not in the store any more", hint="build again")
+                raise UserError(f"the result of the stage {run.name} is not in the store any more", hint="build again")
             found |= REPORTS[stage](tree_of(record, store).locate())
     return found
 
@@ -42,6 +43,8 @@ def _quant_tables(files: Files) -> dict[str, Any]:
     return {table.component: table.as_json() for table in tables}
 
 
+STAGES = {Fuse.name: (Fuse.name,), Quantize.name: (Quantize.name, Train.name)}
+"""Whose results tell of a stage: what training leaves is what is built."""
 REPORTS = {Fuse.name: _fuse_report, Quantize.name: _quant_tables}
 
 

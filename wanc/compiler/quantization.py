@@ -80,6 +80,8 @@ class Quantization:
                 trajectory,
                 is_trained,
             )
+            if not is_trained:
+                return Expert(calibrating, quantizing, None)
             training = Train(
                 component,
                 components,
@@ -88,12 +90,12 @@ class Quantization:
                 trajectory,
                 sizes[0],
                 calibrate.seed,
-                LEARNING_RATES.get(asked.scheme, 0.0),
+                LEARNING_RATES[asked.scheme],
                 asked.train.rounds,
                 asked.train.requests,
                 asked.train.validation,
             )
-            return Expert(calibrating, quantizing, training if is_trained else None)
+            return Expert(calibrating, quantizing, training)
 
         experts = tuple(map(expert, components))
         prompts = resolved.prompts[: calibrate.clips]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from wanc.calibration.thresholds import Method
 from wanc.compiler.calibrate import LATENTS, PROMPT, TIMESTEPS, Trajectory
 from wanc.compiler.program import FILE, Program, weight_files
+from wanc.compiler.sample_states import Sample
 from wanc.compiler.stage import Files, Stage
 from wanc.compiler.texts import RESULT as TEXTS
 from wanc.compiler.texts import TENSOR as TEXT
@@ -20,7 +21,6 @@ from wanc.runtime.denoise import TIMESTEP
 from wanc.runtime.safetensors import SafetensorsFile
 
 Array = np.ndarray[Any, Any]
-Sample = Callable[[], Mapping[str, Array]]
 
 
 @dataclass(frozen=True)

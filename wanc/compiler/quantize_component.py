@@ -10,13 +10,14 @@ from tempfile import TemporaryDirectory
 from wanc.calibration.decision import write_decisions
 from wanc.calibration.sensitivity import kept_by_drop, kept_by_share
 from wanc.compiler.chain import Chain
-from wanc.compiler.decisions import Sample, Settings, decide
+from wanc.compiler.decisions import Settings, decide
 from wanc.compiler.effects import SAMPLES, measure_effects
 from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.linear_groups import choose
 from wanc.compiler.program import ProgramComponent
 from wanc.compiler.quant_table import QuantTable
 from wanc.compiler.quantized_graphs import QuantizedGraphs
+from wanc.compiler.sample_states import Sample
 from wanc.compiler.stage import Files
 from wanc.compiler.whole import whole
 from wanc.compiler.whole_component import parts_of

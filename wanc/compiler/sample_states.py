@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+Sample = Callable[[], Mapping[str, Array]]
+"""One execution to learn from: the inputs of the whole graph, made when they are needed."""
 
 
 class SampleStates:
     """The samples' values by name: the graph's inputs, made anew when they are asked for, and what segments gave."""
 
-    def __init__(self, samples: Sequence[Callable[[], Mapping[str, Array]]], folder: Path) -> None:
+    def __init__(self, samples: Sequence[Sample], folder: Path) -> None:
         self._samples, self._folder = samples, folder
         self._names: dict[str, int] = {}
         self._count = 0

@@ -42,7 +42,7 @@ def cut(model: ir.Model, most_weight_bytes: int) -> list[Segment]:
     views = constants(model.graph)
     nodes = [node for node in model.graph if node not in views]
     ends = _ends([_weights(node, views) for node in nodes], _alive(nodes, model.graph), most_weight_bytes)
-    return [_segment(model, nodes[start:end], nodes[end:]) for start, end in pairwise([0, *ends])]
+    return [_segment(model, views, nodes[start:end], nodes[end:]) for start, end in pairwise([0, *ends])]
 
 
 def _ends(weights: Sequence[Mapping[ir.Value, int]], alive: Sequence[int], most: int) -> list[int]:
@@ -107,12 +107,11 @@ def _alive(nodes: Sequence[ir.Node], graph: ir.Graph) -> list[int]:
     return np.cumsum(change).tolist()
 
 
-def _segment(model: ir.Model, nodes: Sequence[ir.Node], later: Sequence[ir.Node]) -> Segment:
+def _segment(model: ir.Model, views: set[ir.Node], nodes: Sequence[ir.Node], later: Sequence[ir.Node]) -> Segment:
     inside = {value for node in nodes for value in node.outputs}
-    computed = {value for node in model.graph for value in node.outputs} - inside
-    views = {value for node in constants(model.graph) for value in node.outputs}
     used = dict.fromkeys(value for node in nodes for value in node.inputs if value is not None)
-    inputs = [value for value in used if value.is_graph_input() or (value in computed and value not in views)]
+    given = [value for value in used if value.is_graph_input() or value.producer() is not None]
+    inputs = [value for value in given if value not in inside and value.producer() not in views]
     needed = {value for node in later for value in node.inputs} | set(model.graph.outputs)
     outputs = [value for node in nodes for value in node.outputs if value in needed]
     graph = ir.convenience.extract(model.graph, inputs, outputs)

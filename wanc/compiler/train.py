@@ -67,15 +67,13 @@ class Train(Stage):
         from wanc.calibration.decision import read_decisions, write_decisions
         from wanc.calibration.distill import Plan, distill
         from wanc.calibration.schemes import SCHEMES
-        from wanc.calibration.weights import LEVELS
         from wanc.compiler.trained_component import write_trained
 
         program = Program.read(inputs["program"][FILE])
         assert program.model is not None
         start = read_decisions(inputs["program"][decisions_file(self.component)])
         task = self._task(inputs, replace(program.model, boundary=self.trajectory.boundary), start)
-        levels = LEVELS[SCHEMES[self.scheme].weights]
-        plan = Plan(levels, self.learning_rate, self.rounds, seed=self.seed)
+        plan = Plan(SCHEMES[self.scheme].levels, self.learning_rate, self.rounds, seed=self.seed)
         outcome = distill(task, plan, scratch_of(out) / CHECKPOINT, progress=progress)
         component, table = write_trained(
             self.component,
@@ -121,13 +119,12 @@ class Train(Stage):
         from wanc.calibration.decision import read_decisions
         from wanc.calibration.fake_quantize import quantize_module
         from wanc.calibration.schemes import SCHEMES
-        from wanc.calibration.weights import LEVELS
 
         file = inputs["program"].get(decisions_file(component))
         if file is None or component == self.component:
             return teacher
         other = copy.deepcopy(teacher)
-        quantize_module(other, read_decisions(file), levels=LEVELS[SCHEMES[self.scheme].weights])
+        quantize_module(other, read_decisions(file), levels=SCHEMES[self.scheme].levels)
         return other.requires_grad_(False)
 
     def _requests(self, texts: Array, model: Model, count: int, first: int) -> Requests:
