@@ -14,11 +14,11 @@ from wanc.compiler.effects import measure_effects
 from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.linear_groups import choose
 from wanc.compiler.quant_table import FLOAT
-from wanc.compiler.quantize_component import Keep, Samples, quantize_component
+from wanc.compiler.quantize_component import Keep
 from wanc.compiler.quantized_graphs import QuantizedGraphs
 from wanc.compiler.quantizers import Quantization
 
-from .transformer import KEEP, NAME, SAMPLES, FloatDenoiser, make, quantised, sample, samples
+from .transformer import KEEP, NAME, FloatDenoiser, make, quantised, sample, samples
 
 WIDE = 2**30
 
@@ -117,17 +117,7 @@ def test_a_sample_counts_as_much_as_its_error_does(
 def test_what_a_rule_keeps_is_float_and_says_why(denoiser: FloatDenoiser, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    component, table = quantize_component(
-        NAME,
-        denoiser.component,
-        denoiser.graphs,
-        denoiser.weights,
-        Samples(samples(), [1.0] * SAMPLES),
-        Settings("int8", "absmax", "search"),
-        Keep(KEEP, int8_share=0.6),
-        out,
-        progress=False,
-    )
+    component, table = quantised(denoiser, out, keep=Keep(KEEP, int8_share=0.6), observer="absmax")
     kept = {name: entry for name, entry in table.linears.items() if "worst" in entry.reason}
     assert kept and all(entry.scheme == FLOAT and entry.effect for entry in kept.values())
     assert sum(entry.flops_share for entry in table.quantized.values()) >= 0.6

@@ -9,27 +9,13 @@ from pathlib import Path
 import pytest
 
 from tests.checkpoints import write_checkpoint
+from tests.faults.bad_input import QUANTISED
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
 from wanc.compiler.lock import lock_of
 from wanc.compiler.resolve import Resolved, resolve
 from wanc.recipe import load
 
-RECIPE = """\
-wanc: 1
-name: tiny
-model:
-  source: model
-shapes:
-  - {name: wide, height: 32, width: 48, frames: 5}
-sampling:
-  steps: 4
-  shift: 5.0
-  guidance: {high: 4.0, low: 3.0}
-quantize:
-  scheme: int8
-  calibrate: {prompts: prompts.txt}
-"""
 PROMPTS = "A red circle moves up.\n一个红色的圆形向上移动。\n"
 NAME = "quantize.calibrate.prompts"
 
@@ -40,7 +26,7 @@ Resolve = Callable[..., Resolved]
 def resolved(tmp_path: Path) -> Resolve:
     """The resolved recipe with `text` as its prompts, in a file of the given name."""
     write_checkpoint(tmp_path / "model", seed=1, shards=2)
-    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    (tmp_path / "recipe.yaml").write_text(QUANTISED)
     digests = SourceDigests(Store.open(tmp_path / "artifacts/store"))
 
     def run(text: str = PROMPTS, *overrides: str, name: str = "prompts.txt") -> Resolved:

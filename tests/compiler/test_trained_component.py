@@ -10,14 +10,14 @@ import pytest
 
 from wanc.calibration.decision import Decision, read_decisions, write_decisions
 from wanc.calibration.weights import sqnr_db
-from wanc.compiler.decisions import Settings
 from wanc.compiler.program import ProgramComponent, weight_files
 from wanc.compiler.quant_table import QuantTable
-from wanc.compiler.quantize_component import Keep, Samples, quantize_component
+from wanc.compiler.quantize_component import Keep
 from wanc.compiler.trained_component import write_trained
 
+from . import transformer
 from .fusing import files_of
-from .transformer import KEEP, NAME, SAMPLES, FloatDenoiser, make, sample, samples
+from .transformer import KEEP, NAME, FloatDenoiser, make, sample
 
 Quantised = tuple[ProgramComponent, QuantTable, Path]
 
@@ -34,17 +34,13 @@ def quantised(
     """One Linear stays in float by what it does, so that it is not among the decisions."""
     out = tmp_path_factory.mktemp("quantised") / "out"
     out.mkdir()
-    component, table = quantize_component(
-        NAME,
-        denoiser.component,
-        denoiser.graphs,
-        denoiser.weights,
-        Samples(samples(), [1.0] * SAMPLES),
-        Settings(request.param, "absmax", "search"),
-        Keep(KEEP, max_drop_db=3.0),
+    component, table = transformer.quantised(
+        denoiser,
         out,
+        request.param,
+        keep=Keep(KEEP, max_drop_db=3.0),
+        observer="absmax",
         decisions=out / "decisions.safetensors",
-        progress=False,
     )
     table.write(out)
     return component, table, out

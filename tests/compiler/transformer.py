@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from wanc.calibration.thresholds import Method
 from wanc.compiler.chain import Chain
 from wanc.compiler.decisions import Settings
 from wanc.compiler.finite import FiniteCheck
@@ -176,9 +177,11 @@ def quantised(
     out: Path,
     scheme: str = "int8",
     alpha: str | float = "search",
-    keep: tuple[str, ...] = KEEP,
+    keep: tuple[str, ...] | Keep = KEEP,
     given: Sequence[Sample] | None = None,
     name: str = NAME,
+    observer: Method = "mse",
+    decisions: Path | None = None,
 ) -> tuple[ProgramComponent, QuantTable]:
     """Quantise it below `out`, on samples of its own unless others are given."""
     given = samples() if given is None else given
@@ -188,9 +191,10 @@ def quantised(
         denoiser.graphs,
         denoiser.weights,
         Samples(given, [1.0] * len(given)),
-        Settings(scheme, "mse", alpha),
-        Keep(keep),
+        Settings(scheme, observer, alpha),
+        keep if isinstance(keep, Keep) else Keep(keep),
         out,
+        decisions=decisions,
         progress=False,
     )
 

@@ -58,15 +58,16 @@ class Chain:
     def run(self, inputs: Sequence[Mapping[str, Array]]) -> list[Values]:
         """The graph's outputs for each of some inputs. Every segment is opened once for all of them."""
         states = [dict(given) for given in inputs]
-        for index, segment in enumerate(self.segments):
+        for index in range(len(self.segments)):
             with self.open(index) as session:
-                for state in states:
-                    state |= execute(session, segment, state)
-            needed = self.needed_behind(index)
-            for state in states:
-                for name in state.keys() - needed:
-                    del state[name]
+                states = self.behind(index, session, states)
         return states
+
+    def behind(self, index: int, session: OnnxRuntime, states: Iterable[Mapping[str, Array]]) -> list[Values]:
+        """What is known behind a segment that a session executes, and needed from there on."""
+        needed = self.needed_behind(index)
+        after = ({**state, **execute(session, self.segments[index], state)} for state in states)
+        return [{name: array for name, array in state.items() if name in needed} for state in after]
 
     def needed_behind(self, index: int) -> set[str]:
         """The values that segments behind this one take, and the graph's outputs."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from wanc.compiler.chain import Chain, execute
+from wanc.compiler.chain import Chain
 from wanc.compiler.linears import linears
 from wanc.compiler.quantizers import Quantization
 
@@ -56,11 +56,9 @@ def _execute(
     chain: Chain, index: int, states: Sequence[State], quantized: Mapping[str, Quantization] | None
 ) -> list[State]:
     """The states behind a segment, as far as later ones need them."""
-    needed = chain.needed_behind(index)
-    session = chain.open(index) if quantized is None else chain.open_quantized(index, quantized)
-    with session as opened:
-        after = [{**state, **execute(opened, chain.segments[index], state)} for state in states]
-    return [{name: array for name, array in state.items() if name in needed} for state in after]
+    opened = chain.open(index) if quantized is None else chain.open_quantized(index, quantized)
+    with opened as session:
+        return chain.behind(index, session, states)
 
 
 def _arriving(chain: Chain, index: int, floats: Sequence[State], others: Sequence[State]) -> Errors:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from wanc.compiler.program import Program, ProgramComponent, ProgramGraph
 from wanc.compiler.stage import Files, Stage
 from wanc.models.graph import Graph
-from wanc.models.wan.checkpoint import Checkpoint, Component, embedding, open_checkpoint
+from wanc.models.wan.checkpoint import Checkpoint, Component, embedding, open_located
 from wanc.runtime.model import Model
 from wanc.runtime.progress import ProgressBar
 
@@ -34,8 +34,7 @@ class Export(Stage):
     components: tuple[str, ...]
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
-        name, path = next(iter(inputs["source"].items()))
-        checkpoint = open_checkpoint(path.parents[name.count("/")], self.components)
+        checkpoint = open_located(inputs["source"], self.components)
         _check_tokenizer(checkpoint)
         with ProgressBar(self.name, len(checkpoint.components), enabled=progress) as bar:
             components: dict[str, ProgramComponent] = {}

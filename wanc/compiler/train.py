@@ -105,11 +105,10 @@ class Train(Stage):
         return Task(teachers, others, trained, start, sampling, training, validation)
 
     def _teacher(self, component: str, inputs: Mapping[str, Files]) -> torch.nn.Module:
-        from wanc.models.wan.checkpoint import open_checkpoint
+        from wanc.models.wan.checkpoint import open_located
         from wanc.models.wan.transformer import load
 
-        name, path = next(iter(inputs["source"].items()))
-        found = open_checkpoint(path.parents[name.count("/")], (component,)).components[component]
+        found = open_located(inputs["source"], (component,)).components[component]
         return load(found.config, found.weights, inputs["source"])
 
     def _other(self, component: str, teacher: torch.nn.Module, inputs: Mapping[str, Files]) -> torch.nn.Module:

@@ -13,7 +13,7 @@ from wanc.models.wan.stored import Checkpoint, Component
 from wanc.models.wan.tensors import SHARED_EMBEDDING
 from wanc.models.weights import Weight
 
-__all__ = ["Checkpoint", "Component", "embedding", "open_checkpoint"]
+__all__ = ["Checkpoint", "Component", "embedding", "open_checkpoint", "open_located"]
 
 LAYOUTS_HINT = (
     "the diffusers layout has a model_index.json; the original layout has high_noise_model/ and low_noise_model/, "
@@ -26,6 +26,12 @@ MEETING_POINTS = (
     (("denoiser_high", "in_channels"), ("vae_decoder", "z_dim")),
     (("denoiser_low", "in_channels"), ("vae_decoder", "z_dim")),
 )
+
+
+def open_located(files: Mapping[str, Path], components: Sequence[str] | None = None) -> Checkpoint:
+    """The checkpoint that some files belong to, which are given by their names in it. Raises as `open_checkpoint`."""
+    name, path = next(iter(files.items()))
+    return open_checkpoint(path.parents[name.count("/")], components)
 
 
 def open_checkpoint(root: Path, components: Sequence[str] | None = None) -> Checkpoint:
