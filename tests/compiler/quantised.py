@@ -24,8 +24,14 @@ STEP = {"int8": 0.03, "fp8": 0.01}
 FILE = "codes.bin"
 
 
-def linear(scheme: str, into: int, out: int, folder: Path | None = None) -> ir.Model:
-    """x [1, n, into] · W + b, quantised by a scheme; what it decided lies in a file of `folder`, if there is one."""
+SUM = "y = Add (p, b)"
+
+
+def linear(scheme: str, into: int, out: int, folder: Path | None = None, end: str = SUM) -> ir.Model:
+    """x [1, n, into] · W + b, quantised by a scheme; what it decided lies in a file of `folder`, if there is one.
+
+    Another `end` makes y [1, n, out] of the product p, and has r [1, n, out] and s [out] besides.
+    """
     weight = np.random.default_rng([into, out]).normal(size=(out, into)).astype(np.float32)
     found, codes = SCHEMES[scheme], SCHEMES[scheme].codes(weight)
     values = codes.values.astype(ml_dtypes.int4) if found.weights == "int4" else codes.values
@@ -35,9 +41,10 @@ def linear(scheme: str, into: int, out: int, folder: Path | None = None) -> ir.M
             tensors = [file.add(name, tensor) for name, tensor in zip(("codes", "scales"), tensors, strict=True)]
     step = STEP.get(found.inputs or "")
     decision = Quantization(*tensors, codes.group if codes.group < into else None, found.inputs, step)
+    more = f", float[1, n, {out}] r, float[{out}] s" if end != SUM else ""
     model = parse(
-        f"g (float[1, n, {into}] x, float[{out}, {into}] a.weight, float[{out}] b) => (float[1, n, {out}] y)"
-        "{ t = Transpose <perm = [1, 0]> (a.weight) p = MatMul (x, t) y = Add (p, b) }",
+        f"g (float[1, n, {into}] x, float[{out}, {into}] a.weight, float[{out}] b{more}) => (float[1, n, {out}] y)"
+        f"{{ t = Transpose <perm = [1, 0]> (a.weight) p = MatMul (x, t) {end} }}",
         "a.weight",
     )
     insert_quantizers(model, {"a": decision})

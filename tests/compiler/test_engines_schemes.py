@@ -13,7 +13,9 @@ from wanc.compiler.engine import Compiler
 from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
 from wanc.compiler.engines.openvino import OpenVinoCompiler
 from wanc.errors import CheckpointError
+from wanc.recipe.schema import ISLANDS
 from wanc.runtime.backends.base import Array
+from wanc.runtime.backends.openvino import compile_model
 
 from .fusing import HAS_BFLOAT16, relative_error
 from .passes.builder import run
@@ -99,6 +101,27 @@ def test_openvino_multiplies_by_codes_in_bfloat16(scheme: str, into: int, tmp_pa
     found, kernels = errors(OpenVinoCompiler("bf16", ()), scheme, into, tmp_path)
     assert EXACT < max(found) <= BFLOAT16
     assert [kernel for kernel in kernels if kernel[0] in ("FullyConnected", "MatMul")] == [OPENVINO[scheme]]
+
+
+@pytest.mark.skipif(not HAS_BFLOAT16, reason="this CPU does not multiply bfloat16")
+@pytest.mark.parametrize(
+    ("end", "precision"),
+    [
+        (
+            "n = RMSNormalization <axis = -1> (a, s) turned = Transpose <perm = [0, 2, 1]> (r) y = MatMul (n, turned)",
+            "bf16",
+        ),
+        ("c = Add (r, a) y = RMSNormalization <axis = -1> (c, s)", "f32"),
+    ],
+    ids=["a product", "the residual stream"],
+)
+def test_an_integer_product_gives_what_is_taken(end: str, precision: str, tmp_path: Path) -> None:
+    """And nothing that another kernel would have to narrow, or that would be too coarse."""
+    bias = f"k = Constant <value_floats = [{', '.join(['1.0'] * OUT)}]> () a = Add (p, k)"
+    path = compiled(OpenVinoCompiler("bf16", ISLANDS), linear("int8", 64, OUT, tmp_path, f"{bias} {end}"), tmp_path)
+    infos = [node.get_rt_info() for node in compile_model(path, threads=1).get_runtime_model().get_ops()]
+    kernels = [tuple(str(info[key].astype(str)) for key in ("layerType", "outputPrecisions")) for info in infos]
+    assert [found for kernel, found in kernels if kernel == "FullyConnected"] == [precision]
 
 
 @pytest.mark.parametrize(

@@ -101,4 +101,4 @@ def executed_by_open_vino(path: Path, inputs: Inputs, precision: str) -> Product
     """What OpenVINO multiplies, from the graph of one more execution."""
     request = open_vino_request(path, 1, precision)
     request.infer(arrays(inputs))
-    return openvino_products(request.get_compiled_model())
+    return openvino_products(request.get_compiled_model(), openvino.Core().read_model(path))

@@ -70,16 +70,19 @@ def onnxruntime_products(events: Iterable[Mapping[str, Any]]) -> Products:
     return Products(integer, linear, linear + attention, coded)
 
 
-def openvino_products(compiled: openvino.CompiledModel) -> Products:
-    """From the graph that the CPU plugin executed.
+def openvino_products(compiled: openvino.CompiledModel, model: openvino.Model) -> Products:
+    """Linears from the graph that the CPU plugin executed, attention from the model that it was compiled from.
 
-    Where sizes may change it holds those of the last execution. Raises ValueError where there was none. Inputs that a
-    kernel rounds by itself, as some do where the weight alone is rounded, are floats here.
+    A generated kernel does not say which of its inputs' dimensions are the heads, so attention is counted where it is
+    written, at the sizes of the last execution, which `model` has afterwards. Raises ValueError where there was none.
+    Inputs that a kernel rounds by itself, as some do where the weight alone is rounded, are floats here.
     """
-    integer = linear = attention = coded = 0
+    integer = linear = coded = 0
+    sizes: dict[str, Shape] = {}
     for node in compiled.get_runtime_model().get_ordered_ops():
-        info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
-        kernel = info.get("layerType", "")
+        kernel = str(node.get_rt_info()["layerType"].astype(str))
+        if kernel == "Input":
+            sizes[node.get_friendly_name()] = _shape(node.output(0))
         if kernel == "FullyConnected":
             flops = _product(_shape(node.input(0)), _shape(node.output(0)))
             linear += flops
@@ -87,14 +90,25 @@ def openvino_products(compiled: openvino.CompiledModel) -> Products:
             inputs, weight = (node.input(index).get_element_type().get_type_name() for index in range(2))
             integer += flops if inputs in OPENVINO_CODES else 0
             coded += flops if inputs not in OPENVINO_CODES and weight in OPENVINO_CODES else 0
-        elif kernel == "MatMul":
-            attention += _product(_shape(node.input(0)), _shape(node.output(0)))
-        elif kernel == "ScaledDotProductAttention" or is_attention(kernel, info):
+    model.reshape({entry.output(0): sizes[entry.get_friendly_name()] for entry in model.get_parameters()})
+    return Products(integer, linear, linear + _openvino_attention(model), coded)
+
+
+def _openvino_attention(model: openvino.Model) -> int:
+    """FLOPs of the products of a model whose sides are both computed from its inputs."""
+    computed: set[str] = set()
+    flops = 0
+    for node in model.get_ordered_ops():
+        sides = [port.get_node().get_friendly_name() in computed for port in node.input_values()]
+        if node.get_type_name() == "Parameter" or any(sides):
+            computed.add(node.get_friendly_name())
+        if node.get_type_name() == "ScaledDotProductAttention":
             queries, keys = (_shape(node.input(index)) for index in range(2))
-            # Generated kernels take keys as columns as well.
-            count = keys[-2] if keys[-1] == queries[-1] else keys[-1]
-            attention += _attention(queries, count, _shape(node.output(0)))
-    return Products(integer, linear, linear + attention, coded)
+            flops += _attention(queries, keys[-2], _shape(node.output(0)))
+        elif node.get_type_name() == "MatMul" and all(sides):
+            columns = _shape(node.input(0))[-2 if node.get_attributes()["transpose_a"] else -1]
+            flops += 2 * prod(_shape(node.output(0))) * columns
+    return flops
 
 
 def is_attention(kernel: str, info: Mapping[str, str]) -> bool:

@@ -21,9 +21,11 @@ import openvino
 from wanc.compiler.engines.integer_share import is_attention, openvino_products
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.lowering import lower
+from wanc.compiler.engines.openvino_attention import WRITTEN_OUT
 from wanc.compiler.engines.openvino_blocks import EVEN
 from wanc.compiler.engines.openvino_kernels import HALVES
 from wanc.compiler.engines.openvino_probe import OpenVinoProber
+from wanc.compiler.engines.openvino_slices import SLICES
 from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.program import ProgramComponent
 from wanc.compiler.quantization_check import Prober
@@ -33,7 +35,7 @@ from wanc.recipe.schema import Island
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.openvino import PRECISION, OpenVino, core
 
-PASSES = (HALVES, EVEN)
+PASSES = (HALVES, WRITTEN_OUT, SLICES, EVEN)
 PRECISE = "precise_0"
 ISLANDS: Mapping[Island, tuple[str, ...]] = {
     "residual": ("Add", "Subtract"),
@@ -88,8 +90,8 @@ class OpenVinoCompiler:
         """From the graph that the CPU plugin executes."""
         by_type: Counter[tuple[str, str]] = Counter()
         fused: Counter[str] = Counter()
-        compiled = cast(OpenVino, backend).compiled
-        for node in compiled.get_runtime_model().get_ordered_ops():
+        executed = cast(OpenVino, backend)
+        for node in executed.compiled.get_runtime_model().get_ordered_ops():
             info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
             kernel = info.get("layerType", "")
             if kernel in PARTS_OF_NO_KERNEL:
@@ -99,7 +101,7 @@ class OpenVinoCompiler:
                 fused[FUSED[kernel]] += 1
             elif is_attention(kernel, info):
                 fused["Attention"] += 1
-        return Kernels(by_type, fused, openvino_products(compiled))
+        return Kernels(by_type, fused, openvino_products(executed.compiled, core().read_model(executed.path)))
 
 
 def _read(path: Path, *, where: str) -> openvino.Model:
@@ -114,5 +116,16 @@ def _read(path: Path, *, where: str) -> openvino.Model:
 def _mark(model: openvino.Model, islands: Iterable[Island]) -> None:
     marked = {op_type for island in islands for op_type in ISLANDS.get(island, ())}
     for node in model.get_ops():
-        if node.get_type_name() in marked:
+        if node.get_type_name() in marked and not _is_bias(node):
             node.get_rt_info()[PRECISE] = ""
+
+
+def _is_bias(node: openvino.Node) -> bool:
+    """Whether a sum is a product's bias, added for something else than the residual stream and modulation.
+
+    The kernel adds it; the mark would have it give float32, for another kernel to narrow.
+    """
+    if node.get_type_name() != "Add" or node.input_value(0).get_node().get_type_name() != "MatMul":
+        return False
+    takers = {port.get_node().get_type_name() for port in node.output(0).get_target_inputs()}
+    return len(node.input(1).get_partial_shape()) == 1 and not takers <= {"Add", "Multiply"}

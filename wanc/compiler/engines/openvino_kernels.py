@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from wanc.compiler.passes.rewrite import Outcome, Pass, Refusal
-from wanc.compiler.passes.values import attribute, producer, rank, size
+from wanc.compiler.passes.values import attribute, exclusive_producer, producer, rank, size
 
 Array = np.ndarray[Any, Any]
 
@@ -53,11 +53,11 @@ def sort_halves(model: ir.Model) -> Outcome:
 
 
 def _rotated(value: ir.Value | None) -> Rotated | None:
-    rotation = _only(value, "RotaryEmbedding")
-    norm = _only(rotation.inputs[0], "RMSNormalization") if rotation else None
-    added = _only(norm.inputs[0], "Add") if norm else None
-    product = _only(added.inputs[0], "MatMul") if added else None
-    weight = _only(product.inputs[1], "Transpose") if product else None
+    rotation = exclusive_producer(value, "RotaryEmbedding")
+    norm = exclusive_producer(rotation.inputs[0], "RMSNormalization") if rotation else None
+    added = exclusive_producer(norm.inputs[0], "Add") if norm else None
+    product = exclusive_producer(added.inputs[0], "MatMul") if added else None
+    weight = exclusive_producer(product.inputs[1], "Transpose") if product else None
     if rotation is None or norm is None or added is None or product is None or weight is None:
         return None
     if not attribute(rotation, "interleaved", 0):
@@ -71,18 +71,12 @@ def _rotated(value: ir.Value | None) -> Rotated | None:
 
 def _weight_rows(transpose: ir.Node) -> tuple[tuple[ir.Node, int], ...]:
     """Where the rows of a weight stand: in itself, or in its codes and scales."""
-    dequantize = _only(transpose.inputs[0], "DequantizeLinear")
+    dequantize = exclusive_producer(transpose.inputs[0], "DequantizeLinear")
     if dequantize is None:
         return ((transpose, 0),)
     axis, blocks = attribute(dequantize, "axis", 1), attribute(dequantize, "block_size", 0)
     of_rows = (axis == 0 and not blocks) or (axis == 1 and blocks)
     return ((dequantize, 0), (dequantize, 1)) if of_rows and len(dequantize.inputs) == 2 else ()
-
-
-def _only(value: ir.Value | None, op_type: str) -> ir.Node | None:
-    """The node that computes a value, if it is of this operator and nothing else uses the value."""
-    node = producer(value, op_type)
-    return node if node is not None and value is not None and len(value.uses()) == 1 else None
 
 
 def _sort(graph: ir.Graph, entry: Rotated) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import openvino
 
 from wanc.compiler.engines.openvino_kernels import in_order
+from wanc.compiler.engines.openvino_slices import slice_number
 from wanc.compiler.quantized_linears import CODES
 from wanc.runtime.backends.openvino import INPUTS_AS_THEY_ARE, core
 
@@ -34,9 +35,14 @@ class OpenVinoProber:
         """What the Linear gives for rows of its input, float32 [rows, in] → [rows, out], without its bias."""
         if linear not in self._codes:
             return None
-        product = self._codes[linear]
-        while product.get_type_name() != "MatMul":
-            product = _user(product)
+        products = _products(self._codes[linear])
+        width = products[0].input(0).get_partial_shape()[-1].get_length()
+        if width == inputs.shape[-1]:
+            return np.concatenate([self._run(product, inputs) for product in products], axis=-1)
+        pieces = np.split(inputs, len(products), axis=-1)
+        return np.sum([self._run(*each) for each in zip(products, pieces, strict=True)], axis=0)
+
+    def _run(self, product: Any, inputs: Array) -> Array:
         port = _rounded(product)
         source = port.get_source_output()
         rows = openvino.opset13.parameter([1, -1, inputs.shape[-1]], np.float32)
@@ -50,11 +56,16 @@ class OpenVinoProber:
         return in_order(outputs[0], product.get_friendly_name())
 
 
-def _user(node: Any) -> Any:
-    """The one node that takes what a node gives; to ask for its sizes, as codes in blocks are asked, is not to take."""
+def _products(node: Any) -> list[Any]:
+    """The product that takes what a node gives, or those of its slices in their order.
+
+    To ask for a node's sizes, as codes in blocks are asked, is not to take what it gives.
+    """
+    if node.get_type_name() == "MatMul":
+        return [node]
     users = [target.get_node() for target in node.output(0).get_target_inputs()]
-    (user,) = [user for user in users if user.get_type_name() != "ShapeOf"]
-    return user
+    found = [product for user in users if user.get_type_name() != "ShapeOf" for product in _products(user)]
+    return sorted(found, key=lambda product: slice_number(product.get_friendly_name()))
 
 
 def _rounded(product: Any) -> Any:

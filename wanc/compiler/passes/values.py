@@ -45,6 +45,12 @@ def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
     return node if node is not None and not node.domain and node.op_type in op_types else None
 
 
+def exclusive_producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
+    """The node that computes a value, if it is of this operator and nothing else uses the value."""
+    node = producer(value, op_type)
+    return node if node is not None and value is not None and len(value.uses()) == 1 else None
+
+
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
     """The value of a node's attribute."""
     found = node.attributes.get(name)

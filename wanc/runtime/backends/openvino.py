@@ -52,14 +52,14 @@ class OpenVino:
     """
 
     def __init__(self, path: Path, threads: int, lanes: int = 1) -> None:
-        self._path, self._threads, self._lanes = path, threads, lanes
+        self.path, self._threads, self._lanes = path, threads, lanes
         self._lock = Lock()
         self._compile()
         self._inputs = {port.any_name: np.dtype(port.element_type.to_dtype()) for port in self.compiled.inputs}
         self.outputs = [port.any_name for port in self.compiled.outputs]
 
     def _compile(self) -> None:
-        self.compiled = compile_model(self._path, self._threads, self._lanes)
+        self.compiled = compile_model(self.path, self._threads, self._lanes)
         self._requests = SimpleQueue[openvino.InferRequest]()
         for _ in range(self._lanes):
             self._requests.put(self.compiled.create_infer_request())
