@@ -22,10 +22,10 @@ demo: $(STAMP)  ## build tiny-wan's bundle and run it on an English and a Chines
 	@$(BIN)/python scripts/demo.py
 
 test: $(STAMP)  ## the test suite: at most 15 minutes on 2 cores
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(STAMP)  ## the tests that take minutes each
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow
 
 bench: $(STAMP)  ## wanc beside its peers: five steps and two whole videos; writes bench/results and checks them
 	$(BIN)/python bench/peers.py

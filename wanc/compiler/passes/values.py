@@ -48,7 +48,8 @@ def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
 def exclusive_producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
     """The node that computes a value, if it is of this operator and nothing else uses the value."""
     node = producer(value, op_type)
-    return node if node is not None and value is not None and len(value.uses()) == 1 else None
+    is_alone = value is not None and len(value.uses()) == 1 and not value.is_graph_output()
+    return node if is_alone else None
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
