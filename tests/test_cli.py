@@ -354,7 +354,8 @@ def test_recipe_new_refuses_a_name_that_no_folder_can_have(wanc: Wanc) -> None:
 def test_store_ls_lists_finished_actions(wanc: Wanc, tiny_bundle: Path) -> None:
     output = tiny_bundle.parents[1]
     records = json.loads(wanc("store", "ls", "-o", output, "--json").out)
-    assert {record["stage"] for record in records} == {"export", "fuse", "engine", "tables", "seal"}
+    # And those of other tests' builds, which share the store.
+    assert {record["stage"] for record in records} >= {"export", "fuse", "engine", "tables", "seal"}
     for record in records:
         assert set(record) >= {"stage", "key", "bytes", "files", "seconds", "peak_rss_bytes"}
     lines = wanc("store", "ls", "-o", output).out.splitlines()
