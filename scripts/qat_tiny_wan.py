@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the report")
     parser.add_argument("--scheme", choices=list(METHODS), action="append", help="default: all of them")
     parser.add_argument(
-        "--minutes", type=float, default=25, help="of a scheme's training, on idle cores (default: %(default)s)"
+        "--minutes", type=float, default=5, help="of a scheme's training, on idle cores (default: %(default)s)"
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="CPU threads (default: all)")
     arguments = parser.parse_args()
