@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := artifacts/demo
+PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test test-slow bench lint clean
 
@@ -22,10 +23,10 @@ demo: $(STAMP)  ## build tiny-wan's bundle and run it on an English and a Chines
 	@$(BIN)/python scripts/demo.py
 
 test: $(STAMP)  ## the test suite: at most 15 minutes on 2 cores
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(PYTEST)
 
 test-slow: $(STAMP)  ## the tests that take minutes each
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m slow
+	$(PYTEST) -m slow
 
 bench: $(STAMP)  ## wanc beside its peers: five steps and two whole videos; writes bench/results and checks them
 	$(BIN)/python bench/peers.py

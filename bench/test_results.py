@@ -105,11 +105,24 @@ def integers() -> Contenders:
     return contenders(INTEGERS)
 
 
-def test_integers_beat_openvino_with_nncf(integers: Contenders) -> None:
-    """On wanc's best engine, at no more error."""
-    ours, peer = integers["wanc openvino int8 bf16"], integers["OpenVINO + NNCF INT8"]
-    assert times_as_fast(peer, ours) >= 1.2
-    assert ours["rel_error"] <= peer["rel_error"]
+OURS = ("wanc onnxruntime int8", "wanc openvino int8", "wanc openvino int8 bf16")
+NOT_MET = "1.81 s at an error of 1.1e-3, with scores in INT8; wanc's best at 1.2e-3 takes 1.89 s"
+
+
+@pytest.mark.parametrize(
+    "peer",
+    [
+        "OpenVINO + NNCF INT8",
+        pytest.param("OpenVINO + NNCF INT8, ends in float", marks=pytest.mark.xfail(reason=NOT_MET, strict=True)),
+    ],
+)
+def test_integers_beat_openvino_with_nncf(peer: str, integers: Contenders) -> None:
+    """On wanc's best engine, at no more error; also where somebody kept in float what costs NNCF its accuracy."""
+    most = integers[peer]["rel_error"]
+    ours = min(
+        (integers[name] for name in OURS if integers[name]["rel_error"] <= most), key=lambda entry: entry["median"]
+    )
+    assert times_as_fast(integers[peer], ours) >= 1.2
 
 
 def test_no_integer_peer_is_better_in_time_and_error(integers: Contenders) -> None:

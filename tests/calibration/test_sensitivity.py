@@ -56,9 +56,8 @@ def test_the_share_holds(effects: dict[str, float], share: float) -> None:
     left = math.fsum(flops[name] for name in effects.keys() - kept.keys())
     assert left >= share - 1e-9 or not kept
     if kept and len(kept) < len(effects):
-        least, most = min(effects[name] for name in kept), max(effects[name] for name in effects.keys() - kept.keys())
-        # Divided by their FLOPs, neighbours may be equal.
-        assert least >= most * (1 - 1e-12)
+        cost = {name: effects[name] / flops[name] for name in effects}
+        assert min(cost[name] for name in kept) >= max(cost[name] for name in effects.keys() - kept.keys())
 
 
 def test_a_reason_says_what_is_left() -> None:

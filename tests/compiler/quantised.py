@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import ml_dtypes
@@ -9,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from wanc.calibration.schemes import SCHEMES
+from wanc.calibration.weights import Codes
 from wanc.compiler.engine import Compiler
 from wanc.compiler.finite import FiniteCheck
 from wanc.compiler.graph_file import save
@@ -50,6 +52,23 @@ def linear(scheme: str, into: int, out: int, folder: Path | None = None, end: st
     insert_quantizers(model, {"a": decision})
     remove_unused(model)
     return model
+
+
+def quantise(model: ir.Model, shapes: Mapping[str, tuple[int, int]]) -> dict[str, Codes]:
+    """Make weights [out, in] and biases of noise for these Linears, and the weights INT8; their codes."""
+    codes: dict[str, Codes] = {}
+    for seed, (name, shape) in enumerate(shapes.items()):
+        random = np.random.default_rng(seed)
+        codes[name] = SCHEMES["int8"].codes(random.normal(size=shape).astype(np.float32))
+        bias = model.graph.initializers[f"{name}.bias"]
+        bias.const_value = ir.tensor(random.normal(size=shape[0]).astype(np.float32), name=bias.name)
+    decisions = {
+        name: Quantization(ir.tensor(found.values), ir.tensor(found.scales[:, 0]), None, "int8", STEP["int8"])
+        for name, found in codes.items()
+    }
+    insert_quantizers(model, decisions)
+    remove_unused(model)
+    return codes
 
 
 def compiled(compiler: Compiler, model: ir.Model, folder: Path) -> Path:

@@ -8,20 +8,18 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from wanc.calibration.schemes import SCHEMES, rounded_inputs
+from wanc.calibration.schemes import rounded_inputs
 from wanc.calibration.weights import Codes
 from wanc.compiler.engine import Compiler
 from wanc.compiler.engines import openvino_probe
 from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
 from wanc.compiler.engines.openvino import OpenVinoCompiler
 from wanc.compiler.engines.openvino_kernels import SORTED
-from wanc.compiler.passes.fold import remove_unused
-from wanc.compiler.quantizers import Quantization, insert_quantizers
 from wanc.runtime.backends.openvino import core
 
 from .fusing import relative_error
 from .passes.builder import parse
-from .quantised import STEP, compiled
+from .quantised import STEP, compiled, quantise
 from .weighted import Array
 
 INTO, OUT, HEADS = 64, 48, 2
@@ -50,19 +48,7 @@ def attention() -> tuple[ir.Model, dict[str, Codes]]:
         f" y = Attention <q_num_heads = {HEADS}, kv_num_heads = {HEADS}> (qr, kr, v) }}",
         *names,
     )
-    codes: dict[str, Codes] = {}
-    for seed, name in enumerate(NAMES):
-        random = np.random.default_rng(seed)
-        codes[name] = SCHEMES["int8"].codes(random.normal(size=(OUT, INTO)).astype(np.float32))
-        bias = model.graph.initializers[f"{name}.bias"]
-        bias.const_value = ir.tensor(random.normal(size=OUT).astype(np.float32), name=bias.name)
-    decisions = {
-        name: Quantization(ir.tensor(found.values), ir.tensor(found.scales[:, 0]), None, "int8", STEP["int8"])
-        for name, found in codes.items()
-    }
-    insert_quantizers(model, decisions)
-    remove_unused(model)
-    return model, codes
+    return model, quantise(model, dict.fromkeys(NAMES, (OUT, INTO)))
 
 
 def rows(count: int) -> Array:

@@ -8,22 +8,19 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from wanc.calibration.schemes import SCHEMES, rounded_inputs
+from wanc.calibration.schemes import rounded_inputs
 from wanc.compiler.engines.openvino import OpenVinoCompiler
 from wanc.compiler.engines.openvino_slices import SLICE, WIDEST, SlicedFeedForward, slices
-from wanc.compiler.passes.fold import remove_unused
 from wanc.compiler.passes.rewrite import rewriting
-from wanc.compiler.quantizers import Quantization, insert_quantizers
 from wanc.runtime.backends.openvino import core
 
 from .fusing import relative_error
 from .passes.builder import apply, assert_same, parse, refused, text
-from .quantised import STEP, compiled
+from .quantised import STEP, compiled, quantise
 from .weighted import Array
 
 WIDTH, MIDDLE = 16, 9216
-INNER, LAST = "ffn.up", "ffn.down"
-SHAPES = {INNER: (MIDDLE, WIDTH), LAST: (WIDTH, MIDDLE)}
+SHAPES = {"ffn.up": (MIDDLE, WIDTH), "ffn.down": (WIDTH, MIDDLE)}
 # OpenVINO multiplies by the inverse of a step, so that an input in the middle between two codes may become the other.
 TOLERANCE = 1e-3
 
@@ -125,18 +122,7 @@ def test_a_sliced_linear_gives_rows_times_all_of_its_codes(tmp_path: Path) -> No
         " t2 = Transpose <perm = [1, 0]> (ffn.down.weight) m2 = MatMul (g, t2) y = Add (m2, ffn.down.bias) }",
         *names,
     )
-    codes = {}
-    for seed, (name, shape) in enumerate(SHAPES.items()):
-        random = np.random.default_rng(seed)
-        codes[name] = SCHEMES["int8"].codes(random.normal(size=shape).astype(np.float32))
-        bias = model.graph.initializers[f"{name}.bias"]
-        bias.const_value = ir.tensor(random.normal(size=shape[0]).astype(np.float32), name=bias.name)
-    decisions = {
-        name: Quantization(ir.tensor(found.values), ir.tensor(found.scales[:, 0]), None, "int8", STEP["int8"])
-        for name, found in codes.items()
-    }
-    insert_quantizers(model, decisions)
-    remove_unused(model)
+    codes = quantise(model, SHAPES)
     compiler = OpenVinoCompiler("fp32", ())
     path = compiled(compiler, model, tmp_path)
     assert sum(SLICE in node.get_friendly_name() for node in core().read_model(path).get_ops()) >= 2 * len(SHAPES)

@@ -13,7 +13,7 @@ from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.engines.onnxruntime_kernels import DOMAIN
 from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, rewriting, skip
-from wanc.compiler.passes.values import attribute, producer, rank, scalar, size
+from wanc.compiler.passes.values import producer, rank, scalar, scale_per_row, size
 
 MIDDLE = 128
 
@@ -30,7 +30,7 @@ class IntegerProduct(Rewrite):
 
     def check(self, context, x, scale, zero, codes, scales, weight) -> MatchResult:  # pyright: ignore
         symmetric = scalar(zero) == 0 and zero.dtype == codes.dtype == ir.DataType.INT8
-        return accept() if symmetric and _is_per_row(weight.producer()) and size(scale, 0) in (None, 1) else skip()
+        return accept() if symmetric and scale_per_row(weight.producer()) and size(scale, 0) in (None, 1) else skip()
 
     def rewrite(self, op, x, scale, zero, codes, scales, weight):  # pyright: ignore
         middle = op.Constant(value=ir.tensor(np.array(MIDDLE, np.uint8)))
@@ -53,7 +53,7 @@ class DynamicProduct(Rewrite):
 
     def check(self, context, rounded, scale, zero, codes, scales, weight) -> MatchResult:  # pyright: ignore
         dynamic = producer(rounded, "DynamicQuantizeLinear") is not None and codes.dtype == ir.DataType.INT8
-        return accept() if dynamic and _is_per_row(weight.producer()) else skip()
+        return accept() if dynamic and scale_per_row(weight.producer()) else skip()
 
     def rewrite(self, op, rounded, scale, zero, codes, scales, weight):  # pyright: ignore
         columns = op.Transpose(codes, perm=[1, 0])
@@ -72,12 +72,6 @@ class WithBias(Rewrite):
 
     def rewrite(self, op, a, b, a_scale, b_scale, a_zero, bias):  # pyright: ignore
         return op.MatMulIntegerToFloat(a, b, a_scale, b_scale, a_zero, None, bias, _domain=DOMAIN)
-
-
-def _is_per_row(node: ir.Node) -> bool:
-    """Whether a DequantizeLinear has one scale for each row of a matrix of codes."""
-    blocks = attribute(node, "axis", 1) != 0 or attribute(node, "block_size", 0)
-    return not blocks and rank(node.inputs[0]) == 2 and rank(node.inputs[1]) == 1
 
 
 INTEGERS = Pass("integers", "integer kernels of com.microsoft", rewriting(IntegerProduct, DynamicProduct, WithBias))

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, rewriting, skip
-from wanc.compiler.passes.values import attribute, rank, same_dimension
+from wanc.compiler.passes.values import attention_heads, attribute, rank, same_dimension
 
 DOMAIN = "com.microsoft"
 
@@ -24,11 +24,8 @@ class TiledAttention(Rewrite):
         return op.Attention(q, k, v, _outputs=["attended"])
 
     def check(self, context, q, k, v, attended) -> MatchResult:  # pyright: ignore
-        node = attended.producer()
-        heads = attribute(node, "q_num_heads"), attribute(node, "kv_num_heads")
-        plain = not any(attribute(node, name) for name in ("is_causal", "softcap", "softmax_precision"))
         has_kernel = q.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
-        return accept() if heads[0] and heads[0] == heads[1] and rank(q) == 3 and plain and has_kernel else skip()
+        return accept() if has_kernel and attention_heads(attended.producer()) else skip()
 
     def rewrite(self, op, q, k, v, attended):  # pyright: ignore
         node = attended.producer()

@@ -16,10 +16,9 @@ import numpy as np
 import onnx_ir as ir
 
 from wanc.compiler.passes.rewrite import Outcome, Pass, Refusal
-from wanc.compiler.passes.values import attribute, exclusive_producer, rank, size
+from wanc.compiler.passes.values import attention_heads, attribute, exclusive_producer, rank, size
 
 HEADS_FIRST, TRANSPOSED = [0, 2, 1, 3], [0, 1, 3, 2]
-NOT_PLAIN = ("is_causal", "softcap", "softmax_precision", "qk_matmul_output_mode")
 
 
 def write_out(model: ir.Model) -> Outcome:
@@ -28,26 +27,14 @@ def write_out(model: ir.Model) -> Outcome:
     for node in list(model.graph):
         if (node.domain, node.op_type) != ("", "Attention"):
             continue
-        norm = _norm(node.inputs[0])
-        if norm is None or not _is_plain(node):
+        heads, width, norm = attention_heads(node), size(node.inputs[0], -1), _norm(node.inputs[0])
+        if norm is None or width is None or not heads or width % heads:
             outcome.refusals.append(Refusal(str(node.outputs[0].name), "not plain, or no norm that takes the scale"))
             continue
-        _Writer(model.graph, node).write(norm)
+        scale = attribute(node, "scale") or 1 / math.sqrt(width // heads)
+        _Writer(model.graph, node).write(norm, scale)
         outcome.fired += 1
     return outcome
-
-
-def _is_plain(node: ir.Node) -> bool:
-    heads = attribute(node, "q_num_heads", 0)
-    return bool(
-        heads
-        and heads == attribute(node, "kv_num_heads", 0)
-        and (size(node.inputs[0], -1) or 0) % heads == 0
-        and len(node.inputs) == 3
-        and len(node.outputs) == 1
-        and all(rank(value) == 3 for value in node.inputs)
-        and not any(attribute(node, name) for name in NOT_PLAIN)
-    )
 
 
 def _norm(queries: ir.Value | None) -> ir.Node | None:
@@ -65,12 +52,10 @@ class _Writer:
         self._nodes: list[ir.Node] = []
         self._old = [attention]
 
-    def write(self, norm: ir.Node) -> None:
+    def write(self, norm: ir.Node, scale: float) -> None:
         queries, keys, values = self._attention.inputs
         (result,) = self._attention.outputs
-        width = size(queries, -1)
-        assert width is not None
-        self._multiply(norm, attribute(self._attention, "scale") or 1 / math.sqrt(width // self._heads))
+        self._multiply(norm, scale)
         keys = self._add("Transpose", self._rotated(keys), perm=TRANSPOSED)
         scores = self._add("MatMul", self._rotated(queries), keys)
         # Only its name tells an attention among the kernels that the plugin generates.

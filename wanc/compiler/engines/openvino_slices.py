@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, refuse, rewriting, skip
-from wanc.compiler.passes.values import attribute, rank, size
+from wanc.compiler.passes.values import attribute, rank, scale_per_row, size
 
 WIDEST = 4608
 """Columns of a slice at most: half of the 1.3B shape's 8,960 and a third of the 14B's 13,824 fit."""
@@ -33,9 +33,10 @@ class SlicedFeedForward(Rewrite):
         return op.Add(op.MatMul(inner, weight, _outputs=["product2"]), bias2)
 
     def check(self, context, step, bias, bias2, dequantized, dequantized2, **_) -> MatchResult:  # pyright: ignore
-        codes = [_codes_by_row(value) for value in (dequantized, dequantized2)]
-        columns = size(codes[1], 1) or 0
-        if None in codes or columns <= WIDEST or rank(step) != 0 or [rank(bias), rank(bias2)] != [1, 1]:
+        weights = [value.producer() for value in (dequantized, dequantized2)]
+        columns = size(weights[1].inputs[0], 1) or 0
+        of_rows = all(scale_per_row(node) and node.inputs[0].dtype == ir.DataType.INT8 for node in weights)
+        if not of_rows or columns <= WIDEST or rank(step) != 0 or [rank(bias), rank(bias2)] != [1, 1]:
             return skip()
         self._count = slices(columns)
         return accept() if self._count > 1 else refuse(f"{columns} columns have no even slices")
@@ -63,14 +64,6 @@ class SlicedFeedForward(Rewrite):
             result = linear(inner, names[1], op.Slice(codes2, *of_columns), scales2, part)
             total = result if total is None else op.Add(total, result)
         return total
-
-
-def _codes_by_row(dequantized: ir.Value) -> ir.Value | None:
-    """The int8 codes of a weight that has a scale for each row."""
-    node = dequantized.producer()
-    assert node is not None
-    codes, by_rows = node.inputs[0], attribute(node, "axis", 1) == 0 and not attribute(node, "block_size", 0)
-    return codes if by_rows and codes and codes.dtype == ir.DataType.INT8 and rank(codes) == 2 else None
 
 
 def slices(columns: int) -> int:

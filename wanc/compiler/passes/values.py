@@ -52,6 +52,23 @@ def exclusive_producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
     return node if is_alone else None
 
 
+def scale_per_row(dequantize: ir.Node) -> bool:
+    """Whether a DequantizeLinear has one scale for each row of a matrix of codes."""
+    blocks = attribute(dequantize, "axis", 1) != 0 or attribute(dequantize, "block_size", 0)
+    return not blocks and rank(dequantize.inputs[0]) == 2 and rank(dequantize.inputs[1]) == 1
+
+
+def attention_heads(node: ir.Node) -> int:
+    """How many heads an Attention on [batch, sequence, heads * size] has, in queries as in keys.
+
+    0 where it has another form, or does more than softmax(scale · q·kᵀ) · v.
+    """
+    heads = attribute(node, "q_num_heads", 0)
+    more = any(attribute(node, name) for name in ("is_causal", "softcap", "softmax_precision"))
+    plain = len(node.inputs) == 3 and len(node.outputs) == 1 and rank(node.inputs[0]) == 3 and not more
+    return heads if plain and heads == attribute(node, "kv_num_heads", 0) else 0
+
+
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
     """The value of a node's attribute."""
     found = node.attributes.get(name)
