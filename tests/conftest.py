@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from wanc import cli
 from wanc.compiler.pipeline import build
-from wanc.recipe import load
+from wanc.recipe.load import load
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -17,8 +17,8 @@ import yaml
 import wanc as package
 from wanc import cli
 from wanc.artifacts.refs import read_ref
-from wanc.recipe import load
 from wanc.recipe.json_schema import json_schema
+from wanc.recipe.load import load
 from wanc.runtime.manifest import Manifest
 
 from .conftest import ROOT, Wanc

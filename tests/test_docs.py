@@ -62,7 +62,7 @@ RECIPES = [block for page in PAGES for block in re.findall(r"```yaml\n(.*?)```",
 
 @pytest.mark.parametrize("block", RECIPES)
 def test_recipes_in_the_documentation_are_recipes(block: str, tmp_path: Path) -> None:
-    from wanc.recipe import load
+    from wanc.recipe.load import load
 
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(block, "utf-8")

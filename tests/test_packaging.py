@@ -7,12 +7,12 @@ import tomllib
 from pathlib import Path
 from typing import get_args
 
-from wanc.compiler.engine import OnnxRuntimeEngine, OpenVinoEngine
-from wanc.compiler.export import Export
-from wanc.compiler.export_onnx import ExportOnnx
-from wanc.compiler.export_torch import ExportTorch
+from wanc.compiler.bundle.seal import RUNTIME_REQUIREMENTS
+from wanc.compiler.engines.stage import OnnxRuntimeEngine, OpenVinoEngine
+from wanc.compiler.export.onnx_file import ExportOnnx
+from wanc.compiler.export.torch_module import ExportTorch
+from wanc.compiler.export.wan import Export
 from wanc.compiler.fuse import Fuse
-from wanc.compiler.seal import RUNTIME_REQUIREMENTS
 from wanc.recipe.schema import Engine
 
 ROOT = Path(__file__).parent.parent

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from wanc.tables import Table, as_text, show, size_text
+from wanc.terminal import Table, as_text, show, size_text
 
 TABLES = [
     Table("first", [("a", "1"), ("longer", "22")]),

@@ -68,9 +68,9 @@ def build(
     from wanc.compiler.explain import explain as explained_by
     from wanc.compiler.explain import explain_tables
     from wanc.compiler.pipeline import build, rebuild_and_compare
-    from wanc.recipe import load
+    from wanc.recipe.load import load
     from wanc.runtime.main import clean_up_on_sigterm
-    from wanc.tables import show
+    from wanc.terminal import show
 
     clean_up_on_sigterm()
 
@@ -99,8 +99,8 @@ def build(
 @app.command(epilog="Example: wanc passes")
 def passes(as_json: Json = False) -> None:
     """List the passes of the fuse stage, in the order in which they are applied."""
-    from wanc.compiler.passes import all_passes
-    from wanc.tables import Table, show
+    from wanc.compiler.passes.registry import all_passes
+    from wanc.terminal import Table, show
 
     if as_json:
         keys = ("name", "summary", "after", "by_default")
@@ -129,7 +129,7 @@ def bench(
 ) -> None:
     """Measure wanc beside its peers, all in turn in one run, and write a report with a picture."""
     from wanc.bench.report import table, write_report
-    from wanc.tables import show
+    from wanc.terminal import show
 
     progress = _shows_progress(as_json)
     if e2e is not None:
@@ -220,8 +220,9 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     """Show what a bundle, a program, a graph or a store entry is made of."""
-    from wanc.inspection import inspect, tables
-    from wanc.tables import show
+    from wanc.inspection.find import inspect
+    from wanc.inspection.text import tables
+    from wanc.terminal import show
 
     document = inspect(what, output)
     if as_json:
@@ -233,8 +234,8 @@ def inspect(
 @app.command(epilog="Example: wanc doctor")
 def doctor(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
     """Say what this machine can build and run, and what it lacks."""
-    from wanc.doctor import examine
-    from wanc.tables import show
+    from wanc.doctor.report import examine
+    from wanc.terminal import show
 
     report = examine(output)
     if as_json:
@@ -248,7 +249,7 @@ def doctor(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
 @recipe_app.command("show", epilog="Example: wanc recipe show recipes/tiny-wan.yaml --set sampling.steps=10")
 def recipe_show(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = False) -> None:
     """Print a recipe with everything resolved and every default filled in."""
-    from wanc.recipe import load
+    from wanc.recipe.load import load
     from wanc.recipe.show import to_yaml
 
     recipes = [loaded.recipe for loaded in load(recipe, overrides)]
@@ -261,7 +262,7 @@ def recipe_show(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = F
 @recipe_app.command("check", epilog="Example: wanc recipe check recipes/tiny-wan.yaml")
 def recipe_check(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = False) -> None:
     """Check a recipe without building anything."""
-    from wanc.recipe import load
+    from wanc.recipe.load import load
 
     names = [loaded.recipe.name for loaded in load(recipe, overrides)]
     print(json.dumps({"ok": True, "bundles": names}) if as_json else f"ok: {', '.join(names)}")
@@ -304,7 +305,7 @@ def store_why(
 ) -> None:
     """Say, for each stage of a build, whether it is stored, and if not, what has changed."""
     from wanc.compiler.why import why
-    from wanc.recipe import load
+    from wanc.recipe.load import load
 
     answers = [answer for loaded in load(recipe, overrides) for answer in why(loaded, output)]
     if as_json:

@@ -28,7 +28,8 @@ from wanc.calibration.smoothing import ChannelStatistics, best_alpha, channel_sc
 from wanc.calibration.trajectories import Requests, Sampling
 from wanc.calibration.weights import GROUP, LEVELS, Codes, round_to_nearest
 from wanc.models.wan.transformer import StepModule
-from wanc.runtime.solvers import TRAINING_TIMESTEPS, count_high_noise_steps, create_solver
+from wanc.runtime.solvers.create import create_solver
+from wanc.runtime.solvers.schedule import TRAINING_TIMESTEPS, count_high_noise_steps
 
 Scheme = Literal["int8", "int4-weight"]
 BITS = {"int8": "int8", "int4-weight": "int4"}

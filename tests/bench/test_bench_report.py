@@ -14,7 +14,7 @@ from wanc.bench import contest as contests
 from wanc.bench.case import CHANNELS, FREQUENCIES, TEXT_LENGTH, TEXT_WIDTH, Case
 from wanc.bench.contest import Result, bench, contest
 from wanc.bench.report import markdown, table, write_report
-from wanc.compiler.engines.integer_share import Products
+from wanc.compiler.engines.products import Products
 from wanc.errors import EXIT_UNAVAILABLE, UserError
 
 from ..conftest import Wanc

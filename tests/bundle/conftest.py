@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from wanc.compiler.pipeline import build
-from wanc.recipe import load
+from wanc.recipe.load import load
 from wanc.recipe.schema import Recipe
 from wanc.runtime.main import main
 

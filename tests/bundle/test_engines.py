@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from wanc.compiler.pipeline import build
-from wanc.recipe import load
+from wanc.recipe.load import load
 from wanc.runtime.execute import run_selftest
 from wanc.runtime.graph_task import run_graph
 from wanc.runtime.manifest import Manifest

@@ -18,7 +18,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from wanc.compiler.pipeline import BuildResult, build, rebuild_and_compare
-from wanc.recipe import load
+from wanc.recipe.load import load
 from wanc.runtime import safetensors
 from wanc.runtime.verify import verify
 

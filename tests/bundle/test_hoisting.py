@@ -15,7 +15,7 @@ from wanc.runtime.pipeline import Pipeline, choose_expert
 from wanc.runtime.safetensors import SafetensorsFile
 from wanc.runtime.selftest import relative_error as graph_error
 from wanc.runtime.sessions import Session
-from wanc.runtime.solvers import create_solver
+from wanc.runtime.solvers.create import create_solver
 from wanc.runtime.video_bundle import VideoBundle
 
 from .conftest import MakeVariant, RunPy, Variant

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wanc.bench.reference import Reference, Video, psnr, relative_error
-from wanc.recipe import load
+from wanc.recipe.load import load
 from wanc.recipe.schema import Recipe
 from wanc.runtime.noise import initial_noise
 from wanc.runtime.pipeline import Pipeline

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from wanc.compiler.pipeline import build
-from wanc.recipe import load
+from wanc.recipe.load import load
 from wanc.runtime.execute import run_selftest
 from wanc.runtime.graph_task import run_graph
 

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from wanc.compiler.pipeline import BuildResult, build
-from wanc.recipe import load
+from wanc.recipe.load import load
 from wanc.runtime.graph_task import run_graph
 
 FACTORY = '''

@@ -18,8 +18,7 @@ import torch
 
 from wanc.bench.reference import relative_error
 from wanc.compiler.pipeline import BuildResult, build
-from wanc.recipe import load
-from wanc.recipe.load import LoadedRecipe
+from wanc.recipe.load import LoadedRecipe, load
 from wanc.runtime.noise import initial_noise
 from wanc.runtime.parts import Parts
 from wanc.runtime.pipeline import Pipeline

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="training needs torch, an extra")
 from wanc.calibration.decision import Decision  # noqa: E402
 from wanc.calibration.trajectories import Requests, Sampling  # noqa: E402
 from wanc.calibration.weights import round_to_nearest  # noqa: E402
-from wanc.runtime.solvers import create_solver  # noqa: E402
+from wanc.runtime.solvers.create import create_solver  # noqa: E402
 
 SHAPE = (2, 1, 2, 3)
 LATENTS, TOKENS, TEXT, HIDDEN = 12, 3, 5, 128

@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wanc.artifacts.store import Store
-from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
-from wanc.compiler.export import Traced
-from wanc.compiler.finite import FiniteCheck
-from wanc.compiler.graph_file import save
+from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
+from wanc.compiler.export.tracing import bind
+from wanc.compiler.export.wan import Traced
 from wanc.compiler.pipeline import BuildResult
-from wanc.compiler.program import ProgramComponent, ProgramGraph
-from wanc.compiler.stage import Files, Stage
-from wanc.compiler.tracing import bind
+from wanc.compiler.program.graph_file import save
+from wanc.compiler.program.program import ProgramComponent, ProgramGraph
+from wanc.compiler.stages.stage import Files, Stage
+from wanc.compiler.weights.finite import FiniteCheck
 from wanc.models.wan.checkpoint import Checkpoint
-from wanc.recipe import load
-from wanc.recipe.load import LoadedRecipe
+from wanc.recipe.load import LoadedRecipe, load
 from wanc.runtime.sessions import Session
 
 RECIPE = """\

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tests.checkpoints import write_checkpoint
-from wanc.compiler.export import Traced
+from wanc.compiler.export.wan import Traced
 from wanc.compiler.pipeline import build
 from wanc.models.wan.checkpoint import Checkpoint, open_checkpoint
-from wanc.recipe import load
+from wanc.recipe.load import load
 
 from .builder import RECIPE, Project
 

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from wanc.compiler.engine import Compiler
+from wanc.compiler.engines.golden import write_golden
 from wanc.compiler.engines.kernels import Kernels
-from wanc.compiler.export import Traced
-from wanc.compiler.finite import FiniteCheck
+from wanc.compiler.engines.stage import Compiler
+from wanc.compiler.export.tracing import bind
+from wanc.compiler.export.wan import Traced
 from wanc.compiler.fuse import REPORT_FILE, Fuse
-from wanc.compiler.golden import write_golden
-from wanc.compiler.graph_file import load, save
-from wanc.compiler.program import FILE, Program, ProgramComponent, ProgramGraph
-from wanc.compiler.stage import Files
-from wanc.compiler.tracing import bind
+from wanc.compiler.program.graph_file import load, save
+from wanc.compiler.program.program import FILE, Program, ProgramComponent, ProgramGraph
+from wanc.compiler.stages.stage import Files
+from wanc.compiler.weights.finite import FiniteCheck
 from wanc.models.wan.checkpoint import Checkpoint
 from wanc.recipe.schema import PARTS
 from wanc.runtime.backends.openvino import core

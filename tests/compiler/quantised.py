@@ -11,13 +11,13 @@ import onnx_ir as ir
 
 from wanc.calibration.schemes import SCHEMES
 from wanc.calibration.weights import Codes
-from wanc.compiler.engine import Compiler
-from wanc.compiler.finite import FiniteCheck
-from wanc.compiler.graph_file import save
-from wanc.compiler.own_weights import OwnFile
+from wanc.compiler.engines.stage import Compiler
+from wanc.compiler.graphs.quantizers import Quantization, insert_quantizers
 from wanc.compiler.passes.fold import remove_unused
-from wanc.compiler.program import OWN, ProgramComponent, ProgramGraph
-from wanc.compiler.quantizers import Quantization, insert_quantizers
+from wanc.compiler.program.graph_file import save
+from wanc.compiler.program.program import OWN, ProgramComponent, ProgramGraph
+from wanc.compiler.weights.finite import FiniteCheck
+from wanc.compiler.weights.own_file import OwnFile
 
 from .passes.builder import parse
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from wanc.compiler.stage import Files, Stage, scratch_of
+from wanc.compiler.stages.stage import Files, Stage, scratch_of
 from wanc.errors import CheckpointError
 
 

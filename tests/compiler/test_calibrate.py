@@ -12,22 +12,22 @@ import pytest
 from tests.conftest import ROOT
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
-from wanc.compiler.calibrate import LATENTS, PROMPT, TIMESTEPS, Calibrate, clip_file
 from wanc.compiler.pipeline import Plan
-from wanc.compiler.program import FILE, Program
-from wanc.compiler.quantization import Quantization
+from wanc.compiler.program.program import FILE, Program
+from wanc.compiler.quantize.calibrate import LATENTS, PROMPT, TIMESTEPS, Calibrate, clip_file
+from wanc.compiler.quantize.experts import Quantization
+from wanc.compiler.quantize.texts import RESULT, TENSOR
 from wanc.compiler.resolve import resolve
-from wanc.compiler.runner import Runner
-from wanc.compiler.stage import Files, scratch_of
-from wanc.compiler.texts import RESULT, TENSOR
+from wanc.compiler.stages.runner import Runner
+from wanc.compiler.stages.stage import Files, scratch_of
 from wanc.errors import CheckpointError, UserError
-from wanc.recipe import load
+from wanc.recipe.load import load
 from wanc.runtime import safetensors
 from wanc.runtime.model import HIGH, LOW
 from wanc.runtime.noise import initial_noise
 from wanc.runtime.pipeline import Pipeline, Request
 from wanc.runtime.safetensors import SafetensorsFile
-from wanc.runtime.solvers import Solver
+from wanc.runtime.solvers.base import Solver
 from wanc.runtime.timer import Timer
 
 from .fusing import relative_error

@@ -10,10 +10,10 @@ import onnx_ir as ir
 import pytest
 
 from wanc.calibration.schemes import SCHEMES
-from wanc.compiler.chain import Chain, execute
-from wanc.compiler.finite import FiniteCheck
-from wanc.compiler.quantizers import Quantization, insert_quantizers
-from wanc.compiler.sample_states import SampleStates
+from wanc.compiler.graphs.quantizers import Quantization, insert_quantizers
+from wanc.compiler.host.chain import Chain, execute
+from wanc.compiler.host.sample_states import SampleStates
+from wanc.compiler.weights.finite import FiniteCheck
 from wanc.errors import CheckpointError
 
 from .passes.builder import assert_close, noise, parse, run

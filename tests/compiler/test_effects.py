@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wanc.compiler.chain import Chain
-from wanc.compiler.decisions import Settings, decide
-from wanc.compiler.effects import measure_effects
-from wanc.compiler.finite import FiniteCheck
-from wanc.compiler.linear_groups import choose
-from wanc.compiler.quant_table import FLOAT
-from wanc.compiler.quantize_component import Keep
-from wanc.compiler.quantized_graphs import QuantizedGraphs
-from wanc.compiler.quantizers import Quantization
+from wanc.compiler.graphs.quantizers import Quantization
+from wanc.compiler.host.chain import Chain
+from wanc.compiler.program.quant_table import FLOAT
+from wanc.compiler.quantize.component import Keep
+from wanc.compiler.quantize.decisions import Settings, decide
+from wanc.compiler.quantize.effects import measure_effects
+from wanc.compiler.quantize.linear_groups import choose
+from wanc.compiler.quantize.quantized_graphs import QuantizedGraphs
+from wanc.compiler.weights.finite import FiniteCheck
 
 from .transformer import KEEP, NAME, FloatDenoiser, make, quantised, sample, samples
 

@@ -8,9 +8,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from wanc.compiler import embedding
-from wanc.compiler.embedding import copy_embedding
-from wanc.compiler.finite import FiniteCheck
+from wanc.compiler.weights import embedding
+from wanc.compiler.weights.embedding import copy_embedding
+from wanc.compiler.weights.finite import FiniteCheck
 from wanc.errors import CheckpointError, render
 from wanc.models.weights import Weight
 from wanc.runtime.safetensors import SafetensorsFile

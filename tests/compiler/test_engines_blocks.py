@@ -5,9 +5,9 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
-from wanc.compiler.engines.onnxruntime_int8 import INTEGERS
-from wanc.compiler.engines.onnxruntime_packed import PACKED
-from wanc.compiler.engines.openvino_blocks import EVEN, EvenBlocks
+from wanc.compiler.engines.onnxruntime.int8 import INTEGERS
+from wanc.compiler.engines.onnxruntime.packed import PACKED
+from wanc.compiler.engines.openvino.blocks import EVEN, EvenBlocks
 from wanc.compiler.passes.apply import apply_passes
 
 from .passes.builder import assert_same, parse, refused, text

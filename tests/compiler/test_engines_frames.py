@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wanc.compiler.engines.onnxruntime_frames import FRAMES_FIRST
-from wanc.compiler.engines.onnxruntime_kernels import KERNELS
+from wanc.compiler.engines.onnxruntime.frames import FRAMES_FIRST
+from wanc.compiler.engines.onnxruntime.kernels import KERNELS
 from wanc.compiler.passes.apply import apply_passes
 
 from .passes.builder import apply, assert_close, assert_same, parse, run, text

@@ -8,9 +8,9 @@ import pytest
 
 from wanc.calibration.schemes import InputFormat
 from wanc.calibration.weights import round_to_nearest
-from wanc.compiler.engines.onnxruntime_int8 import INTEGERS
+from wanc.compiler.engines.onnxruntime.int8 import INTEGERS
+from wanc.compiler.graphs.quantizers import Quantization, insert_quantizers
 from wanc.compiler.passes.apply import apply_passes
-from wanc.compiler.quantizers import Quantization, insert_quantizers
 
 from .passes.builder import assert_same, parse, text
 

@@ -11,14 +11,14 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from wanc.compiler.engine import Engine, OnnxRuntimeEngine, OpenVinoEngine
 from wanc.compiler.engines.kernels import Kernels
-from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
-from wanc.compiler.engines.onnxruntime_kernels import KERNELS
-from wanc.compiler.engines.openvino import OpenVinoCompiler
-from wanc.compiler.export_onnx import ExportOnnx
-from wanc.compiler.graph_file import load, save
-from wanc.compiler.program import ENGINE_REPORT
+from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
+from wanc.compiler.engines.onnxruntime.kernels import KERNELS
+from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
+from wanc.compiler.engines.stage import Engine, OnnxRuntimeEngine, OpenVinoEngine
+from wanc.compiler.export.onnx_file import ExportOnnx
+from wanc.compiler.program.graph_file import load, save
+from wanc.compiler.program.program import ENGINE_REPORT
 from wanc.errors import EXIT_REFUSED, UserError, render
 from wanc.models.onnx_file import open_onnx
 from wanc.runtime.backends.base import Backend

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from wanc.calibration.schemes import SCHEMES
-from wanc.compiler.engine import Compiler
-from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
-from wanc.compiler.engines.openvino import OpenVinoCompiler
+from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
+from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
+from wanc.compiler.engines.stage import Compiler
 from wanc.errors import CheckpointError
 from wanc.recipe.schema import ISLANDS
 from wanc.runtime.backends.base import Array

@@ -9,8 +9,8 @@ import onnx_ir as ir
 import pytest
 
 from wanc.calibration.schemes import rounded_inputs
-from wanc.compiler.engines.openvino import OpenVinoCompiler
-from wanc.compiler.engines.openvino_slices import SLICE, WIDEST, SlicedFeedForward, slices
+from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
+from wanc.compiler.engines.openvino.slices import SLICE, WIDEST, SlicedFeedForward, slices
 from wanc.compiler.passes.rewrite import rewriting
 from wanc.runtime.backends.openvino import core
 

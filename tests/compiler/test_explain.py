@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from wanc.compiler.explain import explain_tables
-from wanc.compiler.passes import all_passes
-from wanc.compiler.quant_table import Entry, QuantTable
+from wanc.compiler.passes.registry import all_passes
+from wanc.compiler.program.quant_table import Entry, QuantTable
 
 from ..conftest import Wanc
 from .builder import Project

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
-from wanc.compiler.export_onnx import ExportOnnx
-from wanc.compiler.finite import FiniteCheck
-from wanc.compiler.program import Program, ProgramComponent, weight_files
-from wanc.compiler.stage import Files
+from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
+from wanc.compiler.export.onnx_file import ExportOnnx
+from wanc.compiler.program.program import Program, ProgramComponent, weight_files
+from wanc.compiler.stages.stage import Files
+from wanc.compiler.weights.finite import FiniteCheck
 from wanc.errors import CheckpointError, RecipeError, UserError, render
 from wanc.models.onnx_file import open_onnx
 from wanc.models.weights import Weight

@@ -12,8 +12,8 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from wanc.compiler.export_torch import ExportTorch, TorchInput
-from wanc.compiler.program import Program, weight_files
+from wanc.compiler.export.torch_module import ExportTorch, TorchInput
+from wanc.compiler.program.program import Program, weight_files
 from wanc.errors import UserError, render
 from wanc.models.torch_source import find_files
 

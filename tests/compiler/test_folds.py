@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wanc.compiler.folds import Fold, divide, find_fold
+from wanc.compiler.graphs.folds import Fold, divide, find_fold
 
 from .passes.builder import assert_close, noise, parse, run, text, with_noise
 

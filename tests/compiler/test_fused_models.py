@@ -24,13 +24,13 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from transformers import UMT5EncoderModel
 
 from tests.checkpoints import write_checkpoint
-from wanc.compiler.engine import Compiler
-from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
-from wanc.compiler.engines.openvino import OpenVinoCompiler
-from wanc.compiler.export import Traced
-from wanc.compiler.export_onnx import ExportOnnx
+from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
+from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
+from wanc.compiler.engines.stage import Compiler
+from wanc.compiler.export.onnx_file import ExportOnnx
+from wanc.compiler.export.wan import Traced
 from wanc.compiler.fuse import Fuse
-from wanc.compiler.passes import all_passes
+from wanc.compiler.passes.registry import all_passes
 from wanc.models.onnx_file import open_onnx
 from wanc.models.wan.checkpoint import Checkpoint, open_checkpoint
 from wanc.recipe.schema import ISLANDS, PARTS

@@ -16,9 +16,9 @@ import pytest
 from numpy.typing import NDArray
 
 from wanc.artifacts.canonical import canonical
-from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
-from wanc.compiler.golden import RELATIVE_TOLERANCE, write_golden
-from wanc.compiler.program import Program, ProgramComponent, ProgramGraph
+from wanc.compiler.engines.golden import RELATIVE_TOLERANCE, write_golden
+from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
+from wanc.compiler.program.program import Program, ProgramComponent, ProgramGraph
 from wanc.errors import RecipeError, VerificationError
 from wanc.models.graph import Input, Output
 from wanc.models.weights import Weight

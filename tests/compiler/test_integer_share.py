@@ -12,7 +12,7 @@ import onnxruntime
 import openvino
 import pytest
 
-from wanc.compiler.engines.integer_share import Products, onnxruntime_products, openvino_products
+from wanc.compiler.engines.products import Products, onnxruntime_products, openvino_products
 from wanc.runtime.backends.onnxruntime import FATAL_ONLY
 
 N, M = 5, 9

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wanc.compiler.keep_patterns import check_patterns, fits, unmatched
+from wanc.compiler.quantize.keep_patterns import check_patterns, fits, unmatched
 from wanc.errors import RecipeError
 
 HIGH, LOW = "denoiser_high", "denoiser_low"

@@ -9,13 +9,13 @@ import onnx
 import onnx.parser
 import pytest
 
-from wanc.compiler.engine import Compiler
-from wanc.compiler.engines.integer_share import Products
 from wanc.compiler.engines.kernels import Kernels, check_fused, describe
-from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
-from wanc.compiler.engines.openvino import OpenVinoCompiler
-from wanc.compiler.finite import FiniteCheck
-from wanc.compiler.program import ProgramComponent, ProgramGraph
+from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
+from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
+from wanc.compiler.engines.products import Products
+from wanc.compiler.engines.stage import Compiler
+from wanc.compiler.program.program import ProgramComponent, ProgramGraph
+from wanc.compiler.weights.finite import FiniteCheck
 from wanc.errors import EXIT_REFUSED, UserError
 from wanc.models.graph import Input, Output
 from wanc.recipe.schema import ISLANDS, Island

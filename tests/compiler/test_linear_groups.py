@@ -5,8 +5,8 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
-from wanc.compiler.folds import Fold
-from wanc.compiler.linear_groups import choose
+from wanc.compiler.graphs.folds import Fold
+from wanc.compiler.quantize.linear_groups import choose
 
 from .passes.builder import parse
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wanc.compiler.linears import linears
+from wanc.compiler.graphs.linears import linears
 
 from .passes.builder import parse
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
-from wanc.compiler.engines.openvino_attention import write_out
+from wanc.compiler.engines.openvino.attention import write_out
 from wanc.runtime.backends.openvino import core
 
 from .passes.builder import apply, assert_same, parse, text, with_noise

@@ -12,9 +12,9 @@ import pytest
 
 from wanc.calibration.schemes import SCHEMES
 from wanc.calibration.weights import round_to_nearest
-from wanc.compiler.engines.openvino_kernels import sort_halves
+from wanc.compiler.engines.openvino.halves import sort_halves
+from wanc.compiler.graphs.quantizers import Quantization, insert_quantizers
 from wanc.compiler.passes.fold import remove_unused
-from wanc.compiler.quantizers import Quantization, insert_quantizers
 
 HEADS, WIDTH, TOKENS = 2, 12, 5
 HALF = WIDTH // HEADS // 2

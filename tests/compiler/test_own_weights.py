@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from wanc.compiler.own_weights import ALIGNMENT, EMBEDDED_BYTES, FILE, OwnFile, store_weights
-from wanc.compiler.program import weight_files
+from wanc.compiler.program.program import weight_files
+from wanc.compiler.weights.own_file import ALIGNMENT, EMBEDDED_BYTES, FILE, OwnFile, store_weights
 
 TENSORS = {
     "a.weight": ir.tensor(np.arange(6, dtype=np.float32).reshape(2, 3)),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from transformers import UMT5EncoderModel
 
 from tests.checkpoints import write_checkpoint
-from wanc.compiler.export import Traced
+from wanc.compiler.export.wan import Traced
 from wanc.models.wan.checkpoint import Checkpoint, open_checkpoint
 from wanc.runtime.sessions import Session
 

@@ -16,7 +16,7 @@ from transformers import UMT5EncoderModel
 
 from scripts.checkpoints.models import MODELS
 from scripts.make_checkpoint import make
-from wanc.compiler.export import Traced
+from wanc.compiler.export.wan import Traced
 from wanc.models.wan.checkpoint import Checkpoint, open_checkpoint
 
 from .builder import lower

@@ -16,8 +16,10 @@ from pathlib import Path
 import pytest
 
 from wanc.artifacts.store import Store
-from wanc.compiler import pipeline, runner, seal
+from wanc.compiler import pipeline
+from wanc.compiler.bundle import seal
 from wanc.compiler.pipeline import build, differences, rebuild_and_compare
+from wanc.compiler.stages import runner
 from wanc.compiler.why import why
 from wanc.errors import EXIT_DATA, EXIT_NO_INPUT, CheckpointError, RecipeError, UserError, render
 from wanc.recipe.load import LoadedRecipe
@@ -72,7 +74,7 @@ NO_OP = """
 import json, sys
 from pathlib import Path
 from wanc.compiler.pipeline import build
-from wanc.recipe import load
+from wanc.recipe.load import load
 (loaded,) = load(sys.argv[1])
 result = build(loaded, Path(sys.argv[2]), progress=False)
 heavy = {"torch", "diffusers", "transformers", "onnx", "onnx_ir", "onnxscript", "onnxruntime"}
@@ -206,7 +208,7 @@ from pathlib import Path
 import wanc
 os.umask(0o077)
 from wanc.compiler.pipeline import BuildResult, rebuild_and_compare
-from wanc.recipe import load
+from wanc.recipe.load import load
 recipe, bundle, bundle_id, package = sys.argv[1:]
 assert Path(wanc.__file__).is_relative_to(package)
 (loaded,) = load(recipe)

@@ -15,9 +15,8 @@ from safetensors.numpy import load_file
 from tests.conftest import ROOT
 from wanc.artifacts.store import Store
 from wanc.compiler.pipeline import BuildResult, build, differences
-from wanc.compiler.program import ENGINE_REPORT
-from wanc.recipe import load
-from wanc.recipe.load import LoadedRecipe
+from wanc.compiler.program.program import ENGINE_REPORT
+from wanc.recipe.load import LoadedRecipe, load
 from wanc.runtime.model import HIGH, LOW
 from wanc.runtime.pipeline import Pipeline
 from wanc.runtime.verify import verify

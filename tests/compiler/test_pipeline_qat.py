@@ -8,8 +8,8 @@ import pytest
 
 from tests.conftest import ROOT
 from wanc.compiler.pipeline import BuildResult, build
-from wanc.compiler.quant_table import FLOAT, QuantTable, table_file
-from wanc.recipe import load
+from wanc.compiler.program.quant_table import FLOAT, QuantTable, table_file
+from wanc.recipe.load import load
 from wanc.runtime.model import HIGH, LOW
 from wanc.runtime.verify import verify
 

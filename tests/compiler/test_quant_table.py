@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from wanc.artifacts.canonical import canonical
-from wanc.compiler.quant_table import Entry, QuantTable, table_file
+from wanc.compiler.program.quant_table import Entry, QuantTable, table_file
 from wanc.errors import BundleError
 
 TABLE = QuantTable(

@@ -12,13 +12,13 @@ from tests.conftest import ROOT
 from wanc.artifacts.canonical import key_of
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
-from wanc.compiler.program import FILE, Program, ProgramComponent
-from wanc.compiler.quantization import Quantization
+from wanc.compiler.program.program import FILE, Program, ProgramComponent
+from wanc.compiler.quantize.experts import Quantization
 from wanc.compiler.resolve import Resolved, resolve
-from wanc.compiler.stage import Stage, Tree
+from wanc.compiler.stages.stage import Stage, Tree
 from wanc.errors import RecipeError
 from wanc.models.weights import Weight
-from wanc.recipe import load
+from wanc.recipe.load import load
 from wanc.runtime.model import HIGH, LOW
 
 ALL = ["texts", "calibrate denoiser_high", "quantize denoiser_high", "calibrate denoiser_low", "quantize denoiser_low"]

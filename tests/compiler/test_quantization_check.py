@@ -15,16 +15,16 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from wanc.compiler.engine import Engine, OnnxRuntimeEngine, OpenVinoEngine
-from wanc.compiler.engines import onnxruntime as onnxruntime_engine
-from wanc.compiler.engines import openvino as openvino_engine
-from wanc.compiler.graph_file import load, save
+from wanc.compiler.engines.onnxruntime import compiler as onnxruntime_engine
+from wanc.compiler.engines.openvino import compiler as openvino_engine
+from wanc.compiler.engines.stage import Engine, OnnxRuntimeEngine, OpenVinoEngine
+from wanc.compiler.graphs.quantized_linears import QuantizedLinear, quantized_linears
+from wanc.compiler.graphs.values import producer
 from wanc.compiler.passes.rewrite import Outcome, Pass
-from wanc.compiler.passes.values import producer
-from wanc.compiler.program import ENGINE_REPORT, FILE, Program, ProgramComponent
-from wanc.compiler.quant_table import QuantTable, table_file
-from wanc.compiler.quantized_linears import QuantizedLinear, quantized_linears
-from wanc.compiler.stage import Files
+from wanc.compiler.program.graph_file import load, save
+from wanc.compiler.program.program import ENGINE_REPORT, FILE, Program, ProgramComponent
+from wanc.compiler.program.quant_table import QuantTable, table_file
+from wanc.compiler.stages.stage import Files
 from wanc.errors import EXIT_REFUSED, UserError
 from wanc.runtime.denoise import GRAPH
 from wanc.runtime.model import HIGH, LOW

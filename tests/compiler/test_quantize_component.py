@@ -16,17 +16,17 @@ import pytest
 from wanc.calibration.schemes import SCHEMES, rounded_inputs
 from wanc.calibration.smoothing import ChannelStatistics, channel_scales
 from wanc.calibration.weights import sqnr_db
-from wanc.compiler import quantized_graphs
-from wanc.compiler.chain import Chain
-from wanc.compiler.decisions import Decided, Settings, decide
-from wanc.compiler.engines.weights import float_values
-from wanc.compiler.finite import FiniteCheck
-from wanc.compiler.linear_groups import Group, choose
-from wanc.compiler.linears import linears
-from wanc.compiler.probes import Probes
-from wanc.compiler.quant_table import QuantTable
-from wanc.compiler.quantized_graphs import QuantizedGraphs
-from wanc.compiler.sample_states import Sample
+from wanc.compiler.graphs.linears import linears
+from wanc.compiler.host.chain import Chain
+from wanc.compiler.host.sample_states import Sample
+from wanc.compiler.program.probes import Probes
+from wanc.compiler.program.quant_table import QuantTable
+from wanc.compiler.quantize import quantized_graphs
+from wanc.compiler.quantize.decisions import Decided, Settings, decide
+from wanc.compiler.quantize.linear_groups import Group, choose
+from wanc.compiler.quantize.quantized_graphs import QuantizedGraphs
+from wanc.compiler.weights.finite import FiniteCheck
+from wanc.compiler.weights.weight_file import float_values
 from wanc.errors import CheckpointError, UserError
 
 from .fusing import files_of

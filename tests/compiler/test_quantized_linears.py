@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from wanc.compiler.engines.integer_share import Products
-from wanc.compiler.graph_file import save
-from wanc.compiler.quantization_check import check_products
-from wanc.compiler.quantized_linears import flops_of_linears, quantized_linears
+from wanc.compiler.engines.products import Products
+from wanc.compiler.engines.quantization_check import check_products
+from wanc.compiler.graphs.quantized_linears import flops_of_linears, quantized_linears
+from wanc.compiler.program.graph_file import save
 from wanc.errors import EXIT_REFUSED, UserError
 
 from .passes.builder import parse

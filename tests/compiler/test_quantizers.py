@@ -10,7 +10,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
 from wanc.calibration.weights import Codes, round_to_nearest
-from wanc.compiler.quantizers import Quantization, insert_quantizers
+from wanc.compiler.graphs.quantizers import Quantization, insert_quantizers
 
 from .passes.builder import parse, text
 

@@ -12,9 +12,9 @@ from tests.checkpoints import write_checkpoint
 from tests.faults.bad_input import QUANTISED
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
-from wanc.compiler.lock import lock_of
+from wanc.compiler.bundle.lock import lock_of
 from wanc.compiler.resolve import Resolved, resolve
-from wanc.recipe import load
+from wanc.recipe.load import load
 
 PROMPTS = "A red circle moves up.\n一个红色的圆形向上移动。\n"
 NAME = "quantize.calibrate.prompts"

@@ -13,8 +13,8 @@ import pytest
 
 from wanc.artifacts.canonical import key_of
 from wanc.artifacts.store import Store
-from wanc.compiler.runner import Runner
-from wanc.compiler.stage import Stage, Tree
+from wanc.compiler.stages.runner import Runner
+from wanc.compiler.stages.stage import Stage, Tree
 from wanc.errors import EXIT_TEMPORARY, EXIT_UNAVAILABLE, CheckpointError, UserError, render
 
 from .stages import Blocked, Broken, Curious, Endless, Greedy, Hungry, Killed, Plain, Refusing, Resuming
@@ -185,7 +185,7 @@ import sys
 from pathlib import Path
 from tests.compiler.stages import Blocked
 from wanc.artifacts.store import Store
-from wanc.compiler.runner import Runner
+from wanc.compiler.stages.runner import Runner
 store, *fields = sys.argv[1:]
 runner = Runner(Store.open(Path(store)), progress=False)
 tree = runner.run(Blocked(*fields), {})

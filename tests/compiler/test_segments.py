@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx_ir.passes import common
 
-from wanc.compiler.segments import FLOAT_BYTES, Segment, cut
-from wanc.compiler.whole import constants
+from wanc.compiler.graphs.pieces import FLOAT_BYTES, Segment, cut
+from wanc.compiler.graphs.whole import constants
 
 from .passes.builder import Arrays, assert_close, noise, parse, run, text
 

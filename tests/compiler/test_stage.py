@@ -17,22 +17,22 @@ import pytest
 import wanc.compiler
 from wanc.artifacts.canonical import key_of
 from wanc.artifacts.records import Blob
-from wanc.compiler import code_version as code_version_module
-from wanc.compiler import stage as stage_module
-from wanc.compiler.calibrate import Calibrate, Trajectory
-from wanc.compiler.code_version import code_version
-from wanc.compiler.engine import OnnxRuntimeEngine, OpenVinoEngine
-from wanc.compiler.export import Export
-from wanc.compiler.export_onnx import ExportOnnx
-from wanc.compiler.export_torch import ExportTorch, TorchInput
+from wanc.compiler.bundle.seal import Seal
+from wanc.compiler.bundle.tables import Tables
+from wanc.compiler.engines.stage import OnnxRuntimeEngine, OpenVinoEngine
+from wanc.compiler.export.onnx_file import ExportOnnx
+from wanc.compiler.export.torch_module import ExportTorch, TorchInput
+from wanc.compiler.export.wan import Export
 from wanc.compiler.fuse import Fuse
-from wanc.compiler.quantize import Quantize
+from wanc.compiler.quantize.calibrate import Calibrate, Trajectory
+from wanc.compiler.quantize.quantize import Quantize
+from wanc.compiler.quantize.texts import Texts
+from wanc.compiler.quantize.train import Train
 from wanc.compiler.resolve import Resolved
-from wanc.compiler.seal import Seal
-from wanc.compiler.stage import Stage, Tree, tool_version
-from wanc.compiler.tables import Tables
-from wanc.compiler.texts import Texts
-from wanc.compiler.train import Train
+from wanc.compiler.stages import code_version as code_version_module
+from wanc.compiler.stages import stage as stage_module
+from wanc.compiler.stages.code_version import code_version
+from wanc.compiler.stages.stage import Stage, Tree, tool_version
 from wanc.models.source import Source
 from wanc.recipe.schema import Recipe
 
@@ -366,6 +366,6 @@ def test_where_the_package_lies_does_not_matter(package: Path, tmp_path: Path, m
 
 def test_stages_reach_the_modules_that_define_graphs() -> None:
     """The real thing: imports inside functions, which `wanc --help` is spared, must not be forgotten."""
-    reached = code_version_module.reached("wanc.compiler.export")
-    assert {"wanc.models.wan.vae", "wanc.models.wan.transformer", "wanc.compiler.tracing"} <= set(reached)
+    reached = code_version_module.reached("wanc.compiler.export.wan")
+    assert {"wanc.models.wan.vae", "wanc.models.wan.transformer", "wanc.compiler.export.tracing"} <= set(reached)
     assert "wanc.cli" not in reached

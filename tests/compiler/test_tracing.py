@@ -13,10 +13,10 @@ import torch
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from tests.checkpoints import write_checkpoint
-from wanc.compiler.export import Traced
-from wanc.compiler.graph_file import save
-from wanc.compiler.program import ProgramGraph
-from wanc.compiler.tracing import bind, trace
+from wanc.compiler.export.tracing import bind, trace
+from wanc.compiler.export.wan import Traced
+from wanc.compiler.program.graph_file import save
+from wanc.compiler.program.program import ProgramGraph
 from wanc.errors import CheckpointError
 from wanc.models.wan import text_encoder
 from wanc.models.wan.checkpoint import Checkpoint, open_checkpoint

@@ -10,10 +10,10 @@ import pytest
 
 from wanc.calibration.decision import Decision, read_decisions, write_decisions
 from wanc.calibration.weights import sqnr_db
-from wanc.compiler.program import ProgramComponent, weight_files
-from wanc.compiler.quant_table import QuantTable
-from wanc.compiler.quantize_component import Keep
-from wanc.compiler.trained_component import write_trained
+from wanc.compiler.program.program import ProgramComponent, weight_files
+from wanc.compiler.program.quant_table import QuantTable
+from wanc.compiler.quantize.component import Keep
+from wanc.compiler.quantize.trained_component import write_trained
 
 from . import transformer
 from .fusing import files_of

@@ -14,9 +14,9 @@ import pytest
 
 from scripts.checkpoints.models import MODELS
 from scripts.make_checkpoint import make
-from wanc.compiler.export import Export
-from wanc.compiler.program import FILE, Program
-from wanc.compiler.worker import run_in_worker
+from wanc.compiler.export.wan import Export
+from wanc.compiler.program.program import FILE, Program
+from wanc.compiler.stages.worker import run_in_worker
 from wanc.models.wan.checkpoint import open_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

@@ -13,9 +13,9 @@ import onnx_ir as ir
 import pytest
 from numpy.typing import NDArray
 
-from wanc.compiler.engines.weight_parts import NUMPY_DTYPES
-from wanc.compiler.engines.weights import WeightFile, stored_bytes
-from wanc.compiler.finite import FiniteCheck
+from wanc.compiler.weights.finite import FiniteCheck
+from wanc.compiler.weights.layout import NUMPY_DTYPES
+from wanc.compiler.weights.weight_file import WeightFile, stored_bytes
 
 Arrays = Mapping[str, NDArray[Any]]
 HEADER = '<ir_version: 10, opset_import: ["" : 23, "wanc" : 1]>'

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wanc.compiler.passes.hoist import SHAPE, Known, Part
-from wanc.compiler.whole import constants, whole
+from wanc.compiler.graphs.hoist import SHAPE, Known, Part
+from wanc.compiler.graphs.whole import constants, whole
 
 from .passes.builder import assert_same, noise, parse, text
 from .passes.hoisting import EVERY, INPUTS, PROMPT, SIZES_TRIED, STEP, conditioned, cut, graphs

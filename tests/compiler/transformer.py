@@ -10,17 +10,17 @@ import numpy as np
 import onnx_ir as ir
 
 from wanc.calibration.thresholds import Method
-from wanc.compiler.chain import Chain
-from wanc.compiler.decisions import Settings
-from wanc.compiler.finite import FiniteCheck
-from wanc.compiler.graph_file import save
-from wanc.compiler.program import ProgramComponent, ProgramGraph, weight_files
-from wanc.compiler.quant_table import QuantTable
-from wanc.compiler.quantize_component import Keep, Samples, quantize_component
-from wanc.compiler.sample_states import Sample
-from wanc.compiler.stage import Files
-from wanc.compiler.whole import whole
-from wanc.compiler.whole_component import parts_of
+from wanc.compiler.graphs.whole import whole
+from wanc.compiler.host.chain import Chain
+from wanc.compiler.host.sample_states import Sample
+from wanc.compiler.program.graph_file import save
+from wanc.compiler.program.program import ProgramComponent, ProgramGraph, weight_files
+from wanc.compiler.program.quant_table import QuantTable
+from wanc.compiler.quantize.component import Keep, Samples, quantize_component
+from wanc.compiler.quantize.decisions import Settings
+from wanc.compiler.quantize.whole_component import parts_of
+from wanc.compiler.stages.stage import Files
+from wanc.compiler.weights.finite import FiniteCheck
 from wanc.runtime.denoise import GRAPH
 
 from .fusing import files_of

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from wanc.compiler.own_weights import OwnFile
-from wanc.compiler.program import weight_files
-from wanc.compiler.stage import Files
+from wanc.compiler.program.program import weight_files
+from wanc.compiler.stages.stage import Files
+from wanc.compiler.weights.own_file import OwnFile
 from wanc.models.weights import Weight
 
 from .passes.builder import with_noise

@@ -16,13 +16,14 @@ import pytest
 import typer.main
 
 from wanc import cli
-from wanc.doctor import abilities, examine, report
+from wanc.doctor import abilities, report
 from wanc.doctor.abilities import ABILITIES, Ability, find, is_built
 from wanc.doctor.distributions import Distribution, look_up
 from wanc.doctor.machine import Gpu, Machine
+from wanc.doctor.report import examine
 from wanc.errors import EXIT_UNAVAILABLE
 from wanc.recipe import planned
-from wanc.tables import as_text
+from wanc.terminal import as_text
 
 from ..conftest import ROOT, Wanc
 

@@ -19,8 +19,7 @@ from wanc.artifacts.fsck import check
 from wanc.artifacts.locks import release, try_lock
 from wanc.artifacts.records import ActionRecord
 from wanc.compiler.pipeline import BuildResult, build
-from wanc.recipe import load
-from wanc.recipe.load import LoadedRecipe
+from wanc.recipe.load import LoadedRecipe, load
 from wanc.runtime.verify import verify
 
 NAME = "block"

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from tests.checkpoints import write_checkpoint
 from wanc.compiler.pipeline import build
 from wanc.errors import RecipeError
-from wanc.recipe import load
+from wanc.recipe.load import load
 
 from .bad_input import QUANTISED, Break, Case, assert_nothing_half_written, edit, run, without_chance
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from wanc.compiler.seal import ADOPT_BYTES
+from wanc.compiler.bundle.seal import ADOPT_BYTES
 
 from .project import STAGES, Project, assert_resumes, assert_sound, forget, records_of, write_project
 from .strace import CHANGES, Point, distinct, killing, needs_strace, trace

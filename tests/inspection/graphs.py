@@ -11,7 +11,7 @@ import onnx.parser
 from wanc.artifacts.canonical import digest_of, key_of
 from wanc.artifacts.records import ActionRecord
 from wanc.artifacts.store import Store
-from wanc.compiler.program import Program, ProgramComponent, ProgramGraph
+from wanc.compiler.program.program import Program, ProgramComponent, ProgramGraph
 from wanc.models.graph import Input, Output
 from wanc.models.weights import Weight
 from wanc.runtime.strict_json import JsonObject

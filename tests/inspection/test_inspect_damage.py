@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from wanc.artifacts.store import Store
 from wanc.errors import EXIT_DATA, EXIT_NO_INPUT, UserError, render
-from wanc.inspection import inspect, tables
+from wanc.inspection.find import inspect
 from wanc.inspection.small_file import MAX_VALUES
+from wanc.inspection.text import tables
 from wanc.runtime.strict_json import MAX_BYTES
-from wanc.tables import as_text
+from wanc.terminal import as_text
 
 from ..artifacts.builder import encode, write_bundle
 from ..conftest import Wanc

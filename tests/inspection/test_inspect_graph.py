@@ -14,7 +14,7 @@ import onnx.numpy_helper
 import onnx_ir as ir
 import pytest
 
-from wanc.inspection import inspect
+from wanc.inspection.find import inspect
 from wanc.inspection.outline import KEPT, read_outline
 from wanc.inspection.tensors import bytes_of, dtype_name
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import onnx
 
-from wanc.compiler.program import ProgramComponent
-from wanc.inspection import inspect
+from wanc.compiler.program.program import ProgramComponent
+from wanc.inspection.find import inspect
 from wanc.models.weights import Weight
 from wanc.runtime.manifest import Manifest
 

@@ -9,7 +9,7 @@ import pytest
 
 from wanc.artifacts.store import Store
 from wanc.errors import EXIT_DATA, EXIT_NO_INPUT, EXIT_USAGE, BundleError, UserError, render
-from wanc.inspection import inspect
+from wanc.inspection.find import inspect
 from wanc.runtime.safetensors import write as write_safetensors
 
 from .graphs import store_action, tree_digest, write_program

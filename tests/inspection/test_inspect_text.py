@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from wanc.artifacts.store import Store
-from wanc.compiler.program import Program, ProgramComponent, ProgramGraph
-from wanc.inspection import inspect, tables
+from wanc.compiler.program.program import Program, ProgramComponent, ProgramGraph
+from wanc.inspection.find import inspect
+from wanc.inspection.text import tables
 from wanc.models.graph import Input, Output
-from wanc.tables import as_text
+from wanc.terminal import as_text
 
 from ..conftest import Wanc
 from .graphs import BRANCHING, store_action, tree_digest, write_graph, write_program

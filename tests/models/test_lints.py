@@ -10,7 +10,7 @@ import pytest
 
 from wanc.errors import RecipeError
 from wanc.models.wan.lints import LINTS, check_sampling
-from wanc.recipe import load
+from wanc.recipe.load import load
 from wanc.recipe.schema import Lint
 
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wanc.errors import NotBuiltYetError, RecipeError
-from wanc.recipe import load
+from wanc.recipe.load import load
 
 Write = Callable[[str, str | bytes], Path]
 AssertRefused = Callable[[str, str, str, str, str | None], None]

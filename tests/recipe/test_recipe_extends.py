@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from wanc.errors import RecipeError
-from wanc.recipe import load
 from wanc.recipe.chain import MAX_FILES
+from wanc.recipe.load import load
 
 Write = Callable[[str, str | bytes], Path]
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.cost import assert_read_or_refused
 from wanc.errors import NotBuiltYetError, RecipeError
-from wanc.recipe import load
 from wanc.recipe.fields import all_paths
+from wanc.recipe.load import load
 from wanc.recipe.planned import KEYS
 from wanc.recipe.show import flow
 from wanc.recipe.strict_yaml import parse

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wanc.errors import RecipeError
-from wanc.recipe import load
+from wanc.recipe.load import load
 from wanc.recipe.model import Input
 
 from .conftest import Write

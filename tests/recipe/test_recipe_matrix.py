@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from wanc.errors import RecipeError
-from wanc.recipe import load
+from wanc.recipe.load import load
 from wanc.recipe.matrix import MAX_VARIANTS
 
 Write = Callable[[str, str | bytes], Path]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from wanc.errors import RecipeError
-from wanc.recipe import load
+from wanc.recipe.load import load
 
 from .conftest import AssertRefused, Write
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from wanc.errors import NotBuiltYetError, RecipeError
-from wanc.recipe import load, planned
+from wanc.recipe import planned
 from wanc.recipe.fields import all_paths
+from wanc.recipe.load import load
 
 Write = Callable[[str, str | bytes], Path]
 

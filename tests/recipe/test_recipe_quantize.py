@@ -9,7 +9,7 @@ from typing import get_args
 import pytest
 
 from wanc.errors import RecipeError
-from wanc.recipe import load
+from wanc.recipe.load import load
 from wanc.recipe.quantize import SCHEMES, TRAINABLE, Method, Quantize, Scheme
 from wanc.recipe.show import to_yaml
 

@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wanc.errors import RecipeError
-from wanc.recipe import Recipe, load
 from wanc.recipe.checks import LARGEST_SIDE, LARGEST_SIZE, MOST_FRAMES
 from wanc.recipe.fields import all_paths, fields_at
 from wanc.recipe.json_schema import json_schema
+from wanc.recipe.load import load
 from wanc.recipe.model import COMPONENTS, KINDS, Component
 from wanc.recipe.new import starter
 from wanc.recipe.prompts import read_prompts
 from wanc.recipe.quantize import SCHEMES, TRAINABLE, WEIGHT_ONLY, Observer, Scheme
-from wanc.recipe.schema import ISLANDS, PARTS, FusedOperator, Lint, PassName
+from wanc.recipe.schema import ISLANDS, PARTS, FusedOperator, Lint, PassName, Recipe
 from wanc.recipe.section import FACTORY, FILE_NAME, IDENTIFIER, MODULE_GLOB, PROFILE_NAME, VERSION
 from wanc.recipe.show import flow, to_yaml
 from wanc.recipe.strict_yaml import parse

@@ -7,10 +7,11 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from wanc.compiler.engines import openvino
-from wanc.compiler.passes import all_passes, hoist
-from wanc.recipe import Recipe, load
-from wanc.recipe.schema import ISLANDS, PARTS, Guidance, PassName
+from wanc.compiler.engines.openvino import compiler as openvino
+from wanc.compiler.graphs import hoist
+from wanc.compiler.passes.registry import all_passes
+from wanc.recipe.load import load
+from wanc.recipe.schema import ISLANDS, PARTS, Guidance, PassName, Recipe
 
 Write = Callable[[str, str | bytes], Path]
 

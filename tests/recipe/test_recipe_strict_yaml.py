@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wanc.errors import RecipeError
-from wanc.recipe import load
+from wanc.recipe.load import load
 from wanc.recipe.strict_yaml import MAX_ALIASES, MAX_BREAKS, MAX_DEPTH, MAX_NODES, parse
 from wanc.recipe.text_file import MAX_BYTES
 from wanc.recipe.tree import Source, marks_of, plain
@@ -330,7 +330,7 @@ EXPENSIVE: dict[str, str | bytes] = {
 MEASURE = """
 import re, sys, time
 from wanc.errors import RecipeError
-from wanc.recipe import load
+from wanc.recipe.load import load
 
 def seconds(path):
     start = time.process_time()

@@ -14,7 +14,7 @@ from wanc.runtime.errors import TargetError
 from wanc.runtime.interface import Interface, Tensor
 from wanc.runtime.parts import Parts
 from wanc.runtime.sessions import Sessions
-from wanc.runtime.solvers import create_solver
+from wanc.runtime.solvers.create import create_solver
 
 TEXT, NEGATIVE = np.full((1, 2, 3), 2.0, np.float32), np.full((1, 2, 3), 5.0, np.float32)
 LATENTS = np.zeros((1, 1, 1, 2, 2), np.float32)

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from wanc.runtime.errors import UserError
-from wanc.runtime.solvers import SOLVERS, Solver, count_high_noise_steps, create_schedule, create_solver
+from wanc.runtime.solvers.base import Solver
+from wanc.runtime.solvers.create import SOLVERS, create_schedule, create_solver
+from wanc.runtime.solvers.schedule import count_high_noise_steps
 
 SHIFTS = [1.0, 3.0, 5.0, 12.0]
 STEPS = range(1, 51)

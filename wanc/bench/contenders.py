@@ -10,7 +10,7 @@ import torch
 
 from wanc.bench import ours, peers
 from wanc.bench.case import Case
-from wanc.compiler.engines.integer_share import Products
+from wanc.compiler.engines.products import Products
 
 REFERENCE = "PyTorch eager fp32"
 NOTHING = Products(0, 0, 0)

@@ -13,7 +13,7 @@ from wanc.bench.contest import FLOAT_TOOLS, Result, contest, machine
 from wanc.bench.reference import Reference, psnr, relative_error
 from wanc.compiler.pipeline import build
 from wanc.errors import UserError
-from wanc.recipe import load
+from wanc.recipe.load import load
 from wanc.runtime.noise import initial_noise
 from wanc.runtime.pipeline import Pipeline
 

@@ -21,7 +21,7 @@ import openvino
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from wanc.bench.peers import Inputs, arrays, open_vino_request, session_options
-from wanc.compiler.engines.integer_share import Products, onnxruntime_products, openvino_products
+from wanc.compiler.engines.products import Products, onnxruntime_products, openvino_products
 
 
 def dynamic(plain: Path, folder: Path, *, keep_ends: bool) -> Path:

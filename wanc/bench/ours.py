@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 
 from wanc.bench.case import TEXT_LENGTH, Case
-from wanc.compiler.decisions import Settings
-from wanc.compiler.engine import Compiler
-from wanc.compiler.engines.integer_share import Products
-from wanc.compiler.engines.onnxruntime import OnnxRuntimeCompiler
-from wanc.compiler.engines.openvino import OpenVinoCompiler
-from wanc.compiler.finite import FiniteCheck
+from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
+from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
+from wanc.compiler.engines.products import Products
+from wanc.compiler.engines.stage import Compiler
+from wanc.compiler.export.tracing import bind, trace
 from wanc.compiler.fuse import Fuse
-from wanc.compiler.graph_file import save
-from wanc.compiler.program import FILE, Program, ProgramComponent, ProgramGraph, weight_files
-from wanc.compiler.quantize_component import Keep, Samples, quantize_component
-from wanc.compiler.stage import Files
-from wanc.compiler.tracing import bind, trace
+from wanc.compiler.program.graph_file import save
+from wanc.compiler.program.program import FILE, Program, ProgramComponent, ProgramGraph, weight_files
+from wanc.compiler.quantize.component import Keep, Samples, quantize_component
+from wanc.compiler.quantize.decisions import Settings
+from wanc.compiler.stages.stage import Files
+from wanc.compiler.weights.finite import FiniteCheck
 from wanc.models.wan import transformer
 from wanc.models.wan.stored import file_weights
 from wanc.recipe.quantize import Calibrate, Quantize

@@ -8,7 +8,7 @@ from typing import Any
 
 from wanc.artifacts.files import output_errors
 from wanc.errors import EXIT_UNAVAILABLE, UserError
-from wanc.tables import Table
+from wanc.terminal import Table
 
 OURS = "wanc "
 # Errors below are those of float32 itself: they say nothing about a contender.

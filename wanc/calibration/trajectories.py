@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from wanc.runtime.solvers import Solver
+from wanc.runtime.solvers.base import Solver
 
 # Added where an error may be none at all, and its logarithm or a ratio is wanted.
 NO_ERROR = 1e-20

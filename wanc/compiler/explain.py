@@ -9,13 +9,13 @@ from typing import Any
 
 from wanc.artifacts.store import Store
 from wanc.compiler.fuse import REPORT_FILE, Fuse
-from wanc.compiler.quant_table import FLOAT, TABLES, QuantTable
-from wanc.compiler.quantize import Quantize
-from wanc.compiler.runner import StageRun, tree_of
-from wanc.compiler.stage import Files
-from wanc.compiler.train import Train
+from wanc.compiler.program.quant_table import FLOAT, TABLES, QuantTable
+from wanc.compiler.quantize.quantize import Quantize
+from wanc.compiler.quantize.train import Train
+from wanc.compiler.stages.runner import StageRun, tree_of
+from wanc.compiler.stages.stage import Files
 from wanc.errors import UserError
-from wanc.tables import Table
+from wanc.terminal import Table
 
 
 def explain(stage: str, runs: tuple[StageRun, ...], output: Path) -> dict[str, Any]:

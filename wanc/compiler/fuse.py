@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from wanc.artifacts.canonical import canonical
-from wanc.compiler.program import FILE, Program, ProgramComponent, ProgramGraph
-from wanc.compiler.stage import Files, Stage
+from wanc.compiler.program.program import FILE, Program, ProgramComponent, ProgramGraph
+from wanc.compiler.stages.stage import Files, Stage
 from wanc.runtime.progress import ProgressBar
 
 REPORT_FILE = "fuse_report.json"
@@ -52,10 +52,10 @@ class Fuse(Stage):
     def _fuse(
         self, where: str, graph: ProgramGraph, path: Path, folder: Path
     ) -> tuple[dict[str, ProgramGraph], dict[str, Any]]:
-        from wanc.compiler.graph_file import load, save
-        from wanc.compiler.passes import all_passes
+        from wanc.compiler.graphs.hoist import hoist
         from wanc.compiler.passes.apply import apply_passes, count_nodes
-        from wanc.compiler.passes.hoist import hoist
+        from wanc.compiler.passes.registry import all_passes
+        from wanc.compiler.program.graph_file import load, save
 
         component, _, name = where.partition("/")
         model = load(path)

@@ -23,23 +23,23 @@ from typing import Any
 from wanc.artifacts.seal import check_destination
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import DamagedBlobError, Store
-from wanc.compiler.engine import Engine, OnnxRuntimeEngine, OpenVinoEngine
-from wanc.compiler.export import Export
-from wanc.compiler.export_onnx import ExportOnnx
-from wanc.compiler.export_torch import ExportTorch, TorchInput
+from wanc.compiler.bundle.lock import lock_of
+from wanc.compiler.bundle.seal import Seal, requirements
+from wanc.compiler.bundle.tables import Tables
+from wanc.compiler.engines.stage import Engine, OnnxRuntimeEngine, OpenVinoEngine
+from wanc.compiler.export.onnx_file import ExportOnnx
+from wanc.compiler.export.torch_module import ExportTorch, TorchInput
+from wanc.compiler.export.wan import Export
 from wanc.compiler.fuse import Fuse
-from wanc.compiler.lock import lock_of
-from wanc.compiler.quantization import Quantization, quantized_components
+from wanc.compiler.quantize.experts import Quantization, quantized_components
 from wanc.compiler.resolve import Resolved, resolve
-from wanc.compiler.runner import Runner, StageRun, say
-from wanc.compiler.seal import Seal, requirements
-from wanc.compiler.stage import Stage, Tree, tool_version
-from wanc.compiler.tables import Tables
+from wanc.compiler.stages.runner import Runner, StageRun, say
+from wanc.compiler.stages.stage import Stage, Tree, tool_version
 from wanc.errors import RecipeError
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
 from wanc.runtime.manifest import Manifest
-from wanc.runtime.solvers import create_schedule
+from wanc.runtime.solvers.create import create_schedule
 
 PASSED_THROUGH = {
     "partition": "not built yet: every component is one segment on one device",

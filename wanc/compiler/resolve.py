@@ -13,8 +13,8 @@ from typing import Any
 from wanc.artifacts.canonical import digest_of
 from wanc.artifacts.records import Blob
 from wanc.artifacts.sources import SourceDigests
-from wanc.compiler.program import Task
-from wanc.compiler.stage import Tree
+from wanc.compiler.program.program import Task
+from wanc.compiler.stages.stage import Tree
 from wanc.errors import CheckpointError, RecipeError, UserError
 from wanc.models.source import Source, open_source
 from wanc.models.wan.lints import check_sampling

@@ -11,12 +11,12 @@ from wanc.artifacts.canonical import key_of
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
 from wanc.artifacts.why import Absent, Change, explain_miss
+from wanc.compiler.bundle.seal import NAME as SEAL
+from wanc.compiler.bundle.seal import stands
 from wanc.compiler.pipeline import Plan
 from wanc.compiler.resolve import resolve
-from wanc.compiler.runner import tree_of
-from wanc.compiler.seal import NAME as SEAL
-from wanc.compiler.seal import stands
-from wanc.compiler.stage import Stage, Tree
+from wanc.compiler.stages.runner import tree_of
+from wanc.compiler.stages.stage import Stage, Tree
 from wanc.recipe.load import LoadedRecipe
 
 

@@ -15,7 +15,7 @@ from wanc.doctor.abilities import Finding, find
 from wanc.doctor.distributions import clash, python_range
 from wanc.doctor.folder import Folder, examine_folder
 from wanc.doctor.machine import Gpu, Machine, read_machine
-from wanc.tables import Table, size_text
+from wanc.terminal import Table, size_text
 
 # Tracing a model and writing a small bundle take no less.
 LEAST_MEMORY_BYTES = 2 * 2**30

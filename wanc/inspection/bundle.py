@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
-from wanc.compiler.program import FILE
+from wanc.compiler.program.program import FILE
 from wanc.inspection.program import beside, describe_content
 from wanc.inspection.small_file import read_json
 from wanc.runtime.manifest import MANIFEST, Manifest

@@ -10,7 +10,7 @@ from typing import Any
 
 from wanc.artifacts.files import opened_input
 from wanc.artifacts.records import is_key
-from wanc.compiler.program import FILE
+from wanc.compiler.program.program import FILE
 from wanc.errors import EXIT_DATA, EXIT_NO_INPUT, UserError
 from wanc.inspection.bundle import describe_bundle
 from wanc.inspection.checkpoint import describe_checkpoint

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wanc.artifacts.files import hash_file
-from wanc.compiler.program import ENGINE_REPORT, Program, ProgramComponent, ProgramGraph
+from wanc.compiler.program.program import ENGINE_REPORT, Program, ProgramComponent, ProgramGraph
 from wanc.errors import BundleError
 from wanc.inspection.engine_report import kernels_of, read_report
 from wanc.inspection.graph import describe_model

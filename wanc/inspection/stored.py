@@ -11,7 +11,7 @@ from wanc.artifacts.canonical import digest_of
 from wanc.artifacts.located import Located
 from wanc.artifacts.records import ActionRecord, Blob
 from wanc.artifacts.refs import read_ref
-from wanc.compiler.program import FILE
+from wanc.compiler.program.program import FILE
 from wanc.errors import EXIT_NO_INPUT, UserError
 from wanc.inspection.program import describe_content
 from wanc.inspection.small_file import read_small

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from wanc.tables import Table, size_text
+from wanc.terminal import Table, size_text
 
 Document = Mapping[str, Any]
 FACTS = ("binding", "per", "shape_of")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from .errors import TargetError
 from .parts import Parts
-from .solvers import Solver
+from .solvers.base import Solver
 
 Latents = NDArray[np.float32]
 GRAPH, TIMESTEP = "step", "timestep"

@@ -23,7 +23,8 @@ from .noise import initial_noise
 from .parts import Parts
 from .progress import ProgressBar
 from .sessions import Sessions
-from .solvers import Solver, create_solver
+from .solvers.base import Solver
+from .solvers.create import create_solver
 from .text import Tokenizer
 from .timer import Timer
 from .video_bundle import Sampling, Shape, VideoBundle

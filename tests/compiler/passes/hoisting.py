@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import onnx_ir as ir
 from hypothesis import strategies as st
 
-from wanc.compiler.passes.hoist import PARTS, Known, Part, hoist
+from wanc.compiler.graphs.hoist import PARTS, Known, Part, hoist
 from wanc.models.graph import Input, Output
 
 from .builder import parse

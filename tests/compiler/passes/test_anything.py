@@ -19,9 +19,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from wanc.compiler.graph_file import load
-from wanc.compiler.passes import all_passes
 from wanc.compiler.passes.apply import Applied, apply_passes
+from wanc.compiler.passes.registry import all_passes
+from wanc.compiler.program.graph_file import load
 from wanc.errors import CheckpointError, UserError
 from wanc.models.onnx_file import open_onnx, read_onnx
 from wanc.runtime.backends.onnxruntime import FATAL_ONLY

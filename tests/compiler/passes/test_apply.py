@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wanc.compiler.passes import all_passes, ordered
 from wanc.compiler.passes.apply import MOST_ROUNDS, Applied, apply_passes, count_nodes
+from wanc.compiler.passes.registry import all_passes, ordered
 from wanc.compiler.passes.rewrite import Outcome, Pass, Refusal, Rewrite, accept, refuse, rewriting, skip
 from wanc.errors import UserError, render
 

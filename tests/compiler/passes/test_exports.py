@@ -13,8 +13,8 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from transformers import UMT5EncoderModel
 
 from tests.checkpoints import write_checkpoint
-from wanc.compiler.passes import all_passes
 from wanc.compiler.passes.apply import apply_passes
+from wanc.compiler.passes.registry import all_passes
 
 from .builder import run
 

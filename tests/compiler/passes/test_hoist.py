@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wanc.compiler.passes.hoist import SIZES, Known, Part, join
+from wanc.compiler.graphs.hoist import SIZES, Known, Part, join
 
 from .builder import Arrays, assert_close, noise, parse, run, text
 from .hoisting import EVERY, INPUTS, PROMPT, SIZES_TRIED, STEP, TIMES, TIMESTEP, conditioned, cut, graphs

@@ -10,8 +10,8 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from wanc.compiler.passes import all_passes
 from wanc.compiler.passes.apply import Applied, apply_passes
+from wanc.compiler.passes.registry import all_passes
 
 from .builder import Arrays, assert_close, parse, text
 

@@ -9,8 +9,9 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from wanc.compiler.passes import all_passes, fold, rope, tidy
+from wanc.compiler.passes import fold, rope, tidy
 from wanc.compiler.passes.apply import apply_passes
+from wanc.compiler.passes.registry import all_passes
 from wanc.compiler.passes.rope import Rotation, StridedWrites
 
 from .builder import apply, assert_same, parse, refused, text

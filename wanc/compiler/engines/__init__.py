@@ -1,1 +1,0 @@
-"""Engines: how the program becomes files that one backend runs. One file per engine."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from wanc.compiler.engines.integer_share import Products
-from wanc.compiler.graph_file import load
+from wanc.compiler.engines.products import Products
+from wanc.compiler.program.graph_file import load
 from wanc.errors import EXIT_REFUSED, UserError
 from wanc.recipe.schema import FusedOperator
 

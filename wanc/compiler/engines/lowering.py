@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from wanc.compiler.engines.weights import WeightFile
-from wanc.compiler.finite import FiniteCheck
-from wanc.compiler.graph_file import load, save
 from wanc.compiler.passes.apply import apply_passes
 from wanc.compiler.passes.rewrite import Pass
-from wanc.compiler.program import ProgramComponent
-from wanc.compiler.stage import Files
+from wanc.compiler.program.graph_file import load, save
+from wanc.compiler.program.program import ProgramComponent
+from wanc.compiler.stages.stage import Files
+from wanc.compiler.weights.finite import FiniteCheck
+from wanc.compiler.weights.weight_file import WeightFile
 from wanc.models.weights import Weight
 
 TARGET = "cpu"

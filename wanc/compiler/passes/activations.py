@@ -8,8 +8,8 @@ from functools import partial
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
+from wanc.compiler.graphs.values import scalar
 from wanc.compiler.passes.rewrite import OPSET, Pass, Rewrite, accept, refuse, rewriting
-from wanc.compiler.passes.values import scalar
 
 ROUNDING = 1e-5
 GROUPINGS = ("(x·½)·t", "(x·t)·½", "x·(½·t)")

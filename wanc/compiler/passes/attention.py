@@ -8,8 +8,8 @@ from typing import NamedTuple
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
+from wanc.compiler.graphs.values import attribute, producer, rank, same_dimension, scalar, size
 from wanc.compiler.passes.rewrite import OPSET, Pass, Rewrite, accept, refuse, rewriting, skip
-from wanc.compiler.passes.values import attribute, producer, rank, same_dimension, scalar, size
 
 HEADS_FIRST = [0, 2, 1, 3]
 SWAPPED = [0, 2, 1]

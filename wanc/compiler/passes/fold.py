@@ -14,8 +14,8 @@ from onnx_ir.passes import common
 from onnxscript.optimizer._constant_folding import FoldConstantsPass, Replacement
 from onnxscript.rewriter.pattern import MatchResult
 
+from wanc.compiler.graphs.values import attribute, scalar
 from wanc.compiler.passes.rewrite import OLDEST, Outcome, Pass, Rewrite, accept, refuse, rewriting
-from wanc.compiler.passes.values import attribute, scalar
 
 # In elements. The largest constant that a rewrite looks at is a row of a model's width; a rope table has 131,072.
 INPUT_LIMIT = OUTPUT_LIMIT = 2**15

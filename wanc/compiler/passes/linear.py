@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from onnxscript.rewriter.pattern import MatchResult
 
+from wanc.compiler.graphs.values import attribute, producer, rank
 from wanc.compiler.passes.rewrite import OLDEST, Pass, Rewrite, accept, refuse, rewriting, skip
-from wanc.compiler.passes.values import attribute, producer, rank
 
 
 class FromGemm(Rewrite):

@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
+from wanc.compiler.graphs.values import attribute, producer, rank, size
 from wanc.compiler.passes.rewrite import OPSET, Outcome, Pass, Refusal
-from wanc.compiler.passes.values import attribute, producer, rank, size
 
 # What may stand between a projection and the attention that it feeds.
 BETWEEN = ("RMSNormalization", "RotaryEmbedding", "Reshape", "Transpose", "LayerNormalization")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
+from wanc.compiler.graphs.values import attribute, is_filled_with, rank, same_dimension, size
 from wanc.compiler.passes.rewrite import OPSET, Pass, Rewrite, accept, refuse, rewriting
-from wanc.compiler.passes.values import attribute, is_filled_with, rank, same_dimension, size
 
 
 class Modulate(Rewrite):

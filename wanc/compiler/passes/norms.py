@@ -7,8 +7,8 @@ import math
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
+from wanc.compiler.graphs.values import attribute, integers, rank, same_dimension, scalar, size
 from wanc.compiler.passes.rewrite import OPSET, Pass, Rewrite, accept, refuse, rewriting
-from wanc.compiler.passes.values import attribute, integers, rank, same_dimension, scalar, size
 
 # Between a square root that a model stores in float32 and the real one.
 ROUNDING = 1e-6

@@ -6,9 +6,9 @@ import onnx_ir as ir
 from onnxscript.version_converter import convert_version
 from onnxscript.version_converter._version_converter import VersionConverterError
 
+from wanc.compiler.graphs.values import size
 from wanc.compiler.passes.fold import weights_hidden
 from wanc.compiler.passes.rewrite import OLDEST, OPSET, Outcome, Pass, Refusal
-from wanc.compiler.passes.values import size
 
 # From here on GroupNormalization has a scale for each channel, where it had one for each group.
 CHANNEL_SCALES = 21

@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
+from wanc.compiler.graphs.values import attribute, constant, integers, producer, rank, same_dimension, size
 from wanc.compiler.passes.rewrite import OLDEST, OPSET, Pass, Rewrite, accept, refuse, rewriting
-from wanc.compiler.passes.values import attribute, constant, integers, producer, rank, same_dimension, size
 
 
 class StridedWrites(Rewrite):

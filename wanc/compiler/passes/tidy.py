@@ -7,9 +7,9 @@ import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult, RewriteRuleSet
 from onnxscript.rewriter.rules import common
 
+from wanc.compiler.graphs.values import attribute, constant, same_dimension
 from wanc.compiler.passes.fold import remove_unused
 from wanc.compiler.passes.rewrite import OLDEST, Outcome, Pass, Rewrite, accept, refuse, rewriting
-from wanc.compiler.passes.values import attribute, constant, same_dimension
 
 # onnxscript's: each is one algebraic identity.
 IDENTITIES = (

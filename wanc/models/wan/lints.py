@@ -14,7 +14,8 @@ from wanc.errors import RecipeError, UserError
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.problems import Problem, as_error
 from wanc.recipe.schema import Lint, Sampling
-from wanc.runtime.solvers import TRAINING_TIMESTEPS, Schedule, count_high_noise_steps, create_schedule
+from wanc.runtime.solvers.create import create_schedule
+from wanc.runtime.solvers.schedule import TRAINING_TIMESTEPS, Schedule, count_high_noise_steps
 
 EXPERTS = ("denoiser_high", "denoiser_low")
 # What converted checkpoints carry whichever the model, and what the text-to-video model of two experts was tuned with.

@@ -1,0 +1,243 @@
+"""The seal stage: engines, tokenizer, runtime and lock → the bundle, a directory that nobody writes to again."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import wanc.runtime
+from wanc.artifacts.canonical import canonical, digest_of, key_of
+from wanc.artifacts.moves import Announce
+from wanc.artifacts.records import ActionRecord, Blob
+from wanc.artifacts.seal import BundleFacts, BundleFile, seal
+from wanc.artifacts.store import Store
+from wanc.compiler.program import program as programs
+from wanc.compiler.program.program import Task
+from wanc.compiler.resolve import Resolved
+from wanc.compiler.stages.code_version import code_version
+from wanc.compiler.stages.runner import Runner, say
+from wanc.compiler.stages.stage import KEY_SCHEMA, Tree, tool_version
+from wanc.errors import BundleError
+from wanc.runtime.backends.base import NAMES
+from wanc.runtime.manifest import Manifest
+from wanc.runtime.memory import peak_rss_bytes
+from wanc.runtime.progress import ProgressBar
+
+NAME = "seal"
+ENTRY = "run.py"
+# Larger blobs are renamed into the bundle and only located from the store: two copies of a model are one too many.
+ADOPT_BYTES = 64 * 2**20
+RUNTIME_REQUIREMENTS: Mapping[Task, tuple[str, ...]] = {
+    "text-to-video": ("av", "ftfy", "numpy", "tokenizers"),
+    "graph": ("numpy",),
+}
+TOKENIZER_FILE = "tokenizer/tokenizer.json"
+MEDIA_TYPES = {
+    ".py": "text/x-python",
+    ".txt": "text/plain",
+    ".json": "application/json",
+    ".onnx": "application/onnx",
+    ".xml": "application/xml",
+    ".safetensors": "application/vnd.safetensors",
+    ".bin": "application/octet-stream",
+}
+ROLES = {"engines": "engine", "golden": "golden", "runtime": "runtime", "tokenizer": "tokenizer"}
+RUN_PY = '''"""Run this bundle: python run.py --help"""
+
+import sys
+
+# Running a bundle writes nothing into it.
+sys.dont_write_bytecode = True
+# Nothing here is verified yet: a json.py beside this file must not be taken for Python's.
+if not sys.flags.safe_path:
+    del sys.path[0]
+
+from importlib.util import module_from_spec, spec_from_file_location  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+if __name__ == "__main__":
+    root = Path(__file__).resolve().parent
+    spec = spec_from_file_location("runtime", root / "runtime" / "__init__.py")
+    sys.modules["runtime"] = module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["runtime"])
+
+    from runtime.main import main
+
+    raise SystemExit(main(root))
+'''
+
+
+def requirements(resolved: Resolved) -> tuple[str, ...]:
+    """The distributions that running a bundle of this recipe takes, in order."""
+    return tuple(sorted((*RUNTIME_REQUIREMENTS[resolved.task], resolved.recipe.engine.kind)))
+
+
+@dataclass(frozen=True)
+class Seal:
+    """Makes the bundle of a resolved recipe at `destination`, unless the very same one stands there already."""
+
+    resolved: Resolved
+    lock: Mapping[str, Any]
+    destination: Path
+
+    @property
+    def requirements(self) -> tuple[str, ...]:
+        """The distributions that running the bundle takes."""
+        return requirements(self.resolved)
+
+    def run(self, runner: Runner, engines: Tree) -> str:
+        """Returns the bundle's id. Raises UserError where something else stands at the destination."""
+        started = time.perf_counter()
+        document = self.key_document(engines)
+        record = self._standing(runner.store, document)
+        cached = record is not None
+        if record is None:
+            with runner.store.sealing(on_wait=say) as announce:
+                # Another build may have sealed it while this one waited.
+                record = self._standing(runner.store, document)
+                cached = record is not None
+                if record is None:
+                    record = self._seal(runner, engines, document, announce)
+        runner.note(NAME, started, cached, record)
+        return str(record.meta["id"])
+
+    def key_document(self, engines: Tree) -> dict[str, Any]:
+        """Everything that the bundle depends on."""
+        return {
+            "schema": KEY_SCHEMA,
+            "stage": NAME,
+            "code": code_version(__name__),
+            "parameters": {"lock": dict(self.lock), "created": created()},
+            "inputs": {"engines": engines.digest, "source": self.resolved.source.digest, "runtime": _runtime_digest()},
+            "tools": {tool: tool_version(tool) for tool in self.requirements},
+        }
+
+    def _standing(self, store: Store, document: dict[str, Any]) -> ActionRecord | None:
+        """The record of this very seal, if its bundle is there."""
+        record = store.lookup(key_of(document))
+        return record if record and stands(self.destination, str(record.meta["id"])) else None
+
+    def _seal(self, runner: Runner, engines: Tree, document: dict[str, Any], announce: Announce) -> ActionRecord:
+        started = time.perf_counter()
+        located = engines.locate()
+        files = [*_engine_files(located), *_runtime_files(), *self._other_files()]
+        facts = self._facts(programs.Program.read(located[programs.FILE]))
+        with ProgressBar(NAME, 0, enabled=runner.progress) as bar:
+            sealed = seal(self.destination, files, facts, announce=announce, progress=bar.move_to)
+        self._note_adopted(runner.store, sealed.path, [file for file in files if file.move])
+        # The bundle itself lies outside the store: the record only remembers which one came out.
+        with runner.store.workdir() as workdir:
+            (workdir / "out").mkdir()
+            seconds = round(time.perf_counter() - started, 3)
+            meta = {"id": sealed.id, "seconds": seconds, "peak_rss_bytes": peak_rss_bytes()}
+            return runner.store.commit(key_of(document), stage=NAME, document=document, tree=workdir / "out", meta=meta)
+
+    def _note_adopted(self, store: Store, bundle: Path, files: list[BundleFile]) -> None:
+        """What was renamed into the bundle is from now on found there."""
+        sizes = {entry.path: Blob(entry.sha256, entry.size) for entry in Manifest.read(bundle).files}
+        for file in files:
+            store.relocate(sizes[file.path], bundle / file.path)
+
+    def _other_files(self) -> list[BundleFile]:
+        tokenizer = self.resolved.model.tokenizer
+        lines = [f"{name}=={tool_version(name)}" for name in self.requirements]
+        return [
+            *([_file(TOKENIZER_FILE, tokenizer)] if tokenizer else ()),
+            _file(ENTRY, RUN_PY.encode(), role="entry"),
+            _file("requirements.txt", ("\n".join(lines) + "\n").encode(), role="requirements"),
+            _file("recipe.lock.json", canonical(self.lock), role="lock"),
+        ]
+
+    def _facts(self, program: programs.Program) -> BundleFacts:
+        recipe = self.resolved.recipe
+        return BundleFacts(
+            name=recipe.name,
+            version=recipe.version,
+            created=created(),
+            entry=ENTRY,
+            recipe_sha256=self.resolved.recipe_digest,
+            topology=_topology(program.as_json(), _engine_entries(program.components)),
+            runtime={"task": program.task, "threads": recipe.runtime.threads, **self._video_facts(program)},
+            targets=[{"backend": recipe.engine.kind, "device": target} for target in recipe.engine.targets],
+            parents=[{"role": "model", "digest": self.resolved.source.digest}],
+        )
+
+    def _video_facts(self, program: programs.Program) -> dict[str, Any]:
+        """What the runtime has to know to make a video; nothing for other tasks."""
+        recipe = self.resolved.recipe
+        if recipe.sampling is None or recipe.shapes is None or program.embedding is None:
+            return {}
+        return {
+            "model": {**program.as_json()["model"], "boundary": self.resolved.boundary},
+            "embedding": program.embedding.file,
+            "sampling": recipe.sampling.model_dump(mode="json", exclude={"boundary", "allow"}),
+            "shapes": [shape.model_dump(mode="json") for shape in recipe.shapes],
+        }
+
+
+def stands(destination: Path, bundle_id: str) -> bool:
+    """Whether the bundle with this id is at the destination, as far as names and sizes tell."""
+    try:
+        manifest = Manifest.read(destination)
+        sizes = {file.path: (destination / file.path).lstat().st_size for file in manifest.files}
+    except (BundleError, OSError):
+        return False
+    return manifest.id == bundle_id and all(sizes[file.path] == file.size for file in manifest.files)
+
+
+def created() -> int:
+    """The bundle's date, in seconds since 1970: SOURCE_DATE_EPOCH, or the epoch itself. Never the clock."""
+    return int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
+
+
+def _topology(program: Mapping[str, Any], engines: list[dict[str, Any]]) -> dict[str, Any]:
+    """Components → graphs → interface, and which file runs each graph."""
+    components = {
+        name: {graph: {key: entry[key] for key in ("inputs", "outputs")} for graph, entry in part["graphs"].items()}
+        for name, part in program["components"].items()
+    }
+    return {"components": components, "engines": engines}
+
+
+def _engine_entries(components: Mapping[str, programs.ProgramComponent]) -> list[dict[str, Any]]:
+    """The manifest's engine list: which file runs which graph, on what, as `<graph>.s<segment>.<target>.<ext>` says."""
+    entries: list[dict[str, Any]] = []
+    for name, component in sorted(components.items()):
+        for graph_name, graph in sorted(component.graphs.items()):
+            _, segment, target, _ = Path(graph.file).name.rsplit(".", 3)
+            entries.append(
+                {
+                    "component": name,
+                    "graph": graph_name,
+                    "segment": int(segment.removeprefix("s")),
+                    "engine": NAMES[Path(graph.file).suffix],
+                    "target": target,
+                    "profile": None,
+                    "file": graph.file,
+                }
+            )
+    return entries
+
+
+def _engine_files(located: Mapping[str, Path]) -> list[BundleFile]:
+    return [_file(name, path, move=path.stat().st_size > ADOPT_BYTES) for name, path in located.items()]
+
+
+def _runtime_files() -> list[BundleFile]:
+    root = Path(wanc.runtime.__file__).parent
+    sources = [path.relative_to(root) for path in sorted(root.rglob("*.py"))]
+    return [_file(f"runtime/{path.as_posix()}", (root / path).read_bytes()) for path in sources]
+
+
+def _runtime_digest() -> str:
+    root = Path(wanc.runtime.__file__).parent
+    return digest_of({str(path.relative_to(root)): path.read_text("utf-8") for path in sorted(root.rglob("*.py"))})
+
+
+def _file(name: str, source: Path | bytes, *, role: str | None = None, move: bool = False) -> BundleFile:
+    media_type = MEDIA_TYPES[Path(name).suffix]
+    return BundleFile(name, source, role or ROLES.get(name.split("/")[0], "description"), media_type, move=move)

@@ -1,0 +1,103 @@
+"""Whether what was asked for was built: every expert, in integer kernels, and as exactly as its QuantTable says.
+
+A quantised model whose engine computes in floats, or with a wrong scale, looks like any other. So the engine's stage
+reads back what it built, and puts probes through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from wanc.calibration.weights import sqnr_db
+from wanc.compiler.engines.products import Products
+from wanc.compiler.graphs.quantized_linears import flops_of_linears, quantized_linears
+from wanc.compiler.program.graph_file import load
+from wanc.compiler.program.probes import Probes
+from wanc.compiler.program.quant_table import QuantTable, table_file
+from wanc.compiler.stages.stage import Files
+from wanc.errors import EXIT_REFUSED, UserError
+
+Array = np.ndarray[Any, Any]
+
+MOST_DB_LOST = 1.0
+"""How far a Linear that was built may fall behind its QuantTable: rounding elsewhere costs a tenth of that."""
+SHARE_TOLERANCE = 1e-9
+
+
+class Prober(Protocol):
+    """The Linears of one built graph, one by one."""
+
+    def run(self, linear: str, inputs: Array) -> Array | None:
+        """What a quantised Linear gives for rows of its input [rows, in], without its bias; None where it is gone."""
+        ...
+
+
+@dataclass(frozen=True)
+class QuantizedComponent:
+    """What the quantize stage says of a component: its table, and its probes."""
+
+    table: QuantTable
+    probes: Probes
+
+    @classmethod
+    def read(cls, component: str, files: Files) -> QuantizedComponent:
+        """Raises UserError where the component was not quantised."""
+        if table_file(component) not in files:
+            raise _refusal(f"{component} was to be quantised, and is not")
+        return cls(QuantTable.read(files[table_file(component)]), Probes(files, component))
+
+
+def check_products(where: str, canonical: Path, sizes: Mapping[str, int], products: Products) -> None:
+    """Compare what an engine multiplied, executed at `sizes`, with what the canonical graph asks for.
+
+    Raises UserError where less of it is in INT8, or by weights that are codes, than was asked for.
+    """
+    model = load(canonical)
+    linears, all_flops = quantized_linears(model), flops_of_linears(model, sizes)
+    integers = sum(linear.flops(sizes) for linear in linears if linear.is_integer)
+    codes = sum(linear.flops(sizes) for linear in linears if not linear.rounds_input)
+    for what, asked, built in (
+        ("INT8", integers, products.integer_linear),
+        ("weights that are codes", codes, products.coded_linear),
+    ):
+        if built < asked * (1 - SHARE_TOLERANCE):
+            raise _refusal(
+                f"{where} asks for {what} in {asked / all_flops:.2%} of what its Linears compute, "
+                f"and the engine has {built / all_flops:.2%}"
+            )
+
+
+def check_linears(
+    component: str, graphs: Mapping[str, Path], built: Mapping[str, Prober], of: QuantizedComponent
+) -> None:
+    """Put the probes of a component through what was built of its canonical graphs.
+
+    Raises UserError where a Linear is gone, or is less exact than its QuantTable says.
+    """
+    missing = dict(of.table.quantized)
+    for graph, path in graphs.items():
+        for linear in quantized_linears(load(path)):
+            entry, probe = missing.pop(linear.name), of.probes[linear.name]
+            outputs = built[graph].run(linear.name, probe.inputs)
+            if outputs is None:
+                raise _refusal(
+                    f"{component}/{linear.name} is {entry.scheme} in the QuantTable, and float in the engine"
+                )
+            found = sqnr_db(outputs * probe.divisors, probe.outputs)
+            if entry.sqnr_db is not None and not found > entry.sqnr_db - MOST_DB_LOST:
+                raise _refusal(
+                    f"{component}/{linear.name} has {found:.1f} dB in the engine, "
+                    f"and its QuantTable says {entry.sqnr_db:.1f} dB"
+                )
+    if missing:
+        raise _refusal(f"{component}/{next(iter(missing))} is quantised in the QuantTable, and not in the graph")
+
+
+def _refusal(message: str) -> UserError:
+    hint = "this is a fault of the compiler or of an engine's new version, not of the recipe"
+    return UserError(message, hint=hint, exit_code=EXIT_REFUSED)

@@ -1,0 +1,116 @@
+"""The export stage: a checkpoint → the program, its graphs in standard ONNX with weights by reference.
+
+Everything happens on fake tensors: the largest model costs as much memory as its node list.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from wanc.compiler.program.program import Program, ProgramComponent, ProgramGraph
+from wanc.compiler.stages.stage import Files, Stage
+from wanc.models.graph import Graph
+from wanc.models.wan.checkpoint import Checkpoint, Component, embedding, open_located
+from wanc.runtime.model import Model
+from wanc.runtime.progress import ProgressBar
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+TRAIN_TIMESTEPS = 1000
+
+
+@dataclass(frozen=True)
+class Export(Stage):
+    """Input `source`: the checkpoint's files. Result: `program.json` and `<component>/<graph>.onnx`."""
+
+    name: ClassVar[str] = "export"
+    tools: ClassVar[tuple[str, ...]] = ("torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxscript")
+
+    components: tuple[str, ...]
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        checkpoint = open_located(inputs["source"], self.components)
+        _check_tokenizer(checkpoint)
+        with ProgressBar(self.name, len(checkpoint.components), enabled=progress) as bar:
+            components: dict[str, ProgramComponent] = {}
+            traced = Traced()
+            for name, component in checkpoint.components.items():
+                components[name] = _export_component(checkpoint, name, component, traced, out)
+                bar.advance()
+        table = embedding(checkpoint.components["text_encoder"])
+        Program("text-to-video", _model(checkpoint), components, table).write(out)
+
+
+def _check_tokenizer(checkpoint: Checkpoint) -> None:
+    """A bundle takes the tokenizer as it is: one that cannot be read would be found where the bundle runs."""
+    from wanc.runtime.text import Tokenizer
+
+    if checkpoint.tokenizer is not None:
+        Tokenizer.open((checkpoint.root / checkpoint.tokenizer).parent, checkpoint.text_length)
+
+
+def _export_component(
+    checkpoint: Checkpoint, name: str, component: Component, traced: Traced, out: Path
+) -> ProgramComponent:
+    from wanc.compiler.export.tracing import bind
+    from wanc.compiler.program.graph_file import save
+
+    graphs: dict[str, ProgramGraph] = {}
+    used: set[str] = set()
+    (out / name).mkdir()
+    for graph, model in traced.graphs(name, component, checkpoint):
+        bound = bind(model, component.weights, where=str(checkpoint.root / component.folder))
+        file = f"{name}/{graph.name}.onnx"
+        save(bound, out / file)
+        used |= bound.graph.initializers.keys()
+        graphs[graph.name] = ProgramGraph(file, graph.inputs, graph.outputs, graph.example, graph.values)
+    return ProgramComponent(graphs, {key: weight for key, weight in component.weights.items() if key in used})
+
+
+class Traced:
+    """Graphs as traced, without weights. Two components of one configuration, as the experts are, share them."""
+
+    def __init__(self) -> None:
+        self._models: dict[str, list[tuple[Graph, ir.Model]]] = {}
+
+    def graphs(self, name: str, component: Component, checkpoint: Checkpoint) -> list[tuple[Graph, ir.Model]]:
+        from wanc.compiler.export.tracing import trace
+
+        key = json.dumps(component.config, sort_keys=True)
+        if key not in self._models:
+            definitions = _graphs(name)(component.config, checkpoint)
+            self._models[key] = [(graph, trace(graph)) for graph in definitions]
+        return self._models[key]
+
+
+def _graphs(component: str) -> Callable[[Mapping[str, Any], Checkpoint], tuple[Graph, ...]]:
+    """Where a component's graphs are defined. Imported here, because these modules import torch."""
+    if component == "text_encoder":
+        from wanc.models.wan import text_encoder
+
+        return lambda config, _: text_encoder.graphs(config)
+    if component == "vae_decoder":
+        from wanc.models.wan import vae
+
+        return lambda config, _: vae.graphs(config)
+    from wanc.models.wan import transformer
+
+    return lambda config, checkpoint: transformer.graphs(config, checkpoint.text_length)
+
+
+def _model(checkpoint: Checkpoint) -> Model:
+    vae = checkpoint.components["vae_decoder"].config
+    return Model(
+        text_length=checkpoint.text_length,
+        boundary=checkpoint.boundary,
+        train_timesteps=TRAIN_TIMESTEPS,
+        latent_mean=tuple(vae["latents_mean"]),
+        latent_std=tuple(vae["latents_std"]),
+        spatial_stride=2 ** (len(vae["dim_mult"]) - 1),
+        temporal_stride=2 ** sum(vae["temperal_downsample"]),
+    )

@@ -1,0 +1,73 @@
+"""The quantised Linears of a canonical graph, as `quantizers` has put them in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import onnx_ir as ir
+
+from wanc.compiler.graphs.linears import SUFFIX, linears
+from wanc.compiler.graphs.values import producer
+
+CODES = f"{SUFFIX}.codes"
+"""What the name of a weight's codes ends with, behind that of its Linear."""
+INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8)
+
+
+@dataclass(frozen=True)
+class QuantizedLinear:
+    """A product whose weight is codes; `input` is what is rounded, or what is multiplied as it is."""
+
+    name: str
+    product: ir.Node
+    input: ir.Value
+    codes: ir.Value
+    rounds_input: bool
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether both sides are whole numbers of 8 bits, so that an engine can multiply those."""
+        rounded = producer(self.product.inputs[0], "DequantizeLinear")
+        sides = (self.codes, rounded.inputs[0] if rounded and self.rounds_input else None)
+        return all(side is not None and side.dtype in INTEGERS for side in sides)
+
+    def flops(self, sizes: Mapping[str, int]) -> int:
+        """Of one execution at these sizes; a multiplication and an addition are two."""
+        assert self.codes.shape is not None
+        return 2 * prod(self.codes.shape.numpy()) * _rows(self.input, sizes)
+
+
+def quantized_linears(model: ir.Model) -> list[QuantizedLinear]:
+    """All of them, in the order of the main graph."""
+    found = (_quantized(node) for node in model.graph)
+    return [linear for linear in found if linear is not None]
+
+
+def flops_of_linears(model: ir.Model, sizes: Mapping[str, int]) -> int:
+    """Of all Linears of a graph, quantised or not."""
+    floats = sum(linear.flops_per_row * _rows(linear.input, sizes) for linear in linears(model))
+    return floats + sum(linear.flops(sizes) for linear in quantized_linears(model))
+
+
+def _quantized(node: ir.Node) -> QuantizedLinear | None:
+    if (node.domain, node.op_type) != ("", "MatMul"):
+        return None
+    turned = producer(node.inputs[1], "Transpose")
+    weight = producer(turned.inputs[0] if turned else node.inputs[1], "DequantizeLinear")
+    codes = weight.inputs[0] if weight else None
+    if codes is None or not codes.is_initializer() or not str(codes.name).endswith(CODES):
+        return None
+    rounded = producer(node.inputs[0], "DequantizeLinear")
+    quantize = producer(rounded.inputs[0], "QuantizeLinear", "DynamicQuantizeLinear") if rounded else None
+    value = quantize.inputs[0] if quantize else node.inputs[0]
+    assert value is not None
+    return QuantizedLinear(str(codes.name).removesuffix(CODES), node, value, codes, quantize is not None)
+
+
+def _rows(value: ir.Value, sizes: Mapping[str, int]) -> int:
+    """How many rows an activation has at these sizes."""
+    assert value.shape is not None
+    found = [size if isinstance(size, int) else size.evaluate(sizes) for size in value.shape][:-1]
+    return prod(size for size in found if isinstance(size, int))

@@ -1,0 +1,95 @@
+"""The program: what is compiled, as it travels from stage to stage and into the bundle.
+
+On disk it is `program.json` beside one `.onnx` per graph. Weights are by reference: (file, offset, length), where the
+file belongs to the model's source until the engine stage has written its own. A model that has no such files, such as a
+torch module in memory, has its weights beside `program.json`; they are named `program/<file>`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from wanc.artifacts.canonical import canonical
+from wanc.compiler.stages.stage import Files
+from wanc.errors import BundleError
+from wanc.models.graph import Input, Output
+from wanc.models.weights import Weight
+from wanc.runtime.model import Model
+
+FILE = "program.json"
+ENGINE_REPORT = "engine_report.json"
+"""What the engine stage writes beside it: the kernels that it built."""
+OWN = "program/"
+"""What the names of weight files begin with that lie beside `program.json`, not in the model's source."""
+
+Task = Literal["text-to-video", "graph"]
+
+
+@dataclass(frozen=True)
+class ProgramGraph:
+    """One graph of a component: its `.onnx` file, relative to `program.json`, and its interface.
+
+    `example` gives a size for each symbolic dimension, and `values` what fills an input in place of noise: together
+    they are a request that the graph can execute.
+    """
+
+    file: str
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    example: Mapping[str, int]
+    values: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True)
+class ProgramComponent:
+    """A component's graphs, and every weight that they refer to, by canonical name."""
+
+    graphs: Mapping[str, ProgramGraph]
+    weights: Mapping[str, Weight]
+
+
+@dataclass(frozen=True)
+class Program:
+    """A task and the components that do it.
+
+    For `text-to-video` there are also the model's facts and the text encoder's embedding table [vocabulary, width]; the
+    task `graph` is to execute one graph, `model/main`, as it is.
+    """
+
+    task: Task
+    model: Model | None
+    components: Mapping[str, ProgramComponent]
+    embedding: Weight | None
+    schema: Literal["wanc.program/1.0"] = "wanc.program/1.0"
+
+    def write(self, folder: Path) -> None:
+        """Write `program.json` into the folder, in canonical form."""
+        (folder / FILE).write_bytes(canonical(self.as_json()))
+
+    def as_json(self) -> dict[str, Any]:
+        """The program as JSON values."""
+        return _adapter().dump_python(self, mode="json")
+
+    @classmethod
+    def read(cls, path: Path) -> Program:
+        """Read what `write` wrote. Raises BundleError for anything else."""
+        try:
+            return _adapter().validate_json(path.read_bytes(), strict=True)
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_input=False)[0]
+            field = ".".join(map(str, fault["loc"])) or "the document"
+            raise BundleError(f"is no program: {field}: {fault['msg']}", where=str(path)) from None
+
+
+def weight_files(program: Files, source: Files) -> Files:
+    """Every file that a program's weights can name."""
+    return {**source, **{f"{OWN}{name}": path for name, path in program.items()}}
+
+
+def _adapter() -> TypeAdapter[Program]:
+    return TypeAdapter(Program)

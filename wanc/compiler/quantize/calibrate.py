@@ -1,0 +1,168 @@
+"""The calibrate stage: real denoising trajectories of a recipe, and what an expert met on them.
+
+Every clip is sampled as the bundle will sample it: the recipe's solver, steps, guidance and sizes, a prompt and a seed
+of its own. What is kept are latents: of every bin of the expert's timesteps those at one step, which both branches of
+guidance see. An expert that works before is executed as the program has it: quantised, if it is by then.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from wanc.artifacts.files import put_in_place
+from wanc.compiler.program.program import FILE, Program, weight_files
+from wanc.compiler.quantize.texts import RESULT as TEXTS
+from wanc.compiler.quantize.texts import TENSOR as TEXT
+from wanc.compiler.stages.stage import Files, Stage, scratch_of
+from wanc.errors import CheckpointError, UserError
+from wanc.runtime import safetensors
+from wanc.runtime.denoise import GRAPH, Expert
+from wanc.runtime.model import HIGH, LOW, Model
+from wanc.runtime.noise import initial_noise
+from wanc.runtime.progress import ProgressBar
+from wanc.runtime.safetensors import SafetensorsFile
+from wanc.runtime.solvers.base import Solver
+from wanc.runtime.solvers.create import create_solver
+
+if TYPE_CHECKING:
+    from wanc.compiler.host.chain import Chain
+
+Array = np.ndarray[Any, Any]
+LATENTS, TIMESTEPS, PROMPT = "latents", "timesteps", "prompt"
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """How the recipe samples: exactly one of `steps` and `timesteps` is set; a guidance of 1 is none."""
+
+    solver: str
+    steps: int | None
+    timesteps: tuple[float, ...] | None
+    shift: float
+    guidance_high: float
+    guidance_low: float
+    boundary: float | None
+
+    def create_solver(self) -> Solver:
+        return create_solver(self.solver, shift=self.shift, steps=self.steps, timesteps=self.timesteps)
+
+    def guidance(self, component: str) -> float:
+        """Of an expert."""
+        return self.guidance_high if component == HIGH else self.guidance_low
+
+
+@dataclass(frozen=True)
+class Calibrate(Stage):
+    """Inputs `program`, `exported`, `source` and `texts`. Result: a file of samples for each clip.
+
+    Each `clip-<number>.safetensors` holds `latents`, float32 [steps, 1, channels, frames, height, width], `timesteps`,
+    float32 [steps], and `prompt`, the row of the texts that it was told, int64 [1]. The last row of the texts is the
+    negative prompt. `shapes` are the recipe's video sizes, (height, width, frames), which clips take in turn.
+    """
+
+    name: ClassVar[str] = "calibrate"
+    tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy", "ml-dtypes")
+    resumes: ClassVar[bool] = True
+
+    component: str
+    trajectory: Trajectory
+    shapes: tuple[tuple[int, int, int], ...]
+    clips: int
+    timestep_bins: int
+    seed: int
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        from wanc.compiler.quantize.whole_component import chain_of
+
+        program, kept = Program.read(inputs["program"][FILE]), scratch_of(out)
+        assert program.model is not None
+        model = replace(program.model, boundary=self.trajectory.boundary)
+        texts = SafetensorsFile(inputs["texts"][TEXTS])[TEXT]
+        weights = weight_files({**inputs["exported"], **inputs["program"]}, inputs["source"])
+        needed = (HIGH, LOW) if self.component == LOW else (HIGH,)
+        with (
+            TemporaryDirectory(dir=out.parent) as folder,
+            ProgressBar(f"{self.name} {self.component}", self.clips, enabled=progress) as bar,
+        ):
+            denoisers = {
+                name: _Denoiser(
+                    chain_of(name, program.components[name], inputs["program"], weights, Path(folder) / name)
+                )
+                for name in needed
+            }
+            for clip in range(self.clips):
+                path = kept / clip_file(clip)
+                if not path.exists():
+                    _write(path, self._sample(clip, model, texts, denoisers))
+                bar.advance()
+        for clip in range(self.clips):
+            shutil.copyfile(kept / clip_file(clip), out / clip_file(clip))
+
+    def _sample(self, clip: int, model: Model, texts: Array, denoisers: Mapping[str, _Denoiser]) -> dict[str, Array]:
+        """One clip, as far as the expert works on it."""
+        solver, prompt = self.trajectory.create_solver(), clip % (len(texts) - 1)
+        wanted = self._steps(solver, model, clip)
+        height, width, frames = self.shapes[clip % len(self.shapes)]
+        latents = initial_noise(model.latent_shape(height=height, width=width, frames=frames), self.seed + clip)
+        kept: list[Array] = []
+        for step, timestep in enumerate(solver.timesteps.tolist()):
+            if step in wanted:
+                kept.append(latents)
+            if step == wanted[-1]:
+                break
+            component = model.component_at(timestep)
+            expert = Expert(component, self.trajectory.guidance(component))
+            text, negative = texts[prompt][None], texts[-1][None]
+            velocity = expert.velocity(denoisers[component], latents, timestep, text, negative)
+            latents = solver.step(velocity, latents)
+            if not np.isfinite(latents).all():
+                raise CheckpointError(
+                    f"{component}: the latents of clip {clip} are not finite at timestep {timestep:g}"
+                )
+        timesteps = solver.timesteps[wanted].astype(np.float32)
+        return {LATENTS: np.stack(kept), TIMESTEPS: timesteps, PROMPT: np.array([prompt], np.int64)}
+
+    def _steps(self, solver: Solver, model: Model, clip: int) -> list[int]:
+        """The steps that are kept: one of each bin, at random."""
+        own = [
+            step
+            for step, timestep in enumerate(solver.timesteps.tolist())
+            if model.component_at(timestep) == self.component
+        ]
+        if not own:
+            raise UserError(
+                f"none of the recipe's timesteps is for {self.component}: there is nothing to calibrate it on",
+                hint="choose a sampling in which both experts work, or scheme: none",
+            )
+        random = np.random.default_rng([self.seed, clip])
+        return [int(random.choice(steps)) for steps in np.array_split(own, min(self.timestep_bins, len(own)))]
+
+
+@dataclass(frozen=True)
+class _Denoiser:
+    """An expert in place of the runtime's parts: its whole graph, branch after branch."""
+
+    chain: Chain
+
+    def run_branches(self, graph: str, given: Mapping[str, Mapping[str, Array]]) -> list[dict[str, Array]]:
+        assert graph == GRAPH
+        return self.chain.run(list(given.values()))
+
+
+def clip_file(clip: int) -> str:
+    """What the samples of a clip are called."""
+    return f"clip-{clip:04}.safetensors"
+
+
+def _write(path: Path, tensors: Mapping[str, Array]) -> None:
+    """A file that is there is complete: a build that was stopped goes on behind it."""
+    part = path.with_suffix(".part")
+    safetensors.write(part, tensors)
+    put_in_place(part, path)

@@ -1,0 +1,117 @@
+"""One component, quantised on samples: graphs, codes and a QuantTable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from wanc.calibration.decision import write_decisions
+from wanc.calibration.sensitivity import kept_by_drop, kept_by_share
+from wanc.compiler.graphs.whole import whole
+from wanc.compiler.host.chain import Chain
+from wanc.compiler.host.sample_states import Sample
+from wanc.compiler.program.program import ProgramComponent
+from wanc.compiler.program.quant_table import QuantTable
+from wanc.compiler.quantize.decisions import Settings, decide
+from wanc.compiler.quantize.effects import SAMPLES, measure_effects
+from wanc.compiler.quantize.linear_groups import choose
+from wanc.compiler.quantize.quantized_graphs import QuantizedGraphs
+from wanc.compiler.quantize.whole_component import parts_of
+from wanc.compiler.stages.stage import Files
+from wanc.compiler.weights.finite import FiniteCheck
+from wanc.runtime.denoise import GRAPH
+from wanc.runtime.progress import ProgressBar
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What stays in float: by patterns, and by one rule about effects, of which at most one is given."""
+
+    patterns: tuple[str, ...]
+    max_drop_db: float | None = None
+    int8_share: float | None = None
+
+    @property
+    def asks_for_effects(self) -> bool:
+        return self.max_drop_db is not None or self.int8_share is not None
+
+    def by_effects(self, effects: Mapping[str, float], flops: Mapping[str, float]) -> dict[str, str]:
+        """The Linears that the rule keeps, with the reasons; `flops` has the share of every Linear."""
+        if self.max_drop_db is not None:
+            return kept_by_drop(effects, self.max_drop_db)
+        return kept_by_share(effects, flops, self.int8_share) if self.int8_share is not None else {}
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What to calibrate on; `weights` tell how much an error in each one's result does to the final latents."""
+
+    given: Sequence[Sample]
+    weights: Sequence[float]
+
+    def some(self, count: int) -> Samples:
+        """So many of them, far apart."""
+        indices = range(0, len(self.given), max(1, len(self.given) // count))
+        return Samples([self.given[index] for index in indices], [self.weights[index] for index in indices])
+
+
+def quantize_component(
+    name: str,
+    component: ProgramComponent,
+    graphs: Files,
+    weights: Files,
+    samples: Samples,
+    settings: Settings,
+    keep: Keep,
+    out: Path,
+    *,
+    decisions: Path | None = None,
+    progress: bool,
+) -> tuple[ProgramComponent, QuantTable]:
+    """Quantise a denoiser below `out`: its graphs as before, its codes beside them.
+
+    `graphs` and `weights` locate what the component names; `decisions` is where they are written for training. Raises
+    UserError where the samples do not show what has to be known, CheckpointError where a weight is not finite.
+    """
+    parts = parts_of(component, graphs)
+    model = whole(parts, GRAPH)
+    choice = choose(model, name, keep.patterns)
+    with (
+        TemporaryDirectory(dir=out.parent) as folder,
+        QuantizedGraphs(name, model, choice, settings.scheme, weights, out) as quantized,
+    ):
+        taps = [group.name for group in choice.groups]
+        chain = Chain(model, weights, _made(folder, "decisions"), FiniteCheck(name), taps=taps)
+        with ProgressBar(f"quantize {name}", len(chain.segments), enabled=progress) as bar:
+            decide(
+                chain,
+                choice.groups,
+                samples.given,
+                settings,
+                quantized.weight_of,
+                _made(folder, "samples"),
+                quantized.add,
+                bar.advance,
+            )
+        effects: dict[str, float] = {}
+        if keep.asks_for_effects:
+            sources = {**weights, **quantized.codes()}
+            chain = Chain(model, sources, _made(folder, "effects"), FiniteCheck(name))
+            some = samples.some(SAMPLES)
+            with ProgressBar(f"sensitivity {name}", len(chain.segments), enabled=progress) as bar:
+                given = [sample() for sample in some.given]
+                effects = measure_effects(chain, quantized.alone(), given, some.weights, bar.advance)
+            quantized.keep(keep.by_effects(effects, quantized.flops()))
+        if decisions is not None:
+            write_decisions(decisions, quantized.decisions())
+        result = quantized.component(component, parts)
+        table = QuantTable(name, "ptq", len(samples.given), quantized.entries(effects))
+    return result, table
+
+
+def _made(folder: str, name: str) -> Path:
+    path = Path(folder) / name
+    path.mkdir()
+    return path

@@ -1,0 +1,231 @@
+"""Quantising one component: every Linear's codes and steps, found segment by segment on real executions.
+
+All samples pass through one segment before the next is opened. In a first round the inputs of its Linears are looked
+at channel by channel, which decides how they are smoothed; in a second one, where steps have to be found, as smoothed.
+So memory holds one segment, whatever the number of blocks, and one sample, whatever their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wanc.calibration.gptq import Moments
+from wanc.calibration.histogram import Histogram
+from wanc.calibration.schemes import LARGEST, SCHEMES, Scheme, rounded_inputs
+from wanc.calibration.smoothing import ChannelStatistics, best_alpha, channel_scales
+from wanc.calibration.thresholds import Method, threshold
+from wanc.calibration.weights import Codes, sqnr_db
+from wanc.compiler.host.chain import Chain, execute
+from wanc.compiler.host.sample_states import Sample, SampleStates
+from wanc.compiler.quantize.linear_groups import Group
+from wanc.errors import UserError
+
+Array = np.ndarray[Any, Any]
+
+ROWS = 32
+"""Of an input's rows, so many are kept, from samples far apart, to measure on what quantisation costs: there, and again
+on what an engine was built from. A row of outputs has hundreds of values."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a recipe asks for: a scheme by name, and `alpha`: `search`, `none`, or the α of all smoothing."""
+
+    scheme: str
+    observer: Method
+    alpha: str | float
+
+    @property
+    def format(self) -> Scheme:
+        return SCHEMES[self.scheme]
+
+
+@dataclass
+class Observed:
+    """What was seen of one group's input."""
+
+    statistics: ChannelStatistics
+    histogram: Histogram = field(default_factory=Histogram)
+    moments: Moments | None = None
+    rows: list[Array] = field(default_factory=list[Array])
+
+
+@dataclass(frozen=True)
+class Decided:
+    """How Linears of a group are quantised: their input's divisors [channels] and step, and each one's codes by name.
+
+    `inputs` are rows of the input as it will be, [rows, in], and `outputs` what each Linear made of them in float.
+    """
+
+    group: Group
+    alpha: float | None
+    divisors: Array | None
+    activation_scale: float | None
+    codes: Mapping[str, Codes]
+    sqnr_db: Mapping[str, float]
+    rows_per_sample: float
+    inputs: Array
+    outputs: Mapping[str, Array]
+
+
+def decide(
+    chain: Chain,
+    groups: Sequence[Group],
+    samples: Sequence[Sample],
+    settings: Settings,
+    weight_of: Callable[[str], Array],
+    scratch: Path,
+    on_linear: Callable[[Decided], None],
+    on_segment: Callable[[], None] = lambda: None,
+) -> None:
+    """Decide group after group, in the order of execution, and hand the decision on each Linear to `on_linear`.
+
+    Of a group in which nothing is quantised only the rows are counted, and it is handed on as a whole.
+    `chain` has the groups' inputs as taps; `weight_of` gives a Linear's weight, float32 [out, in]. Raises UserError
+    where the samples do not show what has to be known.
+    """
+    if len(samples) < 2:
+        raise UserError(
+            "one sample cannot show how far activations reach",
+            hint="raise quantize.calibrate.clips or quantize.calibrate.timestep_bins",
+        )
+    states = SampleStates(samples, scratch)
+    waiting = {group.name: group for group in groups}
+    for index, segment in enumerate(chain.segments):
+        known = {*segment.inputs, *(value.name for node in segment.model.graph for value in node.outputs)}
+        here = [waiting.pop(name) for name in list(waiting) if name in known]
+        observed = {group.name: _observed(group, settings) for group in here}
+        for number, values in _executions(chain, index, states, keep=True):
+            for group in here:
+                _observe(observed[group.name], group, values, number, len(samples))
+        smoothed = {group.name: _smooth(group, observed[group.name], settings, weight_of) for group in here}
+        if settings.format.is_static:
+            for _, values in _executions(chain, index, states, keep=False):
+                for group in (group for group in here if group.quantized):
+                    divisors = smoothed[group.name][1]
+                    array = values[group.name]
+                    observed[group.name].histogram.add(array if divisors is None else array / divisors)
+        for group in here:
+            seen = observed.pop(group.name)
+            for decided in _decide(group, seen, *smoothed[group.name], settings, weight_of, len(samples)):
+                on_linear(decided)
+        states.keep_only(chain.needed_behind(index))
+        chain.forget(index)
+        on_segment()
+
+
+def _executions(
+    chain: Chain, index: int, states: SampleStates, *, keep: bool
+) -> Iterator[tuple[int, dict[str, Array]]]:
+    """Every sample's number, and all values of a segment that are known then."""
+    segment = chain.segments[index]
+    with chain.open(index) as session:
+        for number in range(len(states)):
+            given = states.read(number, segment.inputs)
+            outputs = execute(session, segment, given)
+            if keep:
+                states.write(number, {name: outputs[name] for name in segment.outputs})
+            yield number, {**given, **outputs}
+
+
+def _observed(group: Group, settings: Settings) -> Observed:
+    moments = Moments(group.channels) if settings.format.needs_moments and group.quantized else None
+    return Observed(ChannelStatistics.of_width(group.channels), moments=moments)
+
+
+def _observe(observed: Observed, group: Group, values: Mapping[str, Array], number: int, samples: int) -> None:
+    array = values[group.name].reshape(-1, group.channels)
+    if not group.quantized:
+        observed.statistics.rows += len(array)
+        return
+    if not np.isfinite(array).all():
+        raise UserError(
+            f"the input of {group.linears[0].name} is not finite in sample {number + 1} of {samples}",
+            hint="the float model itself overflows there: quantisation cannot mend that",
+        )
+    observed.statistics.add(array)
+    if observed.moments is not None:
+        observed.moments.add(array)
+    if number % max(1, samples // ROWS) == 0:
+        count = min(len(array), max(1, ROWS // samples))
+        observed.rows.append(array[np.random.default_rng(number).choice(len(array), count, replace=False)])
+
+
+def _smooth(
+    group: Group, observed: Observed, settings: Settings, weight_of: Callable[[str], Array]
+) -> tuple[float | None, Array | None]:
+    """α and the divisors of a group's input; None for both where it is not smoothed."""
+    if not group.quantized:
+        return None, None
+    _check_varies(group, observed.statistics)
+    if group.fold is None or settings.alpha == "none" or settings.format.inputs not in ("int8", "uint8"):
+        return None, None
+    weights = _Weights([linear.name for linear in group.linears if linear.name in group.quantized], weight_of)
+    alpha = best_alpha(observed.statistics, weights) if settings.alpha == "search" else float(settings.alpha)
+    if alpha is None:
+        return None, None
+    return alpha, channel_scales(observed.statistics, weights, alpha).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """Weights, each read when it is its turn: the text, for one, is the input of Linears of every block."""
+
+    names: Sequence[str]
+    weight_of: Callable[[str], Array]
+
+    def __iter__(self) -> Iterator[Array]:
+        return map(self.weight_of, self.names)
+
+
+def _check_varies(group: Group, statistics: ChannelStatistics) -> None:
+    """An input that is the same everywhere says nothing about the range that it will have."""
+    constant = statistics.squares >= statistics.peaks**2 * statistics.rows * (1 - 1e-6)
+    if constant.all():
+        what = "0" if not statistics.peaks.any() else "of one magnitude"
+        raise UserError(
+            f"the input of {group.linears[0].name} was {what} in all samples: there is nothing to calibrate on",
+            hint=f"calibrate on more samples, or keep it in float: quantize.keep.patterns: [{group.linears[0].name}]",
+        )
+
+
+def _decide(
+    group: Group,
+    observed: Observed,
+    alpha: float | None,
+    divisors: Array | None,
+    settings: Settings,
+    weight_of: Callable[[str], Array],
+    samples: int,
+) -> Iterator[Decided]:
+    scheme, scale, nothing = settings.format, None, np.empty(0, np.float32)
+    rows_per_sample = observed.statistics.rows / samples
+    if not group.quantized:
+        yield Decided(group, None, None, None, {}, {}, rows_per_sample, nothing, {})
+        return
+    if scheme.is_static:
+        assert scheme.inputs is not None
+        # Steps of a float format grow with the numbers: there is nothing to gain by clipping.
+        observer = settings.observer if scheme.inputs == "int8" else "absmax"
+        scale = threshold(observed.histogram, observer) / LARGEST[scheme.inputs]
+    rows = np.concatenate(observed.rows)
+    smoothed = rows if divisors is None else rows / divisors
+    rounded = rounded_inputs(smoothed, scheme.inputs, scale)
+    moments = observed.moments.total if observed.moments else None
+    for linear in group.linears:
+        alone, name = replace(group, linears=(linear,)), linear.name
+        if name not in group.quantized:
+            yield Decided(alone, alpha, divisors, scale, {}, {}, rows_per_sample, nothing, {})
+            continue
+        weight = weight_of(name)
+        codes = scheme.codes(weight if divisors is None else weight * divisors, moments)
+        outputs = rows @ weight.T
+        sqnr = sqnr_db(rounded @ codes.weights().T, outputs)
+        yield Decided(
+            alone, alpha, divisors, scale, {name: codes}, {name: sqnr}, rows_per_sample, smoothed, {name: outputs}
+        )

@@ -1,0 +1,136 @@
+"""What quantising a recipe's denoisers takes, stage by stage: texts, then for each expert trajectories and decisions.
+
+The high-noise expert comes first. The low-noise one never sees what the float model would have given it, but what the
+quantised high-noise one leaves: so it is calibrated behind that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from wanc.compiler.program.program import FILE, Program
+from wanc.compiler.quantize.calibrate import Calibrate, Trajectory
+from wanc.compiler.quantize.keep_patterns import check_patterns
+from wanc.compiler.quantize.quantize import Quantize
+from wanc.compiler.quantize.texts import Texts
+from wanc.compiler.quantize.train import Train
+from wanc.compiler.resolve import Resolved
+from wanc.compiler.stages.stage import Stage, Tree
+from wanc.runtime.model import HIGH, LOW
+
+EXPERTS = (HIGH, LOW)
+LEARNING_RATES = {"int8": 5e-5, "int4-weight": 3e-4}
+"""At which tiny-wan learns best, by scheme: the coarser the codes, the farther weights have to go."""
+Run = Callable[[Stage, Mapping[str, Tree]], Tree]
+
+
+class Expert(NamedTuple):
+    """The stages of one expert, in their order."""
+
+    calibrate: Calibrate
+    quantize: Quantize
+    train: Train | None
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """The stages between fuse and engine, of a recipe that quantises; `experts` in the order in which they work."""
+
+    texts: Texts
+    experts: tuple[Expert, ...]
+
+    @classmethod
+    def of(cls, resolved: Resolved) -> Quantization | None:
+        """None where the recipe's scheme is none."""
+        asked, sampling, shapes = resolved.recipe.quantize, resolved.recipe.sampling, resolved.recipe.shapes
+        if asked.scheme == "none":
+            return None
+        assert sampling is not None and shapes is not None, "the recipe's schema lets only videos be quantised"
+        tokenizer = next(name for name, path in resolved.model.files.items() if path == resolved.model.tokenizer)
+        scales = sampling.guidance
+        trajectory = Trajectory(
+            solver=sampling.solver,
+            steps=sampling.steps,
+            timesteps=sampling.timesteps,
+            shift=sampling.shift,
+            guidance_high=scales.high,
+            guidance_low=scales.low,
+            boundary=resolved.boundary,
+        )
+        sizes = tuple((shape.height, shape.width, shape.frames) for shape in shapes)
+        calibrate = asked.calibrate
+
+        rule, is_trained = asked.keep.sensitivity, asked.method == "qat"
+        components = quantized_components(resolved)
+
+        def expert(component: str) -> Expert:
+            calibrating = Calibrate(
+                component, trajectory, sizes, calibrate.clips, calibrate.timestep_bins, calibrate.seed
+            )
+            quantizing = Quantize(
+                component,
+                asked.scheme,
+                calibrate.observer,
+                asked.smooth.alpha,
+                asked.keep.patterns,
+                rule and rule.max_drop_db,
+                rule and rule.int8_share,
+                trajectory,
+                is_trained,
+            )
+            if not is_trained:
+                return Expert(calibrating, quantizing, None)
+            training = Train(
+                component,
+                components,
+                asked.scheme,
+                asked.keep.patterns,
+                trajectory,
+                sizes[0],
+                calibrate.seed,
+                LEARNING_RATES[asked.scheme],
+                asked.train.rounds,
+                asked.train.requests,
+                asked.train.validation,
+            )
+            return Expert(calibrating, quantizing, training)
+
+        experts = tuple(map(expert, components))
+        prompts = resolved.prompts[: calibrate.clips]
+        return cls(Texts((*prompts, sampling.negative_prompt), tokenizer), experts)
+
+    @property
+    def tools(self) -> tuple[str, ...]:
+        stages = (self.texts, *(stage for expert in self.experts for stage in expert if stage is not None))
+        return tuple(tool for stage in stages for tool in stage.tools)
+
+    def run(self, run: Run, program: Tree, exported: Tree, source: Tree) -> Tree:
+        """The program with every expert quantised; `run` yields the result of one stage.
+
+        Raises RecipeError for a keep pattern that fits nothing, before anything is sampled.
+        """
+        self._check_patterns(program)
+        inputs = {"exported": exported, "source": source}
+        texts = run(self.texts, {"program": program, **inputs})
+        for expert in self.experts:
+            fused = program
+            inputs |= {"program": program, "texts": texts}
+            samples = run(expert.calibrate, inputs)
+            program = program.joined(run(expert.quantize, {**inputs, "samples": samples}))
+            if expert.train is not None:
+                program = program.joined(run(expert.train, {**inputs, "program": program, "fused": fused}))
+        return program
+
+    def _check_patterns(self, program: Tree) -> None:
+        components = Program.read(program.locate()[FILE]).components
+        stages = [expert.quantize for expert in self.experts]
+        parameters = {stage.component: components[stage.component].weights for stage in stages}
+        check_patterns(parameters, [*dict.fromkeys(pattern for stage in stages for pattern in stage.keep)])
+
+
+def quantized_components(resolved: Resolved) -> tuple[str, ...]:
+    """The experts of a recipe that quantises, in the order in which they work."""
+    asked = resolved.recipe.quantize.scheme != "none"
+    return tuple(component for component in EXPERTS if asked and component in resolved.model.components)

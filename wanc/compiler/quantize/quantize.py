@@ -1,0 +1,100 @@
+"""The quantize stage: one denoiser's Linears in fewer bits, as calibration's samples have it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from wanc.calibration.thresholds import Method
+from wanc.compiler.host.sample_states import Sample
+from wanc.compiler.program.program import FILE, Program, weight_files
+from wanc.compiler.quantize.calibrate import LATENTS, PROMPT, TIMESTEPS, Trajectory
+from wanc.compiler.quantize.texts import RESULT as TEXTS
+from wanc.compiler.quantize.texts import TENSOR as TEXT
+from wanc.compiler.stages.stage import Files, Stage
+from wanc.runtime.denoise import TIMESTEP
+from wanc.runtime.safetensors import SafetensorsFile
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Quantize(Stage):
+    """Inputs `program`, `exported`, `source`, `texts` and `samples`. Result: the program with one component quantised.
+
+    Written are its graphs, its codes beside them, `program.json`, its QuantTable and its probes. `scheme`, `observer`,
+    `alpha` and the rules of what to keep are a recipe's; `trajectory` is how it samples. Where training follows, the
+    decisions are written as well.
+    """
+
+    name: ClassVar[str] = "quantize"
+    tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy", "ml-dtypes")
+
+    component: str
+    scheme: str
+    observer: Method
+    alpha: str | float
+    keep: tuple[str, ...]
+    max_drop_db: float | None
+    int8_share: float | None
+    trajectory: Trajectory
+    is_trained: bool = False
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        from wanc.compiler.quantize.component import Keep, Samples, quantize_component
+        from wanc.compiler.quantize.decisions import Settings
+
+        program = Program.read(inputs["program"][FILE])
+        weights = weight_files({**inputs["exported"], **inputs["program"]}, inputs["source"])
+        samples = _samples(inputs["samples"], inputs["texts"], self.trajectory, self.component)
+        component, table = quantize_component(
+            self.component,
+            program.components[self.component],
+            inputs["program"],
+            weights,
+            Samples(*zip(*samples, strict=True)),
+            Settings(self.scheme, self.observer, self.alpha),
+            Keep(self.keep, self.max_drop_db, self.int8_share),
+            out,
+            decisions=out / decisions_file(self.component) if self.is_trained else None,
+            progress=progress,
+        )
+        table.write(out)
+        replace(program, components={**program.components, self.component: component}).write(out)
+
+
+def decisions_file(component: str) -> str:
+    """Where a component's decisions lie beside its program, for training."""
+    return f"decisions/{component}.safetensors"
+
+
+def _samples(clips: Files, texts: Files, trajectory: Trajectory, component: str) -> list[tuple[Sample, float]]:
+    """Every step that was kept, for each branch, and what an error there does to the final latents.
+
+    A step adds its velocity times the noise level that it takes away, and guidance adds g times the conditional
+    velocity and 1 - g times the other. The last row of the texts is the negative prompt.
+    """
+    rows, guidance = SafetensorsFile(texts[TEXTS])[TEXT], trajectory.guidance(component)
+    solver = trajectory.create_solver()
+    taken = dict(zip(solver.timesteps.tolist(), (solver.sigmas[:-1] - solver.sigmas[1:]).tolist(), strict=True))
+    samples: list[tuple[Sample, float]] = []
+    for _, path in sorted(clips.items()):
+        clip = SafetensorsFile(path)
+        branches = {int(clip[PROMPT][0]): guidance} | ({} if guidance == 1.0 else {-1: 1.0 - guidance})
+        for step, timestep in enumerate(clip[TIMESTEPS].tolist()):
+            for row, factor in branches.items():
+                samples.append((partial(_sample, clip, step, rows, row), (factor * taken[timestep]) ** 2))
+    return samples
+
+
+def _sample(clip: Mapping[str, Array], step: int, texts: Array, row: int) -> dict[str, Array]:
+    return {
+        "latents": clip[LATENTS][step],
+        TIMESTEP: clip[TIMESTEPS][step : step + 1],
+        "text": texts[row][None],
+    }

@@ -1,0 +1,244 @@
+"""A component with what its quantiser decided: codes in a file, Q/DQ in its graphs, smoothing folded in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes import common
+
+from wanc.calibration.decision import Decision
+from wanc.calibration.schemes import SCHEMES
+from wanc.calibration.weights import Codes
+from wanc.compiler.graphs.folds import divide
+from wanc.compiler.graphs.linears import Linear, linears
+from wanc.compiler.graphs.quantizers import Quantization, insert_quantizers
+from wanc.compiler.program.graph_file import save
+from wanc.compiler.program.probes import ProbeWriter
+from wanc.compiler.program.program import OWN, ProgramComponent
+from wanc.compiler.program.quant_table import FLOAT, Entry
+from wanc.compiler.quantize.decisions import Decided
+from wanc.compiler.quantize.linear_groups import Choice
+from wanc.compiler.stages.stage import Files
+from wanc.compiler.weights.own_file import OwnFile
+from wanc.compiler.weights.weight_file import code_values, float_values
+
+Array = np.ndarray[Any, Any]
+FILE = "quantized.bin"
+
+
+class QuantizedGraphs:
+    """Takes decisions one by one, writing codes as they come, and gives the component at the end.
+
+    `model` is the component's whole graph; `weights` locates what its external tensors name. What is written goes below
+    `out / name`.
+    """
+
+    def __init__(self, name: str, model: ir.Model, choice: Choice, scheme: str, weights: Files, out: Path) -> None:
+        self._name, self._model, self._choice, self._scheme = name, model, choice, scheme
+        self._weights, self._out = weights, out
+        self._linears = {linear.name: linear for linear in linears(model)}
+        self._codes: dict[str, tuple[ir.ExternalTensor, Codes]] = {}
+        self._decided: dict[str, Decided] = {}
+        self._inputs_divided: dict[str, Array] = {}
+        self._divisors: dict[str, Array] = {}
+        (out / name).mkdir(parents=True)
+        self._own, self._probes = OwnFile(out, f"{name}/{FILE}"), ProbeWriter(out, name)
+
+    def __enter__(self) -> QuantizedGraphs:
+        self._own.__enter__()
+        self._probes.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._own.__exit__(*error)
+        self._probes.__exit__(*error)
+
+    def weight_of(self, name: str) -> Array:
+        """A Linear's weight as the model has it, float32 [out, in]."""
+        linear = self._linears[name]
+        assert linear.weight.const_value is not None
+        values = float_values(linear.weight.const_value, self._weights)
+        return values if linear.output_axis == 0 else values.T
+
+    def add(self, decided: Decided) -> None:
+        """Take the decision on some Linears of a group."""
+        group = decided.group
+        for linear in group.linears:
+            if decided.divisors is not None:
+                self._inputs_divided[linear.name] = decided.divisors
+            if linear.name in decided.codes:
+                codes = decided.codes[linear.name]
+                tensor = self._own.add(f"{linear.weight.name}.codes", self._tensor(codes.values, linear))
+                # The codes themselves go: what is left to be known of them is small.
+                self._codes[linear.name] = (tensor, replace(codes, values=_nothing_of(codes.values)))
+                self._probes.add(linear.name, "inputs", decided.inputs)
+                self._probes.add(linear.name, "outputs", decided.outputs[linear.name])
+            self._decided[linear.name] = replace(decided, codes={}, inputs=_nothing_of(decided.inputs), outputs={})
+        if decided.divisors is not None and group.fold is not None:
+            self._divisors |= dict.fromkeys((*group.fold.weights, *group.fold.values), decided.divisors)
+
+    def component(self, component: ProgramComponent, parts: Mapping[str, ir.Model]) -> ProgramComponent:
+        """Write the component's graphs and give it as it now is; its new weights are the program's own."""
+        replaced = self._replaced_weights()
+        decisions = {name: self._quantization(name) for name in self._codes}
+        for graph, part in parts.items():
+            for name in replaced.keys() & part.graph.initializers.keys():
+                _refer(part.graph.initializers[name], replaced[name])
+            divide(part, self._divisors)
+            names = {linear.name for linear in linears(part)}
+            insert_quantizers(part, {name: entry for name, entry in decisions.items() if name in names})
+            common.RemoveUnusedNodesPass()(part)  # the weights that codes have taken the place of
+            save(part, self._out / self._name / f"{graph}.onnx")
+        gone = {str(self._linears[name].weight.name) for name in self._codes} | replaced.keys()
+        kept = {name: weight for name, weight in component.weights.items() if name not in gone}
+        return ProgramComponent(component.graphs, {**kept, **self._own.entries})
+
+    def entries(self, effects: Mapping[str, float]) -> dict[str, Entry]:
+        """Every Linear's line of the QuantTable."""
+        shares, blocks = self.flops(), _blocks(self._linears)
+        return {
+            name: self._entry(name, shares[name], _position(name, blocks), effects.get(name)) for name in self._linears
+        }
+
+    def _entry(self, name: str, share: float, position: float | None, effect: float | None) -> Entry:
+        if name not in self._codes:
+            return Entry(FLOAT, self._choice.kept[name], share, position, effect=effect)
+        decided = self._decided[name]
+        sqnr = decided.sqnr_db[name]
+        return Entry(
+            self._scheme,
+            "no keep pattern fits",
+            share,
+            position,
+            sqnr if np.isfinite(sqnr) else None,
+            decided.activation_scale,
+            decided.alpha,
+            effect,
+        )
+
+    def _tensor(self, values: Array, linear: Linear) -> ir.TensorProtocol:
+        """Codes [out, in] as the weight is stored."""
+        typed = values.astype(ml_dtypes.int4) if SCHEMES[self._scheme].weights == "int4" else values
+        return ir.tensor(np.ascontiguousarray(typed if linear.output_axis == 0 else typed.T))
+
+    def codes(self) -> Files:
+        """Where the codes that were written so far lie, by the name that tensors give their file."""
+        self._own.flush()
+        return {f"{OWN}{self._name}/{FILE}": self._out / self._name / FILE}
+
+    def flops(self) -> dict[str, float]:
+        """The share of every Linear in the FLOPs of all, at the sizes of calibration."""
+        flops = {
+            name: linear.flops_per_row * self._decided[name].rows_per_sample for name, linear in self._linears.items()
+        }
+        total = sum(flops.values())
+        return {name: count / total for name, count in flops.items()}
+
+    def decisions(self) -> dict[str, Decision]:
+        """What was decided on each Linear, with its codes, all of them in memory: for a model that can be trained."""
+        sources = self.codes()
+        return {name: self._decision(name, sources) for name in self._codes}
+
+    def _decision(self, name: str, sources: Files) -> Decision:
+        tensor, codes = self._codes[name]
+        values = code_values(tensor, sources)
+        stored = values if self._linears[name].output_axis == 0 else values.T
+        return Decision(
+            replace(codes, values=np.ascontiguousarray(stored)),
+            self._inputs_divided.get(name),
+            self._decided[name].activation_scale,
+        )
+
+    def alone(self) -> dict[str, Quantization]:
+        """Each decision for a graph in which nothing else is quantised, and no smoothing folded."""
+        return {name: self._alone(name) for name in self._codes}
+
+    def keep(self, reasons: Mapping[str, str]) -> None:
+        """Leave Linears in float that were decided on already."""
+        for name, reason in reasons.items():
+            self._choice.kept[name] = reason
+            del self._codes[name], self._own.entries[f"{self._linears[name].weight.name}.codes"]
+
+    def _alone(self, name: str) -> Quantization:
+        tensor, codes = self._codes[name]
+        linear = self._linears[name]
+        grouped = codes.group < linear.widths[1]
+        stored = (
+            codes.scales if grouped and linear.output_axis == 0 else codes.scales.T if grouped else codes.scales[:, 0]
+        )
+        inputs, scale = SCHEMES[self._scheme].inputs, self._decided[name].activation_scale
+        divisors = self._inputs_divided.get(name)
+        return Quantization(
+            tensor,
+            ir.tensor(np.ascontiguousarray(stored, np.float32)),
+            codes.group if grouped else None,
+            inputs,
+            scale,
+            None if divisors is None else ir.tensor(divisors),
+        )
+
+    def _quantization(self, name: str) -> Quantization:
+        """A decision as the graph takes it; what its rows are divided by goes into their scales."""
+        tensor, codes = self._codes[name]
+        weight = str(self._linears[name].weight.name)
+        if (divisor := self._divisors.get(weight)) is not None:
+            self._codes[name] = (tensor, replace(codes, scales=codes.scales / divisor[:, None]))
+            self._probes.add(name, "divisors", divisor)
+        decision = self._alone(name)
+        return replace(decision, scales=self._own.add(f"{weight}.scales", decision.scales), divisors=None)
+
+    def _replaced_weights(self) -> dict[str, ir.ExternalTensor]:
+        """Weights that stay in float, and take smoothing in: as inputs are multiplied, and rows divided."""
+        of_linears = {str(self._linears[name].weight.name): name for name in self._linears}
+        touched = {str(self._linears[name].weight.name) for name in self._inputs_divided if name not in self._codes}
+        quantized = {str(self._linears[name].weight.name) for name in self._codes}
+        touched |= {name for name in self._divisors if name in self._model.graph.initializers} - quantized
+        replaced: dict[str, ir.ExternalTensor] = {}
+        for name in sorted(touched):
+            tensor = self._model.graph.initializers[name].const_value
+            assert tensor is not None
+            values = float_values(tensor, self._weights)
+            linear = self._linears.get(of_linears.get(name, ""))
+            if linear is not None and linear.name in self._inputs_divided:
+                factors = self._inputs_divided[linear.name]
+                values = values * (factors if linear.output_axis == 0 else factors[:, None])
+            if name in self._divisors:
+                divisors = self._divisors[name]
+                values = values / divisors.reshape(-1, *[1] * (values.ndim - 1))
+            replaced[name] = self._own.add(name, ir.tensor(np.ascontiguousarray(values, np.float32)))
+        return replaced
+
+
+def _nothing_of(array: Array) -> Array:
+    """No row of it; and not a view, which would keep all of it in memory."""
+    return array[:0].copy()
+
+
+def _refer(value: ir.Value, tensor: ir.ExternalTensor) -> None:
+    """Put a tensor of another type, perhaps, in place of a weight."""
+    value.const_value = tensor
+    waiting = [value]
+    while waiting:
+        view = waiting.pop()
+        view.type = ir.TensorType(tensor.dtype)
+        waiting.extend(use.node.outputs[0] for use in view.uses() if use.node.op_type == "Transpose")
+
+
+def _blocks(names: Sequence[str] | Mapping[str, object]) -> int:
+    """How many blocks a component has."""
+    return 1 + max((int(found[1]) for name in names if (found := BLOCK.match(name))), default=-1)
+
+
+def _position(name: str, blocks: int) -> float | None:
+    found = BLOCK.match(name)
+    return None if found is None else int(found[1]) / max(blocks - 1, 1)
+
+
+BLOCK = re.compile(r"blocks\.(\d+)\.")

@@ -1,0 +1,85 @@
+"""The texts stage: what the text encoder makes of a list of prompts, computed once for both experts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from wanc.compiler.program.program import FILE, Program, weight_files
+from wanc.compiler.stages.stage import Files, Stage
+from wanc.models.weights import Weight
+from wanc.runtime import safetensors
+from wanc.runtime.embeddings import EmbeddingTable
+from wanc.runtime.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from wanc.compiler.host.chain import Chain
+
+Array = np.ndarray[Any, Any]
+RESULT, TENSOR = "texts.safetensors", "texts"
+
+
+@dataclass(frozen=True)
+class Texts(Stage):
+    """Inputs `program`, `exported` and `source`. Result: `texts.safetensors`, float32 [prompts, text length, width].
+
+    `tokenizer` names its file among the source's.
+    """
+
+    name: ClassVar[str] = "texts"
+    tools: ClassVar[tuple[str, ...]] = (
+        "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy", "ml-dtypes", "tokenizers", "ftfy",
+    )  # fmt: skip
+
+    prompts: tuple[str, ...]
+    tokenizer: str
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        from wanc.compiler.graphs.whole import whole
+        from wanc.compiler.host.chain import Chain
+        from wanc.compiler.program.graph_file import load
+        from wanc.compiler.weights.finite import FiniteCheck
+        from wanc.runtime.encode import COMPONENT, GRAPH, encode_prompt
+        from wanc.runtime.text import Tokenizer
+
+        program, source = Program.read(inputs["program"][FILE]), inputs["source"]
+        assert program.model is not None and program.embedding is not None
+        graph = whole({GRAPH: load(inputs["program"][program.components[COMPONENT].graphs[GRAPH].file])}, GRAPH)
+        tokenizer = Tokenizer.open(source[self.tokenizer].parent, program.model.text_length)
+        table = _table(program.embedding, source)
+        weights = weight_files(inputs["exported"], source)
+        with (
+            TemporaryDirectory(dir=out.parent) as folder,
+            ProgressBar(self.name, len(self.prompts), enabled=progress) as bar,
+        ):
+            encoder = _Encoder(Chain(graph, weights, Path(folder), FiniteCheck(COMPONENT)))
+            texts: list[Array] = []
+            for prompt in self.prompts:
+                texts.append(encode_prompt(prompt, tokenizer, table, encoder))
+                bar.advance()
+        safetensors.write(out / RESULT, {TENSOR: np.concatenate(texts)})
+
+
+@dataclass(frozen=True)
+class _Encoder:
+    """The text encoder in place of a bundle's sessions."""
+
+    chain: Chain
+
+    def run(self, component: str, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        del component, graph  # there is no other
+        (outputs,) = self.chain.run([inputs])
+        return outputs
+
+
+def _table(embedding: Weight, source: Files) -> EmbeddingTable:
+    """The table where it lies in the checkpoint."""
+    path = source[embedding.file]
+    header = safetensors.read_header(path)
+    (name,) = [name for name, info in header.items() if info.offset == embedding.offset]
+    return EmbeddingTable.open(path, name)

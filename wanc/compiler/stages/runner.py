@@ -1,0 +1,101 @@
+"""Running stages through the store: looked up by key first, computed once even by many processes at a time."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wanc.artifacts.canonical import key_of
+from wanc.artifacts.records import ActionRecord
+from wanc.artifacts.store import Store
+from wanc.compiler.stages.stage import Files, Stage, Tree, scratch_of
+from wanc.compiler.stages.worker import run_in_worker
+
+
+@dataclass(frozen=True)
+class StageRun:
+    """How one stage went: wall seconds of this build, and peak memory of the process that computed it."""
+
+    name: str
+    seconds: float
+    cached: bool
+    peak_rss_bytes: int
+    key: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "seconds": round(self.seconds, 3),
+            "cached": self.cached,
+            "peak_rss_bytes": self.peak_rss_bytes,
+        }
+
+
+@dataclass
+class Runner:
+    """Runs the stages of one build and remembers how each went."""
+
+    store: Store
+    progress: bool
+    runs: list[StageRun] = field(default_factory=list[StageRun])
+
+    def run(self, stage: Stage, inputs: Mapping[str, Tree]) -> Tree:
+        """The stage's result: from the store where it is there, computed otherwise. Raises what the stage raises."""
+        started = time.perf_counter()
+        document = stage.key_document(inputs)
+        key = key_of(document)
+        record = self.store.lookup(key)
+        cached = record is not None
+        if record is None:
+            with self.store.action_lock(key, on_wait=say):
+                # Another build may have computed it while this one waited.
+                record = self.store.lookup(key)
+                cached = record is not None
+                if record is None:
+                    record = self._compute(stage, key, document, inputs)
+        self.note(stage.name, started, cached, record)
+        return tree_of(record, self.store)
+
+    def note(self, name: str, started: float, cached: bool, record: ActionRecord) -> None:
+        """Remember a stage that ended just now; `started` is a `perf_counter` reading."""
+        peak = record.meta.get("peak_rss_bytes", 0)
+        assert isinstance(peak, int)
+        run = StageRun(name, time.perf_counter() - started, cached, peak, record.key)
+        self.runs.append(run)
+        if self.progress:
+            say(f"{name}: {'cached' if cached else f'{run.seconds:.1f} s, peak {peak / 2**20:.0f} MiB'}")
+
+    def _compute(self, stage: Stage, key: str, document: dict[str, Any], inputs: Mapping[str, Tree]) -> ActionRecord:
+        started = time.perf_counter()
+        with self.store.workdir() as workdir:
+            out = workdir / "out"
+            out.mkdir()
+            if stage.resumes:
+                scratch_of(out).symlink_to(self.store.scratch(key))
+            files = {name: tree.locate() for name, tree in inputs.items()}
+            peak = run_in_worker(stage, files, out, progress=self.progress)
+            meta = {"seconds": round(time.perf_counter() - started, 3), "peak_rss_bytes": peak}
+            record = self.store.commit(key, stage=stage.name, document=document, tree=out, meta=meta)
+        if stage.resumes:
+            self.store.drop_scratch(key)
+        return record
+
+
+def tree_of(record: ActionRecord, store: Store) -> Tree:
+    """A stored result as the input of the next stage. Contents are checked when they are located, not before."""
+    digests = {path: blob.digest for path, blob in record.files.items()}
+    return Tree(digests, functools.partial(_locate, record, store))
+
+
+def _locate(record: ActionRecord, store: Store) -> Files:
+    # In one order, whether the result was computed just now or read from the store.
+    return {path: store.path(blob) for path, blob in sorted(record.files.items())}
+
+
+def say(line: str) -> None:
+    """One line for people."""
+    print(line, file=sys.stderr, flush=True)

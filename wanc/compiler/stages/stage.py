@@ -1,0 +1,92 @@
+"""What a stage is, and what its result depends on.
+
+A stage is a frozen dataclass whose fields are its parameters. Its action key is the digest of one document holding
+everything that can change the result: the stage's own code, its parameters, its inputs' digests, and the versions of
+the tools that it uses. Nothing else may influence `run`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from wanc.artifacts.canonical import digest_of
+from wanc.compiler.stages.code_version import code_version
+from wanc.errors import EXIT_UNAVAILABLE, UserError
+
+KEY_SCHEMA = 1
+SCRATCH = "scratch"
+Files = Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A set of files that a stage reads: their digests, and where they are when somebody asks."""
+
+    digests: Mapping[str, str]
+    locate: Callable[[], Files]
+
+    @property
+    def digest(self) -> str:
+        """The digest of names and contents; where the files lie does not enter."""
+        return digest_of(dict(self.digests))
+
+    def joined(self, other: Tree) -> Tree:
+        """The files of both."""
+        return Tree({**self.digests, **other.digests}, lambda: {**self.locate(), **other.locate()})
+
+
+@dataclass(frozen=True)
+class Stage(ABC):
+    """A step of the compiler. Subclasses add their parameters as fields."""
+
+    name: ClassVar[str]
+    tools: ClassVar[tuple[str, ...]] = ()
+    resumes: ClassVar[bool] = False
+    """Whether a stage that was stopped goes on where it was: it then has a folder for that (`scratch_of`)."""
+
+    def key_document(self, inputs: Mapping[str, Tree]) -> dict[str, Any]:
+        """Everything that the result depends on, as JSON."""
+        return {
+            "schema": KEY_SCHEMA,
+            "stage": self.name,
+            "code": code_version(type(self).__module__),
+            # As it will be read back: a tuple would be told from the list that was stored.
+            "parameters": json.loads(json.dumps(dataclasses.asdict(self))),
+            "inputs": {name: tree.digest for name, tree in inputs.items()},
+            "tools": {tool: tool_version(tool) for tool in self.tools},
+            "platform": f"{platform.system()}-{platform.machine()}",
+        }
+
+    @abstractmethod
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        """Read the inputs, write the result below `out`, with a progress bar if asked. Runs in a process of its own.
+
+        Raises UserError for faults in what the user gave.
+        """
+
+
+def scratch_of(out: Path) -> Path:
+    """The folder of a stage that resumes: what lies there is there again when the same stage runs anew."""
+    return out.parent / SCRATCH
+
+
+def tool_version(distribution: str) -> str:
+    """The installed version of a Python distribution, or of Python itself. Raises UserError where it is missing."""
+    if distribution == "python":
+        return platform.python_version()
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UserError(
+            f"building needs the package {distribution}, which is not installed",
+            hint="pip install 'wanc[build]'",
+            exit_code=EXIT_UNAVAILABLE,
+        ) from error

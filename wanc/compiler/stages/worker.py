@@ -1,0 +1,125 @@
+"""Running one stage in a process of its own: its memory goes back when it ends, and its peak is its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+
+from wanc.artifacts.files import output_errors
+from wanc.compiler.stages.confinement import confine
+from wanc.compiler.stages.stage import Files, Stage
+from wanc.errors import EXIT_TEMPORARY, EXIT_UNAVAILABLE, UserError
+from wanc.runtime.memory import peak_rss_bytes
+
+TIMEOUT_VARIABLE = "WANC_STAGE_TIMEOUT"
+DEFAULT_TIMEOUT_SECONDS = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a stage ended: the most memory it held, or the fault that it found and that fault's causes."""
+
+    peak_rss_bytes: int
+    error: UserError | None = None
+    causes: tuple[RemoteCause, ...] = ()
+
+
+class RemoteCause(Exception):
+    """The text of an exception that stayed in the worker process, and its hint."""
+
+    def __init__(self, text: str, hint: str | None) -> None:
+        super().__init__(text, hint)
+        self.text = text
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def run_in_worker(stage: Stage, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> int:
+    """Run a stage to its end in a fresh process; returns the process's peak memory in bytes.
+
+    Raises what the stage raised, and UserError where the process was killed from outside or ran for longer than the
+    seconds in WANC_STAGE_TIMEOUT, by default a day.
+    """
+    timeout = _timeout_seconds()
+    # A fresh interpreter, so that nothing of the parent's state can leak into the result.
+    context = multiprocessing.get_context("spawn")
+    others = multiprocessing.active_children()
+    with ProcessPoolExecutor(1, mp_context=context, initializer=confine, initargs=(os.getpid(),)) as pool:
+        try:
+            outcome = pool.submit(_run, stage, inputs, out, progress).result(timeout)
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"the process of stage {stage.name} was killed",
+                hint="most often the system is out of memory: `dmesg` tells",
+                exit_code=EXIT_UNAVAILABLE,
+            ) from error
+        except BaseException as error:
+            # The pool would wait for the stage, which may take an hour.
+            for process in multiprocessing.active_children():
+                if process not in others:
+                    process.kill()
+            if isinstance(error, TimeoutError):
+                raise _too_long(stage, timeout) from None
+            raise
+    if outcome.error is not None:
+        raise outcome.error from _chain(outcome.causes)
+    return outcome.peak_rss_bytes
+
+
+def _timeout_seconds() -> float:
+    text = os.environ.get(TIMEOUT_VARIABLE, "")
+    try:
+        seconds = float(text) if text else DEFAULT_TIMEOUT_SECONDS
+    except ValueError:
+        seconds = -1.0
+    if not seconds > 0:  # also refuses NaN
+        raise UserError(f"{TIMEOUT_VARIABLE} must be a number of seconds, not {text!r}")
+    return seconds
+
+
+def _too_long(stage: Stage, seconds: float) -> UserError:
+    return UserError(
+        f"stage {stage.name} ran for more than {seconds:g} s and was stopped",
+        hint=f"set {TIMEOUT_VARIABLE} to the number of seconds that it may take; finished stages are kept",
+        exit_code=EXIT_TEMPORARY,
+    )
+
+
+def _run(stage: Stage, inputs: Mapping[str, Files], out: Path, progress: bool) -> Outcome:
+    try:
+        with output_errors(out):
+            stage.run(inputs, out, progress=progress)
+    except UserError as error:
+        # Tracebacks do not travel between processes, and a fault of the user's needs none.
+        return Outcome(peak_rss_bytes(), error, tuple(_causes(error)))
+    except MemoryError as error:
+        needs_more = UserError(
+            f"stage {stage.name} needs more memory than this machine has",
+            hint="build on a larger machine, or add swap",
+            exit_code=EXIT_UNAVAILABLE,
+        )
+        return Outcome(peak_rss_bytes(), needs_more, (RemoteCause(str(error) or "out of memory", None),))
+    return Outcome(peak_rss_bytes())
+
+
+def _causes(error: BaseException) -> list[RemoteCause]:
+    cause = error.__cause__
+    if cause is None:
+        return []
+    text = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return [RemoteCause(text, getattr(cause, "hint", None)), *_causes(cause)]
+
+
+def _chain(causes: tuple[RemoteCause, ...]) -> RemoteCause | None:
+    if not causes:
+        return None
+    first = causes[0]
+    first.__cause__ = _chain(causes[1:])
+    return first
