@@ -83,6 +83,9 @@ class Fields:
             self.refuse(name, f"must be a string, not {_kind(value)}")
         return value
 
+    def optional_text(self, name: str) -> str | None:
+        return None if self._get(name) is None else self.text(name)
+
     def integer(self, name: str, *, minimum: int = 0) -> int:
         value = self._get(name)
         if isinstance(value, bool) or not isinstance(value, int):
