@@ -25,9 +25,9 @@ from scripts.tiny_wan import quantization
 from scripts.tiny_wan.quantization import METHODS, Scheme
 from wanc.calibration import trajectories
 from wanc.calibration.decision import Decision
-from wanc.calibration.distill import Plan, distill
+from wanc.calibration.distill import TrainingPlan, distill
 from wanc.calibration.lessons import Task
-from wanc.calibration.trajectories import Requests, Run, Sampling, guided_velocity
+from wanc.calibration.trajectories import Requests, Run, TrajectorySampling, guided_velocity
 
 Result = TypeVar("Result")
 Decisions = list[dict[str, Decision]]
@@ -74,7 +74,7 @@ class Bench:
     def __init__(self, model: Path, sizes: Sizes) -> None:
         texts = quantization.Texts(model)
         self.teachers = quantization.load_experts(model)
-        self.sampling: Sampling = quantization.sampling()
+        self.sampling: TrajectorySampling = quantization.sampling()
         self.calibration = texts.training(sizes.calibration, CALIBRATION_SEED)
         self.training = texts.training(sizes.training, TRAINING_SEED)
         self.validation = texts.training(sizes.validation, VALIDATION_SEED)
@@ -106,7 +106,7 @@ class Bench:
 
 def train(bench: Bench, scheme: Scheme, start: Decisions, rounds: int, work: Path) -> tuple[Decisions, list[Any]]:
     """Both experts, the high-noise one first. Returns their decisions, and the validation errors after every round."""
-    plan = Plan(levels=quantization.levels(scheme), learning_rate=LEARNING_RATES[scheme], rounds=rounds)
+    plan = TrainingPlan(levels=quantization.levels(scheme), learning_rate=LEARNING_RATES[scheme], rounds=rounds)
     others, decisions, errors = list(bench.teachers), list[dict[str, Decision]](), list[Any]()
     for trained, teacher in enumerate(bench.teachers):
         task = Task(
@@ -128,7 +128,7 @@ def rounds_in(minutes: float, bench: Bench, scheme: Scheme, decisions: Decisions
     file = work / f"{scheme}-plan.json"
     if file.exists():
         return int(json.loads(file.read_text(encoding="utf-8"))["rounds"])
-    plan = Plan(levels=quantization.levels(scheme), learning_rate=LEARNING_RATES[scheme], rounds=1)
+    plan = TrainingPlan(levels=quantization.levels(scheme), learning_rate=LEARNING_RATES[scheme], rounds=1)
     (student, _) = bench.experts(decisions, scheme)
     student.requires_grad_(True)
     requests = bench.validation[: plan.batch]
@@ -185,7 +185,8 @@ def report(figures: Mapping[str, Mapping[str, Any]], sizes: Sizes) -> str:
         wall, processor = (of_scheme["training_seconds"][name] / 60 for name in ("wall", "processor"))
         lines.append(
             f"Training for {scheme}: {wall:.0f} minutes for both experts together on {of_scheme['threads']} thread(s), "
-            f"{processor:.0f} of processor time; at most {of_scheme['rounds']} rounds of {Plan.steps} steps for each."
+            f"{processor:.0f} of processor time; at most {of_scheme['rounds']} rounds of {TrainingPlan.steps} steps "
+            "for each."
         )
     lines += [
         "",

@@ -13,7 +13,7 @@ from wanc.compiler.export.onnx_file import ExportOnnx
 from wanc.compiler.export.torch_module import ExportTorch
 from wanc.compiler.export.wan import Export
 from wanc.compiler.fuse import Fuse
-from wanc.recipe.schema import Engine
+from wanc.recipe.schema import EngineSection
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
@@ -26,8 +26,8 @@ def names(requirements: list[str]) -> set[str]:
 
 def test_the_runtime_extra_is_what_a_bundle_requires() -> None:
     """Besides, a bundle takes the library that its engine is named after: the default one, or an extra's."""
-    assert names(EXTRAS["runtime"]) == {*set().union(*RUNTIME_REQUIREMENTS.values()), Engine().kind}
-    others = set(get_args(Engine.model_fields["kind"].annotation)) - {Engine().kind}
+    assert names(EXTRAS["runtime"]) == {*set().union(*RUNTIME_REQUIREMENTS.values()), EngineSection().kind}
+    others = set(get_args(EngineSection.model_fields["kind"].annotation)) - {EngineSection().kind}
     assert others
     assert all(names(EXTRAS[kind]) == {kind} for kind in others)
 

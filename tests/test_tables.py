@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from wanc.terminal import Table, as_text, show, size_text
+from wanc.terminal import TextTable, as_text, show, size_text
 
 TABLES = [
-    Table("first", [("a", "1"), ("longer", "22")]),
-    Table("nothing", []),
-    Table("second", [("x", "", "z"), ("xx", "", "")], ("one", "empty", "three")),
+    TextTable("first", [("a", "1"), ("longer", "22")]),
+    TextTable("nothing", []),
+    TextTable("second", [("x", "", "z"), ("xx", "", "")], ("one", "empty", "three")),
 ]
 TEXT = """\
 first
@@ -36,7 +36,7 @@ def test_what_is_no_terminal_gets_plain_text(capsys: pytest.CaptureFixture[str])
 def test_a_terminal_gets_the_same_words(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
-    show([*TABLES, Table("[bold]third[/bold]", [("[red]markup[/red]", "[/]")])])
+    show([*TABLES, TextTable("[bold]third[/bold]", [("[red]markup[/red]", "[/]")])])
     drawn = capsys.readouterr().out
     for word in ("first", "longer", "22", "second", "three", "[bold]third[/bold]", "[red]markup[/red]", "[/]"):
         assert word in drawn
@@ -67,7 +67,7 @@ def test_a_terminal_without_rich_gets_plain_text(
     ids=["escapes", "lines", "direction", "surrogate", "text", "length"],
 )
 def test_cells_are_one_line_of_printable_text(cell: str, shown: str) -> None:
-    assert as_text([Table("t", [(cell,)])]) == f"t\n  {shown}"
+    assert as_text([TextTable("t", [(cell,)])]) == f"t\n  {shown}"
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def build(
 def passes(as_json: Json = False) -> None:
     """List the passes of the fuse stage, in the order in which they are applied."""
     from wanc.compiler.passes.registry import all_passes
-    from wanc.terminal import Table, show
+    from wanc.terminal import TextTable, show
 
     if as_json:
         keys = ("name", "summary", "after", "by_default")
@@ -110,7 +110,7 @@ def passes(as_json: Json = False) -> None:
             (entry.name, entry.summary, ", ".join(entry.after), "yes" if entry.by_default else "when named")
             for entry in all_passes()
         ]
-        show([Table("passes", rows, ("name", "what it does", "after", "used"))])
+        show([TextTable("passes", rows, ("name", "what it does", "after", "used"))])
 
 
 @app.command(epilog="Example: wanc bench --case width=1536,blocks=4,latent=4x16x16 -o artifacts/bench")

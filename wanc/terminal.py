@@ -16,7 +16,7 @@ _LONGEST_CELL = 400
 
 
 @dataclass(frozen=True)
-class Table:
+class TextTable:
     """Rows of equal length under a title; without a `header`, the first column names what the others say.
 
     Tables without rows are not shown, nor are columns without text.
@@ -27,7 +27,7 @@ class Table:
     header: Sequence[str] = ()
 
 
-def show(tables: Iterable[Table]) -> None:
+def show(tables: Iterable[TextTable]) -> None:
     """Print tables on stdout: with rich on a terminal, otherwise as `as_text`."""
     tables = list(tables)
     if sys.stdout.isatty():
@@ -37,7 +37,7 @@ def show(tables: Iterable[Table]) -> None:
     print(as_text(tables))
 
 
-def as_text(tables: Iterable[Table]) -> str:
+def as_text(tables: Iterable[TextTable]) -> str:
     """The tables in plain text, the same on every machine."""
     return "\n\n".join(_plain(table) for table in tables if table.rows)
 
@@ -52,7 +52,7 @@ def size_text(count: int) -> str:
     return f"{count} B" if unit == "B" else f"{size:,.1f} {unit}"
 
 
-def _plain(table: Table) -> str:
+def _plain(table: TextTable) -> str:
     columns = _columns(table)
     widths = [max(map(len, column)) for column in columns]
     rows = zip(*columns, strict=True)
@@ -60,7 +60,7 @@ def _plain(table: Table) -> str:
     return "\n".join([table.title, *(f"{_INDENT}{line}".rstrip() for line in lines)])
 
 
-def _draw(tables: Iterable[Table]) -> None:
+def _draw(tables: Iterable[TextTable]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table as Drawing
@@ -85,7 +85,7 @@ def _draw(tables: Iterable[Table]) -> None:
         console.print(drawing)
 
 
-def _columns(table: Table) -> list[list[str]]:
+def _columns(table: TextTable) -> list[list[str]]:
     """Clean cells by column, the header's first if there is one."""
     columns = [[_clean(cell) for cell in column] for column in zip(*table.rows, strict=True)]
     names = [[name] for name in table.header] if table.header else [[] for _ in columns]

@@ -25,7 +25,7 @@ from wanc.calibration.fake_quantize import ACTIVATION_LEVELS, quantize_module
 from wanc.calibration.gptq import Moments, round_by_moments
 from wanc.calibration.histogram import Histogram
 from wanc.calibration.smoothing import ChannelStatistics, best_alpha, channel_scales
-from wanc.calibration.trajectories import Requests, Sampling
+from wanc.calibration.trajectories import Requests, TrajectorySampling
 from wanc.calibration.weights import GROUP, LEVELS, Codes, round_to_nearest
 from wanc.models.wan.transformer import StepModule
 from wanc.runtime.solvers.create import create_solver
@@ -74,7 +74,7 @@ def load_experts(model: Path) -> list[torch.nn.Module]:
     return [cast(torch.nn.Module, expert).eval().requires_grad_(False) for expert in experts]
 
 
-def sampling() -> Sampling:
+def sampling() -> TrajectorySampling:
     """As the model's recipe says."""
 
     def solver() -> Any:
@@ -82,7 +82,7 @@ def sampling() -> Sampling:
 
     high = count_high_noise_steps(solver().timesteps, configuration.BOUNDARY_RATIO)
     assert configuration.TRAIN_TIMESTEPS == TRAINING_TIMESTEPS
-    return Sampling(solver, (configuration.GUIDANCE_SCALE, configuration.GUIDANCE_SCALE), high)
+    return TrajectorySampling(solver, (configuration.GUIDANCE_SCALE, configuration.GUIDANCE_SCALE), high)
 
 
 class Texts:

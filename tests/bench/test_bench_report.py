@@ -12,7 +12,7 @@ import pytest
 
 from wanc.bench import contest as contests
 from wanc.bench.case import CHANNELS, FREQUENCIES, TEXT_LENGTH, TEXT_WIDTH, Case
-from wanc.bench.contest import Result, bench, contest
+from wanc.bench.contest import ContestResult, bench, contest
 from wanc.bench.report import markdown, table, write_report
 from wanc.compiler.engines.products import Products
 from wanc.errors import EXIT_UNAVAILABLE, UserError
@@ -22,12 +22,15 @@ from ..conftest import Wanc
 MACHINE = {"processor": "a processor", "cores": 2, "features": ["avx512f"], "tools": {"torch": "2.13.0"}}
 
 
-def report(*results: Result, only: str = "float") -> dict[str, Any]:
+def report(*results: ContestResult, only: str = "float") -> dict[str, Any]:
     contenders = [result.as_json() for result in results]
     return {"case": Case().as_json(), "machine": MACHINE, "threads": 2, "only": only, "contenders": contenders}
 
 
-SLOW, FAST = Result("PyTorch eager fp32", (4.0, 5.0, 9.0), 0.0), Result("wanc openvino", (2.0, 1.0, 2.5), 1e-6, 0.25)
+SLOW, FAST = (
+    ContestResult("PyTorch eager fp32", (4.0, 5.0, 9.0), 0.0),
+    ContestResult("wanc openvino", (2.0, 1.0, 2.5), 1e-6, 0.25),
+)
 
 
 def test_contenders_are_listed_by_their_median() -> None:
@@ -48,7 +51,7 @@ def test_a_page_tells_machine_rounds_and_picture() -> None:
 
 
 def test_shares_of_integers_are_shown_where_integers_are_compared(tmp_path: Path) -> None:
-    integer = Result("OpenVINO + NNCF INT8", (3.0,), 1e-2, int8_linear_share=0.98, int8_total_share=0.75)
+    integer = ContestResult("OpenVINO + NNCF INT8", (3.0,), 1e-2, int8_linear_share=0.98, int8_total_share=0.75)
     found = report(SLOW, integer, only="int8")
     assert "| OpenVINO + NNCF INT8 | 3.000 | 3.000–3.000 | 1.67 | 1.0e-02 | 98.0% | 75.0% | 0 |" in markdown(
         found, "svg"

@@ -8,14 +8,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="training needs torch, an extra")
 
 from wanc.calibration.decision import Decision  # noqa: E402
-from wanc.calibration.trajectories import Requests, Sampling  # noqa: E402
+from wanc.calibration.trajectories import Requests, TrajectorySampling  # noqa: E402
 from wanc.calibration.weights import round_to_nearest  # noqa: E402
 from wanc.runtime.solvers.create import create_solver  # noqa: E402
 
 SHAPE = (2, 1, 2, 3)
 LATENTS, TOKENS, TEXT, HIDDEN = 12, 3, 5, 128
 LEVELS = 3  # so coarse that training has much to mend
-SAMPLING = Sampling(lambda: create_solver("unipc", shift=3.0, steps=6), (2.0, 1.5), 2)
+SAMPLING = TrajectorySampling(lambda: create_solver("unipc", shift=3.0, steps=6), (2.0, 1.5), 2)
 
 
 class SmallExpert(torch.nn.Module):

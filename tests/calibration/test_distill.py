@@ -12,7 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch, an extra")
 
-from wanc.calibration.distill import Outcome, Plan, distill  # noqa: E402
+from wanc.calibration.distill import TrainingOutcome, TrainingPlan, distill  # noqa: E402
 from wanc.calibration.fake_quantize import quantize_module  # noqa: E402
 from wanc.calibration.lessons import Task  # noqa: E402
 from wanc.calibration.trajectories import errors, guided_velocity, run  # noqa: E402
@@ -20,7 +20,7 @@ from wanc.errors import BundleError, OutputError, UserError  # noqa: E402
 
 from .small_experts import LEVELS, SAMPLING, SmallExpert, decisions, equal, experts, requests  # noqa: E402
 
-PLAN = Plan(levels=LEVELS, learning_rate=2e-3, rounds=3, steps=60, batch=16, requests=128)
+PLAN = TrainingPlan(levels=LEVELS, learning_rate=2e-3, rounds=3, steps=60, batch=16, requests=128)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,7 +46,7 @@ def task(trained: int = 0, **changes: Any) -> Task:
     return dataclasses.replace(made, **changes)
 
 
-def quantised(expert: SmallExpert, outcome: Outcome) -> SmallExpert:
+def quantised(expert: SmallExpert, outcome: TrainingOutcome) -> SmallExpert:
     quantize_module(expert, outcome.decisions, levels=LEVELS)
     return expert.requires_grad_(False)
 
@@ -65,7 +65,7 @@ def test_the_error_falls(trained: int, activation_scale: float | None, tmp_path:
     outcome = distill(asked, PLAN, tmp_path / "state.safetensors")
     assert min(outcome.errors) < 0.6 * outcome.errors[0]
     before, after = experts(), experts()
-    quantised(before[trained], Outcome(start, ()))
+    quantised(before[trained], TrainingOutcome(start, ()))
     quantised(after[trained], outcome)
     assert final_error(after) < 0.7 * final_error(before)
     assert all(each.activation_scale == activation_scale for each in outcome.decisions.values())
@@ -74,7 +74,7 @@ def test_the_error_falls(trained: int, activation_scale: float | None, tmp_path:
 def test_both_experts_one_after_the_other(tmp_path: Path) -> None:
     pair, start = experts(), experts()
     for trained in (0, 1):
-        quantised(start[trained], Outcome(decisions(experts()[trained]), ()))
+        quantised(start[trained], TrainingOutcome(decisions(experts()[trained]), ()))
         outcome = distill(task(trained, others=list(pair)), PLAN, tmp_path / f"{trained}.safetensors")
         quantised(pair[trained], outcome)
     assert final_error(pair) < 0.7 * final_error(start)
@@ -82,7 +82,7 @@ def test_both_experts_one_after_the_other(tmp_path: Path) -> None:
 
 def test_the_low_noise_expert_is_trained_behind_the_quantised_one() -> None:
     """Its lessons begin where the other expert's run has ended."""
-    high = quantised(experts()[0], Outcome(decisions(experts()[0]), ()))
+    high = quantised(experts()[0], TrainingOutcome(decisions(experts()[0]), ()))
     asked = task(1, others=[high, experts()[1]])
     lessons = asked.lessons(experts()[1], 0, 128, torch.ones(4))
     ended = run([high, experts()[1]], SAMPLING, asked.training[:64], stop=2).latents[2]
@@ -92,7 +92,7 @@ def test_the_low_noise_expert_is_trained_behind_the_quantised_one() -> None:
 def test_half_of_the_lessons_come_from_the_student() -> None:
     """And in all of them it is the teacher who answers."""
     asked = task(0)
-    student = quantised(experts()[0], Outcome(asked.decisions, ()))
+    student = quantised(experts()[0], TrainingOutcome(asked.decisions, ()))
     lessons = asked.lessons(student, 0, 128, torch.tensor([0.1, 0.9]))
     by_teacher = run(asked.teachers, SAMPLING, asked.training[:64], stop=2)
     by_student = run([student, asked.teachers[1]], SAMPLING, asked.training[64:128], stop=2)

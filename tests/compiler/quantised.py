@@ -12,7 +12,7 @@ import onnx_ir as ir
 from wanc.calibration.schemes import SCHEMES
 from wanc.calibration.weights import Codes
 from wanc.compiler.engines.stage import Compiler
-from wanc.compiler.graphs.quantizers import Quantization, insert_quantizers
+from wanc.compiler.graphs.quantizers import StoredDecision, insert_quantizers
 from wanc.compiler.passes.fold import remove_unused
 from wanc.compiler.program.graph_file import save
 from wanc.compiler.program.program import OWN, ProgramComponent, ProgramGraph
@@ -42,7 +42,7 @@ def linear(scheme: str, into: int, out: int, folder: Path | None = None, end: st
         with OwnFile(folder, FILE) as file:
             tensors = [file.add(name, tensor) for name, tensor in zip(("codes", "scales"), tensors, strict=True)]
     step = STEP.get(found.inputs or "")
-    decision = Quantization(*tensors, codes.group if codes.group < into else None, found.inputs, step)
+    decision = StoredDecision(*tensors, codes.group if codes.group < into else None, found.inputs, step)
     more = f", float[1, n, {out}] r, float[{out}] s" if end != SUM else ""
     model = parse(
         f"g (float[1, n, {into}] x, float[{out}, {into}] a.weight, float[{out}] b{more}) => (float[1, n, {out}] y)"
@@ -63,7 +63,7 @@ def quantise(model: ir.Model, shapes: Mapping[str, tuple[int, int]]) -> dict[str
         bias = model.graph.initializers[f"{name}.bias"]
         bias.const_value = ir.tensor(random.normal(size=shape[0]).astype(np.float32), name=bias.name)
     decisions = {
-        name: Quantization(ir.tensor(found.values), ir.tensor(found.scales[:, 0]), None, "int8", STEP["int8"])
+        name: StoredDecision(ir.tensor(found.values), ir.tensor(found.scales[:, 0]), None, "int8", STEP["int8"])
         for name, found in codes.items()
     }
     insert_quantizers(model, decisions)

@@ -12,10 +12,10 @@ import pytest
 from tests.conftest import ROOT
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
-from wanc.compiler.pipeline import Plan
+from wanc.compiler.pipeline import BuildPlan
 from wanc.compiler.program.program import FILE, Program
 from wanc.compiler.quantize.calibrate import LATENTS, PROMPT, TIMESTEPS, Calibrate, clip_file
-from wanc.compiler.quantize.experts import Quantization
+from wanc.compiler.quantize.experts import QuantizeStages
 from wanc.compiler.quantize.texts import RESULT, TENSOR
 from wanc.compiler.resolve import resolve
 from wanc.compiler.stages.runner import Runner
@@ -49,7 +49,7 @@ TOLERANCE = 1e-4
 class Fused:
     """tiny-wan before it is quantised."""
 
-    quantization: Quantization
+    quantization: QuantizeStages
     inputs: Mapping[str, Files]
 
     @property
@@ -64,7 +64,7 @@ def fused(tiny_bundle: Path) -> Fused:
     store = Store.open(tiny_bundle.parents[1] / "store")
     with store.session():
         resolved = resolve(loaded, SourceDigests(store, paranoid=False), progress=False)
-        plan, runner = Plan.of(resolved), Runner(store, progress=False)
+        plan, runner = BuildPlan.of(resolved), Runner(store, progress=False)
         exported = runner.run(plan.export, {"source": resolved.layout})
         program = runner.run(plan.fuse, {"program": exported})
         inputs = {"exported": exported, "program": program, "source": resolved.source}

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from wanc.calibration.schemes import SCHEMES
-from wanc.compiler.graphs.quantizers import Quantization, insert_quantizers
+from wanc.compiler.graphs.quantizers import StoredDecision, insert_quantizers
 from wanc.compiler.host.chain import Chain, execute
 from wanc.compiler.host.sample_states import SampleStates
 from wanc.compiler.weights.finite import FiniteCheck
@@ -149,14 +149,14 @@ def test_quantised_linears_are_computed_as_they_stand(made: Weighted, scheme: st
     """Against the same graph without any optimisation; one that rounds inputs is 1 % away from one that does not."""
     format = SCHEMES[scheme]
     changed = made.filled.clone()
-    decisions: dict[str, Quantization] = {}
+    decisions: dict[str, StoredDecision] = {}
     for name in "abc":
         tensor = changed.graph.initializers[f"{name}.weight"].const_value
         assert tensor is not None
         codes = format.codes(tensor.numpy().astype(np.float32))
         typed = ir.tensor(codes.values.astype("int4") if format.weights == "int4" else codes.values)
         scales = ir.tensor(codes.scales[:, 0])
-        decisions[name] = Quantization(typed, scales, None, format.inputs, 0.03 if format.is_static else None)
+        decisions[name] = StoredDecision(typed, scales, None, format.inputs, 0.03 if format.is_static else None)
     assert insert_quantizers(changed, decisions) == 3
     (tmp_path / "chain").mkdir()
     tried = Chain(changed, {}, tmp_path / "chain", FiniteCheck("denoiser"), most_weight_bytes=SQUARE)

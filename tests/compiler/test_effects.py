@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wanc.compiler.graphs.quantizers import Quantization
+from wanc.compiler.graphs.quantizers import StoredDecision
 from wanc.compiler.host.chain import Chain
 from wanc.compiler.program.quant_table import FLOAT
 from wanc.compiler.quantize.component import Keep
@@ -28,7 +28,7 @@ def denoiser(tmp_path_factory: pytest.TempPathFactory) -> FloatDenoiser:
     return make(tmp_path_factory.mktemp("denoiser"))
 
 
-Decisions = tuple[dict[str, Quantization], dict[str, Path]]
+Decisions = tuple[dict[str, StoredDecision], dict[str, Path]]
 """Of every Linear alone, and where their codes lie."""
 
 

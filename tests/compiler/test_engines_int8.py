@@ -9,7 +9,7 @@ import pytest
 from wanc.calibration.schemes import InputFormat
 from wanc.calibration.weights import round_to_nearest
 from wanc.compiler.engines.onnxruntime.int8 import INTEGERS
-from wanc.compiler.graphs.quantizers import Quantization, insert_quantizers
+from wanc.compiler.graphs.quantizers import StoredDecision, insert_quantizers
 from wanc.compiler.passes.apply import apply_passes
 
 from .passes.builder import assert_same, parse, text
@@ -31,14 +31,14 @@ def quantised(
         "a.to_q.weight",
         "a.to_k.weight",
     )
-    decisions: dict[str, Quantization] = {}
+    decisions: dict[str, StoredDecision] = {}
     for seed, name in enumerate(("a.to_q", "a.to_k")):
         if f"{name}.weight".replace(".", "__") in body.replace(".", "__"):
             weight = np.random.default_rng(seed).normal(size=(48, 64)).astype(np.float32)
             codes = round_to_nearest(weight, levels=127, group=group)
             scales = codes.scales if group else codes.scales[:, 0]
             step = 0.02 if rounded == "int8" else None
-            decisions[name] = Quantization(ir.tensor(codes.values), ir.tensor(scales), group, rounded, step)
+            decisions[name] = StoredDecision(ir.tensor(codes.values), ir.tensor(scales), group, rounded, step)
     insert_quantizers(model, decisions)
     return model
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wanc.compiler.explain import explain_tables
 from wanc.compiler.passes.registry import all_passes
-from wanc.compiler.program.quant_table import Entry, QuantTable
+from wanc.compiler.program.quant_table import QuantTable, QuantTableEntry
 
 from ..conftest import Wanc
 from .builder import Project
@@ -50,9 +50,9 @@ def test_each_pass_tells_how_often_it_fired_or_why_not() -> None:
 
 def test_each_linear_tells_what_it_costs_and_why_it_is_float() -> None:
     linears = {
-        "blocks.10.ffn": Entry("int8", "no keep pattern fits", 0.5, 1.0, 38.25, 0.02, 0.75, 1.5e-7),
-        "blocks.2.ffn": Entry("int8", "no keep pattern fits", 0.25, 0.2, 40.0, 0.02),
-        "proj_out": Entry("float", "keep pattern proj_out", 0.25, None),
+        "blocks.10.ffn": QuantTableEntry("int8", "no keep pattern fits", 0.5, 1.0, 38.25, 0.02, 0.75, 1.5e-7),
+        "blocks.2.ffn": QuantTableEntry("int8", "no keep pattern fits", 0.25, 0.2, 40.0, 0.02),
+        "proj_out": QuantTableEntry("float", "keep pattern proj_out", 0.25, None),
     }
     table = QuantTable("denoiser_low", "ptq", 128, linears)
     (shown,) = explain_tables("quantize", {"denoiser_low": table.as_json()})

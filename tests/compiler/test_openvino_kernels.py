@@ -13,7 +13,7 @@ import pytest
 from wanc.calibration.schemes import SCHEMES
 from wanc.calibration.weights import round_to_nearest
 from wanc.compiler.engines.openvino.halves import sort_halves
-from wanc.compiler.graphs.quantizers import Quantization, insert_quantizers
+from wanc.compiler.graphs.quantizers import StoredDecision, insert_quantizers
 from wanc.compiler.passes.fold import remove_unused
 
 HEADS, WIDTH, TOKENS = 2, 12, 5
@@ -77,11 +77,11 @@ def test_codes_are_sorted_with_their_scales(scheme: str, group: int | None) -> N
     assert np.linalg.norm(run(model) - before) <= TOLERANCE * np.linalg.norm(before)
 
 
-def quantization(scheme: str, group: int | None, seed: int) -> Quantization:
+def quantization(scheme: str, group: int | None, seed: int) -> StoredDecision:
     """Of a projection's weight, without rounding inputs."""
     weight = np.random.default_rng(seed).normal(size=(WIDTH, 8)).astype(np.float32)
     codes = round_to_nearest(weight, levels=127, group=group) if group else SCHEMES[scheme].codes(weight)
-    return Quantization(ir.tensor(codes.values), ir.tensor(codes.scales if group else codes.scales[:, 0]), group)
+    return StoredDecision(ir.tensor(codes.values), ir.tensor(codes.scales if group else codes.scales[:, 0]), group)
 
 
 @pytest.mark.parametrize("parameter", ["w", "b", "s"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from wanc.artifacts.canonical import canonical
-from wanc.compiler.program.quant_table import Entry, QuantTable, table_file
+from wanc.compiler.program.quant_table import QuantTable, QuantTableEntry, table_file
 from wanc.errors import BundleError
 
 TABLE = QuantTable(
@@ -18,9 +18,9 @@ TABLE = QuantTable(
     "ptq",
     8,
     {
-        "blocks.1.ffn": Entry("int8", "no keep pattern fits", 0.75, 1.0, 41.25, 0.5, 0.55, 1e-6),
-        "blocks.0.ffn": Entry("int8", "no keep pattern fits", 0.125, 0.0, 30.5, 2.0**-20, None),
-        "proj_out": Entry("float", "keep pattern proj_out", 0.125, None),
+        "blocks.1.ffn": QuantTableEntry("int8", "no keep pattern fits", 0.75, 1.0, 41.25, 0.5, 0.55, 1e-6),
+        "blocks.0.ffn": QuantTableEntry("int8", "no keep pattern fits", 0.125, 0.0, 30.5, 2.0**-20, None),
+        "proj_out": QuantTableEntry("float", "keep pattern proj_out", 0.125, None),
     },
 )
 

@@ -13,7 +13,7 @@ from wanc.artifacts.canonical import key_of
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
 from wanc.compiler.program.program import FILE, Program, ProgramComponent
-from wanc.compiler.quantize.experts import Quantization
+from wanc.compiler.quantize.experts import QuantizeStages
 from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.stages.stage import Stage, Tree
 from wanc.errors import RecipeError
@@ -54,7 +54,7 @@ def fused(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     return Tree({"program": "program"}, lambda: {FILE: folder / FILE})
 
 
-def keys(quantization: Quantization | None, fused: Tree) -> dict[str, str]:
+def keys(quantization: QuantizeStages | None, fused: Tree) -> dict[str, str]:
     """The stages in their order with the keys of their actions, where a result is as new as its key."""
     found: dict[str, str] = {}
 
@@ -69,7 +69,7 @@ def keys(quantization: Quantization | None, fused: Tree) -> dict[str, str]:
 
 
 def test_experts_are_quantised_in_the_order_in_which_they_work(store: Store, fused: Tree) -> None:
-    assert list(keys(Quantization.of(resolved(store)), fused)) == ALL
+    assert list(keys(QuantizeStages.of(resolved(store)), fused)) == ALL
 
 
 @pytest.mark.parametrize(
@@ -92,23 +92,23 @@ def test_experts_are_quantised_in_the_order_in_which_they_work(store: Store, fus
     ],
 )
 def test_what_runs_again(store: Store, fused: Tree, override: str, again: list[str]) -> None:
-    before = keys(Quantization.of(resolved(store)), fused)
-    after = keys(Quantization.of(resolved(store, override)), fused)
+    before = keys(QuantizeStages.of(resolved(store)), fused)
+    after = keys(QuantizeStages.of(resolved(store, override)), fused)
     assert [name for name, key in after.items() if before[name] != key] == again
 
 
 def test_another_program_runs_everything_again(store: Store, fused: Tree) -> None:
-    quantization = Quantization.of(resolved(store))
+    quantization = QuantizeStages.of(resolved(store))
     another = replace(fused, digests={"program": "another"})
     assert not set(keys(quantization, fused).values()) & set(keys(quantization, another).values())
 
 
 def test_a_pattern_has_to_fit_in_one_expert(store: Store, fused: Tree) -> None:
-    assert keys(Quantization.of(resolved(store, "quantize.keep.patterns=[denoiser_low/proj_out]")), fused)
+    assert keys(QuantizeStages.of(resolved(store, "quantize.keep.patterns=[denoiser_low/proj_out]")), fused)
 
 
 def test_a_pattern_that_fits_nothing_runs_nothing(store: Store, fused: Tree) -> None:
-    quantization = Quantization.of(resolved(store, "quantize.keep.patterns=[proj_out, blocks.7]"))
+    quantization = QuantizeStages.of(resolved(store, "quantize.keep.patterns=[proj_out, blocks.7]"))
     assert quantization is not None
 
     def never(stage: Stage, inputs: Mapping[str, Tree]) -> Tree:
@@ -120,26 +120,26 @@ def test_a_pattern_that_fits_nothing_runs_nothing(store: Store, fused: Tree) -> 
 
 
 def test_no_scheme_takes_no_stages(store: Store) -> None:
-    assert Quantization.of(resolved(store, recipe="tiny-wan")) is None
+    assert QuantizeStages.of(resolved(store, recipe="tiny-wan")) is None
 
 
 def test_texts_are_those_of_the_clips_and_the_negative_prompt(store: Store) -> None:
     recipe = resolved(store, "quantize.calibrate.clips=2", "sampling.negative_prompt=blur")
-    quantization = Quantization.of(recipe)
+    quantization = QuantizeStages.of(recipe)
     assert quantization is not None
     assert quantization.texts.prompts == (*recipe.prompts[:2], "blur")
     assert {"onnxruntime", "tokenizers"} <= set(quantization.tools)
 
 
 def test_every_expert_has_the_guidance_of_its_own(store: Store) -> None:
-    quantization = Quantization.of(resolved(store, "sampling.guidance={high: 4, low: 2.5}"))
+    quantization = QuantizeStages.of(resolved(store, "sampling.guidance={high: 4, low: 2.5}"))
     assert quantization is not None
     assert [stage.trajectory.guidance(stage.component) for stage, _, _ in quantization.experts] == [4, 2.5]
 
 
 def test_training_comes_behind_quantising_an_expert(store: Store, fused: Tree) -> None:
-    trained = keys(Quantization.of(resolved(store, "quantize.method=qat")), fused)
+    trained = keys(QuantizeStages.of(resolved(store, "quantize.method=qat")), fused)
     names = ["texts", *(f"{stage} {expert}" for expert in (HIGH, LOW) for stage in ("calibrate", "quantize", "train"))]
     assert list(trained) == names
-    longer = keys(Quantization.of(resolved(store, "quantize.method=qat", "quantize.train.rounds=5")), fused)
+    longer = keys(QuantizeStages.of(resolved(store, "quantize.method=qat", "quantize.train.rounds=5")), fused)
     assert [name for name in names if trained[name] != longer[name]] == names[names.index("train denoiser_high") :]

@@ -20,7 +20,7 @@ from wanc.compiler.engines.openvino import compiler as openvino_engine
 from wanc.compiler.engines.stage import Engine, OnnxRuntimeEngine, OpenVinoEngine
 from wanc.compiler.graphs.quantized_linears import QuantizedLinear, quantized_linears
 from wanc.compiler.graphs.values import producer
-from wanc.compiler.passes.rewrite import Outcome, Pass
+from wanc.compiler.passes.rewrite import Pass, PassOutcome
 from wanc.compiler.program.graph_file import load, save
 from wanc.compiler.program.program import ENGINE_REPORT, FILE, Program, ProgramComponent
 from wanc.compiler.program.quant_table import QuantTable, table_file
@@ -254,9 +254,9 @@ def test_an_expert_whose_graphs_are_the_float_ones(
 def lowering_with(monkeypatch: pytest.MonkeyPatch, kind: str, fault: Callable[[ir.Model], None], *, last: bool) -> None:
     """Plant a fault in front of an engine's passes, or behind them."""
 
-    def apply(model: ir.Model) -> Outcome:
+    def apply(model: ir.Model) -> PassOutcome:
         fault(model)
-        return Outcome(1)
+        return PassOutcome(1)
 
     module = {"onnxruntime": onnxruntime_engine, "openvino": openvino_engine}[kind]
     planted = Pass("fault", "a fault", apply)

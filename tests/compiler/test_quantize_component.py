@@ -22,8 +22,8 @@ from wanc.compiler.host.sample_states import Sample
 from wanc.compiler.program.probes import Probes
 from wanc.compiler.program.quant_table import QuantTable
 from wanc.compiler.quantize import quantized_graphs
-from wanc.compiler.quantize.decisions import Decided, Settings, decide
-from wanc.compiler.quantize.linear_groups import Group, choose
+from wanc.compiler.quantize.decisions import GroupDecision, Settings, decide
+from wanc.compiler.quantize.linear_groups import LinearGroup, choose
 from wanc.compiler.quantize.quantized_graphs import QuantizedGraphs
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.compiler.weights.weight_file import float_values
@@ -147,9 +147,9 @@ def test_a_norm_that_is_not_divided_is_noticed(
     assert unseen_db(quantise("int8", 0.5, anew=True).denoiser, denoiser, tmp_path) < 15
 
 
-def forced(group: Group, divisors: Array) -> Decided:
+def forced(group: LinearGroup, divisors: Array) -> GroupDecision:
     """A group that is smoothed and otherwise left in float."""
-    return Decided(group, 0.5, divisors, None, {}, {}, 1.0, np.empty(0, np.float32), {})
+    return GroupDecision(group, 0.5, divisors, None, {}, {}, 1.0, np.empty(0, np.float32), {})
 
 
 def test_smoothing_alone_changes_nothing(denoiser: FloatDenoiser, tmp_path: Path) -> None:
@@ -326,8 +326,8 @@ def test_smoothing_that_is_asked_for_is_that_of_the_samples(quantise: Quantise, 
 
 @pytest.mark.parametrize("scheme", ["int8", "int4-weight"])
 def test_segments_make_no_difference(denoiser: FloatDenoiser, scheme: str, tmp_path: Path) -> None:
-    def decisions(most: int, folder: Path) -> tuple[int, list[Decided]]:
-        model, found = denoiser.whole(), list[Decided]()
+    def decisions(most: int, folder: Path) -> tuple[int, list[GroupDecision]]:
+        model, found = denoiser.whole(), list[GroupDecision]()
         folder.mkdir()
         choice = choose(model, NAME, KEEP)
         taps = [group.name for group in choice.groups]
@@ -367,7 +367,7 @@ def test_memory_holds_one_linear(denoiser: FloatDenoiser, tmp_path: Path) -> Non
             weights.append(owner(weight))
             return weight
 
-        def add(decided: Decided) -> None:
+        def add(decided: GroupDecision) -> None:
             graphs.add(decided)
             arrays = [decided.inputs, *decided.outputs.values(), *(codes.values for codes in decided.codes.values())]
             kept.extend(owner(array) for array in arrays if array.size)

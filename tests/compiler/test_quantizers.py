@@ -10,7 +10,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes import common
 
 from wanc.calibration.weights import Codes, round_to_nearest
-from wanc.compiler.graphs.quantizers import Quantization, insert_quantizers
+from wanc.compiler.graphs.quantizers import StoredDecision, insert_quantizers
 
 from .passes.builder import parse, text
 
@@ -32,11 +32,11 @@ def model() -> ir.Model:
     return parse(MODEL, "a.to_q.weight", "a.to_k.weight")
 
 
-def decision(codes: Codes, dtype: ir.DataType = ir.DataType.INT8, *, step: float | None = STEP) -> Quantization:
+def decision(codes: Codes, dtype: ir.DataType = ir.DataType.INT8, *, step: float | None = STEP) -> StoredDecision:
     blocks = codes.scales.shape[1] > 1
     values = ir.tensor(codes.values) if dtype == ir.DataType.INT8 else ir.Tensor(codes.values.astype("int4"), dtype)
     scales = codes.scales if blocks else codes.scales[:, 0]
-    return Quantization(values, ir.tensor(scales), codes.group if blocks else None, "int8" if step else None, step)
+    return StoredDecision(values, ir.tensor(scales), codes.group if blocks else None, "int8" if step else None, step)
 
 
 def evaluated(changed: ir.Model, x: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
@@ -100,7 +100,7 @@ def test_a_weight_that_lies_the_other_way_round() -> None:
     """[in, out], as foreign graphs have it: its results are along axis 1."""
     changed = parse("g (float[n, 8] x, float[8, 6] w) => (float[n, 6] y) { y = MatMul (x, w) }", "w")
     codes = round_to_nearest(WEIGHTS["a.to_q"], levels=127)
-    turned = Quantization(ir.tensor(np.ascontiguousarray(codes.values.T)), ir.tensor(codes.scales[:, 0]))
+    turned = StoredDecision(ir.tensor(np.ascontiguousarray(codes.values.T)), ir.tensor(codes.scales[:, 0]))
     insert_quantizers(changed, {"w": turned})
     common.RemoveUnusedNodesPass()(changed)
     x = noise(7, 8, seed=2)

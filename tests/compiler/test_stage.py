@@ -33,7 +33,7 @@ from wanc.compiler.stages import code_version as code_version_module
 from wanc.compiler.stages import stage as stage_module
 from wanc.compiler.stages.code_version import code_version
 from wanc.compiler.stages.stage import Stage, Tree, tool_version
-from wanc.models.source import Source
+from wanc.models.source import ModelSource
 from wanc.recipe.schema import Recipe
 
 DIGEST = f"sha256:{'a' * 64}"
@@ -249,7 +249,7 @@ def test_tool_versions() -> None:
 def sealed(destination: Path, lock: dict[str, Any], source: Tree = INPUTS["source"]) -> Seal:
     recipe = Recipe.model_construct(sampling=None)
     blobs = {name: Blob(digest, 1) for name, digest in source.digests.items()}
-    return Seal(Resolved(recipe, Source({}), blobs, headers={}), lock, destination)
+    return Seal(Resolved(recipe, ModelSource({}), blobs, headers={}), lock, destination)
 
 
 def test_the_key_of_the_seal(monkeypatch: pytest.MonkeyPatch) -> None:

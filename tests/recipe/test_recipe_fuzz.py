@@ -18,7 +18,7 @@ from wanc.recipe.load import load
 from wanc.recipe.planned import KEYS
 from wanc.recipe.show import flow
 from wanc.recipe.strict_yaml import parse
-from wanc.recipe.tree import Source, plain
+from wanc.recipe.tree import TextSource, plain
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 TINY = (RECIPES / "tiny-wan.yaml").read_bytes()
@@ -68,7 +68,7 @@ SYNTAX = st.sampled_from(
 @given(pieces=st.lists(SYNTAX, max_size=40))
 def test_any_sequence_of_syntax(pieces: list[str]) -> None:
     text = "".join(pieces)
-    if error := refusal(lambda: parse(text, Source("fuzz.yaml", FOLDER))):
+    if error := refusal(lambda: parse(text, TextSource("fuzz.yaml", FOLDER))):
         assert re.fullmatch(r"fuzz\.yaml:\d+:\d+", error.where or "")
         assert error.hint
 
@@ -158,7 +158,7 @@ def test_any_override(content: bytes, overrides: list[tuple[str, object]], tmp_p
 @given(value=VALUES)
 def test_any_value_is_written_so_that_it_is_read_as_itself(value: object) -> None:
     def without_lists(part: object) -> object:
-        return plain(parse(flow(part), Source("fuzz.yaml", FOLDER)))
+        return plain(parse(flow(part), TextSource("fuzz.yaml", FOLDER)))
 
     assert flow(without_lists(value)) == flow(value)
 

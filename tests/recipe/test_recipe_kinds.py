@@ -9,7 +9,7 @@ import pytest
 
 from wanc.errors import RecipeError
 from wanc.recipe.load import load
-from wanc.recipe.model import Input
+from wanc.recipe.model import InputSection
 
 from .conftest import Write
 
@@ -77,8 +77,8 @@ def test_a_torch_recipe(write: Write, tmp_path: Path) -> None:
     model = loaded.recipe.model
     assert model.torch == "my_package.models:build_encoder"
     assert model.inputs == (
-        Input(name="ids", dtype="int64", shape=(1, "tokens")),
-        Input(name="mask", dtype="float32", shape=(1, "tokens", "16*rows")),
+        InputSection(name="ids", dtype="int64", shape=(1, "tokens")),
+        InputSection(name="mask", dtype="float32", shape=(1, "tokens", "16*rows")),
     )
     assert model.example == {"tokens": 7, "rows": 2}
     assert model.outputs == ("states", "pooled")
@@ -132,7 +132,7 @@ def test_extends_merges_sizes_and_replaces_inputs(write: Write) -> None:
     write("base.yaml", TORCH)
     child = "extends: base.yaml\nmodel: {inputs: [{name: x, shape: [tokens]}], example: {rows: null, tokens: 5}}\n"
     (loaded,) = load(write("child.yaml", child))
-    assert loaded.recipe.model.inputs == (Input(name="x", shape=("tokens",)),)
+    assert loaded.recipe.model.inputs == (InputSection(name="x", shape=("tokens",)),)
     assert loaded.recipe.model.example == {"tokens": 5}
 
 

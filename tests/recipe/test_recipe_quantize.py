@@ -10,7 +10,7 @@ import pytest
 
 from wanc.errors import RecipeError
 from wanc.recipe.load import load
-from wanc.recipe.quantize import SCHEMES, TRAINABLE, Method, Quantize, Scheme
+from wanc.recipe.quantize import SCHEMES, TRAINABLE, Method, QuantizeSection, Scheme
 from wanc.recipe.show import to_yaml
 
 from .conftest import TINY, AssertRefused, Write
@@ -22,14 +22,14 @@ ALPHA = "search tries several for each input, and none leaves activations as the
 INHERITED = "choose a scheme, or remove it; `quantize: null` takes away all that is inherited"
 GLOB = "it has to be a glob over module paths, such as denoiser_high/blocks.0.* or blocks.*.ffn"
 
-Load = Callable[..., Quantize]
+Load = Callable[..., QuantizeSection]
 
 
 @pytest.fixture
 def quantize(write: Write) -> Load:
     """What a right recipe with the given line has there, after `--set`."""
 
-    def read(line: str = INT8, *overrides: str, base: str = TINY) -> Quantize:
+    def read(line: str = INT8, *overrides: str, base: str = TINY) -> QuantizeSection:
         (loaded,) = load(write("recipe.yaml", base + line), overrides)
         return loaded.recipe.quantize
 
@@ -107,7 +107,7 @@ def test_prompts_lie_beside_the_file_that_names_them(write: Write, tmp_path: Pat
 def test_an_extending_recipe_takes_quantisation_away(line: str, write: Write) -> None:
     write("base.yaml", TINY + INT8)
     (loaded,) = load(write("child.yaml", f"extends: base.yaml\n{line}\n"))
-    assert loaded.recipe.quantize == Quantize()
+    assert loaded.recipe.quantize == QuantizeSection()
     assert "quantize:\n  scheme: none\npartition:\n" in to_yaml(loaded.recipe)
 
 

@@ -27,13 +27,13 @@ from wanc.recipe.schema import ISLANDS, PARTS, FusedOperator, Lint, PassName, Re
 from wanc.recipe.section import FACTORY, FILE_NAME, IDENTIFIER, MODULE_GLOB, PROFILE_NAME, VERSION
 from wanc.recipe.show import flow, to_yaml
 from wanc.recipe.strict_yaml import parse
-from wanc.recipe.tree import Source, plain
+from wanc.recipe.tree import TextSource, plain
 from wanc.runtime.dimensions import Dtype
 
 Write = Callable[[str, str | bytes], Path]
 
 ROOT = Path(__file__).parents[2]
-SOURCE = Source("value", Path())
+SOURCE = TextSource("value", Path())
 
 # Text that looks like something else, and any other that a recipe can hold.
 TRICKY = st.sampled_from(

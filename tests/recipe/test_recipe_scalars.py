@@ -8,9 +8,9 @@ import pytest
 from wanc.errors import RecipeError
 from wanc.recipe import scalars
 from wanc.recipe.strict_yaml import parse
-from wanc.recipe.tree import Source, plain
+from wanc.recipe.tree import TextSource, plain
 
-SOURCE = Source("recipe.yaml", Path())
+SOURCE = TextSource("recipe.yaml", Path())
 
 CORE_SCHEMA = [
     # text in any form that YAML 1.1 takes for something else

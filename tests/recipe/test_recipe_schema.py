@@ -11,7 +11,7 @@ from wanc.compiler.engines.openvino import compiler as openvino
 from wanc.compiler.graphs import hoist
 from wanc.compiler.passes.registry import all_passes
 from wanc.recipe.load import load
-from wanc.recipe.schema import ISLANDS, PARTS, Guidance, PassName, Recipe
+from wanc.recipe.schema import ISLANDS, PARTS, GuidanceSection, PassName, Recipe
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -40,7 +40,7 @@ def test_few_step_model(write: Write, tiny: str) -> None:
     assert loaded.recipe.sampling is not None
     assert loaded.recipe.sampling.steps is None
     assert loaded.recipe.sampling.timesteps == (1000.0, 750.0, 500.0, 250.0)
-    assert loaded.recipe.sampling.guidance == Guidance(high=1.0, low=1.0)
+    assert loaded.recipe.sampling.guidance == GuidanceSection(high=1.0, low=1.0)
 
 
 def test_components_have_the_models_order(write: Write, tiny: str) -> None:

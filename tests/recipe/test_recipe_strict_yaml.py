@@ -11,11 +11,11 @@ from wanc.errors import RecipeError
 from wanc.recipe.load import load
 from wanc.recipe.strict_yaml import MAX_ALIASES, MAX_BREAKS, MAX_DEPTH, MAX_NODES, parse
 from wanc.recipe.text_file import MAX_BYTES
-from wanc.recipe.tree import Source, marks_of, plain
+from wanc.recipe.tree import TextSource, marks_of, plain
 
 Write = Callable[[str, str | bytes], Path]
 
-SOURCE = Source("recipe.yaml", Path())
+SOURCE = TextSource("recipe.yaml", Path())
 TOO_LARGE = "a recipe is a few kilobytes of settings; is this the right file?"
 BAD_CHARACTER = "delete it; is this the right file, saved as UTF-8 text?"
 NO_RECIPE = "a recipe is a mapping that begins with `wanc: 1`; `wanc recipe new` writes one"

@@ -26,7 +26,7 @@ Read = TypeVar("Read")
 
 
 @dataclass(frozen=True, order=True)
-class Finding:
+class Damage:
     """Something that was damaged and has been set aside: its path in the store, and what was wrong."""
 
     path: str
@@ -39,7 +39,7 @@ class Checkup:
     read; and `outdated`, the records whose content was in bundles that are no more.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Damage, ...]
     outdated: int
     records: int
     blobs: int
@@ -74,16 +74,16 @@ def check(root: Path, *, progress: Progress | None = None, on_wait: OnWait | Non
     """
     store = Store.existing(root)
     with store.alone(on_wait), output_errors(store.root):
-        return _Check(store, progress).run()
+        return _StoreCheck(store, progress).run()
 
 
-class _Check:
+class _StoreCheck:
     """One pass over a store that nobody changes meanwhile."""
 
     def __init__(self, store: Store, progress: Progress | None) -> None:
         self._store = store
         self._progress = progress
-        self._findings: list[Finding] = []
+        self._findings: list[Damage] = []
         self._outdated = 0
         self._done = self._total = 0
 
@@ -122,7 +122,7 @@ class _Check:
         return None
 
     def _set_aside(self, path: Path, reason: str) -> None:
-        self._findings.append(Finding(path.relative_to(self._store.root).as_posix(), reason))
+        self._findings.append(Damage(path.relative_to(self._store.root).as_posix(), reason))
         self._store.set_aside(path)
 
     def _stored(self, path: Path) -> Blob:

@@ -27,7 +27,7 @@ _DAY_SECONDS = 86400.0
 
 
 @dataclass(frozen=True)
-class Group:
+class Removal:
     """Things of one kind that go, or that would go: how many, and how many bytes they free."""
 
     kind: str
@@ -39,7 +39,7 @@ class Group:
 class Cleaning:
     """What a cleaning removed; with `dry_run`, what it would remove."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[Removal, ...]
     dry_run: bool
 
     @property
@@ -67,10 +67,10 @@ def clean(root: Path, *, days: int, dry_run: bool = False, on_wait: OnWait | Non
         raise ValueError("what is younger than a day is never removed")
     store = Store.existing(root)
     with store.alone(on_wait), output_errors(store.root):
-        groups: list[Group] = []
+        groups: list[Removal] = []
         for kind, paths in _garbage(store.root, time.time() - days * _DAY_SECONDS):
             sizes = [_bytes(path) for path in paths]
-            groups.append(Group(kind, len(sizes), sum(sizes)))
+            groups.append(Removal(kind, len(sizes), sum(sizes)))
             if not dry_run:
                 _remove(paths)
     return Cleaning(tuple(groups), dry_run)

@@ -27,7 +27,7 @@ EXTRAS: Mapping[str, str] = {"openvino": "openvino", "nncf": "bench"}
 
 
 @dataclass(frozen=True)
-class Result:
+class ContestResult:
     """A contender's seconds, round by round, and its error ‖out − ref‖ / ‖ref‖ against PyTorch in float32.
 
     `once_seconds` is what was computed before the first step and not again: for a request, or for a timestep. The
@@ -94,7 +94,7 @@ def bench(case: Case, *, only: str, rounds: int, work: Path, progress: bool) -> 
         products = {name: entry.products() for name, entry in entries.items()}
     reference = measured[REFERENCE][1]
     results = [
-        Result(
+        ContestResult(
             name,
             seconds,
             relative_error(result, reference),

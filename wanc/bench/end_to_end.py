@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wanc.bench.contest import FLOAT_TOOLS, Result, contest, machine
+from wanc.bench.contest import FLOAT_TOOLS, ContestResult, contest, machine
 from wanc.bench.reference import Reference, psnr, relative_error
 from wanc.compiler.pipeline import build
 from wanc.errors import UserError
@@ -52,7 +52,7 @@ def bench_end_to_end(
     wanted = measured[REFERENCE][1]
     contenders: list[dict[str, Any]] = []
     for name, (seconds, video) in measured.items():
-        result = Result(name, seconds, relative_error(video.latents, wanted.latents))
+        result = ContestResult(name, seconds, relative_error(video.latents, wanted.latents))
         quality = psnr(video.frames, wanted.frames)
         # JSON has no infinity, which is what equal frames have.
         contenders.append({**result.as_json(), "psnr_db": round(quality, 2) if np.isfinite(quality) else None})

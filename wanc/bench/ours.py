@@ -25,7 +25,7 @@ from wanc.compiler.stages.stage import Files
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.models.wan import transformer
 from wanc.models.wan.stored import file_weights
-from wanc.recipe.quantize import Calibrate, Quantize
+from wanc.recipe.quantize import CalibrateSection, QuantizeSection
 from wanc.recipe.schema import ISLANDS, PARTS
 from wanc.runtime.interface import Interface, Tensor
 from wanc.runtime.parts import Parts
@@ -104,7 +104,7 @@ def build_quantized(
     exported: Files, source: Files, samples: Sequence[Mapping[str, Array]], folder: Path, threads: int
 ) -> dict[str, Ours]:
     """Fuse, quantise on the samples, and compile for every contender in `QUANTIZED`, below `folder`."""
-    asked = Quantize(scheme="int8", calibrate=Calibrate(prompts=Path("none")))
+    asked = QuantizeSection(scheme="int8", calibrate=CalibrateSection(prompts=Path("none")))
     component, graphs = _fused(FUSED, exported, folder / "fused")
     out = folder / "quantized"
     out.mkdir()

@@ -14,7 +14,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
-from wanc.recipe.schema import Sampling
+from wanc.recipe.schema import SamplingSection
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Reference:
         self._pipeline.set_progress_bar_config(disable=True)
         self._text_length = text_length
 
-    def generate(self, prompt: str, noise: np.ndarray, sampling: Sampling) -> Video:
+    def generate(self, prompt: str, noise: np.ndarray, sampling: SamplingSection) -> Video:
         """The video of a prompt from this noise, sampled as a recipe says."""
         pipeline = self._pipeline
         pipeline.scheduler = scheduler_of(sampling)
@@ -66,7 +66,7 @@ class Reference:
         return Video(final["latents"].numpy(), np.rint(video * 255).astype(np.uint8))
 
 
-def scheduler_of(sampling: Sampling) -> Any:
+def scheduler_of(sampling: SamplingSection) -> Any:
     """diffusers' scheduler for a recipe's sampling."""
     if sampling.solver == "euler":
         return FlowMatchEulerDiscreteScheduler(shift=sampling.shift)

@@ -8,7 +8,7 @@ from typing import Any
 
 from wanc.artifacts.files import output_errors
 from wanc.errors import EXIT_UNAVAILABLE, UserError
-from wanc.terminal import Table
+from wanc.terminal import TextTable
 
 OURS = "wanc "
 # Errors below are those of float32 itself: they say nothing about a contender.
@@ -35,10 +35,10 @@ def write_report(report: dict[str, Any], folder: Path) -> list[Path]:
     return paths
 
 
-def table(report: dict[str, Any]) -> Table:
+def table(report: dict[str, Any]) -> TextTable:
     """The contenders, fastest first."""
     header, *rows = _rows(report)
-    return Table(_title(report), rows, header)
+    return TextTable(_title(report), rows, header)
 
 
 def markdown(report: dict[str, Any], picture: str) -> str:

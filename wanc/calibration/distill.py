@@ -33,7 +33,7 @@ AVERAGE_DECAY = 0.98
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How an expert is trained: at most `rounds` of `steps` steps, each with `batch` states in both branches.
 
     A round takes its states from `requests` runs. `learning_rate` falls to 0 along a cosine. Training ends early when
@@ -63,7 +63,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutcome:
     """The decisions with the least error on the validation requests, and that error after every round.
 
     The error is the mean squared one of the final latents, in the geometric mean over the requests: few runs that tip
@@ -74,7 +74,7 @@ class Outcome:
     errors: tuple[float, ...]
 
 
-def distill(task: Task, plan: Plan, checkpoint: Path, *, progress: bool = True) -> Outcome:
+def distill(task: Task, plan: TrainingPlan, checkpoint: Path, *, progress: bool = True) -> TrainingOutcome:
     """Train from the checkpoint, if there is one, to the end of the plan.
 
     Raises UserError where the loss stops being finite, or where the checkpoint is of another run.
@@ -90,7 +90,7 @@ def distill(task: Task, plan: Plan, checkpoint: Path, *, progress: bool = True) 
 class _Trainer:
     """The student as the optimizer leaves it, its running average, and the best average so far."""
 
-    def __init__(self, task: Task, plan: Plan, checkpoint: Path) -> None:
+    def __init__(self, task: Task, plan: TrainingPlan, checkpoint: Path) -> None:
         self.task, self.plan, self.checkpoint = task, plan, checkpoint
         self.student = copy.deepcopy(task.teacher).requires_grad_(False)
         quantize_module(self.student, task.decisions, levels=plan.levels)
@@ -132,10 +132,10 @@ class _Trainer:
             self.best = _copied(self.averages)
         self._save()
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> TrainingOutcome:
         """What the best average has come to."""
         _assign(self.averages, self.best)
-        return Outcome(decisions_of(self.average), tuple(self.errors))
+        return TrainingOutcome(decisions_of(self.average), tuple(self.errors))
 
     def _step(self, step: int, lessons: Lessons, chosen: torch.Tensor) -> None:
         for group in self.optimizer.param_groups:
@@ -189,7 +189,7 @@ def _assign(parameters: dict[str, torch.nn.Parameter], values: dict[str, torch.T
         parameter.copy_(values[name])
 
 
-def _digest(task: Task, plan: Plan) -> str:
+def _digest(task: Task, plan: TrainingPlan) -> str:
     """What tells a run from others: the plan, what it starts from, and what it learns from and beside."""
     digest = hashlib.sha256(f"{plan} {task.trained} {task.sampling.guidance} {task.sampling.high_steps}".encode())
     for name, decision in sorted(task.decisions.items()):

@@ -14,7 +14,7 @@ import torch
 
 from wanc.calibration import trajectories
 from wanc.calibration.decision import Decision
-from wanc.calibration.trajectories import Requests, Run, Sampling, States, guided_velocity
+from wanc.calibration.trajectories import Requests, Run, States, TrajectorySampling, guided_velocity
 
 # Validation requests on which the influence of every step is measured.
 INFLUENCED = 4
@@ -50,7 +50,7 @@ class Task:
     others: Sequence[torch.nn.Module]
     trained: int
     decisions: dict[str, Decision]
-    sampling: Sampling
+    sampling: TrajectorySampling
     training: Requests
     validation: Requests
 

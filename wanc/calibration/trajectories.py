@@ -61,7 +61,7 @@ class Requests:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class TrajectorySampling:
     """How runs are made: a fresh solver for each, and the guidance of the high- and of the low-noise expert.
 
     The high-noise expert makes the first `high_steps` steps.
@@ -103,7 +103,7 @@ def guided_velocity(denoiser: Denoiser, states: States, guidance: float) -> torc
 @torch.no_grad()
 def run(
     experts: Sequence[Denoiser],
-    sampling: Sampling,
+    sampling: TrajectorySampling,
     requests: Requests,
     *,
     stop: int | None = None,
@@ -134,7 +134,12 @@ def errors(actual: Run, expected: Run) -> torch.Tensor:
 
 @torch.no_grad()
 def influence(
-    experts: Sequence[Denoiser], sampling: Sampling, requests: Requests, expected: Run, wrong: Denoiser, expert: int
+    experts: Sequence[Denoiser],
+    sampling: TrajectorySampling,
+    requests: Requests,
+    expected: Run,
+    wrong: Denoiser,
+    expert: int,
 ) -> torch.Tensor:
     """How far an error of one expert's velocity moves the final latents: the ratio of mean squares, by its steps.
 

@@ -15,7 +15,7 @@ from wanc.compiler.quantize.train import Train
 from wanc.compiler.stages.runner import StageRun, tree_of
 from wanc.compiler.stages.stage import Files
 from wanc.errors import UserError
-from wanc.terminal import Table
+from wanc.terminal import TextTable
 
 
 def explain(stage: str, runs: tuple[StageRun, ...], output: Path) -> dict[str, Any]:
@@ -48,12 +48,12 @@ STAGES = {Fuse.name: (Fuse.name,), Quantize.name: (Quantize.name, Train.name)}
 REPORTS = {Fuse.name: _fuse_report, Quantize.name: _quant_tables}
 
 
-def explain_tables(stage: str, report: dict[str, Any]) -> list[Table]:
+def explain_tables(stage: str, report: dict[str, Any]) -> list[TextTable]:
     """What `explain` gave, for people."""
     return _pass_tables(report) if stage == Fuse.name else [_linears(table) for table in report.values()]
 
 
-def _linears(table: dict[str, Any]) -> Table:
+def _linears(table: dict[str, Any]) -> TextTable:
     """One row for each Linear."""
     linears = table["linears"]
     quantized = [entry for entry in linears.values() if entry["scheme"] != FLOAT]
@@ -75,7 +75,7 @@ def _linears(table: dict[str, Any]) -> Table:
         )
         for name, entry in sorted(linears.items(), key=lambda item: _natural(item[0]))
     ]
-    return Table(title, rows, ("Linear", "scheme", "of FLOPs", "depth", "SQNR, dB", "alpha", "effect", "why"))
+    return TextTable(title, rows, ("Linear", "scheme", "of FLOPs", "depth", "SQNR, dB", "alpha", "effect", "why"))
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -83,9 +83,9 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]
 
 
-def _pass_tables(report: dict[str, Any]) -> list[Table]:
+def _pass_tables(report: dict[str, Any]) -> list[TextTable]:
     """One table for each graph: passes in their order, how often each fired, or why it did not."""
-    found: list[Table] = []
+    found: list[TextTable] = []
     for component, graphs in report.get("components", {}).items():
         for graph, entry in graphs.items():
             nodes, parts = entry["nodes"], entry["parts"]
@@ -93,7 +93,7 @@ def _pass_tables(report: dict[str, Any]) -> list[Table]:
             if len(parts) > 1:
                 title += f", cut into {', '.join(f'{name} ({count})' for name, count in parts.items())}"
             rows = [row for applied in entry["passes"] for row in _rows(applied)]
-            found.append(Table(title, rows, ("pass", "fired", "nodes", "why not")))
+            found.append(TextTable(title, rows, ("pass", "fired", "nodes", "why not")))
     return found
 
 

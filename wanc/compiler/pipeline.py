@@ -31,7 +31,7 @@ from wanc.compiler.export.onnx_file import ExportOnnx
 from wanc.compiler.export.torch_module import ExportTorch, TorchInput
 from wanc.compiler.export.wan import Export
 from wanc.compiler.fuse import Fuse
-from wanc.compiler.quantize.experts import Quantization, quantized_components
+from wanc.compiler.quantize.experts import QuantizeStages, quantized_components
 from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.stages.runner import Runner, StageRun, say
 from wanc.compiler.stages.stage import Stage, Tree, tool_version
@@ -60,25 +60,25 @@ class BuildResult:
 
 
 @dataclass(frozen=True)
-class Plan:
+class BuildPlan:
     """The stages of a build with their inputs, ready to be looked up or run."""
 
     resolved: Resolved
     export: Stage
     fuse: Fuse
-    quantization: Quantization | None
+    quantization: QuantizeStages | None
     engine: Engine
     tables: Tables | None
 
     @classmethod
-    def of(cls, resolved: Resolved) -> Plan:
+    def of(cls, resolved: Resolved) -> BuildPlan:
         fuse = resolved.recipe.fuse
         passes = None if fuse.passes == "default" else fuse.passes
         return cls(
             resolved,
             _export(resolved),
             Fuse(passes, fuse.skip, fuse.hoist),
-            Quantization.of(resolved),
+            QuantizeStages.of(resolved),
             _engine(resolved),
             _tables(resolved),
         )
@@ -158,7 +158,7 @@ def _build(loaded: LoadedRecipe, output: Path, paranoid: bool, progress: bool) -
     with store.session(on_wait=say):
         runner = Runner(store, progress)
         resolved = _resolve(loaded, store, runner, paranoid=paranoid)
-        plan = Plan.of(resolved)
+        plan = BuildPlan.of(resolved)
         with _placed(loaded):
             engines = plan.engines(runner.run)
         bundle_id = plan.seal(destination).run(runner, engines)

@@ -16,7 +16,7 @@ from wanc.artifacts.sources import SourceDigests
 from wanc.compiler.program.program import Task
 from wanc.compiler.stages.stage import Tree
 from wanc.errors import CheckpointError, RecipeError, UserError
-from wanc.models.source import Source, open_source
+from wanc.models.source import ModelSource, open_source
 from wanc.models.wan.lints import check_sampling
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
@@ -34,7 +34,7 @@ class Resolved:
     """A recipe with its inputs found and pinned."""
 
     recipe: Recipe
-    model: Source
+    model: ModelSource
     blobs: Mapping[str, Blob]
     headers: Mapping[str, str]
     """The digest of the header of each of a checkpoint's safetensors files."""
@@ -99,7 +99,7 @@ def resolve(loaded: LoadedRecipe, sources: SourceDigests, *, progress: bool) -> 
     return Resolved(loaded.recipe, model, _digests(model, sources, progress), _headers(model), prompts)
 
 
-def _open(loaded: LoadedRecipe) -> Source:
+def _open(loaded: LoadedRecipe) -> ModelSource:
     model = loaded.recipe.model
     (kind,) = [kind for kind in KINDS if getattr(model, kind) is not None]
     mark = loaded.marks.mark(("model", kind))
@@ -110,7 +110,7 @@ def _open(loaded: LoadedRecipe) -> Source:
         raise CheckpointError("the model cannot be read", where=mark.value, exit_code=error.exit_code) from error
 
 
-def _check_components(loaded: LoadedRecipe, model: Source) -> None:
+def _check_components(loaded: LoadedRecipe, model: ModelSource) -> None:
     if missing := [name for name in NEEDED if name not in model.components]:
         raise RecipeError(
             f"a text-to-video bundle needs the component {missing[0]}",
@@ -130,12 +130,12 @@ def _prompts(loaded: LoadedRecipe) -> tuple[str, ...]:
         raise RecipeError("the prompts cannot be read", where=where) from error
 
 
-def _digests(model: Source, sources: SourceDigests, progress: bool) -> dict[str, Blob]:
+def _digests(model: ModelSource, sources: SourceDigests, progress: bool) -> dict[str, Blob]:
     total = sum(path.stat().st_size for path in model.files.values())
     with ProgressBar("hash inputs", total, enabled=progress) as bar:
         return {name: sources.blob(path, bar.advance) for name, path in sorted(model.files.items())}
 
 
-def _headers(model: Source) -> dict[str, str]:
+def _headers(model: ModelSource) -> dict[str, str]:
     files = {name: path for name, path in model.files.items() if model.components and name.endswith(".safetensors")}
     return {name: f"sha256:{hashlib.sha256(header_bytes(path)).hexdigest()}" for name, path in files.items()}

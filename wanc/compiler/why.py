@@ -13,7 +13,7 @@ from wanc.artifacts.store import Store
 from wanc.artifacts.why import Absent, Change, explain_miss
 from wanc.compiler.bundle.seal import NAME as SEAL
 from wanc.compiler.bundle.seal import stands
-from wanc.compiler.pipeline import Plan
+from wanc.compiler.pipeline import BuildPlan
 from wanc.compiler.resolve import resolve
 from wanc.compiler.stages.runner import tree_of
 from wanc.compiler.stages.stage import Stage, Tree
@@ -68,7 +68,7 @@ def why(loaded: LoadedRecipe, output: Path) -> list[Answer]:
         answers.append(Answer(stage.name, True))
         return tree_of(record, store)
 
-    plan = Plan.of(resolve(loaded, SourceDigests(store), progress=False))
+    plan = BuildPlan.of(resolve(loaded, SourceDigests(store), progress=False))
     try:
         engines = plan.engines(look_up)
     except _Missed:

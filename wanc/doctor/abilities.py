@@ -57,7 +57,7 @@ ABILITIES = (
 
 
 @dataclass(frozen=True)
-class Finding:
+class FoundAbility:
     """An ability on this machine: its state, what it lacks in words, and the command that installs what can be."""
 
     ability: Ability
@@ -67,7 +67,7 @@ class Finding:
     install: str | None
 
 
-def find(*, has_gpu: bool) -> tuple[Finding, ...]:
+def find(*, has_gpu: bool) -> tuple[FoundAbility, ...]:
     """Every ability's state. What wanc itself and its runtime need is imported as a trial, in another process."""
     own = _look_up("")
     faults = import_faults([name for name, found in own.items() if not found.fault])
@@ -92,7 +92,7 @@ def _look_up(extra: str) -> dict[str, Distribution]:
     return {name: look_up(name, requirement) for name, requirement in requirements(extra).items()}
 
 
-def _finding(ability: Ability, own: Mapping[str, Distribution], has_gpu: bool) -> Finding:
+def _finding(ability: Ability, own: Mapping[str, Distribution], has_gpu: bool) -> FoundAbility:
     # What an extra adds is of no use without wanc's own dependencies.
     needed = {name: own[name] for name in ability.only} if ability.only else {**_look_up(ability.extra), **own}
     lacks = [f"{name} {found.fault}" for name, found in needed.items() if found.fault]
@@ -100,7 +100,7 @@ def _finding(ability: Ability, own: Mapping[str, Distribution], has_gpu: bool) -
         lacks.append("no NVIDIA GPU is visible")
     state: State = "not built yet" if not is_built(ability) else "missing" if lacks else "ok"
     install = _install(ability, needed.values()) if state == "missing" else None
-    return Finding(ability, state, tuple(needed.values()), tuple(lacks), install)
+    return FoundAbility(ability, state, tuple(needed.values()), tuple(lacks), install)
 
 
 def _install(ability: Ability, needed: Iterable[Distribution]) -> str | None:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from wanc import __version__
-from wanc.doctor.abilities import Finding, find
+from wanc.doctor.abilities import FoundAbility, find
 from wanc.doctor.distributions import clash, python_range
 from wanc.doctor.folder import Folder, examine_folder
 from wanc.doctor.machine import Gpu, Machine, read_machine
-from wanc.terminal import Table, size_text
+from wanc.terminal import TextTable, size_text
 
 # Tracing a model and writing a small bundle take no less.
 LEAST_MEMORY_BYTES = 2 * 2**30
@@ -23,7 +23,7 @@ LEAST_DISK_BYTES = 2**30
 
 
 @dataclass(frozen=True)
-class Problem:
+class MachineProblem:
     """Something about the machine besides its abilities. An error stops the default road, a warning does not."""
 
     level: Literal["error", "warning"]
@@ -32,14 +32,14 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Report:
+class MachineReport:
     """What was found. `is_ok` says whether the default road works: to build, and to run on the CPU."""
 
     machine: Machine
     folder: Folder
     encoding: str
-    findings: tuple[Finding, ...]
-    problems: tuple[Problem, ...]
+    findings: tuple[FoundAbility, ...]
+    problems: tuple[MachineProblem, ...]
 
     @property
     def is_ok(self) -> bool:
@@ -58,13 +58,13 @@ class Report:
             "problems": [asdict(problem) for problem in self.problems],
         }
 
-    def tables(self) -> Iterator[Table]:
+    def tables(self) -> Iterator[TextTable]:
         """What people see."""
-        yield Table("this machine", self._machine_rows())
-        yield Table("what wanc can do here", [row for finding in self.findings for row in _ability_rows(finding)])
-        yield Table("problems", [row for problem in self.problems for row in _problem_rows(problem)])
+        yield TextTable("this machine", self._machine_rows())
+        yield TextTable("what wanc can do here", [row for finding in self.findings for row in _ability_rows(finding)])
+        yield TextTable("problems", [row for problem in self.problems for row in _problem_rows(problem)])
         verdict = "builds bundles and runs them on the CPU" if self.is_ok else "cannot build and run bundles on the CPU"
-        yield Table("verdict", [[f"this machine {verdict}"]])
+        yield TextTable("verdict", [[f"this machine {verdict}"]])
 
     def _machine_rows(self) -> list[tuple[str, str]]:
         machine, folder = self.machine, self.folder
@@ -88,7 +88,7 @@ class Report:
         ]
 
 
-def examine(output: Path) -> Report:
+def examine(output: Path) -> MachineReport:
     """Look at this machine, for builds that write to the folder `output`.
 
     Raises UserError where wanc itself is not installed.
@@ -96,39 +96,43 @@ def examine(output: Path) -> Report:
     machine, folder = read_machine(), examine_folder(output)
     encoding = sys.stdout.encoding or locale.getpreferredencoding(False)
     findings = find(has_gpu=bool(machine.gpus))
-    return Report(machine, folder, encoding, findings, tuple(_problems(machine, folder, encoding)))
+    return MachineReport(machine, folder, encoding, findings, tuple(_problems(machine, folder, encoding)))
 
 
-def _problems(machine: Machine, folder: Folder, encoding: str) -> Iterator[Problem]:
+def _problems(machine: Machine, folder: Folder, encoding: str) -> Iterator[MachineProblem]:
     version = platform.python_version()
     if not python_range().contains(version, prereleases=True):
         wanted = str(python_range())
-        yield Problem("error", f"Python {version} is not {wanted}", "make a virtual environment with another Python")
+        yield MachineProblem(
+            "error", f"Python {version} is not {wanted}", "make a virtual environment with another Python"
+        )
     if pair := clash():
         one, other = pair
-        yield Problem(
+        yield MachineProblem(
             "error",
             f"{one} and {other} are both installed, and overwrite each other's files",
             f"pip uninstall -y {one} {other}; then pip install '{one}' or '{other}', whichever is meant",
         )
     if folder.fault:
-        yield Problem("error", folder.fault, "choose another folder with -o")
+        yield MachineProblem("error", folder.fault, "choose another folder with -o")
     if folder.is_remote:
         what = f"{folder.path} lies on {folder.file_system}, where locks between machines depend on the server"
-        yield Problem("warning", what, "let only one machine use it at a time, or choose a local folder with -o")
+        yield MachineProblem("warning", what, "let only one machine use it at a time, or choose a local folder with -o")
     if folder.free_bytes < LEAST_DISK_BYTES:
         what = f"{size_text(folder.free_bytes)} are free where {folder.path} lies"
-        yield Problem("warning", what, "free some space, or choose a folder elsewhere with -o")
+        yield MachineProblem("warning", what, "free some space, or choose a folder elsewhere with -o")
     if machine.memory_bytes < LEAST_MEMORY_BYTES:
         what = f"{size_text(machine.memory_bytes)} of memory: tracing a model takes {size_text(LEAST_MEMORY_BYTES)}"
-        yield Problem("warning", what, "build on a larger machine; running a small bundle may still work")
+        yield MachineProblem("warning", what, "build on a larger machine; running a small bundle may still work")
     if machine.system != "Linux":
-        yield Problem("warning", f"wanc is built and tested on Linux, not on {machine.system}", "use Linux to build")
+        yield MachineProblem(
+            "warning", f"wanc is built and tested on Linux, not on {machine.system}", "use Linux to build"
+        )
     if encoding.lower().replace("-", "") != "utf8":
-        yield Problem("warning", f"text is {encoding} here: not every prompt can be written", "set PYTHONUTF8=1")
+        yield MachineProblem("warning", f"text is {encoding} here: not every prompt can be written", "set PYTHONUTF8=1")
 
 
-def _ability_json(finding: Finding) -> dict[str, Any]:
+def _ability_json(finding: FoundAbility) -> dict[str, Any]:
     return {
         "name": finding.ability.name,
         "about": finding.ability.about,
@@ -140,14 +144,14 @@ def _ability_json(finding: Finding) -> dict[str, Any]:
     }
 
 
-def _ability_rows(finding: Finding) -> Iterator[tuple[str, str, str]]:
+def _ability_rows(finding: FoundAbility) -> Iterator[tuple[str, str, str]]:
     yield finding.ability.name, finding.state, finding.ability.about
     if finding.state == "missing":
         lines = [*finding.lacks, *([finding.install] if finding.install else [])]
         yield from (("", "", f"  {line}") for line in lines)
 
 
-def _problem_rows(problem: Problem) -> list[tuple[str, str]]:
+def _problem_rows(problem: MachineProblem) -> list[tuple[str, str]]:
     return [(problem.level, problem.what), ("", problem.hint)]
 
 

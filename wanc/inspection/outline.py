@@ -48,11 +48,11 @@ def read_outline(path: Path) -> onnx.ModelProto:
         size = os.fstat(descriptor).st_size
         try:
             return _parsed(_Walk(mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)).outline() if size else b"")
-        except _FormatError as error:
+        except _OutlineError as error:
             raise UserError(f"is not an ONNX model: {error}", where=str(path), exit_code=EXIT_DATA) from None
 
 
-class _FormatError(Exception):
+class _OutlineError(Exception):
     """What is wrong with a file, without its path."""
 
 
@@ -71,7 +71,7 @@ class _Walk:
     def _message(self, kind: str, position: int, end: int, depth: int) -> bytearray:
         """The outline of the message that lies from `position` to `end`."""
         if depth > MAX_DEPTH:
-            raise _FormatError(f"messages are nested deeper than {MAX_DEPTH}")
+            raise _OutlineError(f"messages are nested deeper than {MAX_DEPTH}")
         kept, wanted = bytearray(), KEPT[kind]
         while position < end:
             start = position
@@ -102,9 +102,9 @@ class _Walk:
         elif wire in (_FIXED32, _FIXED64):
             content = (position, position + (4 if wire == _FIXED32 else 8))
         else:
-            raise _FormatError(f"no field starts before byte {position}")
+            raise _OutlineError(f"no field starts before byte {position}")
         if content[1] > end:
-            raise _FormatError(f"the field at byte {position} ends behind its message")
+            raise _OutlineError(f"the field at byte {position} ends behind its message")
         return content
 
     def _varint(self, position: int, end: int) -> tuple[int, int]:
@@ -116,12 +116,12 @@ class _Walk:
             if byte < 0x80:
                 return value, position
             shift += 7
-        raise _FormatError(f"no number ends before byte {position}")
+        raise _OutlineError(f"no number ends before byte {position}")
 
     def _count(self) -> None:
         self._fields += 1
         if self._fields > MAX_FIELDS or self._kept > MAX_KEPT:
-            raise _FormatError(f"it has more than {MAX_FIELDS} fields, or {MAX_KEPT} that count")
+            raise _OutlineError(f"it has more than {MAX_FIELDS} fields, or {MAX_KEPT} that count")
 
 
 def _encoded(number: int) -> bytes:
@@ -140,7 +140,7 @@ def _parsed(outline: bytes) -> onnx.ModelProto:
     try:
         model = onnx.ModelProto.FromString(outline)
     except DecodeError:
-        raise _FormatError("its messages do not fit together") from None
+        raise _OutlineError("its messages do not fit together") from None
     if not model.HasField("graph") or not model.opset_import:
-        raise _FormatError("it has no graph or no operator set")
+        raise _OutlineError("it has no graph or no operator set")
     return model

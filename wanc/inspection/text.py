@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from wanc.terminal import Table, size_text
+from wanc.terminal import TextTable, size_text
 
 Document = Mapping[str, Any]
 FACTS = ("binding", "per", "shape_of")
@@ -19,9 +19,9 @@ MOST_CHARACTERS = 120
 _KEY_DIGITS = 16
 
 
-def tables(document: Document) -> Iterator[Table]:
+def tables(document: Document) -> Iterator[TextTable]:
     """The tables of one description."""
-    yield Table(str(document["kind"]), _facts(document))
+    yield TextTable(str(document["kind"]), _facts(document))
     yield from _BY_KIND[document["kind"]](document)
 
 
@@ -34,79 +34,79 @@ def _facts(document: Document) -> list[tuple[str, str]]:
     return rows
 
 
-def _bundle(document: Document) -> Iterator[Table]:
+def _bundle(document: Document) -> Iterator[TextTable]:
     yield from _components(document)
     engines = [
         [f"{e['component']}/{e['graph']}", f"{e['engine']} on {e['target']}", e["file"]] for e in document["engines"]
     ]
-    yield Table("engines", engines, ("graph", "runs with", "file"))
+    yield TextTable("engines", engines, ("graph", "runs with", "file"))
     runtime = document["runtime"]
-    yield Table("shapes", _records(runtime.get("shapes")))
+    yield TextTable("shapes", _records(runtime.get("shapes")))
     for name in ("sampling", "model"):
-        yield Table(name, _pairs(runtime.get(name)))
+        yield TextTable(name, _pairs(runtime.get(name)))
     provenance = document["provenance"]
     parents = [("parent", text) for (text,) in _records(provenance["parents"])]
-    yield Table("provenance", [("recipe", provenance["recipe_sha256"]), *parents])
-    yield Table("inputs", _sized(provenance["inputs"]), ("file", "size", "digest"))
-    yield Table("tools", _pairs(provenance["tools"]))
-    yield Table("stages without effect", _pairs(provenance["passed_through"]))
+    yield TextTable("provenance", [("recipe", provenance["recipe_sha256"]), *parents])
+    yield TextTable("inputs", _sized(provenance["inputs"]), ("file", "size", "digest"))
+    yield TextTable("tools", _pairs(provenance["tools"]))
+    yield TextTable("stages without effect", _pairs(provenance["passed_through"]))
     roles: dict[str, list[int]] = {}
     for file in document["files"]:
         roles.setdefault(file["role"], []).append(file["size"])
     rows = [(role, str(len(sizes)), size_text(sum(sizes))) for role, sizes in sorted(roles.items())]
-    yield Table("files", rows, ("role", "files", "size"))
+    yield TextTable("files", rows, ("role", "files", "size"))
 
 
-def _program(document: Document) -> Iterator[Table]:
+def _program(document: Document) -> Iterator[TextTable]:
     yield from _components(document)
-    yield Table("model", _pairs(document["model"]))
+    yield TextTable("model", _pairs(document["model"]))
 
 
-def _graph(document: Document) -> Iterator[Table]:
-    yield Table("operator sets", _pairs(document["opsets"]))
+def _graph(document: Document) -> Iterator[TextTable]:
+    yield TextTable("operator sets", _pairs(document["opsets"]))
     yield from _interface({"": document})
-    yield Table("operators", _operators({"": document}), ("graph", "nodes", "most frequent"))
+    yield TextTable("operators", _operators({"": document}), ("graph", "nodes", "most frequent"))
     yield from _tensors({"weights": document["weights"], "constants": document["constants"]})
     found = {True: "found", False: "missing", None: "outside of this folder"}
     external = [(entry["file"], size_text(entry["bytes"]), found[entry["found"]]) for entry in document["external"]]
-    yield Table("weights in other files", external, ("file", "size", ""))
+    yield TextTable("weights in other files", external, ("file", "size", ""))
 
 
-def _safetensors(document: Document) -> Iterator[Table]:
+def _safetensors(document: Document) -> Iterator[TextTable]:
     yield from _tensors({"tensors": document["weights"]})
 
 
-def _checkpoint(document: Document) -> Iterator[Table]:
+def _checkpoint(document: Document) -> Iterator[TextTable]:
     yield from _tensors({name: part["weights"] for name, part in document["components"].items()})
     for name, part in document["components"].items():
-        yield Table(f"{name}, from {part['folder']}" if part["folder"] else name, _pairs(part["config"]))
+        yield TextTable(f"{name}, from {part['folder']}" if part["folder"] else name, _pairs(part["config"]))
 
 
-def _action(document: Document) -> Iterator[Table]:
+def _action(document: Document) -> Iterator[TextTable]:
     made = {
         name: entry["key"] and f"made by {entry['stage']} {entry['key'][:_KEY_DIGITS]}"
         for name, entry in document["inputs"].items()
     }
     inputs = [(name, str(entry["digest"]), made[name] or "") for name, entry in document["inputs"].items()]
-    yield Table("inputs", inputs, ("input", "digest", ""))
-    yield Table("parameters", _pairs(document["parameters"]))
-    yield Table("tools", _pairs(document["tools"]))
-    yield Table("cost", _pairs(document["meta"]))
-    yield Table("kept for", [(name,) for name in document["kept_by"]])
+    yield TextTable("inputs", inputs, ("input", "digest", ""))
+    yield TextTable("parameters", _pairs(document["parameters"]))
+    yield TextTable("tools", _pairs(document["tools"]))
+    yield TextTable("cost", _pairs(document["meta"]))
+    yield TextTable("kept for", [(name,) for name in document["kept_by"]])
     files = [(file["path"], size_text(file["size"]), "" if file["found"] else "missing") for file in document["files"]]
-    yield Table("files", _cut(files, MOST_FILES), ("file", "size", ""))
+    yield TextTable("files", _cut(files, MOST_FILES), ("file", "size", ""))
     if document["program"]:
         yield from _program(document["program"])
 
 
-def _blob(document: Document) -> Iterator[Table]:
+def _blob(document: Document) -> Iterator[TextTable]:
     rows = [(entry["path"], entry["stage"], entry["key"][:_KEY_DIGITS]) for entry in document["named_by"]]
-    yield Table("named by", rows, ("as", "stage", "key"))
+    yield TextTable("named by", rows, ("as", "stage", "key"))
     if document["content"]:
         yield from tables(document["content"])
 
 
-_BY_KIND: Mapping[str, Callable[[Document], Iterator[Table]]] = {
+_BY_KIND: Mapping[str, Callable[[Document], Iterator[TextTable]]] = {
     "bundle": _bundle,
     "program": _program,
     "graph": _graph,
@@ -117,23 +117,25 @@ _BY_KIND: Mapping[str, Callable[[Document], Iterator[Table]]] = {
 }
 
 
-def _components(program: Document) -> Iterator[Table]:
+def _components(program: Document) -> Iterator[TextTable]:
     components = program["components"]
     graphs = {f"{name}/{graph}": entry for name, part in components.items() for graph, entry in part["graphs"].items()}
     tallies = {name: part["weights"] for name, part in components.items()}
     if program["embedding"]:
         tallies["embedding table"] = program["embedding"]["weights"]
     yield from _tensors(tallies)
-    yield Table("operators", _operators(graphs), ("graph", "nodes", "most frequent"))
-    yield Table("kernels", _kernels(graphs), ("graph", "kernels", "fused", "most frequent"))
+    yield TextTable("operators", _operators(graphs), ("graph", "nodes", "most frequent"))
+    yield TextTable("kernels", _kernels(graphs), ("graph", "kernels", "fused", "most frequent"))
     yield from _interface(graphs)
 
 
-def _interface(graphs: Document) -> Iterator[Table]:
+def _interface(graphs: Document) -> Iterator[TextTable]:
     inputs = [row for graph, entry in graphs.items() for row in _values(graph, entry["inputs"], *FACTS)]
     outputs = [row for graph, entry in graphs.items() for row in _values(graph, entry["outputs"], "state")]
-    yield Table("inputs of graphs", inputs, ("graph", "input", "dtype", "shape", "known per", "for each", "shape of"))
-    yield Table("outputs of graphs", outputs, ("graph", "output", "dtype", "shape", "carried to"))
+    yield TextTable(
+        "inputs of graphs", inputs, ("graph", "input", "dtype", "shape", "known per", "for each", "shape of")
+    )
+    yield TextTable("outputs of graphs", outputs, ("graph", "output", "dtype", "shape", "carried to"))
 
 
 def _values(graph: str, values: list[Document], *facts: str) -> list[Sequence[str]]:
@@ -170,13 +172,13 @@ def _most_frequent(operators: Mapping[str, int]) -> str:
     return ", ".join([*shown, *([f"{rest} others"] if rest else [])])
 
 
-def _tensors(tallies: Document) -> Iterator[Table]:
+def _tensors(tallies: Document) -> Iterator[TextTable]:
     rows = [
         (owner, dtype, f"{entry['count']:,}", f"{entry['parameters']:,}", size_text(entry["bytes"]))
         for owner, tally in tallies.items()
         for dtype, entry in tally["dtypes"].items()
     ]
-    yield Table("weights", rows, ("of", "dtype", "tensors", "parameters", "size"))
+    yield TextTable("weights", rows, ("of", "dtype", "tensors", "parameters", "size"))
 
 
 def _shape(shape: list[Any] | None) -> str:

@@ -51,10 +51,10 @@ def check_model(model: onnx.ModelProto, *, where: str) -> list[ExternalRange]:
 
     Raises CheckpointError naming the node or tensor.
     """
-    return _Check(model, where).run()
+    return _ModelCheck(model, where).run()
 
 
-class _Check:
+class _ModelCheck:
     def __init__(self, model: onnx.ModelProto, where: str) -> None:
         self._model = model
         self._where = where

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wanc.models.wan.checkpoint import open_checkpoint
-from wanc.recipe.model import Model
+from wanc.recipe.model import ModelSection
 
 
 @dataclass(frozen=True)
-class Source:
+class ModelSource:
     """The files of a model, by the names under which stages and weights refer to them.
 
     A Wan checkpoint also says which components it has, where its tokenizer is, and where its experts change over.
@@ -26,7 +26,7 @@ class Source:
     boundary: float | None = None
 
 
-def open_source(model: Model, folder: Path) -> Source:
+def open_source(model: ModelSection, folder: Path) -> ModelSource:
     """The source of a recipe's model; `folder` is the recipe's.
 
     Raises UserError where it is missing, damaged, or not what it was taken for.
@@ -36,16 +36,16 @@ def open_source(model: Model, folder: Path) -> Source:
     if model.onnx is not None:
         from wanc.models.onnx_file import open_onnx
 
-        return Source(open_onnx(model.onnx).files)
+        return ModelSource(open_onnx(model.onnx).files)
     assert model.torch is not None, "the recipe's schema lets no other kind pass"
     from wanc.models.torch_source import find_files
 
-    return Source(find_files(model.torch, folder, model.files or ()))
+    return ModelSource(find_files(model.torch, folder, model.files or ()))
 
 
-def _checkpoint(root: Path, components: tuple[str, ...] | None) -> Source:
+def _checkpoint(root: Path, components: tuple[str, ...] | None) -> ModelSource:
     checkpoint = open_checkpoint(root, components)
-    return Source(
+    return ModelSource(
         files={name: checkpoint.root / name for name in checkpoint.files},
         components=tuple(checkpoint.components),
         tokenizer=checkpoint.root / checkpoint.tokenizer if checkpoint.tokenizer else None,

@@ -11,13 +11,13 @@ from wanc.recipe.layers import merge
 from wanc.recipe.schema import FILE_KEYS
 from wanc.recipe.strict_yaml import parse
 from wanc.recipe.text_file import read_text
-from wanc.recipe.tree import Node, Source
+from wanc.recipe.tree import Node, TextSource
 
 MAX_FILES = 16
 
 
 @dataclass(frozen=True)
-class Chain:
+class ExtendsChain:
     """What the files of a recipe say together."""
 
     settings: Node
@@ -27,7 +27,7 @@ class Chain:
     """The recipe's own file, then what it extends, in that order."""
 
 
-def read_chain(path: Path) -> Chain:
+def read_chain(path: Path) -> ExtendsChain:
     """Reads the recipe at `path` and everything that it extends.
 
     Raises:
@@ -45,7 +45,7 @@ def read_chain(path: Path) -> Chain:
         files.append(_base_of(extends))
         _refuse_endless(files, where)
     layers.reverse()
-    return Chain(_merged(layers), _matrix(layers), tuple(files))
+    return ExtendsChain(_merged(layers), _matrix(layers), tuple(files))
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class _Layer:
 
 
 def _read_layer(path: Path, where: str) -> _Layer:
-    root = parse(read_text(path, where), Source(str(path), path.parent))
+    root = parse(read_text(path, where), TextSource(str(path), path.parent))
     if not isinstance(root.value, dict):
         what = "empty" if root.value is None else "not a mapping"
         hint = "a recipe is a mapping that begins with `wanc: 1`; `wanc recipe new` writes one"

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from wanc.recipe import planned, show
 from wanc.recipe.checks import FAULT, LIST
 from wanc.recipe.fields import all_paths, description, fields_at
-from wanc.recipe.problems import Problem
+from wanc.recipe.problems import RecipeProblem
 from wanc.recipe.section import PATTERNS
 from wanc.recipe.tree import KeyPath, Marks
 
@@ -38,7 +38,7 @@ _LONGEST_SHOWN = 60
 _MOST_EXPLAINED = 20
 
 
-def explain(error: ValidationError, marks: Marks) -> list[Problem]:
+def explain(error: ValidationError, marks: Marks) -> list[RecipeProblem]:
     """What is wrong, in the order of the schema, with missing keys last: a typing error often is the reason for one."""
     faults = [details for details in error.errors(include_url=False) if not _is_echo(details)]
     faults.sort(key=lambda details: details["type"] == "missing")
@@ -50,68 +50,70 @@ def _is_echo(details: ErrorDetails) -> bool:
     return details["type"] == "too_short" and len(details["input"]) >= _context(details)["min_length"]
 
 
-def _problem(details: ErrorDetails, marks: Marks) -> Problem:
+def _problem(details: ErrorDetails, marks: Marks) -> RecipeProblem:
     describe = _DESCRIBERS.get(details["type"], _wrong_value)
     return describe(tuple(key for key in details["loc"] if key != LIST), details, marks)
 
 
-def _missing(path: KeyPath, _: ErrorDetails, marks: Marks) -> Problem:
-    return Problem(f"{_dotted(path)} is missing", marks.mark(path[:-1]).key, description(path))
+def _missing(path: KeyPath, _: ErrorDetails, marks: Marks) -> RecipeProblem:
+    return RecipeProblem(f"{_dotted(path)} is missing", marks.mark(path[:-1]).key, description(path))
 
 
-def _unknown_key(path: KeyPath, _: ErrorDetails, marks: Marks) -> Problem:
+def _unknown_key(path: KeyPath, _: ErrorDetails, marks: Marks) -> RecipeProblem:
     where = marks.mark(path).key
     owner = path[:-1]
     known = list(fields_at(owner))
     if planned.is_planned_key(path):
         subject = f"{_dotted(owner)} takes" if owner else "a recipe has"
-        return Problem(f"{_dotted(path)} is not built yet; today {subject}: {', '.join(known)}", where, not_built=True)
+        return RecipeProblem(
+            f"{_dotted(path)} is not built yet; today {subject}: {', '.join(known)}", where, not_built=True
+        )
     key = str(path[-1])
     elsewhere = [_dotted(place) for place in all_paths() if place[-1] == key]
     hint = _did_you_mean(key, known, planned.keys_under(owner))
     if hint is None and len(elsewhere) == 1:
         hint = f"did you mean {elsewhere[0]}?"
     subject = _dotted(owner) if owner else "a recipe"
-    return Problem(f"{subject} has no key {_shorten(key)}", where, hint or f"its keys are {', '.join(known)}")
+    return RecipeProblem(f"{subject} has no key {_shorten(key)}", where, hint or f"its keys are {', '.join(known)}")
 
 
-def _not_accepted(path: KeyPath, details: ErrorDetails, marks: Marks) -> Problem:
+def _not_accepted(path: KeyPath, details: ErrorDetails, marks: Marks) -> RecipeProblem:
     """A value that is none of those that can be honoured today."""
     where, written = marks.mark(path).value, _written(details["input"])
     accepted = _accepted(details)
     if planned.is_planned_value(path, written):
         message = f"{_dotted(path)}: {_shorten(written)} is not built yet; today wanc builds: {', '.join(accepted)}"
-        return Problem(message, where, not_built=True)
+        return RecipeProblem(message, where, not_built=True)
     message = f"{_dotted(path)} cannot be {_shorten(written)}"
     hint = _did_you_mean(str(details["input"]), accepted, planned.values_at(path))
-    return Problem(message, where, hint or f"it can be {_either(accepted)}")
+    return RecipeProblem(message, where, hint or f"it can be {_either(accepted)}")
 
 
-def _bad_pattern(path: KeyPath, details: ErrorDetails, marks: Marks) -> Problem:
+def _bad_pattern(path: KeyPath, details: ErrorDetails, marks: Marks) -> RecipeProblem:
     message = f"{_dotted(path)} cannot be {_shorten(_written(details['input']))}"
-    return Problem(message, marks.mark(path).value, f"it has to be {PATTERNS[_context(details)['pattern']]}")
+    return RecipeProblem(message, marks.mark(path).value, f"it has to be {PATTERNS[_context(details)['pattern']]}")
 
 
-def _too_long(path: KeyPath, details: ErrorDetails, marks: Marks) -> Problem:
+def _too_long(path: KeyPath, details: ErrorDetails, marks: Marks) -> RecipeProblem:
     written = _written(details["input"])
     describe = _not_accepted if planned.is_planned_value(path, written) else _wrong_value
     return describe(path, details, marks)
 
 
-def _checked(path: KeyPath, details: ErrorDetails, marks: Marks) -> Problem:
+def _checked(path: KeyPath, details: ErrorDetails, marks: Marks) -> RecipeProblem:
     """A fault of our own checks, which bring their words along."""
     context = _context(details)
     path = (*path, *cast(KeyPath, context["at"]))
     subject = f"{_dotted(path)}: " if path else ""
-    return Problem(f"{subject}{context['message']}", marks.mark(path).value, context["hint"])
+    return RecipeProblem(f"{subject}{context['message']}", marks.mark(path).value, context["hint"])
 
 
-def _wrong_value(path: KeyPath, details: ErrorDetails, marks: Marks) -> Problem:
+def _wrong_value(path: KeyPath, details: ErrorDetails, marks: Marks) -> RecipeProblem:
     if details["type"] not in _EXPECTED:
-        return Problem(f"{_dotted(path)}: {details['msg']}", marks.mark(path).value, description(path))
+        return RecipeProblem(f"{_dotted(path)}: {details['msg']}", marks.mark(path).value, description(path))
     expected = _EXPECTED[details["type"]].format(**_numbers(details))
     message = f"{_dotted(path) or 'a recipe'} has to be {expected}, not {_kind(details['input'])}"
-    return Problem(message, marks.mark(path).value, _how_to_write(path, expected))
+    return RecipeProblem(message, marks.mark(path).value, _how_to_write(path, expected))
 
 
 def _how_to_write(path: KeyPath, expected: str) -> str | None:
@@ -121,7 +123,7 @@ def _how_to_write(path: KeyPath, expected: str) -> str | None:
     return f"its keys are {', '.join(fields_at(path))}" if is_item and expected == "a mapping" else description(path)
 
 
-_DESCRIBERS: Mapping[str, Callable[[KeyPath, ErrorDetails, Marks], Problem]] = {
+_DESCRIBERS: Mapping[str, Callable[[KeyPath, ErrorDetails, Marks], RecipeProblem]] = {
     "missing": _missing,
     "extra_forbidden": _unknown_key,
     "literal_error": _not_accepted,

@@ -13,7 +13,7 @@ from pathlib import Path
 from wanc.errors import RecipeError
 from wanc.recipe.schema import FILE_KEYS
 from wanc.recipe.strict_yaml import parse
-from wanc.recipe.tree import KeyPath, Node, Source
+from wanc.recipe.tree import KeyPath, Node, TextSource
 
 _DOTTED = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
@@ -115,7 +115,7 @@ def parse_override(text: str) -> Assignment:
     if not equals:
         raise RecipeError("a value is missing", where=where, hint="write --set path=value, such as sampling.steps=8")
     path = parse_path(dotted.strip(), where)
-    node = parse(value, Source(where, Path.cwd(), is_argument=True))
+    node = parse(value, TextSource(where, Path.cwd(), is_argument=True))
     if isinstance(node.value, dict | list) and not value.lstrip().startswith(("{", "[")):
         hint = "put quotes around text with ': ' in it; write mappings as {key: value} and lists as [a, b]"
         raise RecipeError("the value reads as a mapping or a list", where=where, hint=hint)

@@ -13,7 +13,7 @@ from wanc.recipe.chain import read_chain
 from wanc.recipe.explain import explain
 from wanc.recipe.layers import Assignment, assign_all, parse_override
 from wanc.recipe.matrix import expand
-from wanc.recipe.problems import Problem, as_error
+from wanc.recipe.problems import RecipeProblem, as_error
 from wanc.recipe.schema import Recipe
 from wanc.recipe.tree import Marks, Node, marks_of, plain
 
@@ -48,7 +48,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> list[LoadedRecipe]:
     assignments = [parse_override(text) for text in overrides]
     chain = read_chain(Path(path))
     loaded: list[LoadedRecipe] = []
-    problems: list[Problem] = []
+    problems: list[RecipeProblem] = []
     for variant, changes in expand(chain.matrix).items():
         tree = _tree_of(chain.settings, variant, [*changes, *assignments])
         marks = marks_of(tree)

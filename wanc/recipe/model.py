@@ -18,7 +18,7 @@ COMPONENTS: tuple[Component, ...] = ("text_encoder", "denoiser_high", "denoiser_
 SourcePath = Annotated[Path, Field(strict=False), BeforeValidator(not_empty), PlainSerializer(str, return_type=str)]
 
 
-def _distinct(inputs: tuple[Input, ...]) -> tuple[Input, ...]:
+def _distinct(inputs: tuple[InputSection, ...]) -> tuple[InputSection, ...]:
     names = [entry.name for entry in inputs]
     for index, name in enumerate(names):
         if name in names[:index]:
@@ -34,7 +34,7 @@ def _in_model_order(components: tuple[Component, ...]) -> tuple[Component, ...]:
 Identifier = Annotated[str, Field(pattern=IDENTIFIER, max_length=64)]
 
 
-class Input(Section):
+class InputSection(Section):
     """An argument of a torch module's forward."""
 
     name: Identifier
@@ -57,7 +57,7 @@ _KINDS_WITH = {
 }
 
 
-class Model(Section):
+class ModelSection(Section):
     """What is built: a Wan checkpoint (`source`), any ONNX file (`onnx`), or any torch module (`torch`)."""
 
     source: SourcePath | None = None
@@ -76,7 +76,7 @@ class Model(Section):
         | None
     ) = None
     """The parts of a checkpoint to build; all of them unless named."""
-    inputs: Annotated[tuple[Input, ...], Field(min_length=1), AfterValidator(_distinct)] | None = None
+    inputs: Annotated[tuple[InputSection, ...], Field(min_length=1), AfterValidator(_distinct)] | None = None
     """The arguments of a torch module's forward, in order."""
     outputs: Annotated[tuple[Identifier, ...], AfterValidator(without_repeats)] | None = None
     """Names for what a torch module returns, in order; output_0, output_1, ... unless given."""

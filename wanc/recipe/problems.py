@@ -12,7 +12,7 @@ _SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Problem:
+class RecipeProblem:
     """One fault: what is wrong, where, and what to do about it."""
 
     message: str
@@ -22,7 +22,7 @@ class Problem:
     """The recipe is right, and wanc cannot do it yet."""
 
 
-def as_error(problems: Sequence[Problem]) -> RecipeError:
+def as_error(problems: Sequence[RecipeProblem]) -> RecipeError:
     """One error for all `problems` (at least one): the first in full, the others as lines below it.
 
     It is a `NotBuiltYetError` if nothing else is wrong with the recipe.

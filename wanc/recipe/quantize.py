@@ -27,7 +27,7 @@ ModuleGlob = Annotated[str, Field(pattern=MODULE_GLOB, max_length=256)]
 Alpha = Annotated[Literal["search", "none"] | Annotated[float, Field(ge=0, le=1)], BeforeValidator(alpha)]
 
 
-class Calibrate(Section):
+class CalibrateSection(Section):
     """The videos that are made with the unquantised model, to measure on."""
 
     prompts: SourcePath | None = None
@@ -42,14 +42,14 @@ class Calibrate(Section):
     """What chooses the range of codes: the largest value, a percentile, the least error, or the least entropy lost."""
 
 
-class Smooth(Section):
+class SmoothSection(Section):
     """Moving outliers of activations into weights, where schemes round activations as well."""
 
     alpha: Alpha = "search"
     """How much of an outlier moves, 0 to 1; search tries several for each input, none moves nothing."""
 
 
-class Sensitivity(Section):
+class SensitivitySection(Section):
     """Which Linears stay in float by what quantising them does to the result: one of the two rules."""
 
     max_drop_db: Annotated[float, Field(gt=0)] | None = None
@@ -67,7 +67,7 @@ class Sensitivity(Section):
         return self
 
 
-class Keep(Section):
+class KeepSection(Section):
     """Which Linears stay in float."""
 
     patterns: Annotated[tuple[ModuleGlob, ...], AfterValidator(without_repeats)] = (
@@ -76,11 +76,11 @@ class Keep(Section):
         "proj_out",
     )
     """Globs over module paths, with or without `component/` before them, of Linears or of what these lie in."""
-    sensitivity: Sensitivity | None = None
+    sensitivity: SensitivitySection | None = None
     """Which others stay in float by what quantising them does to the result; none unless given."""
 
 
-class Train(Section):
+class TrainSection(Section):
     """How long a quantised model learns from the unquantised one, where the method is qat."""
 
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 4
@@ -91,17 +91,17 @@ class Train(Section):
     """By how many other runs it is judged after every round."""
 
 
-class Quantize(Section):
+class QuantizeSection(Section):
     """Whether weights and activations are stored in fewer bits."""
 
     scheme: Scheme = "none"
     """The format of Linears: weights and activations, activations by each input's own range, or weights alone."""
     method: Method = "ptq"
     """How weights become codes: from the trained ones, by measuring (ptq), or by training on with rounding (qat)."""
-    calibrate: Calibrate = Calibrate()
-    smooth: Smooth = Smooth()
-    keep: Keep = Keep()
-    train: Train = Train()
+    calibrate: CalibrateSection = CalibrateSection()
+    smooth: SmoothSection = SmoothSection()
+    keep: KeepSection = KeepSection()
+    train: TrainSection = TrainSection()
     emulate: bool = False
     """Carry out in float what the engine has no kernels for: it shows the scheme's accuracy, and not its speed."""
 
@@ -113,7 +113,7 @@ class Quantize(Section):
     @model_validator(mode="after")
     def _nothing_without_a_scheme(self) -> Self:
         # What was written would be passed over, and the bundle would be larger and slower than its author thinks.
-        given = [key for key in Quantize.model_fields if key in self.model_fields_set and key != "scheme"]
+        given = [key for key in QuantizeSection.model_fields if key in self.model_fields_set and key != "scheme"]
         if self.scheme == "none" and given:
             hint = "choose a scheme, or remove it; `quantize: null` takes away all that is inherited"
             raise fault("it has no effect while scheme is none", hint, (given[0],))
@@ -153,7 +153,7 @@ class Quantize(Section):
         """What was refused when written is not shown as a default either, so that what is shown loads again."""
         unused = set[str]()
         if self.scheme == "none":
-            unused = Quantize.model_fields.keys() - {"scheme"}
+            unused = QuantizeSection.model_fields.keys() - {"scheme"}
         else:
             unused |= {"smooth"} if not self.rounds_activations else set()
             unused |= {"train"} if self.method != "qat" else set()

@@ -23,8 +23,8 @@ from wanc.recipe.checks import (
     without_repeats,
     word_or_list,
 )
-from wanc.recipe.model import Model
-from wanc.recipe.quantize import Quantize
+from wanc.recipe.model import ModelSection
+from wanc.recipe.quantize import QuantizeSection
 from wanc.recipe.section import FILE_NAME, PROFILE_NAME, VERSION, Section
 
 One = Annotated[Literal[1], BeforeValidator(whole_number)]
@@ -48,7 +48,7 @@ Side = Annotated[
 Frames = Annotated[int, Field(ge=1, le=MOST_FRAMES), AfterValidator(four_n_plus_one)]
 
 
-class Shape(Section):
+class ShapeSection(Section):
     """One size of video."""
 
     name: ProfileName
@@ -61,7 +61,7 @@ class Shape(Section):
     """Frames of video, 4n + 1: 17, 33, 49, 81; the model knows no positions beyond 4093."""
 
 
-def _distinct_names(shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
+def _distinct_names(shapes: tuple[ShapeSection, ...]) -> tuple[ShapeSection, ...]:
     # Files called 480p and 480P would be one file on some systems.
     first: dict[str, int] = {}
     for index, shape in enumerate(shapes):
@@ -71,7 +71,7 @@ def _distinct_names(shapes: tuple[Shape, ...]) -> tuple[Shape, ...]:
     return shapes
 
 
-class Guidance(Section):
+class GuidanceSection(Section):
     """How strongly each expert follows the prompt; 1 is no guidance, and saves every second execution."""
 
     high: Annotated[float, Field(ge=1)]
@@ -80,10 +80,10 @@ class Guidance(Section):
     """For the low-noise expert, which makes the last steps."""
 
 
-NO_GUIDANCE = Guidance(high=1.0, low=1.0)
+NO_GUIDANCE = GuidanceSection(high=1.0, low=1.0)
 
 
-class Sampling(Section):
+class SamplingSection(Section):
     """How a video is made from noise."""
 
     solver: Literal["unipc", "euler", "dpm++"] = "unipc"
@@ -101,7 +101,7 @@ class Sampling(Section):
     """Instead of steps, for few-step models: the timesteps before the shift, such as [1000, 750, 500, 250]."""
     shift: Annotated[float, Field(gt=0)]
     """How much the steps lean towards high noise; 1 is not at all, Wan2.2-T2V-A14B was tuned with 12."""
-    guidance: Guidance = NO_GUIDANCE
+    guidance: GuidanceSection = NO_GUIDANCE
     """Guidance scales, {high: for the high-noise expert, low: for the low-noise expert}; few-step models have none."""
     boundary: Annotated[float, Field(ge=0, le=1)] | None = None
     """The noise level, 0 to 1, from which up the high-noise expert works; the model's own unless given."""
@@ -132,7 +132,7 @@ class Sampling(Section):
         return self
 
 
-class Precision(Section):
+class PrecisionSection(Section):
     """The number format of the arithmetic."""
 
     compute: Literal["fp32", "bf16"] = "fp32"
@@ -141,7 +141,7 @@ class Precision(Section):
     """What stays in fp32 when products are bf16: operations of these kinds, the time part, the decoder of the VAE."""
 
 
-class Fuse(Section):
+class FuseSection(Section):
     """Which graph rewrites are made."""
 
     passes: Annotated[
@@ -156,7 +156,7 @@ class Fuse(Section):
     """What is cut off the denoising step and computed once: time per timestep, shape and request per request."""
 
 
-class Device(Section):
+class DeviceSection(Section):
     """Devices of one kind."""
 
     kind: Literal["cpu"]
@@ -165,14 +165,14 @@ class Device(Section):
     """How many of them."""
 
 
-class Partition(Section):
+class PartitionSection(Section):
     """The devices that the model is spread over."""
 
-    devices: Annotated[tuple[Device, ...], Field(min_length=1, max_length=1)] = (Device(kind="cpu"),)
+    devices: Annotated[tuple[DeviceSection, ...], Field(min_length=1, max_length=1)] = (DeviceSection(kind="cpu"),)
     """What the machine of the deployment has."""
 
 
-class Engine(Section):
+class EngineSection(Section):
     """What executes the graphs."""
 
     kind: Literal["onnxruntime", "openvino"] = "onnxruntime"
@@ -183,7 +183,7 @@ class Engine(Section):
     """Operators that the engine may compute in pieces, where it has no kernel that does all of one."""
 
 
-class Runtime(Section):
+class RuntimeSection(Section):
     """How the bundle behaves when it runs."""
 
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
@@ -199,18 +199,18 @@ class Recipe(Section):
     """The bundle's name."""
     version: Annotated[str, Field(pattern=VERSION, max_length=32)] = "0.1.0"
     """The bundle's version, as in PEP 440."""
-    model: Model
-    shapes: Annotated[tuple[Shape, ...], Field(min_length=1, max_length=64), AfterValidator(_distinct_names)] | None = (
-        None
-    )
+    model: ModelSection
+    shapes: (
+        Annotated[tuple[ShapeSection, ...], Field(min_length=1, max_length=64), AfterValidator(_distinct_names)] | None
+    ) = None
     """The sizes of video that the bundle can make, each a profile of the engines."""
-    sampling: Sampling | None = None
-    precision: Precision = Precision()
-    fuse: Fuse = Fuse()
-    quantize: Quantize = Quantize()
-    partition: Partition = Partition()
-    engine: Engine = Engine()
-    runtime: Runtime = Runtime()
+    sampling: SamplingSection | None = None
+    precision: PrecisionSection = PrecisionSection()
+    fuse: FuseSection = FuseSection()
+    quantize: QuantizeSection = QuantizeSection()
+    partition: PartitionSection = PartitionSection()
+    engine: EngineSection = EngineSection()
+    runtime: RuntimeSection = RuntimeSection()
 
     @model_validator(mode="after")
     def _engine_has_the_precision(self) -> Self:

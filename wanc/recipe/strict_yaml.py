@@ -15,7 +15,7 @@ import yaml
 from wanc.errors import RecipeError
 from wanc.recipe import scalars
 from wanc.recipe.text_file import position
-from wanc.recipe.tree import Node, Scalar, Source
+from wanc.recipe.tree import Node, Scalar, TextSource
 
 MAX_DEPTH = 64
 MAX_NODES = 10_000
@@ -42,7 +42,7 @@ _HINTS = (
 )
 
 
-def parse(text: str, source: Source) -> Node:
+def parse(text: str, source: TextSource) -> Node:
     """The tree of a text of one YAML document; an empty text is a null.
 
     Raises:
@@ -58,17 +58,17 @@ def parse(text: str, source: Source) -> Node:
     return _Composer(events, source).root()
 
 
-def _refuse_character(match: re.Match[str], source: Source) -> NoReturn:
+def _refuse_character(match: re.Match[str], source: TextSource) -> NoReturn:
     where = source.at(*position(match.string[: match.start()]))
     hint = "delete it; is this the right file, saved as UTF-8 text?"
     raise RecipeError(f"the character U+{ord(match[0]):04X} is not allowed in YAML", where=where, hint=hint)
 
 
-def _at(mark: Any, source: Source) -> str:
+def _at(mark: Any, source: TextSource) -> str:
     return source.at(mark.line + 1, mark.column + 1)
 
 
-def _events(text: str, source: Source) -> Iterator[Any]:
+def _events(text: str, source: TextSource) -> Iterator[Any]:
     """PyYAML's events, stopped at the first that is refused: it must not get to see the rest of a hostile text."""
     loader = cast(Any, yaml).SafeLoader(text)  # PyYAML's event interface has no types
     depth = nodes = aliases = documents = 0
@@ -96,7 +96,7 @@ def _events(text: str, source: Source) -> Iterator[Any]:
         raise RecipeError("an escape names no character", where=_at(loader.get_mark(), source), hint=hint) from None
 
 
-def _refuse_feature(event: Any, source: Source) -> None:
+def _refuse_feature(event: Any, source: TextSource) -> None:
     where = _at(event.start_mark, source)
     if isinstance(event, yaml.DocumentStartEvent) and (event.version or event.tags):
         raise RecipeError("directives such as %YAML are not accepted", where=where, hint="remove the line")
@@ -114,7 +114,7 @@ def _refuse_size(depth: int, nodes: int, where: str) -> None:
         raise RecipeError(f"the text has more than {MAX_NODES:,} values", where=where, hint=hint)
 
 
-def _syntax_error(error: yaml.MarkedYAMLError, source: Source) -> RecipeError:
+def _syntax_error(error: yaml.MarkedYAMLError, source: TextSource) -> RecipeError:
     mark = error.problem_mark or error.context_mark
     problem = str(error.problem).replace(r"found character '\t' that cannot start any token", "a tab begins a value")
     said = f"{problem} {error.context}"
@@ -126,7 +126,7 @@ def _syntax_error(error: yaml.MarkedYAMLError, source: Source) -> RecipeError:
 class _Composer:
     """Builds the tree from the events; an alias is read again from its anchor on, and so counts in full."""
 
-    def __init__(self, events: list[Any], source: Source) -> None:
+    def __init__(self, events: list[Any], source: TextSource) -> None:
         self.events = events
         self.source = source
         self.anchors: dict[str, int] = {}

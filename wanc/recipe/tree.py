@@ -15,7 +15,7 @@ KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
-class Source:
+class TextSource:
     """What a text was read from: a file, or one argument of the command line."""
 
     name: str

@@ -42,7 +42,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Report:
+class VerifyReport:
     """All failures, sorted. `manifest` is None when it could not be read, and then nothing else was checked."""
 
     manifest: Manifest | None
@@ -57,7 +57,7 @@ class Report:
         return self.manifest.id if self.manifest else None
 
 
-def verify(bundle: Path, progress: Progress | None = None) -> Report:
+def verify(bundle: Path, progress: Progress | None = None) -> VerifyReport:
     """Compare the directory `bundle` with its manifest and collect every difference.
 
     `progress` is called with (bytes done, bytes in total) while files are hashed. Raises BundleError when `bundle` is
@@ -71,11 +71,11 @@ def verify(bundle: Path, progress: Progress | None = None) -> Report:
         # Another bundle was put in its place meanwhile, and this one was being removed: look at the other.
 
 
-def _verify(root: int, where: str, progress: Progress | None) -> Report:
+def _verify(root: int, where: str, progress: Progress | None) -> VerifyReport:
     try:
         manifest = Manifest.read_beneath(root, where)
     except BundleError as error:
-        return Report(None, (Failure(MANIFEST, error.message),))
+        return VerifyReport(None, (Failure(MANIFEST, error.message),))
     present, failures = _survey(root, manifest)
     failures += _check_files(root, manifest, present, progress)
     if MARKER not in {failure.path for failure in failures}:
@@ -83,7 +83,7 @@ def _verify(root: int, where: str, progress: Progress | None) -> Report:
             check_marker(root, where)
         except BundleError as error:
             failures.append(Failure(MARKER, error.message))
-    return Report(manifest, tuple(sorted(failures)))
+    return VerifyReport(manifest, tuple(sorted(failures)))
 
 
 def _is_still(directory: int, path: Path) -> bool:

@@ -14,11 +14,11 @@ import onnxruntime
 from onnx_ir.passes import common
 
 from wanc.compiler.passes.fold import weights_hidden
-from wanc.compiler.passes.rewrite import Outcome, Rewrite, rewriting
+from wanc.compiler.passes.rewrite import PassOutcome, Rewrite, rewriting
 from wanc.runtime.backends.onnxruntime import FATAL_ONLY
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
-Apply = Callable[[ir.Model], Outcome]
+Apply = Callable[[ir.Model], PassOutcome]
 
 # Both sides are float32 and differ in the order of sums only: 1e-7 to 5e-7 is what these sizes give. A wrong scale,
 # axis or constant is thousands of times larger.
@@ -56,9 +56,9 @@ def infer(model: ir.Model) -> None:
         common.ShapeInferencePass()(model)
 
 
-def apply(model: ir.Model, *passes: Apply) -> Outcome:
+def apply(model: ir.Model, *passes: Apply) -> PassOutcome:
     """Apply passes once each, as `apply_passes` does; how often they fired together, and all refusals."""
-    total = Outcome()
+    total = PassOutcome()
     for entry in passes:
         outcome = entry(model)
         common.RemoveUnusedNodesPass()(model)

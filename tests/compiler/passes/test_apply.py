@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from wanc.compiler.passes.apply import MOST_ROUNDS, Applied, apply_passes, count_nodes
 from wanc.compiler.passes.registry import all_passes, ordered
-from wanc.compiler.passes.rewrite import Outcome, Pass, Refusal, Rewrite, accept, refuse, rewriting, skip
+from wanc.compiler.passes.rewrite import Pass, PassOutcome, Refusal, Rewrite, accept, refuse, rewriting, skip
 from wanc.errors import UserError, render
 
 from .builder import assert_same, parse, text
@@ -52,11 +52,11 @@ def test_two_passes_that_undo_each_other_come_to_an_end() -> None:
 
 
 def test_nodes_that_come_and_go_are_counted() -> None:
-    def drop_cos(model: ir.Model) -> Outcome:
+    def drop_cos(model: ir.Model) -> PassOutcome:
         found = [node for node in model.graph if node.op_type == "Cos"]
         for node in found:
             node.outputs[0].replace_all_uses_with(node.inputs[0])  # type: ignore[arg-type]
-        return Outcome(len(found))
+        return PassOutcome(len(found))
 
     (applied,) = apply_passes(parse(CHAIN), [Pass("drop", "", drop_cos)], where="part/graph")
     assert (applied.fired, applied.nodes) == (1, -1)
@@ -103,7 +103,7 @@ def test_nothing_to_do_is_no_refusal() -> None:
 
 
 def test_a_pass_that_fails_is_named_with_the_graph() -> None:
-    def fail(model: ir.Model) -> Outcome:
+    def fail(model: ir.Model) -> PassOutcome:
         raise ZeroDivisionError("division by zero")
 
     with pytest.raises(UserError) as caught:
@@ -194,7 +194,7 @@ def test_nodes_of_subgraphs_are_counted() -> None:
 
 
 def named(name: str, *after: str) -> Pass:
-    return Pass(name, "", lambda model: Outcome(), after)
+    return Pass(name, "", lambda model: PassOutcome(), after)
 
 
 def names(passes: tuple[Pass, ...]) -> list[str]:

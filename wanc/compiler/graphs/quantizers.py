@@ -25,7 +25,7 @@ CODES: Mapping[InputFormat, ir.DataType] = {
 
 
 @dataclass(frozen=True)
-class Quantization:
+class StoredDecision:
     """How one Linear is computed.
 
     `codes` is INT8, INT4 or FLOAT8E4M3FN, shaped as the weight; `scales` is float32 [out], or [out, groups] of `group`
@@ -42,7 +42,7 @@ class Quantization:
     divisors: ir.TensorProtocol | None = None
 
 
-def insert_quantizers(model: ir.Model, quantized: Mapping[str, Quantization]) -> int:
+def insert_quantizers(model: ir.Model, quantized: Mapping[str, StoredDecision]) -> int:
     """Quantise Linears, named as `linears` names them, in place. Returns how many products that were.
 
     Their nodes are called as they are, which an engine's own report then shows.
@@ -70,7 +70,7 @@ def insert_quantizers(model: ir.Model, quantized: Mapping[str, Quantization]) ->
     return count
 
 
-def _weight(graph: ir.Graph, linear: Linear, decision: Quantization) -> ir.Value:
+def _weight(graph: ir.Graph, linear: Linear, decision: StoredDecision) -> ir.Value:
     """DequantizeLinear of the codes, transposed where the product wants [in, out]."""
     name = str(linear.weight.name)
     codes = _initializer(graph, f"{name}.codes", decision.codes)
@@ -89,7 +89,7 @@ def _weight(graph: ir.Graph, linear: Linear, decision: Quantization) -> ir.Value
     return value
 
 
-def _pair(graph: ir.Graph, linear: Linear, decision: Quantization) -> ir.Value:
+def _pair(graph: ir.Graph, linear: Linear, decision: StoredDecision) -> ir.Value:
     """The input, rounded to codes and back."""
     assert decision.inputs is not None
     name, dtype = f"{linear.name}.input", CODES[decision.inputs]

@@ -17,7 +17,7 @@ import onnx_ir as ir
 from wanc.compiler.engines.onnxruntime.int8 import INTEGERS
 from wanc.compiler.engines.onnxruntime.kernels import KERNELS
 from wanc.compiler.graphs.pieces import Segment, cut
-from wanc.compiler.graphs.quantizers import Quantization, insert_quantizers
+from wanc.compiler.graphs.quantizers import StoredDecision, insert_quantizers
 from wanc.compiler.passes.apply import apply_passes
 from wanc.compiler.program.graph_file import save
 from wanc.compiler.stages.stage import Files
@@ -85,7 +85,7 @@ class Chain:
         yield session
 
     @contextmanager
-    def open_quantized(self, index: int, decisions: Mapping[str, Quantization]) -> Generator[OnnxRuntime]:
+    def open_quantized(self, index: int, decisions: Mapping[str, StoredDecision]) -> Generator[OnnxRuntime]:
         """A segment's session with some of its Linears quantised, and no taps."""
         model = self.segments[index].model.clone()
         insert_quantizers(model, decisions)

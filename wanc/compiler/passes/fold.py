@@ -15,7 +15,7 @@ from onnxscript.optimizer._constant_folding import FoldConstantsPass, Replacemen
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.graphs.values import attribute, scalar
-from wanc.compiler.passes.rewrite import OLDEST, Outcome, Pass, Rewrite, accept, refuse, rewriting
+from wanc.compiler.passes.rewrite import OLDEST, Pass, PassOutcome, Rewrite, accept, refuse, rewriting
 
 # In elements. The largest constant that a rewrite looks at is a row of a model's width; a rope table has 131,072.
 INPUT_LIMIT = OUTPUT_LIMIT = 2**15
@@ -68,7 +68,7 @@ class Folding(FoldConstantsPass):
         return super().process_node(node, is_function)
 
 
-def fold(model: ir.Model) -> Outcome:
+def fold(model: ir.Model) -> PassOutcome:
     """Fold until nothing changes; `fired` counts the nodes that went."""
     before = _count(model)
     sizes = rewriting(StaticSize)
@@ -81,24 +81,24 @@ def fold(model: ir.Model) -> Outcome:
                 changed |= cleanup(model).modified
             if not changed:
                 break
-    return Outcome(max(before - _count(model), 0))
+    return PassOutcome(max(before - _count(model), 0))
 
 
-def remove_unused(model: ir.Model) -> Outcome:
+def remove_unused(model: ir.Model) -> PassOutcome:
     """Take out nodes and weights that no output depends on; `fired` counts the nodes."""
     before = _count(model)
     common.RemoveUnusedNodesPass()(model)
-    return Outcome(before - _count(model))
+    return PassOutcome(before - _count(model))
 
 
-def share(model: ir.Model) -> Outcome:
+def share(model: ir.Model) -> PassOutcome:
     """Compute once what is computed twice; `fired` counts the nodes that went."""
     with weights_hidden(model):
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         common.DeduplicateInitializersPass()(model)
     lifted = _count(model)
     common.CommonSubexpressionEliminationPass()(model)
-    return Outcome(lifted - _count(model))
+    return PassOutcome(lifted - _count(model))
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import onnx_ir as ir
 
 from wanc.compiler.graphs.values import attribute, producer, rank, size
-from wanc.compiler.passes.rewrite import OPSET, Outcome, Pass, Refusal
+from wanc.compiler.passes.rewrite import OPSET, Pass, PassOutcome, Refusal
 
 # What may stand between a projection and the attention that it feeds.
 BETWEEN = ("RMSNormalization", "RotaryEmbedding", "Reshape", "Transpose", "LayerNormalization")
@@ -42,9 +42,9 @@ class Projection(NamedTuple):
         return self.added.inputs[1] if self.added else None
 
 
-def merge(model: ir.Model) -> Outcome:
+def merge(model: ir.Model) -> PassOutcome:
     """Merge the projections of every Attention of the main graph."""
-    outcome = Outcome()
+    outcome = PassOutcome()
     for node in list(model.graph):
         if (node.domain, node.op_type) != ("", "Attention"):
             continue

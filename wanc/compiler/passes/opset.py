@@ -8,7 +8,7 @@ from onnxscript.version_converter._version_converter import VersionConverterErro
 
 from wanc.compiler.graphs.values import size
 from wanc.compiler.passes.fold import weights_hidden
-from wanc.compiler.passes.rewrite import OLDEST, OPSET, Outcome, Pass, Refusal
+from wanc.compiler.passes.rewrite import OLDEST, OPSET, Pass, PassOutcome, Refusal
 
 # From here on GroupNormalization has a scale for each channel, where it had one for each group.
 CHANNEL_SCALES = 21
@@ -22,22 +22,22 @@ WITHOUT_KERNELS = (
 IR_VERSION = 11
 
 
-def convert(model: ir.Model) -> Outcome:
+def convert(model: ir.Model) -> PassOutcome:
     """Convert a graph, or leave it as it is and say why."""
     version = model.graph.opset_imports.get("", OPSET)
     if version >= OPSET:
-        return Outcome()
+        return PassOutcome()
     if reason := _obstacle(model, version):
-        return Outcome(refusals=[Refusal(str(model.graph.name), reason)])
+        return PassOutcome(refusals=[Refusal(str(model.graph.name), reason)])
     with weights_hidden(model):
         try:
             # In place, and half done where it fails: first a copy has to show that it can be.
             convert_version(model.clone(), OPSET)
         except VersionConverterError as error:
-            return Outcome(refusals=[Refusal(str(model.graph.name), str(error))])
+            return PassOutcome(refusals=[Refusal(str(model.graph.name), str(error))])
         convert_version(model, OPSET)
     model.ir_version = max(model.ir_version, IR_VERSION)
-    return Outcome(1)
+    return PassOutcome(1)
 
 
 def _obstacle(model: ir.Model, version: int) -> str | None:

@@ -28,7 +28,7 @@ class Refusal(NamedTuple):
 
 
 @dataclass
-class Outcome:
+class PassOutcome:
     """What a pass did to a graph."""
 
     fired: int = 0
@@ -46,7 +46,7 @@ class Pass:
 
     name: str
     summary: str
-    apply: Callable[[ir.Model], Outcome]
+    apply: Callable[[ir.Model], PassOutcome]
     after: tuple[str, ...] = ()
     by_default: bool = True
     opset: int = 0
@@ -67,11 +67,11 @@ class Rewrite(RewriteRuleClassBase):
         super().__init__(name=None, remove_nodes=not self.keeps_shared_nodes)
 
 
-def rewriting(*rewrites: Callable[[], Rewrite]) -> Callable[[ir.Model], Outcome]:
+def rewriting(*rewrites: Callable[[], Rewrite]) -> Callable[[ir.Model], PassOutcome]:
     """The `apply` of a pass that consists of rewrites."""
 
-    def apply(model: ir.Model) -> Outcome:
-        outcome = Outcome()
+    def apply(model: ir.Model) -> PassOutcome:
+        outcome = PassOutcome()
         present = {node.op_type for node in model.graph.all_nodes()}
         rules: list[RewriteRule] = []
         for make in rewrites:

@@ -9,7 +9,7 @@ from onnxscript.rewriter.rules import common
 
 from wanc.compiler.graphs.values import attribute, constant, same_dimension
 from wanc.compiler.passes.fold import remove_unused
-from wanc.compiler.passes.rewrite import OLDEST, Outcome, Pass, Rewrite, accept, refuse, rewriting
+from wanc.compiler.passes.rewrite import OLDEST, Pass, PassOutcome, Rewrite, accept, refuse, rewriting
 
 # onnxscript's: each is one algebraic identity.
 IDENTITIES = (
@@ -114,7 +114,7 @@ def _target(x: ir.Value, result: ir.Value, axis: int) -> int:
     return 0 if axis < len(x.shape) and same_dimension(x, result, axis) else -1
 
 
-def tidy(model: ir.Model) -> Outcome:
+def tidy(model: ir.Model) -> PassOutcome:
     """Apply the identities until nothing changes."""
     ours = rewriting(ThereAndBack, ReshapeTwice, SameShape, KnownShape)
     fired = 0
@@ -123,7 +123,7 @@ def tidy(model: ir.Model) -> Outcome:
         fired += found
         if not found:
             break
-    return Outcome(fired + remove_unused(model).fired)
+    return PassOutcome(fired + remove_unused(model).fired)
 
 
 PASS = Pass("tidy", "cancel transposes, casts and reshapes; make shapes constants", tidy, after=("fold",), opset=OLDEST)

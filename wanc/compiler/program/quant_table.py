@@ -23,7 +23,7 @@ def table_file(component: str) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class QuantTableEntry:
     """One Linear.
 
     `scheme` is a recipe's, or `float`. `flops_share` is its share of the FLOPs of all the component's Linears, at the
@@ -50,11 +50,11 @@ class QuantTable:
     component: str
     method: Literal["ptq", "qat"]
     samples: int
-    linears: Mapping[str, Entry]
+    linears: Mapping[str, QuantTableEntry]
     schema: Literal["wanc.quant_table/1.0"] = "wanc.quant_table/1.0"
 
     @property
-    def quantized(self) -> dict[str, Entry]:
+    def quantized(self) -> dict[str, QuantTableEntry]:
         """Those that do not stay in float."""
         return {name: entry for name, entry in self.linears.items() if entry.scheme != FLOAT}
 

@@ -22,7 +22,7 @@ from wanc.calibration.thresholds import Method, threshold
 from wanc.calibration.weights import Codes, sqnr_db
 from wanc.compiler.host.chain import Chain, execute
 from wanc.compiler.host.sample_states import Sample, SampleStates
-from wanc.compiler.quantize.linear_groups import Group
+from wanc.compiler.quantize.linear_groups import LinearGroup
 from wanc.errors import UserError
 
 Array = np.ndarray[Any, Any]
@@ -56,13 +56,13 @@ class Observed:
 
 
 @dataclass(frozen=True)
-class Decided:
+class GroupDecision:
     """How Linears of a group are quantised: their input's divisors [channels] and step, and each one's codes by name.
 
     `inputs` are rows of the input as it will be, [rows, in], and `outputs` what each Linear made of them in float.
     """
 
-    group: Group
+    group: LinearGroup
     alpha: float | None
     divisors: Array | None
     activation_scale: float | None
@@ -75,12 +75,12 @@ class Decided:
 
 def decide(
     chain: Chain,
-    groups: Sequence[Group],
+    groups: Sequence[LinearGroup],
     samples: Sequence[Sample],
     settings: Settings,
     weight_of: Callable[[str], Array],
     scratch: Path,
-    on_linear: Callable[[Decided], None],
+    on_linear: Callable[[GroupDecision], None],
     on_segment: Callable[[], None] = lambda: None,
 ) -> None:
     """Decide group after group, in the order of execution, and hand the decision on each Linear to `on_linear`.
@@ -133,12 +133,12 @@ def _executions(
             yield number, {**given, **outputs}
 
 
-def _observed(group: Group, settings: Settings) -> Observed:
+def _observed(group: LinearGroup, settings: Settings) -> Observed:
     moments = Moments(group.channels) if settings.format.needs_moments and group.quantized else None
     return Observed(ChannelStatistics.of_width(group.channels), moments=moments)
 
 
-def _observe(observed: Observed, group: Group, values: Mapping[str, Array], number: int, samples: int) -> None:
+def _observe(observed: Observed, group: LinearGroup, values: Mapping[str, Array], number: int, samples: int) -> None:
     array = values[group.name].reshape(-1, group.channels)
     if not group.quantized:
         observed.statistics.rows += len(array)
@@ -157,7 +157,7 @@ def _observe(observed: Observed, group: Group, values: Mapping[str, Array], numb
 
 
 def _smooth(
-    group: Group, observed: Observed, settings: Settings, weight_of: Callable[[str], Array]
+    group: LinearGroup, observed: Observed, settings: Settings, weight_of: Callable[[str], Array]
 ) -> tuple[float | None, Array | None]:
     """α and the divisors of a group's input; None for both where it is not smoothed."""
     if not group.quantized:
@@ -183,7 +183,7 @@ class _Weights:
         return map(self.weight_of, self.names)
 
 
-def _check_varies(group: Group, statistics: ChannelStatistics) -> None:
+def _check_varies(group: LinearGroup, statistics: ChannelStatistics) -> None:
     """An input that is the same everywhere says nothing about the range that it will have."""
     constant = statistics.squares >= statistics.peaks**2 * statistics.rows * (1 - 1e-6)
     if constant.all():
@@ -195,18 +195,18 @@ def _check_varies(group: Group, statistics: ChannelStatistics) -> None:
 
 
 def _decide(
-    group: Group,
+    group: LinearGroup,
     observed: Observed,
     alpha: float | None,
     divisors: Array | None,
     settings: Settings,
     weight_of: Callable[[str], Array],
     samples: int,
-) -> Iterator[Decided]:
+) -> Iterator[GroupDecision]:
     scheme, scale, nothing = settings.format, None, np.empty(0, np.float32)
     rows_per_sample = observed.statistics.rows / samples
     if not group.quantized:
-        yield Decided(group, None, None, None, {}, {}, rows_per_sample, nothing, {})
+        yield GroupDecision(group, None, None, None, {}, {}, rows_per_sample, nothing, {})
         return
     if scheme.is_static:
         assert scheme.inputs is not None
@@ -220,12 +220,12 @@ def _decide(
     for linear in group.linears:
         alone, name = replace(group, linears=(linear,)), linear.name
         if name not in group.quantized:
-            yield Decided(alone, alpha, divisors, scale, {}, {}, rows_per_sample, nothing, {})
+            yield GroupDecision(alone, alpha, divisors, scale, {}, {}, rows_per_sample, nothing, {})
             continue
         weight = weight_of(name)
         codes = scheme.codes(weight if divisors is None else weight * divisors, moments)
         outputs = rows @ weight.T
         sqnr = sqnr_db(rounded @ codes.weights().T, outputs)
-        yield Decided(
+        yield GroupDecision(
             alone, alpha, divisors, scale, {name: codes}, {name: sqnr}, rows_per_sample, smoothed, {name: outputs}
         )

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wanc.compiler.graphs.linears import linears
-from wanc.compiler.graphs.quantizers import Quantization
+from wanc.compiler.graphs.quantizers import StoredDecision
 from wanc.compiler.host.chain import Chain
 
 Array = np.ndarray[Any, Any]
@@ -27,7 +27,7 @@ SAMPLES = 8
 
 def measure_effects(
     chain: Chain,
-    decisions: Mapping[str, Quantization],
+    decisions: Mapping[str, StoredDecision],
     samples: Sequence[Mapping[str, Array]],
     weights: Sequence[float],
     on_segment: Callable[[], None] = lambda: None,
@@ -53,7 +53,7 @@ def measure_effects(
 
 
 def _execute(
-    chain: Chain, index: int, states: Sequence[State], quantized: Mapping[str, Quantization] | None
+    chain: Chain, index: int, states: Sequence[State], quantized: Mapping[str, StoredDecision] | None
 ) -> list[State]:
     """The states behind a segment, as far as later ones need them."""
     opened = chain.open(index) if quantized is None else chain.open_quantized(index, quantized)

@@ -26,7 +26,7 @@ LEARNING_RATES = {"int8": 5e-5, "int4-weight": 3e-4}
 Run = Callable[[Stage, Mapping[str, Tree]], Tree]
 
 
-class Expert(NamedTuple):
+class ExpertStages(NamedTuple):
     """The stages of one expert, in their order."""
 
     calibrate: Calibrate
@@ -35,14 +35,14 @@ class Expert(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Quantization:
+class QuantizeStages:
     """The stages between fuse and engine, of a recipe that quantises; `experts` in the order in which they work."""
 
     texts: Texts
-    experts: tuple[Expert, ...]
+    experts: tuple[ExpertStages, ...]
 
     @classmethod
-    def of(cls, resolved: Resolved) -> Quantization | None:
+    def of(cls, resolved: Resolved) -> QuantizeStages | None:
         """None where the recipe's scheme is none."""
         asked, sampling, shapes = resolved.recipe.quantize, resolved.recipe.sampling, resolved.recipe.shapes
         if asked.scheme == "none":
@@ -65,7 +65,7 @@ class Quantization:
         rule, is_trained = asked.keep.sensitivity, asked.method == "qat"
         components = quantized_components(resolved)
 
-        def expert(component: str) -> Expert:
+        def expert(component: str) -> ExpertStages:
             calibrating = Calibrate(
                 component, trajectory, sizes, calibrate.clips, calibrate.timestep_bins, calibrate.seed
             )
@@ -81,7 +81,7 @@ class Quantization:
                 is_trained,
             )
             if not is_trained:
-                return Expert(calibrating, quantizing, None)
+                return ExpertStages(calibrating, quantizing, None)
             training = Train(
                 component,
                 components,
@@ -95,7 +95,7 @@ class Quantization:
                 asked.train.requests,
                 asked.train.validation,
             )
-            return Expert(calibrating, quantizing, training)
+            return ExpertStages(calibrating, quantizing, training)
 
         experts = tuple(map(expert, components))
         prompts = resolved.prompts[: calibrate.clips]

@@ -17,7 +17,7 @@ from wanc.compiler.quantize.keep_patterns import fits
 
 
 @dataclass(frozen=True)
-class Group:
+class LinearGroup:
     """Linears of one input, the activation `name`; `fold` is where its channels can be divided, if they can be.
 
     `linears` are all that use the input; those in `quantized`, by name, are to be quantised.
@@ -37,7 +37,7 @@ class Group:
 class Choice:
     """The groups of a component, and why Linears stay in float that do, by name."""
 
-    groups: tuple[Group, ...]
+    groups: tuple[LinearGroup, ...]
     kept: dict[str, str]
 
 
@@ -60,11 +60,13 @@ def _reason(component: str, linear: Linear, patterns: Sequence[str], products: C
     return "its weight serves several products" if products[linear.name] > 1 else None
 
 
-def _group(activation: ir.Value, members: Sequence[Linear], kept: dict[str, str], products: Counter[str]) -> Group:
+def _group(
+    activation: ir.Value, members: Sequence[Linear], kept: dict[str, str], products: Counter[str]
+) -> LinearGroup:
     users = {use.node for use in activation.uses()}
     names = [linear.name for linear in members]
     # All that use the input have to make up for what it is divided by: no other product may have their weights.
     alone = users == {linear.product for linear in members} and not activation.is_graph_output()
     own = all(products[name] == 1 for name in names)
     fold = find_fold(activation, members[0].widths[1]) if alone and own else None
-    return Group(str(activation.name), tuple(members), frozenset(names) - kept.keys(), fold)
+    return LinearGroup(str(activation.name), tuple(members), frozenset(names) - kept.keys(), fold)

@@ -18,12 +18,12 @@ from wanc.calibration.schemes import SCHEMES
 from wanc.calibration.weights import Codes
 from wanc.compiler.graphs.folds import divide
 from wanc.compiler.graphs.linears import Linear, linears
-from wanc.compiler.graphs.quantizers import Quantization, insert_quantizers
+from wanc.compiler.graphs.quantizers import StoredDecision, insert_quantizers
 from wanc.compiler.program.graph_file import save
 from wanc.compiler.program.probes import ProbeWriter
 from wanc.compiler.program.program import OWN, ProgramComponent
-from wanc.compiler.program.quant_table import FLOAT, Entry
-from wanc.compiler.quantize.decisions import Decided
+from wanc.compiler.program.quant_table import FLOAT, QuantTableEntry
+from wanc.compiler.quantize.decisions import GroupDecision
 from wanc.compiler.quantize.linear_groups import Choice
 from wanc.compiler.stages.stage import Files
 from wanc.compiler.weights.own_file import OwnFile
@@ -45,7 +45,7 @@ class QuantizedGraphs:
         self._weights, self._out = weights, out
         self._linears = {linear.name: linear for linear in linears(model)}
         self._codes: dict[str, tuple[ir.ExternalTensor, Codes]] = {}
-        self._decided: dict[str, Decided] = {}
+        self._decided: dict[str, GroupDecision] = {}
         self._inputs_divided: dict[str, Array] = {}
         self._divisors: dict[str, Array] = {}
         (out / name).mkdir(parents=True)
@@ -67,7 +67,7 @@ class QuantizedGraphs:
         values = float_values(linear.weight.const_value, self._weights)
         return values if linear.output_axis == 0 else values.T
 
-    def add(self, decided: Decided) -> None:
+    def add(self, decided: GroupDecision) -> None:
         """Take the decision on some Linears of a group."""
         group = decided.group
         for linear in group.linears:
@@ -100,19 +100,19 @@ class QuantizedGraphs:
         kept = {name: weight for name, weight in component.weights.items() if name not in gone}
         return ProgramComponent(component.graphs, {**kept, **self._own.entries})
 
-    def entries(self, effects: Mapping[str, float]) -> dict[str, Entry]:
+    def entries(self, effects: Mapping[str, float]) -> dict[str, QuantTableEntry]:
         """Every Linear's line of the QuantTable."""
         shares, blocks = self.flops(), _blocks(self._linears)
         return {
             name: self._entry(name, shares[name], _position(name, blocks), effects.get(name)) for name in self._linears
         }
 
-    def _entry(self, name: str, share: float, position: float | None, effect: float | None) -> Entry:
+    def _entry(self, name: str, share: float, position: float | None, effect: float | None) -> QuantTableEntry:
         if name not in self._codes:
-            return Entry(FLOAT, self._choice.kept[name], share, position, effect=effect)
+            return QuantTableEntry(FLOAT, self._choice.kept[name], share, position, effect=effect)
         decided = self._decided[name]
         sqnr = decided.sqnr_db[name]
-        return Entry(
+        return QuantTableEntry(
             self._scheme,
             "no keep pattern fits",
             share,
@@ -156,7 +156,7 @@ class QuantizedGraphs:
             self._decided[name].activation_scale,
         )
 
-    def alone(self) -> dict[str, Quantization]:
+    def alone(self) -> dict[str, StoredDecision]:
         """Each decision for a graph in which nothing else is quantised, and no smoothing folded."""
         return {name: self._alone(name) for name in self._codes}
 
@@ -166,7 +166,7 @@ class QuantizedGraphs:
             self._choice.kept[name] = reason
             del self._codes[name], self._own.entries[f"{self._linears[name].weight.name}.codes"]
 
-    def _alone(self, name: str) -> Quantization:
+    def _alone(self, name: str) -> StoredDecision:
         tensor, codes = self._codes[name]
         linear = self._linears[name]
         grouped = codes.group < linear.widths[1]
@@ -175,7 +175,7 @@ class QuantizedGraphs:
         )
         inputs, scale = SCHEMES[self._scheme].inputs, self._decided[name].activation_scale
         divisors = self._inputs_divided.get(name)
-        return Quantization(
+        return StoredDecision(
             tensor,
             ir.tensor(np.ascontiguousarray(stored, np.float32)),
             codes.group if grouped else None,
@@ -184,7 +184,7 @@ class QuantizedGraphs:
             None if divisors is None else ir.tensor(divisors),
         )
 
-    def _quantization(self, name: str) -> Quantization:
+    def _quantization(self, name: str) -> StoredDecision:
         """A decision as the graph takes it; what its rows are divided by goes into their scales."""
         tensor, codes = self._codes[name]
         weight = str(self._linears[name].weight.name)

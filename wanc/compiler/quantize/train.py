@@ -65,7 +65,7 @@ class Train(Stage):
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         from wanc.calibration.decision import read_decisions, write_decisions
-        from wanc.calibration.distill import Plan, distill
+        from wanc.calibration.distill import TrainingPlan, distill
         from wanc.calibration.schemes import SCHEMES
         from wanc.compiler.quantize.trained_component import write_trained
 
@@ -73,7 +73,7 @@ class Train(Stage):
         assert program.model is not None
         start = read_decisions(inputs["program"][decisions_file(self.component)])
         task = self._task(inputs, replace(program.model, boundary=self.trajectory.boundary), start)
-        plan = Plan(SCHEMES[self.scheme].levels, self.learning_rate, self.rounds, seed=self.seed)
+        plan = TrainingPlan(SCHEMES[self.scheme].levels, self.learning_rate, self.rounds, seed=self.seed)
         outcome = distill(task, plan, scratch_of(out) / CHECKPOINT, progress=progress)
         component, table = write_trained(
             self.component,
@@ -90,14 +90,14 @@ class Train(Stage):
 
     def _task(self, inputs: Mapping[str, Files], model: Model, start: dict[str, Decision]) -> Task:
         from wanc.calibration.lessons import Task
-        from wanc.calibration.trajectories import Sampling
+        from wanc.calibration.trajectories import TrajectorySampling
 
         teachers = [self._teacher(name, inputs) for name in self.experts]
         others = [self._other(name, teacher, inputs) for name, teacher in zip(self.experts, teachers, strict=True)]
         solver = self.trajectory.create_solver()
         high = sum(model.component_at(timestep) == HIGH for timestep in solver.timesteps.tolist())
         guidance = (self.trajectory.guidance(HIGH), self.trajectory.guidance(LOW))
-        sampling = Sampling(self.trajectory.create_solver, guidance, high)
+        sampling = TrajectorySampling(self.trajectory.create_solver, guidance, high)
         texts = SafetensorsFile(inputs["texts"][TEXTS])[TEXT]
         training = self._requests(texts, model, self.requests, TRAINING_SEED)
         validation = self._requests(texts, model, self.validation, VALIDATION_SEED)

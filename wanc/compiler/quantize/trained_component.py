@@ -15,8 +15,8 @@ from wanc.compiler.graphs.whole import whole
 from wanc.compiler.program.probes import Probes
 from wanc.compiler.program.program import ProgramComponent
 from wanc.compiler.program.quant_table import FLOAT, QuantTable, table_file
-from wanc.compiler.quantize.decisions import Decided
-from wanc.compiler.quantize.linear_groups import Group, choose
+from wanc.compiler.quantize.decisions import GroupDecision
+from wanc.compiler.quantize.linear_groups import LinearGroup, choose
 from wanc.compiler.quantize.quantized_graphs import QuantizedGraphs
 from wanc.compiler.quantize.whole_component import parts_of
 from wanc.compiler.stages.stage import Files
@@ -56,7 +56,7 @@ def write_trained(
     return result, replace(table, method="qat", linears=linears)
 
 
-def _decided(group: Group, decisions: Mapping[str, Decision], probes: Probes, scheme: str) -> Decided:
+def _decided(group: LinearGroup, decisions: Mapping[str, Decision], probes: Probes, scheme: str) -> GroupDecision:
     """A group as training leaves it, measured on the rows that were kept of its input."""
     names = [linear.name for linear in group.linears if linear.name in group.quantized]
     shared = decisions[names[0]] if names else None
@@ -64,7 +64,7 @@ def _decided(group: Group, decisions: Mapping[str, Decision], probes: Probes, sc
     scale = shared.activation_scale if shared else None
     rounded = rounded_inputs(inputs, SCHEMES[scheme].inputs, scale) if names else inputs
     outputs = {name: probes[name].outputs for name in names}
-    return Decided(
+    return GroupDecision(
         group=group,
         alpha=None,
         divisors=None if shared is None or shared.smoothing is None else shared.smoothing.astype("float32"),

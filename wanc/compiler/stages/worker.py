@@ -21,7 +21,7 @@ DEFAULT_TIMEOUT_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True)
-class Outcome:
+class StageOutcome:
     """How a stage ended: the most memory it held, or the fault that it found and that fault's causes."""
 
     peak_rss_bytes: int
@@ -92,21 +92,21 @@ def _too_long(stage: Stage, seconds: float) -> UserError:
     )
 
 
-def _run(stage: Stage, inputs: Mapping[str, Files], out: Path, progress: bool) -> Outcome:
+def _run(stage: Stage, inputs: Mapping[str, Files], out: Path, progress: bool) -> StageOutcome:
     try:
         with output_errors(out):
             stage.run(inputs, out, progress=progress)
     except UserError as error:
         # Tracebacks do not travel between processes, and a fault of the user's needs none.
-        return Outcome(peak_rss_bytes(), error, tuple(_causes(error)))
+        return StageOutcome(peak_rss_bytes(), error, tuple(_causes(error)))
     except MemoryError as error:
         needs_more = UserError(
             f"stage {stage.name} needs more memory than this machine has",
             hint="build on a larger machine, or add swap",
             exit_code=EXIT_UNAVAILABLE,
         )
-        return Outcome(peak_rss_bytes(), needs_more, (RemoteCause(str(error) or "out of memory", None),))
-    return Outcome(peak_rss_bytes())
+        return StageOutcome(peak_rss_bytes(), needs_more, (RemoteCause(str(error) or "out of memory", None),))
+    return StageOutcome(peak_rss_bytes())
 
 
 def _causes(error: BaseException) -> list[RemoteCause]:

@@ -93,7 +93,7 @@ def pack(codes: np.ndarray[Any, Any], bits: int, block: int) -> np.ndarray[Any, 
     return blocks if bits == 8 else blocks[..., ::2] | blocks[..., 1::2] << 4
 
 
-class Parts(NamedTuple):
+class StoredParts(NamedTuple):
     """What a weight is made of: one tensor as stored, one entry of it, or several of one dtype joined along an axis."""
 
     tensors: tuple[ir.ExternalTensor, ...]
@@ -120,9 +120,9 @@ class Parts(NamedTuple):
         return self.entry.shape(whole) if self.entry else whole
 
 
-def join(model: ir.Model) -> dict[ir.Value, Parts]:
+def join(model: ir.Model) -> dict[ir.Value, StoredParts]:
     """Turn every Concat of weights alone into a weight of its own, and the casts in front of it into one behind it."""
-    joined: dict[ir.Value, Parts] = {}
+    joined: dict[ir.Value, StoredParts] = {}
     for node in [node for node in model.graph if (node.domain, node.op_type) == ("", "Concat")]:
         weights = [_weight_behind(value) for value in node.inputs]
         stored = tuple(
@@ -136,15 +136,15 @@ def join(model: ir.Model) -> dict[ir.Value, Parts]:
         if len(stored) < len(weights) or not alike or axis is None or node.outputs[0].is_graph_output():
             continue
         if stored[0].dtype.name in NUMPY_DTYPES:
-            parts = Parts(stored, axis.as_int() % len(stored[0].shape))
+            parts = StoredParts(stored, axis.as_int() % len(stored[0].shape))
             joined[_replace(model.graph, node, str(node.outputs[0].name), parts, casts.pop())] = parts
     _remove_unused(model)
     return joined
 
 
-def take_apart(model: ir.Model) -> dict[ir.Value, Parts]:
+def take_apart(model: ir.Model) -> dict[ir.Value, StoredParts]:
     """Turn a weight of which only single entries of one axis are used into so many weights."""
-    made: dict[ir.Value, Parts] = {}
+    made: dict[ir.Value, StoredParts] = {}
     for name, weight in list(model.graph.initializers.items()):
         tensor, nodes = weight.const_value, _views(model, weight)
         entries = [entry for node in nodes if (entry := _entry(node)) is not None]
@@ -153,13 +153,13 @@ def take_apart(model: ir.Model) -> dict[ir.Value, Parts]:
         if not nodes or len(entries) < len(nodes) or len({entry.sizes[0] for entry in entries}) > 1:
             continue
         for node, entry in zip(nodes, entries, strict=True):
-            parts = Parts((tensor,), entry=entry)
+            parts = StoredParts((tensor,), entry=entry)
             made[_replace(model.graph, node, f"{name}.{entry}", parts, _cast_of(node.inputs[0]))] = parts
     _remove_unused(model)
     return made
 
 
-def _replace(graph: ir.Graph, node: ir.Node, name: str, parts: Parts, cast: int | None) -> ir.Value:
+def _replace(graph: ir.Graph, node: ir.Node, name: str, parts: StoredParts, cast: int | None) -> ir.Value:
     """Put a weight that is made of `parts`, behind a cast if there is one to be, in the place of a node."""
     weight = ir.Value(name=name, shape=ir.Shape(parts.shape), type=ir.TensorType(parts.dtype))
     result = weight

@@ -21,7 +21,7 @@ import onnx_ir as ir
 from wanc.compiler.graphs.values import attribute, constant
 from wanc.compiler.program.program import OWN
 from wanc.compiler.weights.finite import FiniteCheck
-from wanc.compiler.weights.layout import FLOATS, NUMPY_DTYPES, OWN_DOMAIN, Parts, Step, join, take_apart
+from wanc.compiler.weights.layout import FLOATS, NUMPY_DTYPES, OWN_DOMAIN, Step, StoredParts, join, take_apart
 from wanc.models.weights import Weight
 
 # Large tensors begin on a page, so that the engine can map them instead of copying.
@@ -72,7 +72,7 @@ class WeightFile:
         names = _value_names(model)
         for name, initializer in list(model.graph.initializers.items()):
             tensor = initializer.const_value
-            parts = made.get(initializer) or (Parts((tensor,)) if isinstance(tensor, ir.ExternalTensor) else None)
+            parts = made.get(initializer) or (StoredParts((tensor,)) if isinstance(tensor, ir.ExternalTensor) else None)
             if parts is not None:
                 value, form = _fold_views(model, initializer)
                 key = self._store(parts, name, form)
@@ -84,11 +84,11 @@ class WeightFile:
             for name, initializer in graph.initializers.items():
                 tensor = initializer.const_value
                 if isinstance(tensor, ir.ExternalTensor):
-                    _refer(initializer, self.entries[self._store(Parts((tensor,)), name, Form(tensor.dtype))])
+                    _refer(initializer, self.entries[self._store(StoredParts((tensor,)), name, Form(tensor.dtype))])
         for name, tensor in _embedded(model):
             self.finite.add(name, _bytes_of(tensor), tensor.dtype.name, where=self._shown(""))
 
-    def _store(self, parts: Parts, name: str, form: Form) -> str:
+    def _store(self, parts: StoredParts, name: str, form: Form) -> str:
         """The name of the entry that holds a weight in a form; it is written unless it is there already."""
         source = (parts.identity, form)
         if source not in self._keys:
@@ -106,7 +106,7 @@ class WeightFile:
             key = f"{stem}.{count}"
         return key
 
-    def _write(self, parts: Parts, name: str, form: Form) -> Weight:
+    def _write(self, parts: StoredParts, name: str, form: Form) -> Weight:
         read = [self._read(tensor, name) for tensor in parts.tensors]
         data, shape = read[0], parts.shape
         if len(read) > 1 or parts.entry or form != Form(parts.dtype):

@@ -32,7 +32,7 @@ TOKENIZER_SETTINGS = "tokenizer/tokenizer_config.json"
 
 
 @dataclass(frozen=True)
-class Part:
+class ComponentFolder:
     """Where a component lives, and which class its configuration must name."""
 
     folder: str
@@ -40,11 +40,11 @@ class Part:
     stem: str = WEIGHTS_STEM
 
 
-PARTS: Mapping[str, Part] = {
-    "text_encoder": Part("text_encoder", "UMT5EncoderModel", stem="model"),
-    "denoiser_high": Part("transformer", "WanTransformer3DModel"),
-    "denoiser_low": Part("transformer_2", "WanTransformer3DModel"),
-    "vae_decoder": Part("vae", "AutoencoderKLWan"),
+PARTS: Mapping[str, ComponentFolder] = {
+    "text_encoder": ComponentFolder("text_encoder", "UMT5EncoderModel", stem="model"),
+    "denoiser_high": ComponentFolder("transformer", "WanTransformer3DModel"),
+    "denoiser_low": ComponentFolder("transformer_2", "WanTransformer3DModel"),
+    "vae_decoder": ComponentFolder("vae", "AutoencoderKLWan"),
 }
 
 
@@ -88,7 +88,7 @@ def _is_present(entry: object) -> bool:
     return isinstance(entry, list) and bool(entry) and entry[0] is not None
 
 
-def _open_component(root: Path, name: str, part: Part) -> Component:
+def _open_component(root: Path, name: str, part: ComponentFolder) -> Component:
     config_name = f"{part.folder}/config.json"
     document = read_json(root, config_name)
     found = document.get("_class_name") or _first(document.get("architectures"))

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from wanc.errors import RecipeError, UserError
 from wanc.recipe.load import LoadedRecipe
-from wanc.recipe.problems import Problem, as_error
-from wanc.recipe.schema import Lint, Sampling
+from wanc.recipe.problems import RecipeProblem, as_error
+from wanc.recipe.schema import Lint, SamplingSection
 from wanc.runtime.solvers.create import create_schedule
 from wanc.runtime.solvers.schedule import TRAINING_TIMESTEPS, Schedule, count_high_noise_steps
 
@@ -24,10 +24,10 @@ TUNED_SHIFT = 12.0
 
 
 @dataclass(frozen=True)
-class Case:
+class SamplingCase:
     """Sampling settings, and the model that they are for: its experts, and where they change over."""
 
-    sampling: Sampling
+    sampling: SamplingSection
     experts: int
     boundary: float | None
 
@@ -45,7 +45,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Finding:
+class SamplingFault:
     """What is wrong with which key under `sampling`, and what to do about it."""
 
     key: str
@@ -53,7 +53,7 @@ class Finding:
     hint: str
 
 
-Check = Callable[[Case], Finding | None]
+Check = Callable[[SamplingCase], SamplingFault | None]
 
 
 def check_sampling(loaded: LoadedRecipe, components: Collection[str], boundary: float | None) -> None:
@@ -65,12 +65,12 @@ def check_sampling(loaded: LoadedRecipe, components: Collection[str], boundary: 
         boundary: where the checkpoint's experts change over, as a fraction of the training timesteps.
 
     Raises:
-        RecipeError: at the recipe's line; all findings of a kind together.
+        RecipeError: at the recipe's line; all faults of a kind together.
     """
     sampling = loaded.recipe.sampling
     assert sampling is not None, "a recipe without sampling makes no video"
     given = sampling.boundary if sampling.boundary is not None else boundary
-    case = Case(sampling, sum(name in components for name in EXPERTS), given)
+    case = SamplingCase(sampling, sum(name in components for name in EXPERTS), given)
     _refuse([check(case) for check in CONTRADICTIONS], loaded)
     try:
         case.schedule(sampling.shift)
@@ -79,47 +79,49 @@ def check_sampling(loaded: LoadedRecipe, components: Collection[str], boundary: 
     _refuse([_named(name, check(case)) for name, check in LINTS.items() if name not in sampling.allow], loaded)
 
 
-def _named(name: Lint, finding: Finding | None) -> Finding | None:
-    return finding and replace(finding, hint=f"{finding.hint}; if it is meant, add `allow: [{name}]` to sampling")
+def _named(name: Lint, fault: SamplingFault | None) -> SamplingFault | None:
+    return fault and replace(fault, hint=f"{fault.hint}; if it is meant, add `allow: [{name}]` to sampling")
 
 
-def _refuse(findings: list[Finding | None], loaded: LoadedRecipe) -> None:
-    if found := [_problem(finding, loaded) for finding in findings if finding]:
+def _refuse(faults: list[SamplingFault | None], loaded: LoadedRecipe) -> None:
+    if found := [_problem(fault, loaded) for fault in faults if fault]:
         raise as_error(found)
 
 
-def _problem(finding: Finding, loaded: LoadedRecipe) -> Problem:
-    key = f"sampling.{finding.key}"
-    return Problem(f"{key}: {finding.message}", loaded.marks.where(key), finding.hint)
+def _problem(fault: SamplingFault, loaded: LoadedRecipe) -> RecipeProblem:
+    key = f"sampling.{fault.key}"
+    return RecipeProblem(f"{key}: {fault.message}", loaded.marks.where(key), fault.hint)
 
 
 # Contradictions: nothing makes them right.
 
 
-def _boundary_of_one_expert(case: Case) -> Finding | None:
+def _boundary_of_one_expert(case: SamplingCase) -> SamplingFault | None:
     if case.experts != 1 or case.boundary is None:
         return None
     if case.sampling.boundary is None:
         message = f"the checkpoint changes over to a second expert at {case.boundary:g}, and that one is not built"
-        return Finding("boundary", message, "leave model.components out to build all of the model's")
+        return SamplingFault("boundary", message, "leave model.components out to build all of the model's")
     message = "one expert makes all of the steps: there is none to change over to"
-    return Finding("boundary", message, "remove it, or build both experts of a model that has two")
+    return SamplingFault("boundary", message, "remove it, or build both experts of a model that has two")
 
 
-def _experts_without_boundary(case: Case) -> Finding | None:
+def _experts_without_boundary(case: SamplingCase) -> SamplingFault | None:
     if case.experts != 2 or case.boundary is not None:
         return None
     message = "the model has two experts, and neither recipe nor checkpoint says where they change over"
-    return Finding("boundary", message, "add a line such as `boundary: 0.875`, which is Wan2.2-T2V-A14B's")
+    return SamplingFault("boundary", message, "add a line such as `boundary: 0.875`, which is Wan2.2-T2V-A14B's")
 
 
-def _scale_of_no_expert(case: Case) -> Finding | None:
+def _scale_of_no_expert(case: SamplingCase) -> SamplingFault | None:
     """Two scales for one expert were written for another model, and one of them would do nothing."""
     high, low = case.sampling.guidance.high, case.sampling.guidance.low
     if case.experts != 1 or high == low:
         return None
     message = f"one expert makes all of the steps, with guidance.high ({high:g}): {low:g} would do nothing"
-    return Finding("guidance.low", message, f"write the same scale twice, such as {{high: {high:g}, low: {high:g}}}")
+    return SamplingFault(
+        "guidance.low", message, f"write the same scale twice, such as {{high: {high:g}, low: {high:g}}}"
+    )
 
 
 CONTRADICTIONS: tuple[Check, ...] = (_boundary_of_one_expert, _experts_without_boundary, _scale_of_no_expert)
@@ -128,7 +130,7 @@ CONTRADICTIONS: tuple[Check, ...] = (_boundary_of_one_expert, _experts_without_b
 # Lints: each can be allowed by its name.
 
 
-def _guidance_order(case: Case) -> Finding | None:
+def _guidance_order(case: SamplingCase) -> SamplingFault | None:
     """The original's tuples are (low, high); diffusers' guidance_scale is high, and its guidance_scale_2 low."""
     high, low = case.sampling.guidance.high, case.sampling.guidance.low
     if case.experts != 2 or high >= low:
@@ -138,10 +140,10 @@ def _guidance_order(case: Case) -> Finding | None:
         "what is to be seen, would follow the prompt less than the last ones"
     )
     origin = "Wan's own tuples are (low, high), and diffusers' guidance_scale is high, its guidance_scale_2 low"
-    return Finding("guidance", message, f"were they swapped? {origin}")
+    return SamplingFault("guidance", message, f"were they swapped? {origin}")
 
 
-def _flow_shift(case: Case) -> Finding | None:
+def _flow_shift(case: SamplingCase) -> SamplingFault | None:
     """`convert_wan_to_diffusers.py` writes flow_shift 3 for models of two experts as well."""
     if case.experts != 2 or case.sampling.shift != CONVERTED_SHIFT:
         return None
@@ -152,10 +154,10 @@ def _flow_shift(case: Case) -> Finding | None:
         f"high-noise expert would make {high} and the low-noise expert {low}, against {tuned_high} and {tuned_low} at "
         f"{TUNED_SHIFT:g}, which Wan2.2-T2V-A14B was tuned with"
     )
-    return Finding("shift", message, f"write `shift: {TUNED_SHIFT:.1f}`")
+    return SamplingFault("shift", message, f"write `shift: {TUNED_SHIFT:.1f}`")
 
 
-def _idle_expert(case: Case) -> Finding | None:
+def _idle_expert(case: SamplingCase) -> SamplingFault | None:
     """An expert that makes no step is half of the bundle, for nothing."""
     if case.experts != 2 or case.boundary is None or all(case.split(case.sampling.shift)):
         return None
@@ -166,7 +168,7 @@ def _idle_expert(case: Case) -> Finding | None:
         idle = f"high-noise expert, which works from {boundary:g} up"
     message = f"the timesteps go from {timesteps[0]:g} to {timesteps[-1]:g}, and none of them is for the {idle}"
     hint = "take more steps, another shift or another boundary"
-    return Finding("timesteps" if case.sampling.timesteps else "steps", message, hint)
+    return SamplingFault("timesteps" if case.sampling.timesteps else "steps", message, hint)
 
 
 LINTS: Mapping[Lint, Check] = {

@@ -47,7 +47,7 @@ class BiasGelu(Rewrite):
         return op.FastGelu(x, bias, _domain=DOMAIN)
 
 
-class Silu(Rewrite):
+class SiluKernel(Rewrite):
     """x · Sigmoid(x) → QuickGelu with α = 1."""
 
     commutes = True
@@ -59,4 +59,4 @@ class Silu(Rewrite):
         return op.QuickGelu(x, alpha=1.0, _domain=DOMAIN)
 
 
-KERNELS = Pass("kernels", "operators of com.microsoft", rewriting(TiledAttention, BiasGelu, Silu))
+KERNELS = Pass("kernels", "operators of com.microsoft", rewriting(TiledAttention, BiasGelu, SiluKernel))

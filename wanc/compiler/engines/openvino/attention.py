@@ -16,14 +16,14 @@ import numpy as np
 import onnx_ir as ir
 
 from wanc.compiler.graphs.values import attention_heads, attribute, exclusive_producer, rank, size
-from wanc.compiler.passes.rewrite import Outcome, Pass, Refusal
+from wanc.compiler.passes.rewrite import Pass, PassOutcome, Refusal
 
 HEADS_FIRST, TRANSPOSED = [0, 2, 1, 3], [0, 1, 3, 2]
 
 
-def write_out(model: ir.Model) -> Outcome:
+def write_out(model: ir.Model) -> PassOutcome:
     """Write out every attention without a mask whose queries come from a norm, on [batch, sequence, heads * size]."""
-    outcome = Outcome()
+    outcome = PassOutcome()
     for node in list(model.graph):
         if (node.domain, node.op_type) != ("", "Attention"):
             continue

@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from wanc.compiler.graphs.values import attribute, exclusive_producer, producer, rank, size
-from wanc.compiler.passes.rewrite import Outcome, Pass, Refusal
+from wanc.compiler.passes.rewrite import Pass, PassOutcome, Refusal
 
 Array = np.ndarray[Any, Any]
 
@@ -32,9 +32,9 @@ class Rotated(NamedTuple):
     heads: int
 
 
-def sort_halves(model: ir.Model) -> Outcome:
+def sort_halves(model: ir.Model) -> PassOutcome:
     """Sort the rows behind every rotation of pairs whose queries and keys both can be."""
-    outcome = Outcome()
+    outcome = PassOutcome()
     for node in list(model.graph):
         if (node.domain, node.op_type) != ("", "Attention"):
             continue
