@@ -1,4 +1,4 @@
-"""A graph executed segment by segment gives what it gives in one piece."""
+"""A graph executed piece by piece gives what it gives in one piece."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def requests(model: ir.Model, *sizes: int) -> list[dict[str, Array]]:
     return [dict(noise(model, {"n": size}, seed)) for seed, size in enumerate(sizes)]
 
 
-@pytest.mark.parametrize(("most", "segments"), [(3 * SQUARE, 1), (2 * SQUARE, 2), (SQUARE, 3)])
-def test_in_segments_it_gives_the_same(made: Weighted, chain: Callable[..., Chain], most: int, segments: int) -> None:
+@pytest.mark.parametrize(("most", "pieces"), [(3 * SQUARE, 1), (2 * SQUARE, 2), (SQUARE, 3)])
+def test_in_pieces_it_gives_the_same(made: Weighted, chain: Callable[..., Chain], most: int, pieces: int) -> None:
     """For several inputs at a time, of different sizes, twice; and nothing but the graph's outputs is left."""
     tried = chain(most)
-    assert len(tried.segments) == segments
+    assert len(tried.pieces) == pieces
     for given in (requests(made.model, 1, 5, 3), requests(made.model, 7)):
         results = tried.run(given)
         assert [set(result) for result in results] == [{"early", "y"}] * len(given)
@@ -78,9 +78,9 @@ def test_what_is_given_stays_as_it_is(made: Weighted, chain: Callable[..., Chain
     assert given == before
 
 
-def test_what_later_segments_take(chain: Callable[..., Chain]) -> None:
+def test_what_later_pieces_take(chain: Callable[..., Chain]) -> None:
     tried = chain(SQUARE)
-    assert [segment.inputs for segment in tried.segments] == [["x"], ["early", "t"], ["shift", "x"]]
+    assert [piece.inputs for piece in tried.pieces] == [["x"], ["early", "t"], ["shift", "x"]]
     assert [tried.needed_behind(index) for index in range(3)] == [
         {"early", "t", "shift", "x", "y"},
         {"shift", "x", "early", "y"},
@@ -88,8 +88,8 @@ def test_what_later_segments_take(chain: Callable[..., Chain]) -> None:
     ]
 
 
-def test_taps_are_outputs_of_the_segment_that_they_lie_in(made: Weighted, chain: Callable[..., Chain]) -> None:
-    """One that an output of the segment is already is given once; one that is an input is no output."""
+def test_taps_are_outputs_of_the_piece_that_they_lie_in(made: Weighted, chain: Callable[..., Chain]) -> None:
+    """One that an output of the piece is already is given once; one that is an input is no output."""
     tried = chain(SQUARE, "p", "early", "q", "x")
     (state,) = requests(made.model, 4)
     inside = made.filled.clone()
@@ -97,10 +97,10 @@ def test_taps_are_outputs_of_the_segment_that_they_lie_in(made: Weighted, chain:
     inside.graph.outputs.extend(values[name] for name in ("p", "q"))
     expected = run(inside, state)
     seen: list[set[str]] = []
-    for index, segment in enumerate(tried.segments):
+    for index, piece in enumerate(tried.pieces):
         with tried.open(index) as session:
             assert len(session.outputs) == len(set(session.outputs))
-            outputs = execute(session, segment, state)
+            outputs = execute(session, piece, state)
         seen.append(set(outputs))
         state |= outputs
     assert seen == [{"early", "p"}, {"shift", "q"}, {"y"}]
@@ -114,7 +114,7 @@ def test_taps_do_not_pile_up(chain: Callable[..., Chain], made: Weighted) -> Non
 
 
 @pytest.mark.parametrize(("most", "stays"), [(3 * SQUARE, True), (SQUARE, False)])
-def test_one_segment_stays_open(chain: Callable[..., Chain], most: int, stays: bool) -> None:
+def test_one_piece_stays_open(chain: Callable[..., Chain], most: int, stays: bool) -> None:
     """Of several, memory holds the one that is executed."""
     tried = chain(most)
     with tried.open(0) as first:
@@ -124,16 +124,16 @@ def test_one_segment_stays_open(chain: Callable[..., Chain], most: int, stays: b
 
 
 @pytest.mark.parametrize("most", [3 * SQUARE, SQUARE])
-def test_a_segment_that_is_forgotten_leaves_no_file(chain: Callable[..., Chain], tmp_path: Path, most: int) -> None:
+def test_a_piece_that_is_forgotten_leaves_no_file(chain: Callable[..., Chain], tmp_path: Path, most: int) -> None:
     """And is there again when it is used again."""
     tried = chain(most)
-    for index in (0, 0, *range(len(tried.segments))):
+    for index in (0, 0, *range(len(tried.pieces))):
         with tried.open(index) as session:
             assert session.outputs
-        assert sum(path.name.startswith(f"segment-{index}.") for path in tmp_path.rglob("*")) == 2
+        assert sum(path.name.startswith(f"piece-{index}.") for path in tmp_path.rglob("*")) == 2
         tried.forget(index)
         tried.forget(index)
-        assert [path for path in tmp_path.rglob("*") if path.name.startswith("segment-")] == []
+        assert [path for path in tmp_path.rglob("*") if path.name.startswith("piece-")] == []
 
 
 def test_a_weight_that_is_not_finite_is_refused(tmp_path: Path) -> None:
@@ -187,10 +187,10 @@ def test_samples_states_on_disk(tmp_path: Path) -> None:
     np.testing.assert_array_equal(both["x"], [1, 1, 1])
     asked.clear()
     np.testing.assert_array_equal(states.read(0, ["k"])["k"], [[0, 0]])
-    assert asked == [], "what a segment gave needs no sample"
+    assert asked == [], "what a piece gave needs no sample"
 
 
-def test_what_no_later_segment_takes_leaves_the_disk(tmp_path: Path) -> None:
+def test_what_no_later_piece_takes_leaves_the_disk(tmp_path: Path) -> None:
     states = SampleStates([dict, dict], tmp_path)
     for number in range(2):
         states.write(number, {"h": np.zeros(2), "k": np.ones(3)})

@@ -1,4 +1,4 @@
-"""What quantising one Linear does to the result, measured segment by segment, and what is kept for it."""
+"""What quantising one Linear does to the result, measured piece by piece, and what is kept for it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def effects(
     return measure_effects(chain, asked, [sample(0), sample(1)], weights)
 
 
-def test_in_one_segment_it_is_the_error_of_the_result(denoiser: FloatDenoiser, tmp_path: Path) -> None:
+def test_in_one_piece_it_is_the_error_of_the_result(denoiser: FloatDenoiser, tmp_path: Path) -> None:
     name = "blocks.1.attn1.to_q"
     alone = decided(denoiser, tmp_path, "none")
     found = effects(denoiser, alone, tmp_path / "one", names={name})
@@ -93,7 +93,7 @@ def test_smoothing_stands_in_front_of_a_linear_that_is_alone(
     assert effects(denoiser, spoilt, tmp_path / "spoilt")[name] > 30 * smoothed
 
 
-def test_several_segments_estimate_the_same(denoiser: FloatDenoiser, decisions: Decisions, tmp_path: Path) -> None:
+def test_several_pieces_estimate_the_same(denoiser: FloatDenoiser, decisions: Decisions, tmp_path: Path) -> None:
     whole = effects(denoiser, decisions, tmp_path / "whole")
     cut = effects(denoiser, decisions, tmp_path / "cut", most_weight_bytes=30_000)
     assert whole.keys() == cut.keys() == decisions[0].keys()

@@ -1,4 +1,4 @@
-"""The fuse stage: every graph in canonical form, and cut by the time at which its inputs are known."""
+"""The fuse stage: every graph in canonical form, and tagged with what is cut off where it is lowered."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from wanc.artifacts.canonical import canonical
-from wanc.compiler.program.program import FILE, Program, ProgramComponent, ProgramGraph
+from wanc.compiler.program.component_files import ComponentFiles
+from wanc.compiler.program.program import FILE, Program, ProgramComponent
 from wanc.compiler.stages.stage import Files, Stage
 from wanc.runtime.progress import ProgressBar
 
@@ -20,7 +21,7 @@ class Fuse(Stage):
     """Input `program`. Result: the same program, smaller, and `fuse_report.json`: what each pass did to each graph.
 
     `passes` are names; None stands for those that are used by default. `skip` takes some of them away. `hoist` names
-    the parts that are cut off.
+    the parts that will be cut off: the graphs themselves stay whole.
     """
 
     name: ClassVar[str] = "fuse"
@@ -32,51 +33,36 @@ class Fuse(Stage):
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         program = Program.read(inputs["program"][FILE])
-        report: dict[str, Any] = {"schema": "wanc.fuse/1.0", "components": {}}
+        report: dict[str, Any] = {"schema": "wanc.fuse/1.1", "components": {}}
         components: dict[str, ProgramComponent] = {}
         graphs = sum(len(component.graphs) for component in program.components.values())
         with ProgressBar(self.name, graphs, enabled=progress) as bar:
-            for name, component in program.components.items():
+            for name in program.components:
                 (out / name).mkdir()
-                fused: dict[str, ProgramGraph] = {}
+                files = ComponentFiles.read(name, {"exported": {}, "source": {}, **inputs})
                 reports = report["components"][name] = {}
-                for graph_name, graph in component.graphs.items():
-                    path = inputs["program"][graph.file]
-                    parts, reports[graph_name] = self._fuse(f"{name}/{graph_name}", graph, path, out / name)
-                    fused |= parts
+                for graph in files.component.graphs:
+                    reports[graph] = self._fuse(files, graph, out)
                     bar.advance()
-                components[name] = replace(component, graphs=fused)
+                tagged = {key: replace(graph, hoist=self.hoist) for key, graph in files.component.graphs.items()}
+                components[name] = replace(files.component, graphs=tagged)
         replace(program, components=components).write(out)
         (out / REPORT_FILE).write_bytes(canonical(report))
 
-    def _fuse(
-        self, where: str, graph: ProgramGraph, path: Path, folder: Path
-    ) -> tuple[dict[str, ProgramGraph], dict[str, Any]]:
-        from wanc.compiler.graphs.hoist import hoist
+    def _fuse(self, files: ComponentFiles, graph: str, out: Path) -> dict[str, Any]:
         from wanc.compiler.passes.apply import apply_passes, count_nodes
         from wanc.compiler.passes.registry import all_passes
-        from wanc.compiler.program.graph_file import load, save
+        from wanc.compiler.program.graph_file import save
 
-        component, _, name = where.partition("/")
-        model = load(path)
+        model = files.model(graph)
         before = count_nodes(model)
         chosen = [entry for entry in all_passes() if self._uses(entry.name, by_default=entry.by_default)]
-        applied = apply_passes(model, chosen, where=where)
-        after = count_nodes(model)
-        parts = hoist(name, model, graph.inputs, graph.outputs, graph.example, self.hoist)
-        graphs: dict[str, ProgramGraph] = {}
-        for part in parts:
-            save(part.model, folder / f"{part.name}.onnx")
-            values = {key: value for key, value in graph.values.items() if key in {entry.name for entry in part.inputs}}
-            graphs[part.name] = ProgramGraph(
-                f"{component}/{part.name}.onnx", part.inputs, part.outputs, part.example, values
-            )
-        report = {
-            "nodes": {"before": before, "after": after},
+        applied = apply_passes(model, chosen, where=f"{files.name}/{graph}")
+        save(model, out / str(files.component.graphs[graph].file))
+        return {
+            "nodes": {"before": before, "after": count_nodes(model)},
             "passes": [entry.as_json() for entry in applied],
-            "parts": {part.name: count_nodes(part.model) for part in parts},
         }
-        return graphs, report
 
     def _uses(self, name: str, *, by_default: bool) -> bool:
         named = by_default if self.passes is None else name in self.passes

@@ -2,10 +2,10 @@
 
 resolve    the recipe, the files of its model and all defaults → the lock
 export     the model → graphs in standard ONNX, weights by reference
-fuse       graphs → canonical form, cut by the time at which their inputs are known
+fuse       graphs → canonical form, tagged with what is known before a step
 quantize   denoisers → the same in fewer bits, as real trajectories have it (see `quantization`)
-partition  not built yet: the program passes through, and the lock says so
-engine     graphs → files that an engine runs
+partition  which blocks run where; so far on one device
+engine     graphs, cut → files that an engine runs, one compile action for each segment (see `engine_stages`)
 tables     what a video recipe's timesteps give, computed by those
 seal       everything that ships → the bundle
 """
@@ -23,27 +23,28 @@ from typing import Any
 from wanc.artifacts.seal import check_destination
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import DamagedBlobError, Store
+from wanc.compiler.bundle.assemble import Assemble
+from wanc.compiler.bundle.engine_stages import EngineStages
 from wanc.compiler.bundle.lock import lock_of
 from wanc.compiler.bundle.seal import Seal, requirements
 from wanc.compiler.bundle.tables import Tables
-from wanc.compiler.engines.stage import Engine, OnnxRuntimeEngine, OpenVinoEngine
+from wanc.compiler.engines.engine import Engine
+from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
+from wanc.compiler.engines.openvino.engine import OpenVinoEngine
 from wanc.compiler.export.onnx_file import ExportOnnx
 from wanc.compiler.export.torch_module import ExportTorch, TorchInput
 from wanc.compiler.export.wan import Export
 from wanc.compiler.fuse import Fuse
+from wanc.compiler.partition import Partition
 from wanc.compiler.quantize.experts import QuantizeStages, quantized_components
 from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.stages.runner import Runner, StageRun, say
-from wanc.compiler.stages.stage import Stage, Tree, tool_version
+from wanc.compiler.stages.stage import Stage, Tree
 from wanc.errors import RecipeError
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.solvers.create import create_schedule
-
-PASSED_THROUGH = {
-    "partition": "not built yet: every component is one segment on one device",
-}
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class BuildPlan:
     export: Stage
     fuse: Fuse
     quantization: QuantizeStages | None
-    engine: Engine
-    tables: Tables | None
+    partition: Partition
+    engines: EngineStages
 
     @classmethod
     def of(cls, resolved: Resolved) -> BuildPlan:
@@ -79,25 +80,25 @@ class BuildPlan:
             _export(resolved),
             Fuse(passes, fuse.skip, fuse.hoist),
             QuantizeStages.of(resolved),
-            _engine(resolved),
-            _tables(resolved),
+            Partition(resolved.recipe.partition.cut, *(device.kind for device in resolved.recipe.partition.devices)),
+            _engines(resolved),
         )
 
     def seal(self, destination: Path) -> Seal:
         """The last stage, which makes the bundle at `destination`."""
         quantization = self.quantization.tools if self.quantization else ()
-        stages = (*self.export.tools, *self.fuse.tools, *quantization, *self.engine.tools)
+        stages = (*self.export.tools, *self.fuse.tools, *quantization, *self.engines.tools)
         tools = (*stages, *requirements(self.resolved))
-        return Seal(self.resolved, lock_of(self.resolved, tools, PASSED_THROUGH), destination)
+        return Seal(self.resolved, lock_of(self.resolved, tools), destination)
 
-    def engines(self, run: Callable[[Stage, Mapping[str, Tree]], Tree]) -> Tree:
+    def run(self, run: Callable[[Stage, Mapping[str, Tree]], Tree]) -> Tree:
         """Everything before the seal; `run` yields the result of one stage."""
         exported = run(self.export, {"source": self.resolved.layout})
         program = run(self.fuse, {"program": exported})
         if self.quantization is not None:
             program = self.quantization.run(run, program, exported, self.resolved.source)
-        engines = run(self.engine, {"program": program, "exported": exported, "source": self.resolved.source})
-        return engines.joined(run(self.tables, {"engines": engines})) if self.tables else engines
+        placed = program.joined(run(self.partition, {"program": program}))
+        return self.engines.run(run, placed, exported, self.resolved.source)
 
 
 def _export(resolved: Resolved) -> Stage:
@@ -112,29 +113,34 @@ def _export(resolved: Resolved) -> Stage:
     return Export(resolved.model.components)
 
 
-def _engine(resolved: Resolved) -> Engine:
+def _engines(resolved: Resolved) -> EngineStages:
     recipe = resolved.recipe
-    engine = OnnxRuntimeEngine(
-        targets=tuple(recipe.engine.targets),
+    assemble = Assemble(
+        _engine(resolved),
+        tokenizer=resolved.tokenizer,
         allow_not_finite=recipe.model.allow_not_finite or (),
         allow_unfused=recipe.engine.allow_unfused,
         quantized=quantized_components(resolved),
         emulate=recipe.quantize.emulate,
     )
+    return EngineStages(tuple(recipe.engine.targets), assemble, _tables(resolved, assemble.engine))
+
+
+def _engine(resolved: Resolved) -> Engine:
+    recipe = resolved.recipe
     if recipe.engine.kind == "onnxruntime":
-        return engine
+        return OnnxRuntimeEngine()
     compute = recipe.precision.compute
-    islands = recipe.precision.islands if compute == "bf16" else ()
-    return OpenVinoEngine(**vars(engine), compute=compute, islands=islands)
+    return OpenVinoEngine(compute, recipe.precision.islands if compute == "bf16" else ())
 
 
-def _tables(resolved: Resolved) -> Tables | None:
-    sampling, kind = resolved.recipe.sampling, resolved.recipe.engine.kind
+def _tables(resolved: Resolved, engine: Engine) -> Tables | None:
+    sampling = resolved.recipe.sampling
     if sampling is None:
         return None
     steps, timesteps = sampling.steps, sampling.timesteps
     schedule = create_schedule(sampling.solver, shift=sampling.shift, steps=steps, timesteps=timesteps)
-    return Tables((kind, tool_version(kind)), tuple(schedule.timesteps.tolist()), resolved.boundary)
+    return Tables(engine, tuple(schedule.timesteps.tolist()), resolved.boundary)
 
 
 def build(loaded: LoadedRecipe, output: Path, *, paranoid: bool = False, progress: bool = True) -> BuildResult:
@@ -160,7 +166,7 @@ def _build(loaded: LoadedRecipe, output: Path, paranoid: bool, progress: bool) -
         resolved = _resolve(loaded, store, runner, paranoid=paranoid)
         plan = BuildPlan.of(resolved)
         with _placed(loaded):
-            engines = plan.engines(runner.run)
+            engines = plan.run(runner.run)
         bundle_id = plan.seal(destination).run(runner, engines)
         store.set_ref(loaded.recipe.name, [run.key for run in runner.runs if run.key is not None])
     return BuildResult(destination, bundle_id, tuple(runner.runs))

@@ -65,6 +65,11 @@ class Resolved:
         return given if given is not None else self.model.boundary
 
     @property
+    def tokenizer(self) -> str | None:
+        """The name of the tokenizer's file among the model's; None where the model has none."""
+        return next((name for name, path in self.model.files.items() if path == self.model.tokenizer), None)
+
+    @property
     def prompts_blob(self) -> Blob | None:
         """The prompts as one text, pinned; comments and empty lines of the file say nothing about what is built."""
         if not self.prompts:

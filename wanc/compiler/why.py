@@ -70,7 +70,7 @@ def why(loaded: LoadedRecipe, output: Path) -> list[Answer]:
 
     plan = BuildPlan.of(resolve(loaded, SourceDigests(store), progress=False))
     try:
-        engines = plan.engines(look_up)
+        engines = plan.run(look_up)
     except _Missed:
         return answers
     seal = plan.seal(output / "bundles" / loaded.recipe.name)

@@ -43,7 +43,7 @@ def describe_bundle(root: Path) -> dict[str, Any]:
         "provenance": {
             "recipe_sha256": manifest.recipe_sha256,
             "parents": list(manifest.parents),
-            **{name: lock.get(name) for name in ("recipe", "inputs", "tools", "passed_through")},
+            **{name: lock.get(name) for name in ("recipe", "inputs", "tools")},
         },
         "entry": manifest.entry,
         "files": [asdict(file) for file in manifest.files],

@@ -49,7 +49,6 @@ def _bundle(document: Document) -> Iterator[TextTable]:
     yield TextTable("provenance", [("recipe", provenance["recipe_sha256"]), *parents])
     yield TextTable("inputs", _sized(provenance["inputs"]), ("file", "size", "digest"))
     yield TextTable("tools", _pairs(provenance["tools"]))
-    yield TextTable("stages without effect", _pairs(provenance["passed_through"]))
     roles: dict[str, list[int]] = {}
     for file in document["files"]:
         roles.setdefault(file["role"], []).append(file["size"])

@@ -170,6 +170,8 @@ class PartitionSection(Section):
 
     devices: Annotated[tuple[DeviceSection, ...], Field(min_length=1, max_length=1)] = (DeviceSection(kind="cpu"),)
     """What the machine of the deployment has."""
+    cut: Literal["none", "blocks"] = "none"
+    """Where components are cut into segments: nowhere, or at every block, which is for tests: it brings no speed."""
 
 
 class EngineSection(Section):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import onnx_ir as ir
 from hypothesis import strategies as st
 
-from wanc.compiler.graphs.hoist import PARTS, Known, Part, hoist
+from wanc.compiler.graphs.hoist import PARTS, HoistedPiece, Known, hoist
 from wanc.models.graph import Input, Output
 
 from .builder import parse
@@ -49,7 +49,9 @@ def conditioned() -> ir.Model:
     return parse(f"g ({HEADER}, {weights}) => (float[1, n, 8] y) {BODY}", *WEIGHTS)
 
 
-def cut(model: ir.Model, inputs: Mapping[str, Known], parts: Iterable[str] = EVERY, name: str = "main") -> list[Part]:
+def cut(
+    model: ir.Model, inputs: Mapping[str, Known], parts: Iterable[str] = EVERY, name: str = "main"
+) -> list[HoistedPiece]:
     def shape(value: ir.Value) -> tuple[int | str, ...]:
         assert value.shape is not None
         return tuple(size if isinstance(size, int) else str(size) for size in value.shape)

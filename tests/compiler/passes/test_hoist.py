@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wanc.compiler.graphs.hoist import SIZES, Known, Part, join
+from wanc.compiler.graphs.hoist import SIZES, HoistedPiece, Known, join
 
 from .builder import Arrays, assert_close, noise, parse, run, text
 from .hoisting import EVERY, INPUTS, PROMPT, SIZES_TRIED, STEP, TIMES, TIMESTEP, conditioned, cut, graphs
@@ -19,7 +19,7 @@ from .hoisting import EVERY, INPUTS, PROMPT, SIZES_TRIED, STEP, TIMES, TIMESTEP,
 PRODUCTS = ("MatMul", "Gemm", "Conv", "Attention")
 
 
-def together(parts: Sequence[Part], given: Arrays) -> dict[str, np.ndarray]:
+def together(parts: Sequence[HoistedPiece], given: Arrays) -> dict[str, np.ndarray]:
     """What the last part computes, with the results of those before it; each is run once, in order."""
     known = dict(given)
     for part in parts:
@@ -30,7 +30,7 @@ def together(parts: Sequence[Part], given: Arrays) -> dict[str, np.ndarray]:
     return {entry.name: known[entry.name] for entry in parts[-1].outputs}
 
 
-def assert_together(model: ir.Model, parts: Sequence[Part], *sizes: Mapping[str, int]) -> None:
+def assert_together(model: ir.Model, parts: Sequence[HoistedPiece], *sizes: Mapping[str, int]) -> None:
     for seed, size in enumerate(sizes):
         feeds = noise(model, size, seed)
         expected, actual = run(model, feeds), together(parts, feeds)
@@ -39,7 +39,7 @@ def assert_together(model: ir.Model, parts: Sequence[Part], *sizes: Mapping[str,
             assert_close(actual[name], array)
 
 
-def described(part: Part) -> list[str]:
+def described(part: HoistedPiece) -> list[str]:
     """Its inputs with the time when they are known."""
     return [f"{entry.name} {list(entry.shape)} {entry.binding}/{entry.per}" for entry in part.inputs]
 
@@ -380,7 +380,7 @@ def test_any_graph_gives_the_same_in_parts(graph: tuple[str, dict[str, Known]], 
         assert late_products(found[-1]) == []
 
 
-def late_products(part: Part) -> list[str]:
+def late_products(part: HoistedPiece) -> list[str]:
     """Products in a part that could be computed before a step: found by looking at all that each depends on."""
     kinds: dict[ir.Value, set[Known]] = {value: set() for value in part.model.graph.initializers.values()}
     for value, entry in zip(part.model.graph.inputs, part.inputs, strict=True):

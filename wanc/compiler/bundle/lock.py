@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from wanc.compiler.resolve import Resolved
 from wanc.compiler.stages.stage import tool_version
 
-SCHEMA = "wanc.lock/1.0"
+SCHEMA = "wanc.lock/1.1"
 
 
-def lock_of(resolved: Resolved, tools: Iterable[str], passed_through: Mapping[str, str]) -> dict[str, Any]:
-    """The lock as JSON. `tools` are the distributions that the stages use, `passed_through` the stages without effect.
+def lock_of(resolved: Resolved, tools: Iterable[str]) -> dict[str, Any]:
+    """The lock as JSON. `tools` are the distributions that the stages use.
 
     Raises UserError where a tool is not installed.
     """
@@ -23,5 +23,4 @@ def lock_of(resolved: Resolved, tools: Iterable[str], passed_through: Mapping[st
         "recipe": resolved.described,
         "inputs": {name: {"size": blob.size, "sha256": blob.digest} for name, blob in sorted(inputs.items())},
         "tools": {tool: tool_version(tool) for tool in sorted({"python", *tools})},
-        "passed_through": dict(passed_through),
     }

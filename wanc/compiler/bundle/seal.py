@@ -22,8 +22,7 @@ from wanc.compiler.stages.code_version import code_version
 from wanc.compiler.stages.runner import Runner, say
 from wanc.compiler.stages.stage import KEY_SCHEMA, Tree, tool_version
 from wanc.errors import BundleError
-from wanc.runtime.backends.base import NAMES
-from wanc.runtime.manifest import Manifest
+from wanc.runtime.manifest import SEGMENTS, Manifest
 from wanc.runtime.memory import peak_rss_bytes
 from wanc.runtime.progress import ProgressBar
 
@@ -160,7 +159,8 @@ class Seal:
             created=created(),
             entry=ENTRY,
             recipe_sha256=self.resolved.recipe_digest,
-            topology=_topology(program.as_json(), _engine_entries(program.components)),
+            topology=_topology(program),
+            requires=_required(program),
             runtime={"task": program.task, "threads": recipe.runtime.threads, **self._video_facts(program)},
             targets=[{"backend": recipe.engine.kind, "device": target} for target in recipe.engine.targets],
             parents=[{"role": "model", "digest": self.resolved.source.digest}],
@@ -194,33 +194,19 @@ def created() -> int:
     return int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
 
 
-def _topology(program: Mapping[str, Any], engines: list[dict[str, Any]]) -> dict[str, Any]:
-    """Components → graphs → interface, and which file runs each graph."""
+def _topology(program: programs.Program) -> dict[str, Any]:
+    """Components → graphs → interface, and the engine files that run them."""
     components = {
         name: {graph: {key: entry[key] for key in ("inputs", "outputs")} for graph, entry in part["graphs"].items()}
-        for name, part in program["components"].items()
+        for name, part in program.as_json()["components"].items()
     }
-    return {"components": components, "engines": engines}
+    order = sorted(program.engines, key=lambda file: (file.component, file.graph, file.segment))
+    return {"components": components, "engines": [file.as_json() for file in order]}
 
 
-def _engine_entries(components: Mapping[str, programs.ProgramComponent]) -> list[dict[str, Any]]:
-    """The manifest's engine list: which file runs which graph, on what, as `<graph>.s<segment>.<target>.<ext>` says."""
-    entries: list[dict[str, Any]] = []
-    for name, component in sorted(components.items()):
-        for graph_name, graph in sorted(component.graphs.items()):
-            _, segment, target, _ = Path(graph.file).name.rsplit(".", 3)
-            entries.append(
-                {
-                    "component": name,
-                    "graph": graph_name,
-                    "segment": int(segment.removeprefix("s")),
-                    "engine": NAMES[Path(graph.file).suffix],
-                    "target": target,
-                    "profile": None,
-                    "file": graph.file,
-                }
-            )
-    return entries
+def _required(program: programs.Program) -> list[str]:
+    """The features without which a reader would misread the bundle."""
+    return [SEGMENTS] if any(file.segment for file in program.engines) else []
 
 
 def _engine_files(located: Mapping[str, Path]) -> list[BundleFile]:

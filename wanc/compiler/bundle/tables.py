@@ -7,42 +7,40 @@ schedule compiles nothing again.
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import numpy as np
 
+from wanc.compiler.engines.stage import EngineStage
+from wanc.compiler.program.component_files import ComponentFiles
+from wanc.compiler.program.laid_out import laid_out
 from wanc.compiler.program.program import FILE, Program, ProgramGraph
-from wanc.compiler.stages.stage import Files, Stage
+from wanc.compiler.stages.stage import Files
 from wanc.runtime import safetensors
 from wanc.runtime.denoise import TIMESTEP
 from wanc.runtime.golden import tensor_name
 from wanc.runtime.model import Model
 from wanc.runtime.progress import ProgressBar
-from wanc.runtime.sessions import Session
 from wanc.runtime.tables import table_file
 
 Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Tables(Stage):
-    """Input `engines`. Result: `engines/<component>/<graph>.table.safetensors`, as it lies in the bundle.
+class Tables(EngineStage):
+    """Inputs `engines`, `program`, `exported` and `source`. Result: `engines/<component>/<graph>.table.safetensors`.
 
-    `engine` is the library that executes the graphs, with its version; `boundary` is the noise level from which up the
-    high-noise expert works, None where there is one expert.
+    They lie as in the bundle. `boundary` is the noise level from which up the high-noise expert works, None where there
+    is one expert. What this machine cannot execute of the engines is executed as the program has it, by the host.
     """
 
     name: ClassVar[str] = "tables"
     tools: ClassVar[tuple[str, ...]] = ("numpy",)
 
-    engine: tuple[str, str]
     timesteps: tuple[float, ...]
     boundary: float | None
 
@@ -54,12 +52,40 @@ class Tables(Stage):
             for component, timesteps in by_component(model, self.timesteps).items():
                 for name, graph in program.components[component].graphs.items():
                     if _takes_timestep_alone(graph):
-                        with _beside_its_weights(graph.file, inputs["engines"], out.parent) as path:
-                            rows = _rows(Session(path, threads=1), timesteps)
+                        rows = self._rows(program, component, name, inputs, out.parent, timesteps)
                         table = out / table_file(component, name)
                         table.parent.mkdir(parents=True, exist_ok=True)
                         safetensors.write(table, {tensor_name(component, name, key): rows[key] for key in rows})
                 bar.advance(len(timesteps))
+
+    def _rows(
+        self,
+        program: Program,
+        component: str,
+        name: str,
+        inputs: Mapping[str, Files],
+        scratch: Path,
+        timesteps: Iterable[float],
+    ) -> dict[str, Array]:
+        """Inputs and outputs of a graph by name, an axis of rows in front."""
+        from wanc.compiler.bundle.built_graph import BuiltGraph
+        from wanc.compiler.graphs.lowerable import lowerable
+        from wanc.compiler.host.reference import Reference
+
+        files = program.files_of(component, name)
+        graph = program.components[component].graphs[name]
+        folder = f"engines/{component}/"
+        engines = {name: path for name, path in inputs["engines"].items() if name.startswith(folder)}
+        given = [{TIMESTEP: np.array([timestep], np.float32)} for timestep in timesteps]
+        with laid_out(engines, scratch) as below:
+
+            def reference() -> Reference:
+                canonical = ComponentFiles.read(component, inputs)
+                return Reference(canonical, lowerable(canonical), below / "reference")
+
+            built = BuiltGraph(self.engine.compiler(), graph, files, below, cache(reference))
+            rows = [{**row, **built.run(row)} for row in given]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def by_component(model: Model, timesteps: Iterable[float]) -> dict[str, list[float]]:
@@ -72,28 +98,3 @@ def by_component(model: Model, timesteps: Iterable[float]) -> dict[str, list[flo
 
 def _takes_timestep_alone(graph: ProgramGraph) -> bool:
     return [entry.name for entry in graph.inputs] == [TIMESTEP]
-
-
-@contextmanager
-def _beside_its_weights(file: str, engines: Files, scratch: Path) -> Generator[Path]:
-    """An engine file in a folder of its own with all others of its component, under the names that they know.
-
-    In the store they lie each under its digest. They are linked, and copied where they are on another file system.
-    """
-    folder = Path(file).parent
-    with TemporaryDirectory(dir=scratch) as name:
-        for other, path in engines.items():
-            if Path(other).parent == folder:
-                target = Path(name) / Path(other).name
-                try:
-                    os.link(path, target)
-                except OSError:
-                    shutil.copyfile(path, target)
-        yield Path(name) / Path(file).name
-
-
-def _rows(session: Session, timesteps: Iterable[float]) -> dict[str, Array]:
-    """Inputs and outputs by name, an axis of rows in front."""
-    inputs = [{TIMESTEP: np.array([timestep], np.float32)} for timestep in timesteps]
-    rows = [{**row, **session.run(row)} for row in inputs]
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
+
+import onnx_ir as ir
 
 from wanc.compiler.engines.products import Products
-from wanc.compiler.program.graph_file import load
 from wanc.errors import EXIT_REFUSED, UserError
 from wanc.recipe.schema import FusedOperator
 
 FUSED = get_args(FusedOperator)
 """Canonical operators that ask for one kernel each."""
+HALVES = ("bf16", "f16", "bfloat16", "float16")
+"""What engines call the floats of 16 bits."""
+Precision = Literal["float32", "integer", "half"]
 
 
 @dataclass(frozen=True)
@@ -29,13 +32,26 @@ class Kernels:
     fused: Mapping[str, int]
     products: Products
 
+    def __add__(self, other: Kernels) -> Kernels:
+        """Those of two segments of one graph."""
+        by_type = Counter(self.by_type) + Counter(other.by_type)
+        fused = Counter(self.fused) + Counter(other.fused)
+        return Kernels(by_type, fused, self.products + other.products)
 
-def check_fused(where: str, canonical: Path, kernels: Kernels, allowed: Iterable[str]) -> None:
-    """Compare the fused kernels with the operators of the canonical graph in a file.
+    @property
+    def precision(self) -> Precision:
+        """The coarsest numbers that products were made of."""
+        if any(precision in HALVES for _, precision in self.by_type):
+            return "half"
+        return "integer" if self.products.integer_linear or self.products.coded_linear else "float32"
+
+
+def check_fused(where: str, canonical: ir.Model, kernels: Kernels, allowed: Iterable[str]) -> None:
+    """Compare the fused kernels with the operators of the canonical graph.
 
     Raises UserError, with the exit code of a gate that said no, where one is missing and not `allowed`.
     """
-    asked = Counter(node.op_type for node in load(canonical).graph if not node.domain and node.op_type in FUSED)
+    asked = Counter(node.op_type for node in canonical.graph if not node.domain and node.op_type in FUSED)
     for op_type, count in sorted(asked.items()):
         built = kernels.fused.get(op_type, 0)
         if built < count and op_type not in set(allowed):
@@ -46,9 +62,9 @@ def check_fused(where: str, canonical: Path, kernels: Kernels, allowed: Iterable
             )
 
 
-def describe(kernels: Kernels, file: Path) -> dict[str, Any]:
+def describe(kernels: Kernels, size: int) -> dict[str, Any]:
     """The report on one graph: kernels by type and precision, fused ones by operator, how much of the products is in
-    INT8, and the size of the engine.
+    INT8, and the bytes of its engine files.
     """
     by_type: dict[str, dict[str, int]] = {}
     for (kernel, precision), count in sorted(kernels.by_type.items()):
@@ -58,5 +74,6 @@ def describe(kernels: Kernels, file: Path) -> dict[str, Any]:
         "fused": dict(sorted(kernels.fused.items())),
         "int8_linear_share": kernels.products.int8_linear_share,
         "int8_total_share": kernels.products.int8_total_share,
-        "bytes": file.stat().st_size,
+        "precision": kernels.precision,
+        "bytes": size,
     }

@@ -7,7 +7,7 @@ not at all where a kernel has packed them for itself; activations of attention c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,10 @@ class Products:
     linear: int
     total: int
     coded_linear: int = 0
+
+    def __add__(self, other: Products) -> Products:
+        mine, theirs = astuple(self), astuple(other)
+        return Products(*map(sum, zip(mine, theirs, strict=True)))
 
     @property
     def int8_linear_share(self) -> float:

@@ -6,17 +6,17 @@ reads back what it built, and puts probes through it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 
 from wanc.calibration.weights import sqnr_db
+from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.products import Products
 from wanc.compiler.graphs.quantized_linears import flops_of_linears, quantized_linears
-from wanc.compiler.program.graph_file import load
 from wanc.compiler.program.probes import Probes
 from wanc.compiler.program.quant_table import QuantTable, table_file
 from wanc.compiler.stages.stage import Files
@@ -27,14 +27,6 @@ Array = np.ndarray[Any, Any]
 MOST_DB_LOST = 1.0
 """How far a Linear that was built may fall behind its QuantTable: rounding elsewhere costs a tenth of that."""
 SHARE_TOLERANCE = 1e-9
-
-
-class Prober(Protocol):
-    """The Linears of one built graph, one by one."""
-
-    def run(self, linear: str, inputs: Array) -> Array | None:
-        """What a quantised Linear gives for rows of its input [rows, in], without its bias; None where it is gone."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -52,13 +44,12 @@ class QuantizedComponent:
         return cls(QuantTable.read(files[table_file(component)]), Probes(files, component))
 
 
-def check_products(where: str, canonical: Path, sizes: Mapping[str, int], products: Products) -> None:
+def check_products(where: str, canonical: ir.Model, sizes: Mapping[str, int], products: Products) -> None:
     """Compare what an engine multiplied, executed at `sizes`, with what the canonical graph asks for.
 
     Raises UserError where less of it is in INT8, or by weights that are codes, than was asked for.
     """
-    model = load(canonical)
-    linears, all_flops = quantized_linears(model), flops_of_linears(model, sizes)
+    linears, all_flops = quantized_linears(canonical), flops_of_linears(canonical, sizes)
     integers = sum(linear.flops(sizes) for linear in linears if linear.is_integer)
     codes = sum(linear.flops(sizes) for linear in linears if not linear.rounds_input)
     for what, asked, built in (
@@ -73,17 +64,18 @@ def check_products(where: str, canonical: Path, sizes: Mapping[str, int], produc
 
 
 def check_linears(
-    component: str, graphs: Mapping[str, Path], built: Mapping[str, Prober], of: QuantizedComponent
+    component: str, graphs: Mapping[str, ir.Model], built: Mapping[str, Sequence[Prober]], of: QuantizedComponent
 ) -> None:
-    """Put the probes of a component through what was built of its canonical graphs.
+    """Put the probes of a component through what was built of its canonical graphs, segment by segment.
 
     Raises UserError where a Linear is gone, or is less exact than its QuantTable says.
     """
     missing = dict(of.table.quantized)
-    for graph, path in graphs.items():
-        for linear in quantized_linears(load(path)):
+    for graph, model in graphs.items():
+        for linear in quantized_linears(model):
             entry, probe = missing.pop(linear.name), of.probes[linear.name]
-            outputs = built[graph].run(linear.name, probe.inputs)
+            found_in = (prober.run(linear.name, probe.inputs) for prober in built[graph])
+            outputs = next((array for array in found_in if array is not None), None)
             if outputs is None:
                 raise _refusal(
                     f"{component}/{linear.name} is {entry.scheme} in the QuantTable, and float in the engine"

@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from wanc.compiler.program.program import Program, ProgramComponent, ProgramGraph
 from wanc.compiler.stages.stage import Files, Stage
@@ -69,7 +69,8 @@ def _export_component(
         save(bound, out / file)
         used |= bound.graph.initializers.keys()
         graphs[graph.name] = ProgramGraph(file, graph.inputs, graph.outputs, graph.example, graph.values)
-    return ProgramComponent(graphs, {key: weight for key, weight in component.weights.items() if key in used})
+    weights = {key: weight for key, weight in component.weights.items() if key in used}
+    return ProgramComponent(graphs, weights, _definitions(name).blocks(component.config))
 
 
 class Traced:
@@ -83,24 +84,33 @@ class Traced:
 
         key = json.dumps(component.config, sort_keys=True)
         if key not in self._models:
-            definitions = _graphs(name)(component.config, checkpoint)
+            definitions = _definitions(name).graphs(component.config, checkpoint)
             self._models[key] = [(graph, trace(graph)) for graph in definitions]
         return self._models[key]
 
 
-def _graphs(component: str) -> Callable[[Mapping[str, Any], Checkpoint], tuple[Graph, ...]]:
-    """Where a component's graphs are defined. Imported here, because these modules import torch."""
+class _Definitions(NamedTuple):
+    """Where a component's graphs and blocks are defined."""
+
+    graphs: Callable[[Mapping[str, Any], Checkpoint], tuple[Graph, ...]]
+    blocks: Callable[[Mapping[str, Any]], tuple[str, ...]]
+
+
+def _definitions(component: str) -> _Definitions:
+    """Imported here, because these modules import torch."""
     if component == "text_encoder":
         from wanc.models.wan import text_encoder
 
-        return lambda config, _: text_encoder.graphs(config)
+        return _Definitions(lambda config, _: text_encoder.graphs(config), text_encoder.blocks)
     if component == "vae_decoder":
         from wanc.models.wan import vae
 
-        return lambda config, _: vae.graphs(config)
+        return _Definitions(lambda config, _: vae.graphs(config), vae.blocks)
     from wanc.models.wan import transformer
 
-    return lambda config, checkpoint: transformer.graphs(config, checkpoint.text_length)
+    return _Definitions(
+        lambda config, checkpoint: transformer.graphs(config, checkpoint.text_length), transformer.blocks
+    )
 
 
 def _model(checkpoint: Checkpoint) -> Model:

@@ -1,4 +1,4 @@
-"""Hoisting: every node moves to the earliest time at which its inputs are known, and the graph is cut only there.
+"""Cutting by binding time: every node moves to the earliest time at which its inputs are known.
 
 A graph's inputs are declared with the time at which they become known. What depends on none of them is a constant and
 is found in every part that uses it. What depends on inputs of one kind alone, such as the prompt, is cut off into a
@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, get_args
 
 import onnx_ir as ir
-from onnx_ir.passes import common
 
+from wanc.compiler.graphs.pieces import ROUNDING, Piece, cut, reaching
 from wanc.compiler.graphs.values import attribute
 from wanc.models.graph import BindingTime, Input, Output, Scope
 from wanc.runtime.dimensions import Dimension, Dtype, split_dimension
@@ -44,12 +44,15 @@ PARTS: Mapping[Known, str] = {
 
 SHAPE = ".shape"
 """What the name of an input ends with that is the shape of another."""
-SUFFIX = re.compile(r"\.(weight|bias|float32)$")
+SUFFIX = re.compile(r"\.(weight|bias|float32|codes|scales|smoothing)$")
 
 
 @dataclass(frozen=True)
-class Part:
-    """A piece of a graph: its inputs are the graph's own, or outputs of earlier parts by the same name."""
+class HoistedPiece:
+    """What is known at one time, with its interface: inputs are the graph's own, or outputs of earlier pieces.
+
+    `name` is the part's, or the graph's own for what remains; `example` has a size for each name in the interface.
+    """
 
     name: str
     model: ir.Model
@@ -65,7 +68,7 @@ def hoist(
     outputs: Iterable[Output],
     example: Mapping[str, int],
     parts: Iterable[str],
-) -> list[Part]:
+) -> list[HoistedPiece]:
     """Cut a graph into the `parts` asked for and the rest, which keeps its name, in the order of execution.
 
     Returns the graph alone where nothing can be moved. What a graph gives, it computes itself: no output moves.
@@ -73,21 +76,20 @@ def hoist(
     declared = {entry.name: entry for entry in inputs}
     last = _last(declared.values())
     # Nothing else is run again and again for one request.
-    crossing = _crossing(model, declared, set(parts), last) if last.binding == "step" else {}
+    times = _times(model, declared, set(parts), last) if last.binding == "step" else {}
+    crossing = _crossing(times)
     if not crossing:
-        return [Part(name, model, tuple(declared.values()), tuple(outputs), example)]
+        return [HoistedPiece(name, model, tuple(declared.values()), tuple(outputs), example)]
     _name(model, crossing)
     sizes, names = dict(example), dict[str, str]()
     moved = {str(value.name): _declare(value, known, sizes, names) for value, known in crossing.items()}
-    found: list[Part] = []
-    for known, part in PARTS.items():
-        gives = [name for name, entry in moved.items() if Known(entry.binding, entry.per) == known]
-        if gives:
-            takes = {key: entry for key, entry in moved.items() if key not in gives}
-            found.append(_cut(part, model, gives, {**declared, **takes}, takes, sizes))
-    given = tuple(entry.name for entry in outputs)
-    rest = _cut(name, model, given, {**declared, **moved}, moved, sizes)
-    return [*found, replace(rest, outputs=tuple(outputs))]
+    order = [known for known in (*PARTS, last) if known in times.values()]
+    pieces = cut(model, [[node for node, entry in times.items() if entry == known] for known in order])
+    found = [
+        _declared(name if known == last else PARTS[known], piece, {**declared, **moved}, sizes)
+        for known, piece in zip(order, pieces, strict=True)
+    ]
+    return [*found[:-1], replace(found[-1], outputs=tuple(outputs))]
 
 
 def join(left: Known | None, right: Known | None, last: Known) -> Known | None:
@@ -107,26 +109,27 @@ def join(left: Known | None, right: Known | None, last: Known) -> Known | None:
     return Known(later.binding, per)
 
 
-def _crossing(model: ir.Model, declared: Mapping[str, Input], parts: set[str], last: Known) -> dict[ir.Value, Known]:
-    """The values that one part computes and another uses."""
-    times, sizes = _times(model, declared, parts, last)
-    crossing: dict[ir.Value, Known] = {}
-    for value in (value for node in model.graph for value in node.outputs):
-        known = times[value]
-        if known is None or known == last or value in sizes:
-            continue  # sizes are cheap and needed everywhere: each part computes its own
-        # What a subgraph uses is used where the node is that holds it.
-        if any(times.get(use.node.outputs[0], last) != known for use in value.uses()):
-            crossing[value] = known
-    return crossing
+def _crossing(times: Mapping[ir.Node, Known]) -> dict[ir.Value, Known]:
+    """The values that one part computes and another uses, in the order in which they are computed."""
+    reach = reaching(times.keys())
+    crossing = {
+        value
+        for node, known in times.items()
+        for value in reach(node)[0]
+        if (giver := value.producer()) is not None and times[giver] != known
+    }
+    return {value: known for node, known in times.items() for value in node.outputs if value in crossing}
 
 
-def _times(
-    model: ir.Model, declared: Mapping[str, Input], parts: set[str], last: Known
-) -> tuple[dict[ir.Value, Known | None], set[ir.Value]]:
-    """For each value when it is known, as far as there is a part for it, otherwise `last`; and which ones are sizes."""
+def _times(model: ir.Model, declared: Mapping[str, Input], parts: set[str], last: Known) -> dict[ir.Node, Known]:
+    """For each node when it is executed, as far as there is a part for that, otherwise `last`.
+
+    Left out is what every part has for itself: constants, sizes, which are cheap and needed everywhere, and what
+    rounds for a product.
+    """
     times: dict[ir.Value, Known | None] = dict.fromkeys(model.graph.initializers.values())
     sizes: set[ir.Value] = set()
+    executed: dict[ir.Node, Known] = {}
     for value in model.graph.inputs:
         entry = declared[str(value.name)]
         times[value] = Known(entry.binding, entry.per)
@@ -143,10 +146,14 @@ def _times(
             known = last
         elif known == SIZES and of_sizes and _are_sizes(node):
             sizes.update(node.outputs)
+        elif known is not None and node.op_type in ROUNDING:
+            pass  # known with what it rounds, and copied to where that is multiplied
         elif known is not None and not (PARTS.get(known) in parts and all(map(_can_be_input, node.outputs))):
             known = last
         times.update(dict.fromkeys(node.outputs, known))
-    return times, sizes
+        if known is not None and node.op_type not in ROUNDING and not sizes.issuperset(node.outputs):
+            executed[node] = known
+    return executed
 
 
 def _last(inputs: Iterable[Input]) -> Known:
@@ -242,33 +249,15 @@ def _declare(value: ir.Value, known: Known, sizes: dict[str, int], names: dict[s
     return Input(str(value.name), tuple(shape), known.binding, known.per, value.dtype.numpy().name)  # pyright: ignore
 
 
-def _cut(
-    name: str,
-    model: ir.Model,
-    gives: Iterable[str],
-    inputs: Mapping[str, Input],
-    takes: Mapping[str, Input],
-    sizes: Mapping[str, int],
-) -> Part:
-    """The part of a graph that computes what it `gives`. `inputs` are all that it may have, `takes` the moved ones."""
-    part = model.clone()
-    part.graph.name = name
-    values = ir.convenience.create_value_mapping(part.graph, include_subgraphs=False)
-    for moved, entry in takes.items():
-        old = values[moved]
-        new = ir.Value(name=moved, shape=ir.Shape(entry.shape), type=old.type)
-        old.name = f"{moved}.moved"
-        old.replace_all_uses_with(new)
-        part.graph.inputs.append(new)
-    part.graph.outputs[:] = [values[given] for given in gives]
-    common.RemoveUnusedNodesPass()(part)
-    sizes_taken = _take_sizes(part.graph, inputs)
-    for value in [value for value in part.graph.inputs if not value.uses() and not value.is_graph_output()]:
-        part.graph.inputs.remove(value)
-    declared = tuple({**inputs, **sizes_taken}[str(value.name)] for value in part.graph.inputs)
-    outputs = tuple(_output(values[given]) for given in gives)
+def _declared(name: str, piece: Piece, inputs: Mapping[str, Input], sizes: Mapping[str, int]) -> HoistedPiece:
+    """A piece with its interface; `inputs` are all that there may be."""
+    graph = piece.model.graph
+    graph.name = name
+    sizes_taken = _take_sizes(graph, inputs)
+    declared = tuple({**inputs, **sizes_taken}[str(value.name)] for value in graph.inputs)
+    outputs = tuple(map(_output, graph.outputs))
     symbols = {split_dimension(size)[1] for entry in (*declared, *outputs) for size in entry.shape}
-    return Part(name, part, declared, outputs, {key: sizes[key] for key in sorted(symbols - {""})})
+    return HoistedPiece(name, piece.model, declared, outputs, {key: sizes[key] for key in sorted(symbols - {""})})
 
 
 def _take_sizes(graph: ir.Graph, inputs: Mapping[str, Input]) -> dict[str, Input]:

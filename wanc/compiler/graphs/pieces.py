@@ -1,27 +1,25 @@
-"""Cutting a graph into segments, each with no more weights than fit: at the places where the fewest values are alive.
+"""Cutting a graph into pieces: whatever decides which nodes belong together, the cut itself is made here.
 
-Segments are executed one after the other; what one gives and a later one takes is kept between them. Constants and
-views of weights are part of every segment that uses them.
+Three policies decide: by the time at which inputs are known (`hoist`), by bytes of weights (`by_bytes`), and by blocks
+(`by_blocks`). Pieces are executed in their order; what one gives and a later one takes keeps its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cache
 
 import numpy as np
 import onnx_ir as ir
 
-from wanc.compiler.graphs.whole import constants
-
-FLOAT_BYTES = 4
-"""What an element of a weight takes when it is computed with, whatever it is stored as."""
+ROUNDING = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+"""What is never parted from the product that it rounds for: engines make one kernel of both."""
 
 
 @dataclass(frozen=True)
-class Segment:
-    """A piece of a graph: its inputs are those of the whole or outputs of earlier segments, by the same names."""
+class Piece:
+    """A part of a graph: its inputs are those of the whole or outputs of earlier pieces, by the same names."""
 
     model: ir.Model
 
@@ -34,85 +32,117 @@ class Segment:
         return [str(value.name) for value in self.model.graph.outputs]
 
 
-def cut(model: ir.Model, most_weight_bytes: int) -> list[Segment]:
-    """The segments of a graph whose nodes stand where they are first needed, in the order of execution.
+def cut(model: ir.Model, groups: Sequence[Collection[ir.Node]]) -> list[Piece]:
+    """One piece for each group of nodes, in their order: no group takes what a later one gives.
 
-    A single node with more weights than that is a segment of its own.
+    A node of no group (see `copied`) is part of every piece that uses it. Of a single group the model is the piece.
     """
-    views = constants(model.graph)
-    nodes = [node for node in model.graph if node not in views]
-    ends = _ends([_weights(node, views) for node in nodes], _alive(nodes, model.graph), most_weight_bytes)
-    return [_segment(model, views, nodes[start:end], nodes[end:]) for start, end in pairwise([0, *ends])]
+    if len(groups) == 1:
+        return [Piece(model)]
+    owner = {node: index for index, nodes in enumerate(groups) for node in nodes}
+    reach = reaching(owner.keys())
+    known = [*model.graph.inputs, *(value for node in owner for value in node.outputs)]
+    order = {value: position for position, value in enumerate(known)}
+    taken = [sorted(_taken(nodes, index, owner, reach), key=order.__getitem__) for index, nodes in enumerate(groups)]
+    needed = {value for values in taken for value in values}
+    pieces: list[Piece] = []
+    for index, nodes in enumerate(groups):
+        given = [value for node in nodes for value in node.outputs if value in needed and not value.is_graph_output()]
+        # What nobody owns, such as a constant that the graph gives, the last piece gives.
+        last = len(groups) - 1
+        given += [value for value in model.graph.outputs if _owner(value, owner, last) == index]
+        pieces.append(_piece(model, taken[index], given))
+    return pieces
 
 
-def _ends(weights: Sequence[Mapping[ir.Value, int]], alive: Sequence[int], most: int) -> list[int]:
-    """Behind how many nodes each segment ends: at the narrowest place in the second half of what fits.
-
-    `weights` are the bytes of each that a node uses.
-    """
-    ends: list[int] = []
-    start = 0
-    while start < len(weights):
-        held = _held(weights[start:], most)
-        longest = start + max(1, len(held))
-        if longest < len(weights):
-            shortest = start + max(1, int(np.searchsorted(held, most // 2, side="left")))
-            candidates = range(min(shortest, longest), longest + 1)
-            start = min(candidates, key=lambda end: (alive[end - 1], -end))
-        else:
-            start = len(weights)
-        ends.append(start)
-    return ends
-
-
-def _held(weights: Sequence[Mapping[ir.Value, int]], most: int) -> list[int]:
-    """The bytes that the first nodes use together, each with those before it, as far as that is not too much."""
-    seen: dict[ir.Value, int] = {}
-    held: list[int] = []
-    total = 0
-    for used in weights:
-        total += sum(count for value, count in used.items() if value not in seen)
-        if total > most:
-            break
-        seen |= used
-        held.append(total)
-    return held
-
-
-def _weights(node: ir.Node, views: set[ir.Node]) -> dict[ir.Value, int]:
-    """The bytes of the weights that a node uses, directly or through views of them."""
-    found: dict[ir.Value, int] = {}
-    waiting = [value for value in node.inputs if value is not None]
-    while waiting:
-        value = waiting.pop()
-        if value.is_initializer():
-            found[value] = FLOAT_BYTES * (value.const_value.size if value.const_value is not None else 0)
-        elif (giver := value.producer()) is not None and giver in views:
-            waiting.extend(value for value in giver.inputs if value is not None)
+def constants(graph: ir.Graph) -> set[ir.Node]:
+    """The nodes that depend on no input: constants, and views of weights."""
+    found: set[ir.Node] = set()
+    for node in graph:
+        if all(
+            value is None or value.is_initializer() or (not value.is_graph_input() and value.producer() in found)
+            for value in node.inputs
+        ) and not _captured(node):
+            found.add(node)
     return found
 
 
-def _alive(nodes: Sequence[ir.Node], graph: ir.Graph) -> list[int]:
-    """How many values, scalars and shapes aside, are known and still needed behind each node."""
+def copied(graph: ir.Graph) -> set[ir.Node]:
+    """The nodes that every piece has for itself: constants, views of weights, and what rounds for products."""
+    return constants(graph) | {node for node in graph if not node.domain and node.op_type in ROUNDING}
+
+
+Reach = Callable[[ir.Node], tuple[list[ir.Value], list[ir.Value]]]
+
+
+def reaching(owned: Collection[ir.Node]) -> Reach:
+    """For every owned node what it takes, directly or through nodes that are not owned: computed values, and weights.
+
+    Computed values are inputs of the graph or given by owned nodes.
+    """
+
+    @cache
+    def reach(node: ir.Node) -> tuple[list[ir.Value], list[ir.Value]]:
+        values: dict[ir.Value, None] = {}
+        weights: dict[ir.Value, None] = {}
+        waiting = [*node.inputs, *_captured(node)]
+        while waiting:
+            value = waiting.pop()
+            if value is None:
+                continue
+            giver = value.producer()
+            if giver is not None and giver not in owned:
+                waiting += [*giver.inputs, *_captured(giver)]
+            elif value.is_initializer():
+                weights[value] = None
+            else:
+                values[value] = None
+        return list(values), list(weights)
+
+    return reach
+
+
+def alive(nodes: Sequence[ir.Node], reach: Reach) -> list[int]:
+    """How many values, scalars and shapes aside, are computed by then and still needed, behind each node.
+
+    What only leaves the graph is not counted: it leaves wherever the cut is made.
+    """
     last: dict[ir.Value, int] = {}
     for index, node in enumerate(nodes):
-        last.update((value, index) for value in node.inputs if value is not None)
-    last.update((value, len(nodes)) for value in graph.outputs)
+        last.update((value, index) for value in reach(node)[0])
     change = np.zeros(len(nodes) + 1, int)
     for index, node in enumerate(nodes):
         for value in node.outputs:
             if last.get(value, index) > index and (value.shape is None or len(value.shape) > 1):
                 change[index] += 1
-                change[min(last[value], len(nodes))] -= 1
-    return np.cumsum(change).tolist()
+                change[last[value]] -= 1
+    return np.cumsum(change)[:-1].tolist()
 
 
-def _segment(model: ir.Model, views: set[ir.Node], nodes: Sequence[ir.Node], later: Sequence[ir.Node]) -> Segment:
-    inside = {value for node in nodes for value in node.outputs}
-    used = dict.fromkeys(value for node in nodes for value in node.inputs if value is not None)
-    given = [value for value in used if value.is_graph_input() or value.producer() is not None]
-    inputs = [value for value in given if value not in inside and value.producer() not in views]
-    needed = {value for node in later for value in node.inputs} | set(model.graph.outputs)
-    outputs = [value for node in nodes for value in node.outputs if value in needed]
-    graph = ir.convenience.extract(model.graph, inputs, outputs)
-    return Segment(ir.Model(graph, ir_version=model.ir_version))
+def _taken(nodes: Collection[ir.Node], index: int, owner: dict[ir.Node, int], reach: Reach) -> set[ir.Value]:
+    """What a group takes from the graph's inputs and from other groups."""
+    used = {value for node in nodes for value in reach(node)[0]}
+    return {value for value in used if (giver := value.producer()) is None or owner[giver] != index}
+
+
+def _owner(value: ir.Value, owner: dict[ir.Node, int], default: int) -> int:
+    giver = value.producer()
+    return default if giver is None else owner.get(giver, default)
+
+
+def _captured(node: ir.Node) -> list[ir.Value]:
+    """The values of the main graph that a node's subgraphs use."""
+    graphs = [
+        graph
+        for entry in node.attributes.values()
+        if entry.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+        for graph in ([entry.as_graph()] if entry.type == ir.AttributeType.GRAPH else entry.as_graphs())
+    ]
+    inner = (use for graph in graphs for use in ir.traversal.RecursiveGraphIterator(graph))
+    return [value for use in inner for value in use.inputs if value is not None and value.graph is node.graph]
+
+
+def _piece(model: ir.Model, taken: Collection[ir.Value], given: Sequence[ir.Value]) -> Piece:
+    passed_on = [value for value in given if value.is_graph_input() and value not in taken]
+    graph = ir.convenience.extract(model.graph, [*taken, *passed_on], given)
+    return Piece(ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values())))

@@ -10,6 +10,15 @@ import onnx_ir as ir
 LARGEST_CONSTANT = 2**16  # elements; what is larger is a weight, and its values are nobody's business here
 
 
+Place = tuple[str, int]
+"""Where a weight lies: the name of its file, and the offset in it."""
+
+
+def place_of(tensor: ir.ExternalTensor) -> Place:
+    """Where a weight lies."""
+    return str(tensor.location), tensor.offset or 0
+
+
 def constant(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
     """The numbers of a small constant that stands in the graph itself; None for everything else."""
     if value is None:

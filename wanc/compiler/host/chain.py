@@ -1,7 +1,7 @@
-"""Executing a component's whole graph at build time, segment by segment, so that its weights need not fit in memory.
+"""Executing a component's whole graph at build time, piece by piece, so that its weights need not fit in memory.
 
 Calibration runs a model long before it is built for its target, and takes ONNX Runtime for it whatever the target is.
-A segment's weights are brought into float32 once, in a file of its own, and mapped while the segment is executed.
+A piece's weights are brought into float32 once, in a file of its own, and mapped while the piece is executed.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import onnx_ir as ir
 
 from wanc.compiler.engines.onnxruntime.int8 import INTEGERS
 from wanc.compiler.engines.onnxruntime.kernels import KERNELS
-from wanc.compiler.graphs.pieces import Segment, cut
+from wanc.compiler.graphs.by_bytes import cut_by_bytes
+from wanc.compiler.graphs.pieces import Piece
 from wanc.compiler.graphs.quantizers import StoredDecision, insert_quantizers
 from wanc.compiler.passes.apply import apply_passes
+from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.graph_file import save
 from wanc.compiler.stages.stage import Files
 from wanc.compiler.weights.finite import FiniteCheck
@@ -29,14 +31,14 @@ Array = np.ndarray[Any, Any]
 Values = dict[str, Array]
 
 MOST_WEIGHT_BYTES = 256 * 2**20
-"""Of one segment in float32: a block of the 1.3B model is 186 MiB, half of a block's feed-forward of 14B 283 MB."""
+"""Of one piece in float32: a block of the 1.3B model is 186 MiB, half of a block's feed-forward of 14B 283 MB."""
 
 
 class Chain:
-    """The segments of a graph, ready to be executed.
+    """The pieces of a graph, ready to be executed.
 
     `taps` are values that are given besides the graph's outputs. `weights` locates what external tensors name, and
-    `folder` is where segments are written. A graph of one segment stays open.
+    `folder` is where pieces are written. A graph of one piece stays open.
     """
 
     def __init__(
@@ -49,45 +51,45 @@ class Chain:
         taps: Iterable[str] = (),
         most_weight_bytes: int = MOST_WEIGHT_BYTES,
     ) -> None:
-        self.segments = cut(model, most_weight_bytes)
+        self.pieces = cut_by_bytes(model, most_weight_bytes)
         self._outputs = [str(value.name) for value in model.graph.outputs]
         self._weights, self._folder, self._finite, self._taps = weights, folder, finite, set(taps)
         self._files: dict[int, Path] = {}
         self._kept: OnnxRuntime | None = None
 
     def run(self, inputs: Sequence[Mapping[str, Array]]) -> list[Values]:
-        """The graph's outputs for each of some inputs. Every segment is opened once for all of them."""
+        """The graph's outputs for each of some inputs. Every piece is opened once for all of them."""
         states = [dict(given) for given in inputs]
-        for index in range(len(self.segments)):
+        for index in range(len(self.pieces)):
             with self.open(index) as session:
                 states = self.behind(index, session, states)
         return states
 
     def behind(self, index: int, session: OnnxRuntime, states: Iterable[Mapping[str, Array]]) -> list[Values]:
-        """What is known behind a segment that a session executes, and needed from there on."""
+        """What is known behind a piece that a session executes, and needed from there on."""
         needed = self.needed_behind(index)
-        after = ({**state, **execute(session, self.segments[index], state)} for state in states)
+        after = ({**state, **execute(session, self.pieces[index], state)} for state in states)
         return [{name: array for name, array in state.items() if name in needed} for state in after]
 
     def needed_behind(self, index: int) -> set[str]:
-        """The values that segments behind this one take, and the graph's outputs."""
-        return {name for segment in self.segments[index + 1 :] for name in segment.inputs} | set(self._outputs)
+        """The values that pieces behind this one take, and the graph's outputs."""
+        return {name for piece in self.pieces[index + 1 :] for name in piece.inputs} | set(self._outputs)
 
     @contextmanager
     def open(self, index: int) -> Generator[OnnxRuntime]:
-        """A segment's session; its outputs are the segment's, and the taps inside it."""
+        """A piece's session; its outputs are the piece's, and the taps inside it."""
         if self._kept is not None:
             yield self._kept
             return
-        session = self._open(self._file(index))
-        if len(self.segments) == 1:
+        session = self._open(self.file(index))
+        if len(self.pieces) == 1:
             self._kept = session
         yield session
 
     @contextmanager
     def open_quantized(self, index: int, decisions: Mapping[str, StoredDecision]) -> Generator[OnnxRuntime]:
-        """A segment's session with some of its Linears quantised, and no taps."""
-        model = self.segments[index].model.clone()
+        """A piece's session with some of its Linears quantised, and no taps."""
+        model = self.pieces[index].model.clone()
         insert_quantizers(model, decisions)
         path = self._write(model, f"variant-{index}")
         try:
@@ -97,20 +99,20 @@ class Chain:
                 file.unlink()
 
     def forget(self, index: int) -> None:
-        """Remove a segment's files: together they are the component in float32. A later use writes them again."""
+        """Remove a piece's files: together they are the component in float32. A later use writes them again."""
         self._kept = None
         if (path := self._files.pop(index, None)) is not None:
             for file in (path, path.with_suffix(".bin")):
                 file.unlink()
 
-    def _file(self, index: int) -> Path:
-        """The segment as ONNX Runtime takes it, written when it is first used."""
+    def file(self, index: int) -> Path:
+        """The piece as ONNX Runtime takes it, written when it is first used."""
         if index not in self._files:
-            model = self.segments[index].model.clone()
+            model = self.pieces[index].model.clone()
             outputs = {str(value.name) for value in model.graph.outputs}
             inside = {str(value.name): value for node in model.graph for value in node.outputs}
             model.graph.outputs.extend(inside[name] for name in sorted(self._taps - outputs) if name in inside)
-            self._files[index] = self._write(model, f"segment-{index}")
+            self._files[index] = self._write(model, f"piece-{index}")
         return self._files[index]
 
     def _write(self, model: ir.Model, name: str) -> Path:
@@ -123,12 +125,18 @@ class Chain:
 
     def _open(self, path: Path) -> OnnxRuntime:
         options = session_options(threads=0)
-        # What is not allocated in one arena goes back when a segment is closed.
+        # What is not allocated in one arena goes back when a piece is closed.
         options.enable_cpu_mem_arena = False
         return OnnxRuntime(path, threads=0, options=options)
 
 
-def execute(session: OnnxRuntime, segment: Segment, state: Mapping[str, Array]) -> Values:
-    """A segment's outputs, and its taps, for what is known so far."""
-    outputs = session.run({name: state[name] for name in segment.inputs})
+def chain_of(files: ComponentFiles, graph: str, folder: Path) -> Chain:
+    """One of a component's graphs, ready to be executed from `folder`, which is made."""
+    folder.mkdir(parents=True)
+    return Chain(files.model(graph), files.weights, folder, FiniteCheck(files.name))
+
+
+def execute(session: OnnxRuntime, piece: Piece, state: Mapping[str, Array]) -> Values:
+    """A piece's outputs, and its taps, for what is known so far."""
+    outputs = session.run({name: state[name] for name in piece.inputs})
     return dict(zip(session.outputs, outputs, strict=True))

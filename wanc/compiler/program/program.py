@@ -19,6 +19,7 @@ from wanc.compiler.stages.stage import Files
 from wanc.errors import BundleError
 from wanc.models.graph import Input, Output
 from wanc.models.weights import Weight
+from wanc.runtime.engine_file import EngineFile
 from wanc.runtime.model import Model
 
 FILE = "program.json"
@@ -35,22 +36,55 @@ class ProgramGraph:
     """One graph of a component: its `.onnx` file, relative to `program.json`, and its interface.
 
     `example` gives a size for each symbolic dimension, and `values` what fills an input in place of noise: together
-    they are a request that the graph can execute.
+    they are a request that the graph can execute. `hoist` tags it with the parts that are cut off where it is lowered;
+    behind the engine stage those are graphs of their own, and `file` is None: the program's `engines` say what is run.
     """
 
-    file: str
+    file: str | None
     inputs: tuple[Input, ...]
     outputs: tuple[Output, ...]
     example: Mapping[str, int]
     values: Mapping[str, float] = field(default_factory=dict[str, float])
+    hoist: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ProgramComponent:
-    """A component's graphs, and every weight that they refer to, by canonical name."""
+    """A component's graphs, and every weight that they refer to, by canonical name.
+
+    `blocks` are the paths of the modules that it is a row of, in the order of execution: `blocks.0`, `blocks.1`.
+    """
 
     graphs: Mapping[str, ProgramGraph]
     weights: Mapping[str, Weight]
+    blocks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The blocks of a component from `first` up to `stop`, that one not included, on one device.
+
+    What comes before a component's first block belongs to its first segment, what comes behind the last one to its
+    last. All graphs of the component are cut at the same blocks.
+    """
+
+    component: str
+    index: int
+    first: int
+    stop: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which segment is executed where; a component's segments in their order."""
+
+    devices: tuple[str, ...]
+    segments: tuple[Segment, ...]
+
+    def of(self, component: str) -> tuple[Segment, ...]:
+        """The segments of a component."""
+        return tuple(segment for segment in self.segments if segment.component == component)
 
 
 @dataclass(frozen=True)
@@ -58,14 +92,22 @@ class Program:
     """A task and the components that do it.
 
     For `text-to-video` there are also the model's facts and the text encoder's embedding table [vocabulary, width]; the
-    task `graph` is to execute one graph, `model/main`, as it is.
+    task `graph` is to execute one graph, `model/main`, as it is. `placement` is there behind the partition stage,
+    `engines` behind the engine stage.
     """
 
     task: Task
     model: Model | None
     components: Mapping[str, ProgramComponent]
     embedding: Weight | None
-    schema: Literal["wanc.program/1.0"] = "wanc.program/1.0"
+    placement: Placement | None = None
+    engines: tuple[EngineFile, ...] = ()
+    schema: Literal["wanc.program/1.1"] = "wanc.program/1.1"
+
+    def files_of(self, component: str, graph: str) -> tuple[EngineFile, ...]:
+        """The engine files of a graph, in the order of its segments."""
+        found = [file for file in self.engines if (file.component, file.graph) == (component, graph)]
+        return tuple(sorted(found, key=lambda file: file.segment))
 
     def write(self, folder: Path) -> None:
         """Write `program.json` into the folder, in canonical form."""

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from wanc.artifacts.files import put_in_place
-from wanc.compiler.program.program import FILE, Program, weight_files
+from wanc.compiler.program.component_files import ComponentFiles
+from wanc.compiler.program.program import FILE, Program
 from wanc.compiler.quantize.texts import RESULT as TEXTS
 from wanc.compiler.quantize.texts import TENSOR as TEXT
 from wanc.compiler.stages.stage import Files, Stage, scratch_of
@@ -79,24 +80,19 @@ class Calibrate(Stage):
     seed: int
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
-        from wanc.compiler.quantize.whole_component import chain_of
+        from wanc.compiler.host.chain import chain_of
 
         program, kept = Program.read(inputs["program"][FILE]), scratch_of(out)
         assert program.model is not None
         model = replace(program.model, boundary=self.trajectory.boundary)
         texts = SafetensorsFile(inputs["texts"][TEXTS])[TEXT]
-        weights = weight_files({**inputs["exported"], **inputs["program"]}, inputs["source"])
         needed = (HIGH, LOW) if self.component == LOW else (HIGH,)
         with (
             TemporaryDirectory(dir=out.parent) as folder,
             ProgressBar(f"{self.name} {self.component}", self.clips, enabled=progress) as bar,
         ):
-            denoisers = {
-                name: _Denoiser(
-                    chain_of(name, program.components[name], inputs["program"], weights, Path(folder) / name)
-                )
-                for name in needed
-            }
+            files = {name: ComponentFiles.read(name, inputs) for name in needed}
+            denoisers = {name: _Denoiser(chain_of(files[name], GRAPH, Path(folder) / name)) for name in needed}
             for clip in range(self.clips):
                 path = kept / clip_file(clip)
                 if not path.exists():
@@ -147,7 +143,7 @@ class Calibrate(Stage):
 
 @dataclass(frozen=True)
 class _Denoiser:
-    """An expert in place of the runtime's parts: its whole graph, branch after branch."""
+    """An expert in place of the runtime's parts: its one graph, branch after branch."""
 
     chain: Chain
 

@@ -9,17 +9,15 @@ from tempfile import TemporaryDirectory
 
 from wanc.calibration.decision import write_decisions
 from wanc.calibration.sensitivity import kept_by_drop, kept_by_share
-from wanc.compiler.graphs.whole import whole
 from wanc.compiler.host.chain import Chain
 from wanc.compiler.host.sample_states import Sample
+from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import ProgramComponent
 from wanc.compiler.program.quant_table import QuantTable
 from wanc.compiler.quantize.decisions import Settings, decide
 from wanc.compiler.quantize.effects import SAMPLES, measure_effects
 from wanc.compiler.quantize.linear_groups import choose
 from wanc.compiler.quantize.quantized_graphs import QuantizedGraphs
-from wanc.compiler.quantize.whole_component import parts_of
-from wanc.compiler.stages.stage import Files
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.runtime.denoise import GRAPH
 from wanc.runtime.progress import ProgressBar
@@ -58,10 +56,7 @@ class Samples:
 
 
 def quantize_component(
-    name: str,
-    component: ProgramComponent,
-    graphs: Files,
-    weights: Files,
+    files: ComponentFiles,
     samples: Samples,
     settings: Settings,
     keep: Keep,
@@ -70,21 +65,20 @@ def quantize_component(
     decisions: Path | None = None,
     progress: bool,
 ) -> tuple[ProgramComponent, QuantTable]:
-    """Quantise a denoiser below `out`: its graphs as before, its codes beside them.
+    """Quantise a denoiser below `out`: its graph as before, its codes beside it.
 
-    `graphs` and `weights` locate what the component names; `decisions` is where they are written for training. Raises
-    UserError where the samples do not show what has to be known, CheckpointError where a weight is not finite.
+    `decisions` is where they are written for training. Raises UserError where the samples do not show what has to be
+    known, CheckpointError where a weight is not finite.
     """
-    parts = parts_of(component, graphs)
-    model = whole(parts, GRAPH)
+    name, weights, model = files.name, files.weights, files.model(GRAPH)
     choice = choose(model, name, keep.patterns)
     with (
         TemporaryDirectory(dir=out.parent) as folder,
-        QuantizedGraphs(name, model, choice, settings.scheme, weights, out) as quantized,
+        QuantizedGraphs(files, model, choice, settings.scheme, out) as quantized,
     ):
         taps = [group.name for group in choice.groups]
         chain = Chain(model, weights, _made(folder, "decisions"), FiniteCheck(name), taps=taps)
-        with ProgressBar(f"quantize {name}", len(chain.segments), enabled=progress) as bar:
+        with ProgressBar(f"quantize {name}", len(chain.pieces), enabled=progress) as bar:
             decide(
                 chain,
                 choice.groups,
@@ -100,13 +94,13 @@ def quantize_component(
             sources = {**weights, **quantized.codes()}
             chain = Chain(model, sources, _made(folder, "effects"), FiniteCheck(name))
             some = samples.some(SAMPLES)
-            with ProgressBar(f"sensitivity {name}", len(chain.segments), enabled=progress) as bar:
+            with ProgressBar(f"sensitivity {name}", len(chain.pieces), enabled=progress) as bar:
                 given = [sample() for sample in some.given]
                 effects = measure_effects(chain, quantized.alone(), given, some.weights, bar.advance)
             quantized.keep(keep.by_effects(effects, quantized.flops()))
         if decisions is not None:
             write_decisions(decisions, quantized.decisions())
-        result = quantized.component(component, parts)
+        result = quantized.component()
         table = QuantTable(name, "ptq", len(samples.given), quantized.entries(effects))
     return result, table
 

@@ -1,8 +1,8 @@
-"""Quantising one component: every Linear's codes and steps, found segment by segment on real executions.
+"""Quantising one component: every Linear's codes and steps, found piece by piece on real executions.
 
-All samples pass through one segment before the next is opened. In a first round the inputs of its Linears are looked
+All samples pass through one piece before the next is opened. In a first round the inputs of its Linears are looked
 at channel by channel, which decides how they are smoothed; in a second one, where steps have to be found, as smoothed.
-So memory holds one segment, whatever the number of blocks, and one sample, whatever their number.
+So memory holds one piece, whatever the number of blocks, and one sample, whatever their number.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def decide(
     weight_of: Callable[[str], Array],
     scratch: Path,
     on_linear: Callable[[GroupDecision], None],
-    on_segment: Callable[[], None] = lambda: None,
+    on_piece: Callable[[], None] = lambda: None,
 ) -> None:
     """Decide group after group, in the order of execution, and hand the decision on each Linear to `on_linear`.
 
@@ -96,8 +96,8 @@ def decide(
         )
     states = SampleStates(samples, scratch)
     waiting = {group.name: group for group in groups}
-    for index, segment in enumerate(chain.segments):
-        known = {*segment.inputs, *(value.name for node in segment.model.graph for value in node.outputs)}
+    for index, piece in enumerate(chain.pieces):
+        known = {*piece.inputs, *(value.name for node in piece.model.graph for value in node.outputs)}
         here = [waiting.pop(name) for name in list(waiting) if name in known]
         observed = {group.name: _observed(group, settings) for group in here}
         for number, values in _executions(chain, index, states, keep=True):
@@ -116,20 +116,20 @@ def decide(
                 on_linear(decided)
         states.keep_only(chain.needed_behind(index))
         chain.forget(index)
-        on_segment()
+        on_piece()
 
 
 def _executions(
     chain: Chain, index: int, states: SampleStates, *, keep: bool
 ) -> Iterator[tuple[int, dict[str, Array]]]:
-    """Every sample's number, and all values of a segment that are known then."""
-    segment = chain.segments[index]
+    """Every sample's number, and all values of a piece that are known then."""
+    piece = chain.pieces[index]
     with chain.open(index) as session:
         for number in range(len(states)):
-            given = states.read(number, segment.inputs)
-            outputs = execute(session, segment, given)
+            given = states.read(number, piece.inputs)
+            outputs = execute(session, piece, given)
             if keep:
-                states.write(number, {name: outputs[name] for name in segment.outputs})
+                states.write(number, {name: outputs[name] for name in piece.outputs})
             yield number, {**given, **outputs}
 
 

@@ -1,8 +1,8 @@
 """What quantising each Linear alone does to a component's result, on a few samples.
 
-In its segment a Linear is quantised alone, and the error that leaves the segment is measured. How much of an error
-arrives at the end is measured once for each segment, with all its Linears quantised: errors of one place fare alike. So
-it takes one execution of its segment for every Linear, and half an execution of the whole for every segment.
+In its piece a Linear is quantised alone, and the error that leaves the piece is measured. How much of an error
+arrives at the end is measured once for each piece, with all its Linears quantised: errors of one place fare alike. So
+it takes one execution of its piece for every Linear, and half an execution of the whole for every piece.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def measure_effects(
     decisions: Mapping[str, StoredDecision],
     samples: Sequence[Mapping[str, Array]],
     weights: Sequence[float],
-    on_segment: Callable[[], None] = lambda: None,
+    on_piece: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """The mean squared error that each Linear alone adds to the results, each sample's times its weight, by name.
 
@@ -38,8 +38,8 @@ def measure_effects(
     """
     states = [dict(sample) for sample in samples]
     effects = dict.fromkeys(decisions, 0.0)
-    for index, segment in enumerate(chain.segments):
-        here = {linear.name: decisions[linear.name] for linear in linears(segment.model) if linear.name in decisions}
+    for index, piece in enumerate(chain.pieces):
+        here = {linear.name: decisions[linear.name] for linear in linears(piece.model) if linear.name in decisions}
         floats = _execute(chain, index, states, None)
         if here:
             together = _execute(chain, index, states, here)
@@ -48,14 +48,14 @@ def measure_effects(
                 errors = _errors(floats, _execute(chain, index, states, {name: decision}))
                 effects[name] += float(np.mean(errors * np.nan_to_num(gains) * weights))
         states = floats
-        on_segment()
+        on_piece()
     return effects
 
 
 def _execute(
     chain: Chain, index: int, states: Sequence[State], quantized: Mapping[str, StoredDecision] | None
 ) -> list[State]:
-    """The states behind a segment, as far as later ones need them."""
+    """The states behind a piece, as far as later ones need them."""
     opened = chain.open(index) if quantized is None else chain.open_quantized(index, quantized)
     with opened as session:
         return chain.behind(index, session, states)
@@ -64,7 +64,7 @@ def _execute(
 def _arriving(chain: Chain, index: int, floats: Sequence[State], others: Sequence[State]) -> Errors:
     """The errors at the end, of each sample, when the rest of the chain computes in float."""
     left, right = list(floats), list(others)
-    for later in range(index + 1, len(chain.segments)):
+    for later in range(index + 1, len(chain.pieces)):
         left, right = (_execute(chain, later, states, None) for states in (left, right))
     return _errors(left, right)
 

@@ -48,7 +48,7 @@ class QuantizeStages:
         if asked.scheme == "none":
             return None
         assert sampling is not None and shapes is not None, "the recipe's schema lets only videos be quantised"
-        tokenizer = next(name for name, path in resolved.model.files.items() if path == resolved.model.tokenizer)
+        assert resolved.tokenizer is not None, "a text-to-video model has a tokenizer"
         scales = sampling.guidance
         trajectory = Trajectory(
             solver=sampling.solver,
@@ -99,7 +99,7 @@ class QuantizeStages:
 
         experts = tuple(map(expert, components))
         prompts = resolved.prompts[: calibrate.clips]
-        return cls(Texts((*prompts, sampling.negative_prompt), tokenizer), experts)
+        return cls(Texts((*prompts, sampling.negative_prompt), resolved.tokenizer), experts)
 
     @property
     def tools(self) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ import numpy as np
 
 from wanc.calibration.thresholds import Method
 from wanc.compiler.host.sample_states import Sample
-from wanc.compiler.program.program import FILE, Program, weight_files
+from wanc.compiler.program.component_files import ComponentFiles
+from wanc.compiler.program.program import FILE, Program
 from wanc.compiler.quantize.calibrate import LATENTS, PROMPT, TIMESTEPS, Trajectory
 from wanc.compiler.quantize.texts import RESULT as TEXTS
 from wanc.compiler.quantize.texts import TENSOR as TEXT
@@ -50,13 +51,9 @@ class Quantize(Stage):
         from wanc.compiler.quantize.decisions import Settings
 
         program = Program.read(inputs["program"][FILE])
-        weights = weight_files({**inputs["exported"], **inputs["program"]}, inputs["source"])
         samples = _samples(inputs["samples"], inputs["texts"], self.trajectory, self.component)
         component, table = quantize_component(
-            self.component,
-            program.components[self.component],
-            inputs["program"],
-            weights,
+            ComponentFiles.read(self.component, inputs),
             Samples(*zip(*samples, strict=True)),
             Settings(self.scheme, self.observer, self.alpha),
             Keep(self.keep, self.max_drop_db, self.int8_share),

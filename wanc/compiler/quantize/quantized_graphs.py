@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ from onnx_ir.passes import common
 from wanc.calibration.decision import Decision
 from wanc.calibration.schemes import SCHEMES
 from wanc.calibration.weights import Codes
+from wanc.compiler.graphs.by_blocks import block_of
 from wanc.compiler.graphs.folds import divide
 from wanc.compiler.graphs.linears import Linear, linears
 from wanc.compiler.graphs.quantizers import StoredDecision, insert_quantizers
+from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.graph_file import save
 from wanc.compiler.program.probes import ProbeWriter
 from wanc.compiler.program.program import OWN, ProgramComponent
@@ -28,6 +29,7 @@ from wanc.compiler.quantize.linear_groups import Choice
 from wanc.compiler.stages.stage import Files
 from wanc.compiler.weights.own_file import OwnFile
 from wanc.compiler.weights.weight_file import code_values, float_values
+from wanc.runtime.denoise import GRAPH
 
 Array = np.ndarray[Any, Any]
 FILE = "quantized.bin"
@@ -36,13 +38,13 @@ FILE = "quantized.bin"
 class QuantizedGraphs:
     """Takes decisions one by one, writing codes as they come, and gives the component at the end.
 
-    `model` is the component's whole graph; `weights` locates what its external tensors name. What is written goes below
-    `out / name`.
+    `model` is the component's graph, and stays as it is. What is written goes below `out`, into a folder of its name.
     """
 
-    def __init__(self, name: str, model: ir.Model, choice: Choice, scheme: str, weights: Files, out: Path) -> None:
-        self._name, self._model, self._choice, self._scheme = name, model, choice, scheme
-        self._weights, self._out = weights, out
+    def __init__(self, files: ComponentFiles, model: ir.Model, choice: Choice, scheme: str, out: Path) -> None:
+        self._files, self._model, self._choice, self._scheme = files, model, choice, scheme
+        self._name, self._weights, self._out = files.name, files.weights, out
+        name = files.name
         self._linears = {linear.name: linear for linear in linears(model)}
         self._codes: dict[str, tuple[ir.ExternalTensor, Codes]] = {}
         self._decided: dict[str, GroupDecision] = {}
@@ -84,30 +86,32 @@ class QuantizedGraphs:
         if decided.divisors is not None and group.fold is not None:
             self._divisors |= dict.fromkeys((*group.fold.weights, *group.fold.values), decided.divisors)
 
-    def component(self, component: ProgramComponent, parts: Mapping[str, ir.Model]) -> ProgramComponent:
-        """Write the component's graphs and give it as it now is; its new weights are the program's own."""
+    def component(self) -> ProgramComponent:
+        """Write the component's graph and give it as it now is; its new weights are the program's own."""
+        component, model = self._files.component, self._files.model(GRAPH)
         replaced = self._replaced_weights()
-        decisions = {name: self._quantization(name) for name in self._codes}
-        for graph, part in parts.items():
-            for name in replaced.keys() & part.graph.initializers.keys():
-                _refer(part.graph.initializers[name], replaced[name])
-            divide(part, self._divisors)
-            names = {linear.name for linear in linears(part)}
-            insert_quantizers(part, {name: entry for name, entry in decisions.items() if name in names})
-            common.RemoveUnusedNodesPass()(part)  # the weights that codes have taken the place of
-            save(part, self._out / self._name / f"{graph}.onnx")
+        for name, tensor in replaced.items():
+            _refer(model.graph.initializers[name], tensor)
+        divide(model, self._divisors)
+        insert_quantizers(model, {name: self._quantization(name) for name in self._codes})
+        common.RemoveUnusedNodesPass()(model)  # the weights that codes have taken the place of
+        save(model, self._out / str(component.graphs[GRAPH].file))
         gone = {str(self._linears[name].weight.name) for name in self._codes} | replaced.keys()
         kept = {name: weight for name, weight in component.weights.items() if name not in gone}
-        return ProgramComponent(component.graphs, {**kept, **self._own.entries})
+        return replace(component, weights={**kept, **self._own.entries})
 
     def entries(self, effects: Mapping[str, float]) -> dict[str, QuantTableEntry]:
         """Every Linear's line of the QuantTable."""
-        shares, blocks = self.flops(), _blocks(self._linears)
-        return {
-            name: self._entry(name, shares[name], _position(name, blocks), effects.get(name)) for name in self._linears
-        }
+        shares = self.flops()
+        return {name: self._entry(name, shares[name], effects.get(name)) for name in self._linears}
 
-    def _entry(self, name: str, share: float, position: float | None, effect: float | None) -> QuantTableEntry:
+    def _position(self, name: str) -> float | None:
+        blocks = self._files.component.blocks
+        block = block_of(name, blocks)
+        return None if block is None else block / max(len(blocks) - 1, 1)
+
+    def _entry(self, name: str, share: float, effect: float | None) -> QuantTableEntry:
+        position = self._position(name)
         if name not in self._codes:
             return QuantTableEntry(FLOAT, self._choice.kept[name], share, position, effect=effect)
         decided = self._decided[name]
@@ -229,16 +233,3 @@ def _refer(value: ir.Value, tensor: ir.ExternalTensor) -> None:
         view = waiting.pop()
         view.type = ir.TensorType(tensor.dtype)
         waiting.extend(use.node.outputs[0] for use in view.uses() if use.node.op_type == "Transpose")
-
-
-def _blocks(names: Sequence[str] | Mapping[str, object]) -> int:
-    """How many blocks a component has."""
-    return 1 + max((int(found[1]) for name in names if (found := BLOCK.match(name))), default=-1)
-
-
-def _position(name: str, blocks: int) -> float | None:
-    found = BLOCK.match(name)
-    return None if found is None else int(found[1]) / max(blocks - 1, 1)
-
-
-BLOCK = re.compile(r"blocks\.(\d+)\.")

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from wanc.compiler.program.program import FILE, Program, weight_files
+from wanc.compiler.program.component_files import ComponentFiles
+from wanc.compiler.program.program import FILE, Program
 from wanc.compiler.stages.stage import Files, Stage
-from wanc.models.weights import Weight
+from wanc.compiler.weights.embedding import open_embedding
 from wanc.runtime import safetensors
-from wanc.runtime.embeddings import EmbeddingTable
 from wanc.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -40,24 +40,19 @@ class Texts(Stage):
     tokenizer: str
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
-        from wanc.compiler.graphs.whole import whole
-        from wanc.compiler.host.chain import Chain
-        from wanc.compiler.program.graph_file import load
-        from wanc.compiler.weights.finite import FiniteCheck
+        from wanc.compiler.host.chain import chain_of
         from wanc.runtime.encode import COMPONENT, GRAPH, encode_prompt
         from wanc.runtime.text import Tokenizer
 
         program, source = Program.read(inputs["program"][FILE]), inputs["source"]
         assert program.model is not None and program.embedding is not None
-        graph = whole({GRAPH: load(inputs["program"][program.components[COMPONENT].graphs[GRAPH].file])}, GRAPH)
         tokenizer = Tokenizer.open(source[self.tokenizer].parent, program.model.text_length)
-        table = _table(program.embedding, source)
-        weights = weight_files(inputs["exported"], source)
+        table = open_embedding(program.embedding, source)
         with (
             TemporaryDirectory(dir=out.parent) as folder,
             ProgressBar(self.name, len(self.prompts), enabled=progress) as bar,
         ):
-            encoder = _Encoder(Chain(graph, weights, Path(folder), FiniteCheck(COMPONENT)))
+            encoder = _Encoder(chain_of(ComponentFiles.read(COMPONENT, inputs), GRAPH, Path(folder) / COMPONENT))
             texts: list[Array] = []
             for prompt in self.prompts:
                 texts.append(encode_prompt(prompt, tokenizer, table, encoder))
@@ -75,11 +70,3 @@ class _Encoder:
         del component, graph  # there is no other
         (outputs,) = self.chain.run([inputs])
         return outputs
-
-
-def _table(embedding: Weight, source: Files) -> EmbeddingTable:
-    """The table where it lies in the checkpoint."""
-    path = source[embedding.file]
-    header = safetensors.read_header(path)
-    (name,) = [name for name, info in header.items() if info.offset == embedding.offset]
-    return EmbeddingTable.open(path, name)

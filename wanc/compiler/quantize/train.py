@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from wanc.compiler.program.program import FILE, Program, weight_files
+from wanc.compiler.program.component_files import ComponentFiles
+from wanc.compiler.program.program import FILE, Program
 from wanc.compiler.quantize.calibrate import Trajectory
 from wanc.compiler.quantize.quantize import decisions_file
 from wanc.compiler.quantize.texts import RESULT as TEXTS
@@ -76,10 +77,8 @@ class Train(Stage):
         plan = TrainingPlan(SCHEMES[self.scheme].levels, self.learning_rate, self.rounds, seed=self.seed)
         outcome = distill(task, plan, scratch_of(out) / CHECKPOINT, progress=progress)
         component, table = write_trained(
-            self.component,
-            Program.read(inputs["fused"][FILE]).components[self.component],
-            inputs,
-            weight_files({**inputs["exported"], **inputs["program"]}, inputs["source"]),
+            ComponentFiles.read(self.component, {**inputs, "program": inputs["fused"]}),
+            inputs["program"],
             outcome.decisions,
             self.keep,
             out,

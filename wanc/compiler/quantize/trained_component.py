@@ -11,44 +11,37 @@ import numpy as np
 from wanc.calibration.decision import Decision
 from wanc.calibration.schemes import SCHEMES, rounded_inputs
 from wanc.calibration.weights import sqnr_db
-from wanc.compiler.graphs.whole import whole
+from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.probes import Probes
 from wanc.compiler.program.program import ProgramComponent
 from wanc.compiler.program.quant_table import FLOAT, QuantTable, table_file
 from wanc.compiler.quantize.decisions import GroupDecision
 from wanc.compiler.quantize.linear_groups import LinearGroup, choose
 from wanc.compiler.quantize.quantized_graphs import QuantizedGraphs
-from wanc.compiler.quantize.whole_component import parts_of
 from wanc.compiler.stages.stage import Files
 from wanc.runtime.denoise import GRAPH
 
 
 def write_trained(
-    name: str,
-    component: ProgramComponent,
-    inputs: Mapping[str, Files],
-    weights: Files,
-    decisions: Mapping[str, Decision],
-    keep: Sequence[str],
-    out: Path,
+    files: ComponentFiles, quantized_files: Files, decisions: Mapping[str, Decision], keep: Sequence[str], out: Path
 ) -> tuple[ProgramComponent, QuantTable]:
-    """Write the fused component's graphs with these decisions below `out`.
+    """Write the graph of a component that is not quantised with these decisions below `out`.
 
-    `inputs` has `fused`, the component's graphs, and `program`, what the quantize stage made of it.
+    `quantized_files` are what the quantize stage made of it.
     """
-    table, probes = QuantTable.read(inputs["program"][table_file(name)]), Probes(inputs["program"], name)
+    name = files.name
+    table, probes = QuantTable.read(quantized_files[table_file(name)]), Probes(quantized_files, name)
     (scheme,) = {entry.scheme for entry in table.quantized.values()}
-    parts = parts_of(component, inputs["fused"])
-    model = whole(parts, GRAPH)
+    model = files.model(GRAPH)
     choice = choose(model, name, keep)
     choice.kept.update({linear: entry.reason for linear, entry in table.linears.items() if entry.scheme == FLOAT})
     found: dict[str, float] = {}
-    with QuantizedGraphs(name, model, choice, scheme, weights, out) as quantized:
+    with QuantizedGraphs(files, model, choice, scheme, out) as quantized:
         for group in choice.groups:
             decided = _decided(replace(group, quantized=group.quantized & decisions.keys()), decisions, probes, scheme)
             found |= decided.sqnr_db
             quantized.add(decided)
-        result = quantized.component(component, parts)
+        result = quantized.component()
     linears = {
         linear: replace(entry, sqnr_db=found[linear]) if linear in found else entry
         for linear, entry in table.linears.items()

@@ -42,6 +42,11 @@ class Tree:
         """The files of both."""
         return Tree({**self.digests, **other.digests}, lambda: {**self.locate(), **other.locate()})
 
+    def only(self, chosen: Callable[[str], bool]) -> Tree:
+        """The files whose names are chosen."""
+        digests = {name: digest for name, digest in self.digests.items() if chosen(name)}
+        return Tree(digests, lambda: {name: path for name, path in self.locate().items() if name in digests})
+
 
 @dataclass(frozen=True)
 class Stage(ABC):

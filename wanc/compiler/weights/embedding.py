@@ -12,10 +12,20 @@ from wanc.compiler.stages.stage import Files
 from wanc.compiler.weights.finite import FiniteCheck, count_not_finite
 from wanc.models.wan.tensors import SHARED_EMBEDDING
 from wanc.models.weights import Weight
+from wanc.runtime import safetensors
+from wanc.runtime.embeddings import EmbeddingTable
 
 TENSOR = "embedding"
 SAFETENSORS_DTYPES = {"FLOAT": "F32", "FLOAT16": "F16", "BFLOAT16": "BF16"}
 COPY_BYTES = 16 * 2**20
+
+
+def open_embedding(weight: Weight, source: Files) -> EmbeddingTable:
+    """The table where it lies in the checkpoint."""
+    path = source[weight.file]
+    header = safetensors.read_header(path)
+    (name,) = [name for name, info in header.items() if info.offset == weight.offset]
+    return EmbeddingTable.open(path, name)
 
 
 def copy_embedding(weight: Weight, source: Files, path: Path, finite: FiniteCheck) -> Weight:

@@ -8,17 +8,18 @@ what cannot be folded is copied as it is.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 
-from wanc.compiler.graphs.values import attribute, constant
+from wanc.compiler.graphs.values import Place, attribute, constant, place_of
 from wanc.compiler.program.program import OWN
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.compiler.weights.layout import FLOATS, NUMPY_DTYPES, OWN_DOMAIN, Step, StoredParts, join, take_apart
@@ -45,14 +46,17 @@ class Form(NamedTuple):
 
 @dataclass
 class WeightFile:
-    """The weight file of one component, shared by its graphs: a tensor that two of them use is written once.
+    """The weight file of one segment, shared by its graphs: a tensor that two of them use is written once.
 
-    `sources` locates the files that external tensors name. Values that are not finite are refused by `finite`.
+    `sources` locates the files that external tensors name. Values that are not finite are refused by `finite`. A tensor
+    whose place in those files is in `shared` is one that other segments use as well: it gets a file of its own, named
+    by what is in it, which the segments of one device have in common.
     """
 
     path: Path
     sources: Mapping[str, Path]
     finite: FiniteCheck
+    shared: frozenset[Place] = frozenset()
     entries: dict[str, Weight] = field(default_factory=dict[str, Weight])
     _keys: dict[tuple[object, ...], str] = field(default_factory=dict[tuple[object, ...], str])
 
@@ -120,10 +124,23 @@ class WeightFile:
                 array = step.of(array)
             array = np.ascontiguousarray(array).reshape(array.shape)  # which makes a scalar a row
             data, shape = _bytes(array), array.shape
+        if not self.shared.isdisjoint(map(place_of, parts.tensors)):
+            return self._write_alone(data, (parts.identity, form), Weight("", 0, data.nbytes, form.dtype.name, shape))
         self._stream.write(b"\0" * (-self._stream.tell() % (PAGE if data.nbytes >= PAGE else CACHE_LINE)))
         offset = self._stream.tell()
         self._stream.write(data.data)
         return Weight(self.path.name, offset, data.nbytes, form.dtype.name, shape)
+
+    def _write_alone(self, data: np.ndarray[Any, Any], content: object, weight: Weight) -> Weight:
+        digest = hashlib.sha256(repr(content).encode()).hexdigest()[:16]
+        path = self.path.with_name(f"weights.{digest}.bin")
+        path.write_bytes(data.data)
+        return replace(weight, file=path.name)
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """All files that were written."""
+        return frozenset(self.path.with_name(weight.file) for weight in self.entries.values())
 
     def _read(self, tensor: ir.ExternalTensor, name: str) -> np.ndarray[Any, Any]:
         data = stored_bytes(tensor, self.sources)

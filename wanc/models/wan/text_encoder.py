@@ -72,5 +72,10 @@ def graphs(config: Mapping[str, Any]) -> tuple[Graph, ...]:
     )
 
 
+def blocks(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The paths of the encoder's blocks, in the order of execution."""
+    return tuple(f"encoder.block.{index}" for index in range(config["num_layers"]))
+
+
 def _attention_layers(model: torch.nn.Module) -> list[UMT5Attention]:
     return [module for module in model.modules() if isinstance(module, UMT5Attention)]

@@ -53,6 +53,11 @@ def graphs(config: Mapping[str, Any], text_length: int) -> tuple[Graph, ...]:
     )
 
 
+def blocks(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The paths of an expert's blocks, in the order of execution."""
+    return tuple(f"blocks.{index}" for index in range(config["num_layers"]))
+
+
 TORCH_DTYPES = {"FLOAT": torch.float32, "FLOAT16": torch.float16, "BFLOAT16": torch.bfloat16}
 """By ONNX's names."""
 

@@ -72,6 +72,11 @@ def graphs(config: Mapping[str, Any]) -> tuple[Graph, ...]:
     )
 
 
+def blocks(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The paths of the decoder's blocks, in the order of execution."""
+    return "decoder.mid_block", *(f"decoder.up_blocks.{index}" for index in range(len(config["dim_mult"])))
+
+
 def _module(kind: type[CachedDecoder], config: Mapping[str, Any]) -> CachedDecoder:
     return cast(CachedDecoder, kind.from_config(dict(config))).eval()
 

@@ -6,23 +6,19 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import Kernels
-from wanc.compiler.engines.lowering import lower
 from wanc.compiler.engines.onnxruntime.frames import FRAMES_FIRST
 from wanc.compiler.engines.onnxruntime.int8 import INTEGERS
 from wanc.compiler.engines.onnxruntime.kernels import KERNELS
 from wanc.compiler.engines.onnxruntime.packed import PACKED
 from wanc.compiler.engines.onnxruntime.probe import OnnxRuntimeProber
 from wanc.compiler.engines.products import onnxruntime_products
-from wanc.compiler.engines.quantization_check import Prober
 from wanc.compiler.passes.fold import SHARE
-from wanc.compiler.program.program import ProgramComponent
-from wanc.compiler.stages.stage import Files
-from wanc.compiler.weights.finite import FiniteCheck
+from wanc.compiler.passes.rewrite import Pass
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.onnxruntime import OnnxRuntime, session_options
 
@@ -40,29 +36,34 @@ FUSED: Mapping[str, str] = {
 class OnnxRuntimeCompiler:
     """Build-time side of the engine."""
 
-    def compile_component(
-        self, name: str, component: ProgramComponent, graphs: Files, weights: Files, out: Path, finite: FiniteCheck
-    ) -> ProgramComponent:
-        lowered = lower(name, component, graphs, weights, out / "engines" / name, finite, PASSES)
-        files = {graph: path.relative_to(out).as_posix() for graph, path in lowered.files.items()}
-        compiled = {graph: replace(entry, file=files[graph]) for graph, entry in component.graphs.items()}
-        stored = {key: replace(entry, file=f"engines/{name}/{entry.file}") for key, entry in lowered.weights.items()}
-        return ProgramComponent(compiled, stored)
+    @property
+    def engine(self) -> str:
+        return "onnxruntime"
 
-    def open(self, path: Path) -> Backend:
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        return PASSES
+
+    def compile(self, component: str, graphs: Mapping[str, Path], weights: frozenset[Path]) -> Mapping[str, Path]:
+        """It reads lowered graphs, and their weights beside them, as they are."""
+        del component, weights
+        return graphs
+
+    def execute(self, path: Path) -> Backend | None:
         options = session_options(threads=1)
         options.enable_profiling = True
         options.profile_file_prefix = str(path.with_suffix(".profile"))
         return OnnxRuntime(path, threads=1, options=options)
 
-    def prober(self, path: Path) -> Prober:
+    def prober(self, path: Path) -> Prober | None:
         return OnnxRuntimeProber(path)
 
-    def kernels(self, backend: Backend) -> Kernels:
+    def report(self, path: Path, executed: Backend | None) -> Kernels:
         """From the profile of one execution: an operator that was expanded to a function shows as its parts."""
-        path = cast(OnnxRuntime, backend).end_profiling()
-        events: list[dict[str, Any]] = json.loads(path.read_bytes())
-        path.unlink()
+        del path
+        profile = cast(OnnxRuntime, executed).end_profiling()
+        events: list[dict[str, Any]] = json.loads(profile.read_bytes())
+        profile.unlink()
         by_type: Counter[tuple[str, str]] = Counter()
         for event in events:
             arguments = event.get("args", {})

@@ -11,26 +11,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import cast
 
 import openvino
 
+from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import Kernels
-from wanc.compiler.engines.lowering import lower
 from wanc.compiler.engines.openvino.attention import WRITTEN_OUT
 from wanc.compiler.engines.openvino.blocks import EVEN
 from wanc.compiler.engines.openvino.halves import HALVES
 from wanc.compiler.engines.openvino.probe import OpenVinoProber
 from wanc.compiler.engines.openvino.slices import SLICES
 from wanc.compiler.engines.products import is_attention, openvino_products
-from wanc.compiler.engines.quantization_check import Prober
-from wanc.compiler.program.program import ProgramComponent
-from wanc.compiler.stages.stage import Files
-from wanc.compiler.weights.finite import FiniteCheck
-from wanc.errors import CheckpointError
+from wanc.compiler.passes.rewrite import Pass
+from wanc.errors import EXIT_REFUSED, CheckpointError, UserError
 from wanc.recipe.schema import Island
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.openvino import PRECISION, OpenVino, core
@@ -57,41 +54,49 @@ class OpenVinoCompiler:
     compute: str
     islands: tuple[Island, ...]
 
-    def compile_component(
-        self, name: str, component: ProgramComponent, graphs: Files, weights: Files, out: Path, finite: FiniteCheck
-    ) -> ProgramComponent:
-        folder = out / "engines" / name
-        lowered = lower(name, component, graphs, weights, folder, finite, PASSES)
-        compiled = dict(component.graphs)
-        for graph, path in lowered.files.items():
-            model = _read(path, where=f"{name}/{graph}")
-            if self.compute == "bf16" and not self._is_island(name, graph):
+    @property
+    def engine(self) -> str:
+        return "openvino"
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        return PASSES
+
+    def compile(self, component: str, graphs: Mapping[str, Path], weights: frozenset[Path]) -> Mapping[str, Path]:
+        """An IR for each graph, with its weights beside it: what they were read from goes."""
+        made: dict[str, Path] = {}
+        for graph, path in graphs.items():
+            model = _read(path, where=f"{component}/{graph}")
+            if self.compute == "bf16" and not self._is_island(component, graph):
                 model.set_rt_info("bf16", PRECISION)
                 _mark(model, self.islands)
-            openvino.save_model(model, path.with_suffix(".xml"), compress_to_fp16=False)
+            made[graph] = path.with_suffix(".xml")
+            openvino.save_model(model, made[graph], compress_to_fp16=False)
             del model  # it maps the weights that go now
-            compiled[graph] = replace(compiled[graph], file=path.with_suffix(".xml").relative_to(out).as_posix())
             path.unlink()
-        for stored in {entry.file for entry in lowered.weights.values()}:
-            (folder / stored).unlink()
-        return ProgramComponent(compiled, {})
+        for path in weights:
+            path.unlink()
+        return made
 
     def _is_island(self, component: str, graph: str) -> bool:
         patterns = [WHOLE[island] for island in self.islands if island in WHOLE]
         return any(fnmatch(component, one) and fnmatch(graph, other) for one, other in patterns)
 
-    def open(self, path: Path) -> Backend:
+    def execute(self, path: Path) -> Backend | None:
         return OpenVino(path, threads=1)
 
-    def prober(self, path: Path) -> Prober:
+    def prober(self, path: Path) -> Prober | None:
         return OpenVinoProber(path)
 
-    def kernels(self, backend: Backend) -> Kernels:
-        """From the graph that the CPU plugin executes."""
+    def report(self, path: Path, executed: Backend | None) -> Kernels:
+        """From the graph that the CPU plugin executes.
+
+        Raises UserError where products were to be in bfloat16 and none is: the processor has no instructions for it.
+        """
         by_type: Counter[tuple[str, str]] = Counter()
         fused: Counter[str] = Counter()
-        executed = cast(OpenVino, backend)
-        for node in executed.compiled.get_runtime_model().get_ordered_ops():
+        opened = cast(OpenVino, executed)
+        for node in opened.compiled.get_runtime_model().get_ordered_ops():
             info = {key: str(value.astype(str)) for key, value in node.get_rt_info().items()}
             kernel = info.get("layerType", "")
             if kernel in PARTS_OF_NO_KERNEL:
@@ -101,7 +106,16 @@ class OpenVinoCompiler:
                 fused[FUSED[kernel]] += 1
             elif is_attention(kernel, info):
                 fused["Attention"] += 1
-        return Kernels(by_type, fused, openvino_products(executed.compiled, core().read_model(executed.path)))
+        model = core().read_model(path)
+        products = openvino_products(opened.compiled, core().read_model(path))
+        floats = products.total - products.integer_linear - products.coded_linear
+        if floats and model.has_rt_info(PRECISION) and not any(precision == "bf16" for _, precision in by_type):
+            raise UserError(
+                "the recipe asks for bf16, and OpenVINO computes in float32 on this machine",
+                hint="build where the processor has AVX512_BF16 or AMX_BF16, or set precision.compute to fp32",
+                exit_code=EXIT_REFUSED,
+            )
+        return Kernels(by_type, fused, products)
 
 
 def _read(path: Path, *, where: str) -> openvino.Model:

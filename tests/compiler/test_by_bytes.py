@@ -1,4 +1,4 @@
-"""A graph in segments: executed one after the other they are the graph, and each fits."""
+"""A graph in pieces: executed one after the other they are the graph, and each fits."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx_ir.passes import common
 
-from wanc.compiler.graphs.pieces import FLOAT_BYTES, Segment, cut
-from wanc.compiler.graphs.whole import constants
+from wanc.compiler.graphs.by_bytes import FLOAT_BYTES, cut_by_bytes
+from wanc.compiler.graphs.pieces import Piece, constants
 
 from .passes.builder import Arrays, assert_close, noise, parse, run, text
 
@@ -21,39 +21,39 @@ SQUARE = 16 * FLOAT_BYTES
 ALL = 2**40
 
 
-def executed(segments: Sequence[Segment], given: Arrays) -> dict[str, np.ndarray]:
-    """Every segment's outputs, each from what is known by then."""
+def executed(pieces: Sequence[Piece], given: Arrays) -> dict[str, np.ndarray]:
+    """Every piece's outputs, each from what is known by then."""
     known = dict(given)
-    for segment in segments:
-        results = run(segment.model, {name: known[name] for name in segment.inputs})
-        assert list(results) == segment.outputs
+    for piece in pieces:
+        results = run(piece.model, {name: known[name] for name in piece.inputs})
+        assert list(results) == piece.outputs
         assert not results.keys() & known.keys(), "computed twice"
         known |= results
     return known
 
 
-def assert_segments(model: ir.Model, segments: Sequence[Segment], *sizes: Mapping[str, int]) -> None:
+def assert_pieces(model: ir.Model, pieces: Sequence[Piece], *sizes: Mapping[str, int]) -> None:
     for seed, size in enumerate(sizes):
         feeds = noise(model, size, seed)
-        known = executed(segments, feeds)
+        known = executed(pieces, feeds)
         for name, array in run(model, feeds).items():
             assert_close(known[name], array)
 
 
-def weight_bytes(segment: Segment) -> int:
-    tensors = [value.const_value for value in segment.model.graph.initializers.values()]
+def weight_bytes(piece: Piece) -> int:
+    tensors = [value.const_value for value in piece.model.graph.initializers.values()]
     return FLOAT_BYTES * sum(tensor.size for tensor in tensors if tensor is not None)
 
 
-def computing(segment: Segment) -> list[str]:
+def computing(piece: Piece) -> list[str]:
     """The nodes that are no constants or views."""
-    views = constants(segment.model.graph)
-    return [str(node.outputs[0].name) for node in segment.model.graph if node not in views]
+    views = constants(piece.model.graph)
+    return [str(node.outputs[0].name) for node in piece.model.graph if node not in views]
 
 
-def assert_fits(segments: Sequence[Segment], most: int) -> None:
-    for segment in segments:
-        assert weight_bytes(segment) <= most or len(computing(segment)) == 1
+def assert_fits(pieces: Sequence[Piece], most: int) -> None:
+    for piece in pieces:
+        assert weight_bytes(piece) <= most or len(computing(piece)) == 1
 
 
 def chain_of(count: int, weights: int | None = None) -> ir.Model:
@@ -68,43 +68,43 @@ def chain_of(count: int, weights: int | None = None) -> ir.Model:
     return parse(f"g ({header}) => (float[n, 4] h{count}) {{ {'  '.join(nodes)} }}", *unique)
 
 
-def test_what_fits_is_one_segment() -> None:
+def test_what_fits_is_one_piece() -> None:
     model = chain_of(5)
-    (segment,) = cut(model, 5 * SQUARE)
-    assert (segment.inputs, segment.outputs) == (["h0"], ["h5"])
-    assert text(segment.model) == text(model)
+    (piece,) = cut_by_bytes(model, 5 * SQUARE)
+    assert (piece.inputs, piece.outputs) == (["h0"], ["h5"])
+    assert text(piece.model) == text(model)
 
 
 @pytest.mark.parametrize(("most", "count"), [(5 * SQUARE - 1, 2), (3 * SQUARE, 2), (2 * SQUARE, 3), (SQUARE, 5)])
 def test_cuts_are_made_where_little_is_alive(most: int, count: int) -> None:
     """Behind a sum, where there is one value; not before it, where there are two."""
     model = chain_of(5)
-    segments = cut(model, most)
-    assert len(segments) == count
-    assert all(len(segment.outputs) == 1 and segment.outputs[0].startswith("h") for segment in segments)
-    assert_fits(segments, most)
-    assert_segments(model, segments, {"n": 1}, {"n": 3})
+    pieces = cut_by_bytes(model, most)
+    assert len(pieces) == count
+    assert all(len(piece.outputs) == 1 and piece.outputs[0].startswith("h") for piece in pieces)
+    assert_fits(pieces, most)
+    assert_pieces(model, pieces, {"n": 1}, {"n": 3})
 
 
 @pytest.mark.parametrize("most", [0, 1, SQUARE - 1])
 def test_a_node_that_does_not_fit_is_alone(most: int) -> None:
     model = chain_of(3)
-    segments = cut(model, most)
-    assert_fits(segments, most)
-    assert_segments(model, segments, {"n": 2})
+    pieces = cut_by_bytes(model, most)
+    assert_fits(pieces, most)
+    assert_pieces(model, pieces, {"n": 2})
 
 
 def test_a_weight_counts_wherever_it_is_used() -> None:
-    """Two weights, used again and again: each segment that uses one holds it."""
+    """Two weights, used again and again: each piece that uses one holds it."""
     model = chain_of(8, weights=2)
-    assert len(cut(model, 2 * SQUARE)) == 1
-    segments = cut(model, SQUARE)
-    assert len(segments) == 8
-    assert_fits(segments, SQUARE)
-    assert_segments(model, segments, {"n": 2})
+    assert len(cut_by_bytes(model, 2 * SQUARE)) == 1
+    pieces = cut_by_bytes(model, SQUARE)
+    assert len(pieces) == 8
+    assert_fits(pieces, SQUARE)
+    assert_pieces(model, pieces, {"n": 2})
 
 
-def test_views_are_in_every_segment_that_uses_them() -> None:
+def test_views_are_in_every_piece_that_uses_them() -> None:
     model = parse(
         """g (float[n, 4] x, float[4, 4] a.weight, float[4, 4] b.weight) => (float[n, 4] y) {
             half = Constant <value_float = 0.5> ()  t = Transpose <perm = [1, 0]> (a.weight)  s = Mul (t, half)
@@ -113,12 +113,12 @@ def test_views_are_in_every_segment_that_uses_them() -> None:
         "a.weight",
         "b.weight",
     )
-    first, second = cut(model, SQUARE)
+    first, second = cut_by_bytes(model, SQUARE)
     assert text(first.model)[:2] == ["v0 = Transpose(a.weight, perm=[1, 0])", "v1 = Mul(v0, 0.5)"]
     assert first.outputs == second.inputs
     assert second.model.graph.initializers.keys() == {"b.weight"}
     assert "0.5" in text(second.model)[-1]
-    assert_segments(model, [first, second], {"n": 3})
+    assert_pieces(model, [first, second], {"n": 3})
 
 
 def test_vectors_and_scalars_are_no_reason_to_cut_elsewhere() -> None:
@@ -132,31 +132,31 @@ def test_vectors_and_scalars_are_no_reason_to_cut_elsewhere() -> None:
         "a.weight",
         "b.weight",
     )
-    segments = cut(model, SQUARE)
-    assert segments[0].outputs[-1] == "both"
-    assert set(segments[0].outputs) == {"s", "c", "e", "both"}
-    assert_segments(model, segments, {"n": 2})
+    pieces = cut_by_bytes(model, SQUARE)
+    assert pieces[0].outputs[-1] == "both"
+    assert set(pieces[0].outputs) == {"s", "c", "e", "both"}
+    assert_pieces(model, pieces, {"n": 2})
 
 
-def test_an_early_output_is_given_by_its_segment() -> None:
+def test_an_early_output_is_given_by_its_piece() -> None:
     model = parse(
         """g (float[n, 4] x, float[4, 4] a.weight, float[4, 4] b.weight) => (float[n, 4] h, float[n, 4] y) {
             h = MatMul (x, a.weight)  y = MatMul (h, b.weight) }""",
         "a.weight",
         "b.weight",
     )
-    segments = cut(model, SQUARE)
-    assert [segment.outputs for segment in segments] == [["h"], ["y"]]
-    assert_segments(model, segments, {"n": 2})
+    pieces = cut_by_bytes(model, SQUARE)
+    assert [piece.outputs for piece in pieces] == [["h"], ["y"]]
+    assert_pieces(model, pieces, {"n": 2})
 
 
 def test_the_model_stays_as_it_is() -> None:
     model = chain_of(4)
     before = text(model)
-    for segment in cut(model, SQUARE):
-        for value in segment.model.graph.initializers.values():
+    for piece in cut_by_bytes(model, SQUARE):
+        for value in piece.model.graph.initializers.values():
             value.const_value = None
-        segment.model.graph.outputs.clear()
+        piece.model.graph.outputs.clear()
     assert text(model) == before
     assert all(value.const_value is not None for value in model.graph.initializers.values())
 
@@ -193,10 +193,10 @@ def weighted(draw: st.DrawFn) -> str:
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(weighted(), st.integers(0, 5 * SQUARE))
-def test_any_graph_in_segments(written: str, most: int) -> None:
+def test_any_graph_in_pieces(written: str, most: int) -> None:
     model = parse(written, *(f"w{index}" for index in range(5)), "u")
     common.RemoveUnusedNodesPass()(model)
-    segments = cut(model, most)
-    assert_fits(segments, most)
-    assert_segments(model, segments, {"n": 1}, {"n": 3})
-    assert sum(len(computing(segment)) for segment in segments) <= len(model.graph)
+    pieces = cut_by_bytes(model, most)
+    assert_fits(pieces, most)
+    assert_pieces(model, pieces, {"n": 1}, {"n": 3})
+    assert sum(len(computing(piece)) for piece in pieces) <= len(model.graph)

@@ -1,0 +1,141 @@
+"""The engine stage's last action: what was compiled becomes one program, with a golden record and a report.
+
+Everything is read back from what was built: each engine file is executed once, if this machine can execute it, and
+what it did is compared with what the program asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from wanc.artifacts.canonical import canonical
+from wanc.compiler.engines.compiled import FILE as COMPILED
+from wanc.compiler.engines.compiled import Compiled
+from wanc.compiler.engines.stage import EngineStage
+from wanc.compiler.program.component_files import ComponentFiles
+from wanc.compiler.program.laid_out import laid_out
+from wanc.compiler.program.program import ENGINE_REPORT, FILE, Program, ProgramComponent
+from wanc.compiler.stages.stage import Files, tool_version
+from wanc.compiler.weights.embedding import copy_embedding, open_embedding
+from wanc.compiler.weights.finite import FiniteCheck
+from wanc.errors import RecipeError
+from wanc.models.weights import Weight
+from wanc.runtime.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from wanc.compiler.bundle.golden import Arrays, Golden
+
+EMBEDDING_FILE = "engines/text_encoder/embedding.safetensors"
+GOLDEN_PROMPT = "A red circle moves to the left. 一个蓝色的正方形"
+"""At which the golden record of a text encoder begins: two scripts, and an end mark."""
+
+
+@dataclass(frozen=True)
+class Assemble(EngineStage):
+    """Inputs `program`, `exported`, `source`, and every compile action's result. Result: all but the engine files.
+
+    That is `program.json`, the golden record, the report, the QuantTables and the embedding. `tokenizer` names its file
+    among the source's; `allow_unfused` are operators whose fused kernel may be missing, `quantized` the components that
+    the quantize stage has quantised, and `emulate` lets floats do what the engine has no integer kernels for.
+    """
+
+    name: ClassVar[str] = "engine"
+    tools: ClassVar[tuple[str, ...]] = (
+        "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy", "ml-dtypes", "tokenizers", "ftfy",
+    )  # fmt: skip
+
+    tokenizer: str | None = None
+    allow_not_finite: tuple[str, ...] = ()
+    allow_unfused: tuple[str, ...] = ()
+    quantized: tuple[str, ...] = ()
+    emulate: bool = False
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        from wanc.compiler.bundle.golden import Golden
+
+        program, golden = Program.read(inputs["program"][FILE]), Golden()
+        compiled = [Compiled.read(files[COMPILED]) for files in inputs.values() if COMPILED in files]
+        finite = FiniteCheck("text_encoder", self.allow_not_finite)
+        embedding = program.embedding and _own_embedding(program.embedding, inputs["source"], out, finite)
+        self._check_allowed({*finite.found, *(name for entry in compiled for name in entry.not_finite)})
+        engines = {
+            name: path for files in inputs.values() for name, path in files.items() if name.startswith("engines/")
+        }
+        report: dict[str, Any] = {
+            "engine": self.engine.name, "version": tool_version(self.engine.name), "components": {},
+        }  # fmt: skip
+        components: dict[str, ProgramComponent] = {}
+        with (
+            ProgressBar(self.name, len(program.components), enabled=progress) as bar,
+            laid_out(engines, out.parent) as folder,
+        ):
+            for name in program.components:
+                own = [entry for entry in compiled if any(file.component == name for file in entry.files)]
+                given = self._given(name, program, inputs["source"])
+                files = ComponentFiles.read(name, inputs)
+                report["components"][name] = self._examine(files, own, folder, given, golden, out)
+                components[name] = _component(program.components[name], own)
+                bar.advance()
+        golden.write(out)
+        files = tuple(file for entry in compiled for file in entry.files)
+        replace(program, components=components, embedding=embedding, engines=files).write(out)
+        (out / ENGINE_REPORT).write_bytes(canonical(report))
+
+    def _examine(
+        self,
+        files: ComponentFiles,
+        compiled: list[Compiled],
+        folder: Path,
+        given: Mapping[str, Arrays],
+        golden: Golden,
+        out: Path,
+    ) -> dict[str, Any]:
+        from wanc.compiler.bundle.examine import examine
+
+        examined = examine(self.engine.compiler(), files, compiled, folder, given, golden, self.allow_not_finite)
+        if files.name in self.quantized:
+            examined.check_quantized(emulate=self.emulate).write(out)
+        examined.check_fused(self.allow_unfused)
+        return examined.report()
+
+    def _given(self, component: str, program: Program, source: Files) -> dict[str, Arrays]:
+        """The golden inputs of a text encoder: those of a prompt. What others begin with is noise."""
+        import numpy as np
+
+        from wanc.runtime.encode import COMPONENT, GRAPH
+        from wanc.runtime.text import Tokenizer, clean_prompt
+
+        if component != COMPONENT or self.tokenizer is None or program.embedding is None or program.model is None:
+            return {}
+        tokenizer = Tokenizer.open(source[self.tokenizer].parent, program.model.text_length)
+        ids = tokenizer.encode(clean_prompt(GOLDEN_PROMPT))
+        rows = open_embedding(program.embedding, source).gather(ids)
+        return {GRAPH: {"embeddings": rows[None], "mask": np.ones((1, len(ids)), np.int64)}}
+
+    def _check_allowed(self, found: Iterable[str]) -> None:
+        """A name that allows nothing is misspelt, or left over from a checkpoint that was damaged."""
+        if unused := [name for name in self.allow_not_finite if name not in set(found)]:
+            raise RecipeError(
+                f"model.allow_not_finite names {unused[0]}, which is no tensor, or one whose values all are finite",
+                hint="remove it, or look with wanc inspect what the weights are called",
+            )
+
+
+def _component(canonical: ProgramComponent, compiled: Iterable[Compiled]) -> ProgramComponent:
+    """A component as the bundle has it; weights that several segments have are told apart by their files."""
+    graphs, weights = {}, dict[str, Weight]()
+    for entry in compiled:
+        graphs = entry.graphs
+        for name, weight in entry.weights.items():
+            known = weights.get(name)
+            weights[name if known in (None, weight) else f"{name}@{weight.file}"] = weight
+    return replace(canonical, graphs=graphs, weights=weights)
+
+
+def _own_embedding(embedding: Weight, source: Files, out: Path, finite: FiniteCheck) -> Weight:
+    (out / EMBEDDING_FILE).parent.mkdir(parents=True)
+    copied = copy_embedding(embedding, source, out / EMBEDDING_FILE, finite)
+    return replace(copied, file=EMBEDDING_FILE)

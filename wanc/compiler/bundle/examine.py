@@ -1,0 +1,104 @@
+"""What one component became, read back from its engine files: executed once, counted, and compared with the program."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from wanc.compiler.bundle.built_graph import BuiltGraph
+from wanc.compiler.bundle.golden import Arrays, Golden
+from wanc.compiler.engines.compiled import Compiled, Lowering
+from wanc.compiler.engines.compiler import Compiler
+from wanc.compiler.engines.kernels import Kernels, check_fused, describe
+from wanc.compiler.engines.quantization_check import QuantizedComponent, check_linears, check_products
+from wanc.compiler.graphs.lowerable import LowerableGraph, lowerable
+from wanc.compiler.host.reference import Reference
+from wanc.compiler.program.component_files import ComponentFiles
+from wanc.compiler.program.quant_table import QuantTable
+from wanc.runtime.engine_file import EngineFile
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A component's graphs by name: as they are lowered, as they were built, and with which kernels."""
+
+    files: ComponentFiles
+    graphs: Mapping[str, LowerableGraph]
+    built: Mapping[str, BuiltGraph]
+    kernels: Mapping[str, Kernels]
+    lowerings: Mapping[str, Sequence[Lowering]]
+
+    def check_fused(self, allowed: Iterable[str]) -> None:
+        """Raises UserError where a fused kernel is missing that is not `allowed` to be."""
+        for graph, entry in self.graphs.items():
+            check_fused(f"{self.files.name}/{graph}", entry.model, self.kernels[graph], allowed)
+
+    def check_quantized(self, *, emulate: bool) -> QuantTable:
+        """Compare what was built with what the quantize stage decided; its table goes into the bundle.
+
+        Raises UserError where integers, unless floats are to `emulate` them, or exactness are missing.
+        """
+        of = QuantizedComponent.read(self.files.name, self.files.graphs)
+        if not emulate:
+            for graph, entry in self.graphs.items():
+                products = self.kernels[graph].products
+                check_products(f"{self.files.name}/{graph}", entry.model, entry.graph.example, products)
+        models = {graph: entry.model for graph, entry in self.graphs.items()}
+        check_linears(self.files.name, models, {graph: entry.probers() for graph, entry in self.built.items()}, of)
+        return of.table
+
+    def report(self) -> dict[str, Any]:
+        """Every graph's kernels, and what each segment's lowering did."""
+        return {
+            graph: {
+                **describe(self.kernels[graph], entry.size),
+                "segments": [_lowering(lowering) for lowering in self.lowerings[graph]],
+            }
+            for graph, entry in self.built.items()
+        }
+
+
+def examine(
+    compiler: Compiler,
+    files: ComponentFiles,
+    compiled: Sequence[Compiled],
+    folder: Path,
+    given: Mapping[str, Arrays],
+    golden: Golden,
+    allow_not_finite: Collection[str] = (),
+) -> Examined:
+    """Execute every graph of a component for the golden record, and read back what was built.
+
+    `folder` has the engine files as the bundle has them, `given` the inputs of graphs that do not begin with noise.
+    Raises CheckpointError where the engine does not take a graph, RecipeError where it does not run at the example's
+    sizes.
+    """
+    graphs = lowerable(files)
+
+    @cache
+    def reference() -> Reference:
+        return Reference(files, graphs, folder / "reference" / files.name, allow_not_finite)
+
+    built = {
+        name: BuiltGraph(compiler, entry.graph, _files(compiled, name), folder, reference)
+        for name, entry in graphs.items()
+    }
+    interfaces = {name: entry.graph for name, entry in graphs.items()}
+    golden.record(files.name, interfaces, given, lambda name, inputs: built[name].run(inputs))
+    kernels = {name: entry.kernels() for name, entry in built.items()}
+    for name, entry in kernels.items():
+        golden.tolerate(files.name, name, entry.precision)
+    lowerings = {name: [entry.lowered[name] for entry in compiled if name in entry.lowered] for name in graphs}
+    return Examined(files, graphs, built, kernels, lowerings)
+
+
+def _files(compiled: Iterable[Compiled], graph: str) -> list[EngineFile]:
+    found = [file for entry in compiled for file in entry.files if file.graph == graph]
+    return sorted(found, key=lambda file: file.segment)
+
+
+def _lowering(entry: Lowering) -> dict[str, Any]:
+    return {"nodes": {"before": entry.before, "after": entry.after}, "passes": list(entry.passes)}

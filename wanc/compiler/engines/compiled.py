@@ -1,0 +1,52 @@
+"""One segment of one component, compiled: what the actions hand to the one that assembles them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from wanc.artifacts.canonical import canonical
+from wanc.compiler.program.program import ProgramGraph
+from wanc.models.weights import Weight
+from wanc.runtime.engine_file import EngineFile
+
+FILE = "compiled.json"
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """What became of a piece in an engine's passes: each pass as it says of itself, and nodes before and after all."""
+
+    passes: tuple[Mapping[str, Any], ...]
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """`graphs` are all that the component has, by name, with their interfaces; `lowered` those that run here.
+
+    `weights` are what an engine keeps in files of its own, and `not_finite` the tensors that were allowed to be so.
+    """
+
+    files: tuple[EngineFile, ...]
+    graphs: Mapping[str, ProgramGraph]
+    lowered: Mapping[str, Lowering]
+    weights: Mapping[str, Weight]
+    not_finite: tuple[str, ...]
+
+    def write(self, out: Path) -> None:
+        (out / FILE).write_bytes(canonical(_adapter().dump_python(self, mode="json")))
+
+    @classmethod
+    def read(cls, path: Path) -> Compiled:
+        """What `write` wrote."""
+        return _adapter().validate_json(path.read_bytes())
+
+
+def _adapter() -> TypeAdapter[Compiled]:
+    return TypeAdapter(Compiled)

@@ -1,0 +1,58 @@
+"""What an engine does at build time: compile, execute where it can, and report what it has built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from wanc.runtime.backends.base import Backend
+
+if TYPE_CHECKING:
+    from wanc.compiler.engines.kernels import Kernels
+    from wanc.compiler.passes.rewrite import Pass
+
+Array = np.ndarray[Any, Any]
+
+
+class Prober(Protocol):
+    """The quantised Linears of one built graph, one by one."""
+
+    def run(self, linear: str, inputs: Array) -> Array | None:
+        """What a quantised Linear gives for rows of its input [rows, in], without its bias; None for one not there."""
+        ...
+
+
+class Compiler(Protocol):
+    """One engine. `passes` lower a canonical graph into what it takes."""
+
+    @property
+    def engine(self) -> str: ...
+
+    @property
+    def passes(self) -> tuple[Pass, ...]: ...
+
+    def compile(self, component: str, graphs: Mapping[str, Path], weights: frozenset[Path]) -> Mapping[str, Path]:
+        """Make engine files of lowered graphs, each in its graph's folder, and return them by graph.
+
+        `graphs` are `.onnx` files that refer to the `weights` beside them. What the engine does not need goes. Raises
+        CheckpointError where it does not take a graph.
+        """
+        ...
+
+    def execute(self, path: Path) -> Backend | None:
+        """An engine file, open for one thread, so that every machine agrees; None where it cannot be executed here.
+
+        That is a normal case: an engine for a GPU may be built where there is none. Raises what the library raises.
+        """
+        ...
+
+    def report(self, path: Path, executed: Backend | None) -> Kernels:
+        """What was built: read back after one execution, or from the build's log where there was none."""
+        ...
+
+    def prober(self, path: Path) -> Prober | None:
+        """The quantised Linears of an engine file; None where they cannot be executed here."""
+        ...

@@ -1,0 +1,26 @@
+"""An engine as stages name it: what a recipe chooses of it, and which packages it takes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from wanc.compiler.engines.compiler import Compiler
+
+
+@dataclass(frozen=True)
+class Engine(ABC):
+    """Its fields are a recipe's choices. `name` is its distribution's as well, which running a bundle takes.
+
+    Each engine is a module of its own, which a stage's key covers together with all that it imports: so a change of one
+    engine compiles nothing again for another.
+    """
+
+    name: ClassVar[str]
+    tools: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def compiler(self) -> Compiler:
+        """What compiles for it, imported when it is needed."""

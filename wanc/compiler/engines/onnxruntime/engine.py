@@ -1,0 +1,22 @@
+"""ONNX Runtime on CPUs, float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from wanc.compiler.engines.compiler import Compiler
+from wanc.compiler.engines.engine import Engine
+
+
+@dataclass(frozen=True)
+class OnnxRuntimeEngine(Engine):
+    """There is nothing to choose."""
+
+    name: ClassVar[str] = "onnxruntime"
+    tools: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+
+    def compiler(self) -> Compiler:
+        from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
+
+        return OnnxRuntimeCompiler()

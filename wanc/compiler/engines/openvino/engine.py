@@ -1,0 +1,26 @@
+"""OpenVINO on CPUs, in float32 or with products in bfloat16 between islands of float32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from wanc.compiler.engines.compiler import Compiler
+from wanc.compiler.engines.engine import Engine
+from wanc.recipe.schema import Island
+
+
+@dataclass(frozen=True)
+class OpenVinoEngine(Engine):
+    """`compute` is fp32 or bf16; `islands` stay in float32 where it is bf16."""
+
+    name: ClassVar[str] = "openvino"
+    tools: ClassVar[tuple[str, ...]] = ("openvino",)
+
+    compute: str = "fp32"
+    islands: tuple[Island, ...] = ()
+
+    def compiler(self) -> Compiler:
+        from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
+
+        return OpenVinoCompiler(self.compute, self.islands)

@@ -1,0 +1,95 @@
+"""Compiling one segment of a component: its graphs are cut, lowered, and made into engine files.
+
+This is the only place where a graph is cut for its target.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from wanc.compiler.engines.compiled import Compiled, Lowering
+from wanc.compiler.engines.compiler import Compiler
+from wanc.compiler.graphs.by_blocks import shared_weights
+from wanc.compiler.graphs.lowerable import lowerable, piece_of
+from wanc.compiler.graphs.pieces import Piece
+from wanc.compiler.passes.apply import apply_passes, count_nodes
+from wanc.compiler.program.component_files import ComponentFiles
+from wanc.compiler.program.graph_file import save
+from wanc.compiler.program.program import Segment
+from wanc.compiler.weights.finite import FiniteCheck
+from wanc.compiler.weights.weight_file import WeightFile
+from wanc.runtime.engine_file import EngineFile
+
+FOLDER = "engines"
+"""Where engine files lie in a bundle, each component's in a folder of its name."""
+CPU = "cpu"
+
+
+def whole(files: ComponentFiles) -> Segment:
+    """A component in one piece, on this machine's processor."""
+    return Segment(files.name, 0, 0, len(files.component.blocks), CPU)
+
+
+def compile_segment(
+    compiler: Compiler, files: ComponentFiles, segment: Segment, target: str, out: Path, finite: FiniteCheck
+) -> Compiled:
+    """Compile what a segment executes of every graph into `out/engines/<component>/`.
+
+    Raises CheckpointError where `finite` refuses the values of a weight, or the engine does not take a graph.
+    """
+    graphs, blocks = lowerable(files), files.component.blocks
+    pieces = {name: piece_of(entry.model, blocks, segment) for name, entry in graphs.items()}
+    present = {name: piece for name, piece in pieces.items() if piece is not None}
+    is_whole = segment.first == 0 and segment.stop == len(blocks)
+    shared = shared_weights([] if is_whole else [entry.model for entry in graphs.values()], blocks)
+    ends = f"s{segment.index}.{target}"
+    folder = out / FOLDER / files.name
+    folder.mkdir(parents=True)
+    lowered: dict[str, Lowering] = {}
+    written: dict[str, Path] = {}
+    with WeightFile(folder / f"weights.{ends}.bin", files.weights, finite, shared) as stored:
+        for name, piece in present.items():
+            written[name] = folder / f"{name}.{ends}.onnx"
+            lowered[name] = _lower(compiler, f"{files.name}/{name}", piece, stored, written[name])
+    if stored.path not in stored.files:
+        stored.path.unlink()
+    made = compiler.compile(files.name, written, stored.files)
+    described = [
+        EngineFile(
+            component=files.name,
+            graph=name,
+            segment=segment.index,
+            engine=compiler.engine,
+            target=target,
+            profile=None,
+            device=segment.device,
+            file=path.relative_to(out).as_posix(),
+            inputs=tuple(present[name].inputs),
+            outputs=tuple(present[name].outputs),
+        )
+        for name, path in made.items()
+    ]
+    return Compiled(
+        tuple(described),
+        {name: entry.graph for name, entry in graphs.items()},
+        lowered,
+        {
+            key: replace(weight, file=f"{FOLDER}/{files.name}/{weight.file}")
+            for key, weight in stored.entries.items()
+            if (folder / weight.file).exists()
+        },
+        tuple(sorted(finite.found)),
+    )
+
+
+def _lower(compiler: Compiler, where: str, piece: Piece, stored: WeightFile, path: Path) -> Lowering:
+    before = count_nodes(piece.model)
+    # The names that a segment is known by: a pass may call a value otherwise.
+    names = (piece.inputs, piece.outputs)
+    applied = apply_passes(piece.model, compiler.passes, where=where)
+    assert names == (piece.inputs, piece.outputs), f"a pass has renamed what {where} takes or gives"
+    after = count_nodes(piece.model)
+    stored.absorb(piece.model)
+    save(piece.model, path)
+    return Lowering(tuple(entry.as_json() for entry in applied), before, after)

@@ -1,0 +1,89 @@
+"""Cutting by blocks: a component's segments, each a range of its blocks, as a placement has them.
+
+A node belongs to the block whose weights it uses. One without weights could stand on either side of a boundary; the
+cut is made where the fewest values are alive, which is behind the last addition to the residual stream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+
+import onnx_ir as ir
+
+from wanc.compiler.graphs.pieces import Piece, Reach, alive, copied, cut, reaching
+from wanc.compiler.graphs.values import Place, place_of
+
+
+def cut_by_blocks(model: ir.Model, blocks: Sequence[str], starts: Sequence[int]) -> list[Piece | None]:
+    """One piece for each segment; None where the graph computes nothing there.
+
+    `blocks` are the paths of a component's blocks in their order, and `starts` the first block of each segment but
+    the first one, rising. What comes before the first block goes with it, what comes behind the last one with that.
+    """
+    nodes, reach, earliest = _by_block(model, blocks)
+    own = {node: _own_block(reach(node)[1], blocks) for node in nodes}
+    # What depends on a later block stands behind what does not, whatever order the graph has them in.
+    nodes.sort(key=earliest.__getitem__)
+    counts = alive(nodes, reach)
+    ends = [_end(nodes, earliest, own, counts, start) for start in starts]
+    groups = [nodes[start:end] for start, end in pairwise([0, *ends, len(nodes)])]
+    pieces = iter(cut(model, [group for group in groups if group] or [nodes]))
+    return [next(pieces) if group or (not nodes and not index) else None for index, group in enumerate(groups)]
+
+
+def shared_weights(models: Iterable[ir.Model], blocks: Sequence[str]) -> frozenset[Place]:
+    """The weights, by where they lie, that are used at several places between which a component may be cut."""
+    used: dict[Place, set[int]] = {}
+    for model in models:
+        nodes, reach, earliest = _by_block(model, blocks)
+        for node in nodes:
+            for value in reach(node)[1]:
+                if isinstance(value.const_value, ir.ExternalTensor):
+                    used.setdefault(place_of(value.const_value), set()).add(max(earliest[node], 0))
+    return frozenset(place for place, found in used.items() if len(found) > 1)
+
+
+def block_of(name: str, blocks: Sequence[str]) -> int | None:
+    """Which block a weight, or a module, is part of; None where it is of no block."""
+    return next((index for index, block in enumerate(blocks) if name.startswith(f"{block}.")), None)
+
+
+def _by_block(model: ir.Model, blocks: Sequence[str]) -> tuple[list[ir.Node], Reach, dict[ir.Node, int]]:
+    """The nodes that are of one piece each, what they take, and the last block that each depends on."""
+    repeated = copied(model.graph)
+    nodes = [node for node in model.graph if node not in repeated]
+    reach = reaching(set(nodes))
+    return nodes, reach, _earliest(nodes, reach, blocks)
+
+
+def _own_block(weights: Sequence[ir.Value], blocks: Sequence[str]) -> int | None:
+    found = [block for value in weights if (block := block_of(str(value.name), blocks)) is not None]
+    return max(found, default=None)
+
+
+def _earliest(nodes: Sequence[ir.Node], reach: Reach, blocks: Sequence[str]) -> dict[ir.Node, int]:
+    """The last block that each node depends on, its own included; -1 for what depends on none."""
+    earliest: dict[ir.Node, int] = {}
+    for node in nodes:
+        values, weights = reach(node)
+        before = [earliest[giver] for value in values if (giver := value.producer()) is not None]
+        block = _own_block(weights, blocks)
+        earliest[node] = max([*before, -1 if block is None else block])
+    return earliest
+
+
+def _end(
+    nodes: Sequence[ir.Node],
+    earliest: Mapping[ir.Node, int],
+    own: Mapping[ir.Node, int | None],
+    counts: Sequence[int],
+    start: int,
+) -> int:
+    """Behind how many nodes the segment ends that stands before the block `start`."""
+    longest = sum(earliest[node] < start for node in nodes)
+    if longest == len(nodes):
+        return longest
+    pinned = [index for index, node in enumerate(nodes[:longest]) if own[node] is not None]
+    shortest = pinned[-1] + 1 if pinned else longest
+    return min(range(shortest, longest + 1), key=lambda end: (counts[end - 1] if end else 0, -end))

@@ -1,0 +1,40 @@
+"""The graphs of a component as they are lowered: cut by binding time, and then by the blocks of a segment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from wanc.compiler.graphs.by_blocks import cut_by_blocks
+from wanc.compiler.graphs.hoist import hoist
+from wanc.compiler.graphs.pieces import Piece
+from wanc.compiler.program.component_files import ComponentFiles
+from wanc.compiler.program.program import ProgramGraph, Segment
+
+
+@dataclass(frozen=True)
+class LowerableGraph:
+    """A graph that a bundle will have, with its interface: one that the program has, or a part cut off such a one."""
+
+    graph: ProgramGraph
+    model: ir.Model
+
+
+def lowerable(files: ComponentFiles) -> dict[str, LowerableGraph]:
+    """The graphs of a component by name, cut by binding time as they are tagged; givers before takers."""
+    found: dict[str, LowerableGraph] = {}
+    for name, graph in files.component.graphs.items():
+        for part in hoist(name, files.model(name), graph.inputs, graph.outputs, graph.example, graph.hoist):
+            taken = {entry.name for entry in part.inputs}
+            values = {key: value for key, value in graph.values.items() if key in taken}
+            interface = ProgramGraph(None, part.inputs, part.outputs, part.example, values)
+            found[part.name] = LowerableGraph(interface, part.model)
+    return found
+
+
+def piece_of(model: ir.Model, blocks: Sequence[str], segment: Segment) -> Piece | None:
+    """What a segment executes of a graph; None where that is nothing. `blocks` are the component's."""
+    starts = [bound for bound in (segment.first, segment.stop) if 0 < bound < len(blocks)]
+    return cut_by_blocks(model, blocks, starts)[1 if segment.first else 0]

@@ -1,0 +1,67 @@
+"""What a component's graphs compute, executed on the machine that builds: for engines that cannot be executed here.
+
+The graphs are those that are lowered, in float32 and as the program has them: quantised, where they are. A graph is
+executed piece by piece, so that its weights need not fit in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wanc.compiler.engines.onnxruntime.probe import OnnxRuntimeProber
+from wanc.compiler.graphs.lowerable import LowerableGraph
+from wanc.compiler.host.chain import Chain
+from wanc.compiler.program.component_files import ComponentFiles
+from wanc.compiler.weights.finite import FiniteCheck
+
+Array = np.ndarray[Any, Any]
+
+
+class Reference:
+    """`graphs` are the component's, as they are lowered; what is executed is written below `folder`, which is made.
+
+    Weights of the names in `allow_not_finite` may hold NaNs and infinities.
+    """
+
+    def __init__(
+        self,
+        files: ComponentFiles,
+        graphs: Mapping[str, LowerableGraph],
+        folder: Path,
+        allow_not_finite: Collection[str] = (),
+    ) -> None:
+        self._files, self._graphs, self._folder, self._allowed = files, graphs, folder, allow_not_finite
+        self._chains: dict[str, Chain] = {}
+
+    def run(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """A graph's outputs, by name. Raises what ONNX Runtime raises."""
+        (outputs,) = self._chain(graph).run([inputs])
+        return outputs
+
+    def prober(self, graph: str) -> ReferenceProber:
+        """The quantised Linears of a graph, one by one."""
+        return ReferenceProber(self._chain(graph))
+
+    def _chain(self, graph: str) -> Chain:
+        if graph not in self._chains:
+            folder = self._folder / graph
+            folder.mkdir(parents=True)
+            model, finite = self._graphs[graph].model, FiniteCheck(self._files.name, self._allowed)
+            self._chains[graph] = Chain(model.clone(), self._files.weights, folder, finite)
+        return self._chains[graph]
+
+
+class ReferenceProber:
+    """Looks for a Linear in one piece of a graph after the other."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._probers = [OnnxRuntimeProber(chain.file(index)) for index in range(len(chain.pieces))]
+
+    def run(self, linear: str, inputs: Array) -> Array | None:
+        """What a quantised Linear gives for rows of its input [rows, in], without its bias; None for one not there."""
+        found = (prober.run(linear, inputs) for prober in self._probers)
+        return next((outputs for outputs in found if outputs is not None), None)

@@ -1,0 +1,42 @@
+"""The partition stage: which blocks of every component are executed on which device.
+
+It tags the program and cuts nothing: graphs are cut where they are lowered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from wanc.compiler.program.program import FILE, Placement, Program, Segment
+from wanc.compiler.stages.stage import Files, Stage
+
+Cut = Literal["none", "blocks"]
+
+
+@dataclass(frozen=True)
+class Partition(Stage):
+    """Input `program`. Result: `program.json` with a placement, all of it on one device.
+
+    A component is one segment, or, where the `cut` is at blocks, as many as it has blocks.
+    """
+
+    name: ClassVar[str] = "partition"
+
+    cut: Cut
+    device: str
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        del progress  # it is done at once
+        program = Program.read(inputs["program"][FILE])
+        segments = [
+            segment for name, entry in program.components.items() for segment in self._segments(name, len(entry.blocks))
+        ]
+        replace(program, placement=Placement((self.device,), tuple(segments))).write(out)
+
+    def _segments(self, component: str, blocks: int) -> list[Segment]:
+        bounds = list(range(blocks + 1)) if self.cut == "blocks" and blocks else [0, blocks]
+        return [Segment(component, index, *pair, self.device) for index, pair in enumerate(pairwise(bounds))]
