@@ -18,7 +18,7 @@ from wanc.compiler.engines.stage import Compiler
 from wanc.compiler.export.tracing import bind, trace
 from wanc.compiler.fuse import Fuse
 from wanc.compiler.program.graph_file import save
-from wanc.compiler.program.program import FILE, Program, ProgramComponent, ProgramGraph, weight_files
+from wanc.compiler.program.program import FILE, Program, ProgramComponent, ProgramGraph, engine_files, weight_files
 from wanc.compiler.quantize.component import Keep, Samples, quantize_component
 from wanc.compiler.quantize.decisions import Settings
 from wanc.compiler.stages.stage import Files
@@ -27,9 +27,11 @@ from wanc.models.wan import transformer
 from wanc.models.wan.stored import file_weights
 from wanc.recipe.quantize import CalibrateSection, QuantizeSection
 from wanc.recipe.schema import ISLANDS, PARTS
-from wanc.runtime.interface import Interface, Tensor
+from wanc.runtime.executor import Executor
+from wanc.runtime.interface import Interface
 from wanc.runtime.parts import Parts
-from wanc.runtime.sessions import Sessions
+from wanc.runtime.segments import Segments
+from wanc.runtime.value import as_array
 
 Array = np.ndarray[Any, Any]
 
@@ -54,29 +56,31 @@ QUANTIZED: Mapping[str, Compiler] = {
 
 @dataclass
 class Ours:
-    """One contender: the parts of its denoiser, executed as a bundle's runtime does."""
+    """One contender: the parts of its denoiser, executed as a bundle's runtime does; `file` is its step."""
 
     graphs: Mapping[str, Interface]
-    sessions: Sessions
+    executor: Executor
+    file: Path
     compiler: Compiler
     _parts: Parts = field(init=False)
 
     def __post_init__(self) -> None:
-        self._parts = Parts(COMPONENT, self.graphs, self.sessions)
+        self._parts = Parts(COMPONENT, self.graphs, self.executor)
 
     def step(self, inputs: Mapping[str, Array]) -> Array:
         """The velocity; what is known of the request and the timestep is computed at the first call alone."""
-        return self._parts.run(GRAPH, inputs, branch="conditional")["velocity"]
+        return self._parts.run(GRAPH, inputs, branch="conditional")["velocity"].numpy()
 
     def products(self, inputs: Mapping[str, Array]) -> Products:
         """What the step multiplies, in which numbers, from one more execution."""
-        backend = self.compiler.open(self.sessions.file(COMPONENT, GRAPH))
-        backend.run(self._parts.inputs(GRAPH, inputs, branch="conditional"))
+        backend = self.compiler.open(self.file)
+        given = self._parts.inputs(GRAPH, inputs, branch="conditional")
+        backend.run({name: as_array(value) for name, value in given.items()})
         return self.compiler.kernels(backend).products
 
     def request_seconds(self) -> float:
         """What was computed once took so long."""
-        counters = self.sessions.counters()
+        counters = self.executor.counters()
         return sum(counter["seconds"] for name, counter in counters.items() if name != f"{COMPONENT}/{GRAPH}")
 
 
@@ -139,18 +143,15 @@ def _compiled(
 ) -> Ours:
     out.mkdir(parents=True)
     compiled = compiler.compile_component(COMPONENT, component, graphs, weights, out, FiniteCheck(COMPONENT))
-    files = {(COMPONENT, graph): out / entry.file for graph, entry in compiled.graphs.items()}
+    files = engine_files(COMPONENT, compiled, compiler.kind)
+    engines = {(file.component, file.graph): Segments.whole(file) for file in files}
     return Ours(
-        {graph: _interface(entry) for graph, entry in compiled.graphs.items()},
-        Sessions(files, threads=threads),
+        {graph: Interface(entry.inputs, entry.outputs) for graph, entry in compiled.graphs.items()},
+        Executor(out, engines, threads=threads),
+        out / compiled.graphs[GRAPH].file,
         compiler,
     )
 
 
 def _files(folder: Path) -> dict[str, Path]:
     return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-
-
-def _interface(graph: ProgramGraph) -> Interface:
-    inputs = (Tensor(e.name, e.dtype, e.shape, e.binding, e.per, e.shape_of) for e in graph.inputs)
-    return Interface(tuple(inputs), tuple(Tensor(e.name, e.dtype, e.shape) for e in graph.outputs))

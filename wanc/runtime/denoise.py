@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .errors import TargetError
 from .parts import Parts
 from .solvers.base import Solver
+from .value import Value
 
 Latents = NDArray[np.float32]
 GRAPH, TIMESTEP = "step", "timestep"
@@ -22,7 +23,7 @@ class Denoiser(Protocol):
 
     def run_branches(
         self, graph: str, given: Mapping[str, Mapping[str, NDArray[Any]]]
-    ) -> list[dict[str, NDArray[Any]]]: ...
+    ) -> Sequence[Mapping[str, Value]]: ...
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,10 @@ class Expert:
 
     def velocity(self, parts: Denoiser, latents: Latents, timestep: float, text: Latents, negative: Latents) -> Latents:
         """The guided velocity, shaped as the latents: v(negative) + guidance * (v(text) - v(negative))."""
-
         known = {"latents": latents, TIMESTEP: np.array([timestep], np.float32)}
         texts = {"conditional": text} if self.guidance == 1.0 else {"conditional": text, "unconditional": negative}
         given = {branch: {**known, "text": embeddings} for branch, embeddings in texts.items()}
-        velocities = [results["velocity"] for results in parts.run_branches(GRAPH, given)]
+        velocities = [results["velocity"].numpy() for results in parts.run_branches(GRAPH, given)]
         if len(velocities) == 1:
             return velocities[0]
         conditional, unconditional = velocities

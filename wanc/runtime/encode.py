@@ -10,17 +10,18 @@ from numpy.typing import NDArray
 
 from .embeddings import EmbeddingTable
 from .text import Tokenizer, clean_prompt
+from .value import Value
 
 COMPONENT, GRAPH = "text_encoder", "encode"
 
 
 class Encoder(Protocol):
-    """What executes the text encoder: the sessions of a bundle, or what stands for them at build time."""
+    """What executes the text encoder: the executor of a bundle, or what stands for them at build time."""
 
-    def run(self, component: str, graph: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]: ...
+    def run(self, component: str, graph: str, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, Value]: ...
 
 
-def encode_prompt(prompt: str, tokenizer: Tokenizer, table: EmbeddingTable, sessions: Encoder) -> NDArray[np.float32]:
+def encode_prompt(prompt: str, tokenizer: Tokenizer, table: EmbeddingTable, encoder: Encoder) -> NDArray[np.float32]:
     """The text states of a prompt, float32 [1, text_length, width].
 
     The encoder sees the prompt's own tokens; its output is padded with zeros to the model's text length, and the
@@ -29,5 +30,5 @@ def encode_prompt(prompt: str, tokenizer: Tokenizer, table: EmbeddingTable, sess
     ids = tokenizer.encode(clean_prompt(prompt))
     embeddings = table.gather(ids)[None]
     mask = np.ones((1, len(ids)), np.int64)
-    hidden = sessions.run(COMPONENT, GRAPH, {"embeddings": embeddings, "mask": mask})["hidden"]
+    hidden = encoder.run(COMPONENT, GRAPH, {"embeddings": embeddings, "mask": mask})["hidden"].numpy()
     return np.pad(hidden, ((0, 0), (0, tokenizer.text_length - len(ids)), (0, 0)))

@@ -8,10 +8,10 @@ from typing import Any
 
 from .arrays import read_arrays, write_arrays
 from .bundle import Bundle
-from .interface import COMPONENT, GRAPH, TASK, Interface
+from .executor import Executor, flat
+from .interface import COMPONENT, GRAPH, TASK
 from .memory import peak_rss_bytes
 from .progress import ProgressBar
-from .sessions import Sessions, flat
 from .timer import Timer
 
 
@@ -44,13 +44,13 @@ def run_graph(root: Path, output: Path, *, inputs: Path, threads: int | None, pr
     with timer.phase("verify"), ProgressBar("verify", 0, enabled=progress) as bar:
         bundle = Bundle.open(root, progress=bar.move_to)
     bundle.expect_task(TASK)
-    sessions = Sessions(bundle.engines, threads=bundle.threads if threads is None else threads)
+    executor = Executor(bundle.root, bundle.engines, threads=bundle.threads if threads is None else threads)
     with timer.phase("read"):
-        arrays = read_arrays(inputs, Interface.of(bundle, COMPONENT, GRAPH))
+        arrays = read_arrays(inputs, bundle.interface(COMPONENT, GRAPH))
     with timer.phase("open"):
-        session = sessions.get(COMPONENT, GRAPH)
+        executor.open(COMPONENT, GRAPH)
     with timer.phase("run"):
-        outputs = session.run(arrays)
+        outputs = executor.run(COMPONENT, GRAPH, arrays)
     with timer.phase("write"):
-        write_arrays(output, outputs)
-    return GraphReport(output, timer.seconds, peak_rss_bytes(), sessions.counters())
+        write_arrays(output, {name: value.numpy() for name, value in outputs.items()})
+    return GraphReport(output, timer.seconds, peak_rss_bytes(), executor.counters())

@@ -22,7 +22,9 @@ MANIFEST = "manifest.json"
 ATTESTATIONS = "attestations"
 
 SCHEMA = "wanc.manifest/1.0"
-FEATURES: frozenset[str] = frozenset()
+SEGMENTS = "segments/1"
+"""A graph may be several engine files, executed in order."""
+FEATURES = frozenset({SEGMENTS})
 """What `requires` may name: features without which a reader would misread the bundle."""
 
 MAX_FILES = 100_000

@@ -12,17 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import read_array
+from .decode import COMPONENT as DECODER
 from .decode import decode
 from .denoise import Expert, denoise
 from .embeddings import EmbeddingTable
 from .encode import encode_prompt
 from .errors import UserError
+from .executor import Executor
 from .interface import InputError
 from .model import HIGH, Model
 from .noise import initial_noise
 from .parts import Parts
 from .progress import ProgressBar
-from .sessions import Sessions
 from .solvers.base import Solver
 from .solvers.create import create_solver
 from .text import Tokenizer
@@ -60,7 +61,7 @@ class Pipeline:
 
     def __init__(self, bundle: VideoBundle, *, threads: int | None = None, progress: bool = False) -> None:
         self.bundle = bundle
-        self.sessions = Sessions(bundle.engines, threads=bundle.threads if threads is None else threads)
+        self.executor = Executor(bundle.root, bundle.engines, threads=bundle.threads if threads is None else threads)
         self._progress = progress
         # They are the same for every request.
         self._interfaces, self._tables = cache(bundle.interfaces), cache(bundle.tables)
@@ -100,7 +101,7 @@ class Pipeline:
     def decode(self, latents: NDArray[np.float32], timer: Timer) -> Iterator[Frames]:
         """The frames of clean latents, chunk by chunk: uint8 [frames, height, width, 3]."""
         model = self.bundle.model
-        chunks = decode(latents, model.latent_mean, model.latent_std, self.sessions)
+        chunks = decode(latents, model.latent_mean, model.latent_std, self.executor, self._interfaces(DECODER))
         with ProgressBar("decode", latents.shape[2], enabled=self._progress) as bar:
             while True:
                 with timer.phase("decode"):
@@ -139,10 +140,10 @@ class Pipeline:
             prompt.encode()
         except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8 arrive as lone surrogates
             raise UserError("the prompt is not valid Unicode") from error
-        return encode_prompt(prompt, self._tokenizer, self._table, self.sessions)
+        return encode_prompt(prompt, self._tokenizer, self._table, self.executor)
 
     def _parts(self, component: str) -> Parts:
-        return Parts(component, self._interfaces(component), self.sessions, self._tables(component))
+        return Parts(component, self._interfaces(component), self.executor, self._tables(component))
 
     def _expert(self, timestep: float) -> Expert:
         return choose_expert(self.bundle.model, self.bundle.sampling, timestep)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from .bundle import Bundle, listed, section
 from .errors import UserError
-from .interface import Interface
 from .model import Model
 from .safe_read import Progress
 from .strict_json import Fields
@@ -66,6 +65,7 @@ class VideoBundle(Bundle):
             root=root,
             manifest=bundle.manifest,
             task=bundle.task,
+            graphs=bundle.graphs,
             engines=bundle.engines,
             threads=bundle.threads,
             model=_model(runtime.object("model")),
@@ -93,11 +93,6 @@ class VideoBundle(Bundle):
         if frames > most:
             raise UserError(f"{frames} frames cannot be made: the model has positions for {most}")
         return Shape(shape.name, shape.height, shape.width, frames)
-
-    def interfaces(self, component: str) -> dict[str, Interface]:
-        """What each graph of a component takes and gives, by the graph's name. Raises BundleError."""
-        graphs = sorted(graph for owner, graph in self.engines if owner == component)
-        return {graph: Interface.of(self, component, graph) for graph in graphs}
 
     def tables(self, component: str) -> dict[str, Table]:
         """The tables of a component's graphs, by the graph's name. Raises BundleError."""

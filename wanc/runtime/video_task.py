@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .executor import flat
 from .memory import peak_rss_bytes
 from .pipeline import Pipeline, Request, load_latents
 from .progress import ProgressBar
-from .sessions import flat
 from .timer import Timer
 from .video import create_video
 from .video_bundle import VideoBundle
@@ -71,4 +71,4 @@ def run_video(
         for chunk in pipeline.decode(clean, timer):
             with timer.phase("video"):
                 video.write(chunk)
-    return VideoReport(output, size.frames, timer.seconds, peak_rss_bytes(), pipeline.sessions.counters())
+    return VideoReport(output, size.frames, timer.seconds, peak_rss_bytes(), pipeline.executor.counters())

@@ -16,13 +16,12 @@ from wanc.artifacts.records import ActionRecord, Blob
 from wanc.artifacts.seal import BundleFacts, BundleFile, seal
 from wanc.artifacts.store import Store
 from wanc.compiler.program import program as programs
-from wanc.compiler.program.program import Task
+from wanc.compiler.program.program import Task, engine_files
 from wanc.compiler.resolve import Resolved
 from wanc.compiler.stages.code_version import code_version
 from wanc.compiler.stages.runner import Runner, say
 from wanc.compiler.stages.stage import KEY_SCHEMA, Tree, tool_version
 from wanc.errors import BundleError
-from wanc.runtime.backends.base import NAMES
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.memory import peak_rss_bytes
 from wanc.runtime.progress import ProgressBar
@@ -160,7 +159,7 @@ class Seal:
             created=created(),
             entry=ENTRY,
             recipe_sha256=self.resolved.recipe_digest,
-            topology=_topology(program.as_json(), _engine_entries(program.components)),
+            topology=_topology(program, recipe.engine.kind),
             runtime={"task": program.task, "threads": recipe.runtime.threads, **self._video_facts(program)},
             targets=[{"backend": recipe.engine.kind, "device": target} for target in recipe.engine.targets],
             parents=[{"role": "model", "digest": self.resolved.source.digest}],
@@ -194,33 +193,14 @@ def created() -> int:
     return int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
 
 
-def _topology(program: Mapping[str, Any], engines: list[dict[str, Any]]) -> dict[str, Any]:
+def _topology(program: programs.Program, engine: str) -> dict[str, Any]:
     """Components → graphs → interface, and which file runs each graph."""
     components = {
         name: {graph: {key: entry[key] for key in ("inputs", "outputs")} for graph, entry in part["graphs"].items()}
-        for name, part in program["components"].items()
+        for name, part in program.as_json()["components"].items()
     }
-    return {"components": components, "engines": engines}
-
-
-def _engine_entries(components: Mapping[str, programs.ProgramComponent]) -> list[dict[str, Any]]:
-    """The manifest's engine list: which file runs which graph, on what, as `<graph>.s<segment>.<target>.<ext>` says."""
-    entries: list[dict[str, Any]] = []
-    for name, component in sorted(components.items()):
-        for graph_name, graph in sorted(component.graphs.items()):
-            _, segment, target, _ = Path(graph.file).name.rsplit(".", 3)
-            entries.append(
-                {
-                    "component": name,
-                    "graph": graph_name,
-                    "segment": int(segment.removeprefix("s")),
-                    "engine": NAMES[Path(graph.file).suffix],
-                    "target": target,
-                    "profile": None,
-                    "file": graph.file,
-                }
-            )
-    return entries
+    files = [file for name, entry in sorted(program.components.items()) for file in engine_files(name, entry, engine)]
+    return {"components": components, "engines": [file.as_json() for file in files]}
 
 
 def _engine_files(located: Mapping[str, Path]) -> list[BundleFile]:

@@ -25,7 +25,7 @@ from wanc.runtime.denoise import TIMESTEP
 from wanc.runtime.golden import tensor_name
 from wanc.runtime.model import Model
 from wanc.runtime.progress import ProgressBar
-from wanc.runtime.sessions import Session
+from wanc.runtime.session import Session
 from wanc.runtime.tables import table_file
 
 Array = np.ndarray[Any, Any]
@@ -55,7 +55,7 @@ class Tables(Stage):
                 for name, graph in program.components[component].graphs.items():
                     if _takes_timestep_alone(graph):
                         with _beside_its_weights(graph.file, inputs["engines"], out.parent) as path:
-                            rows = _rows(Session(path, threads=1), timesteps)
+                            rows = _rows(Session(self.engine[0], path, threads=1), timesteps)
                         table = out / table_file(component, name)
                         table.parent.mkdir(parents=True, exist_ok=True)
                         safetensors.write(table, {tensor_name(component, name, key): rows[key] for key in rows})

@@ -17,10 +17,9 @@ from wanc.compiler.program.program import ProgramComponent, ProgramGraph
 from wanc.errors import CheckpointError, RecipeError, TargetError
 from wanc.models.graph import concrete
 from wanc.runtime import safetensors
-from wanc.runtime.backends.base import NAMES
 from wanc.runtime.golden import EXPECTED, FOLDER, INPUTS, TOLERANCES, tensor_name
 from wanc.runtime.noise import initial_noise
-from wanc.runtime.sessions import Session
+from wanc.runtime.session import Session
 
 if TYPE_CHECKING:
     from wanc.compiler.engines.kernels import Kernels
@@ -83,15 +82,14 @@ def _example(graph: ProgramGraph, component: ProgramComponent) -> dict[str, np.n
 def _run(
     name: str, graph: ProgramGraph, path: Path, feeds: Mapping[str, np.ndarray[Any, Any]], compiler: Compiler
 ) -> tuple[dict[str, np.ndarray[Any, Any]], Kernels]:
-    engine = NAMES[path.suffix]
     try:
         backend = compiler.open(path)
     except Exception as error:  # the libraries' exceptions share no base class
         # They name the file that is being built, which will be gone.
         reason = str(error).replace(str(path), path.name)
-        raise CheckpointError(f"{name}: {engine} cannot load this graph") from RuntimeError(reason)
+        raise CheckpointError(f"{name}: {compiler.kind} cannot load this graph") from RuntimeError(reason)
     try:
-        outputs = Session(path, threads=1, backend=backend).run(feeds)
+        outputs = Session(compiler.kind, path, threads=1, backend=backend).run(feeds)
     except TargetError as error:
         sizes = ", ".join(f"{size}: {count}" for size, count in sorted(graph.example.items()))
         raise RecipeError(

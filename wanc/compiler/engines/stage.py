@@ -27,7 +27,9 @@ EMBEDDING_FILE = "engines/text_encoder/embedding.safetensors"
 
 
 class Compiler(Protocol):
-    """What an engine does at build time."""
+    """What an engine does at build time. `kind` is what recipes and manifests call it."""
+
+    kind: ClassVar[str]
 
     def compile_component(
         self, name: str, component: ProgramComponent, graphs: Files, weights: Files, out: Path, finite: FiniteCheck

@@ -19,6 +19,7 @@ from wanc.compiler.stages.stage import Files
 from wanc.errors import BundleError
 from wanc.models.graph import Input, Output
 from wanc.models.weights import Weight
+from wanc.runtime.engine_file import EngineFile
 from wanc.runtime.model import Model
 
 FILE = "program.json"
@@ -84,6 +85,25 @@ class Program:
             fault = error.errors(include_url=False, include_input=False)[0]
             field = ".".join(map(str, fault["loc"])) or "the document"
             raise BundleError(f"is no program: {field}: {fault['msg']}", where=str(path)) from None
+
+
+def engine_files(name: str, component: ProgramComponent, engine: str) -> tuple[EngineFile, ...]:
+    """What runs a component that an engine has compiled for CPUs: a file for each graph, which is not cut."""
+    return tuple(
+        EngineFile(
+            component=name,
+            graph=graph,
+            segment=0,
+            engine=engine,
+            target="cpu",
+            profile=None,
+            device="cpu",
+            file=entry.file,
+            inputs=tuple(tensor.name for tensor in entry.inputs),
+            outputs=tuple(tensor.name for tensor in entry.outputs),
+        )
+        for graph, entry in sorted(component.graphs.items())
+    )
 
 
 def weight_files(program: Files, source: Files) -> Files:

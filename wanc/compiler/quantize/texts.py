@@ -16,6 +16,7 @@ from wanc.models.weights import Weight
 from wanc.runtime import safetensors
 from wanc.runtime.embeddings import EmbeddingTable
 from wanc.runtime.progress import ProgressBar
+from wanc.runtime.value import Value, as_values
 
 if TYPE_CHECKING:
     from wanc.compiler.host.chain import Chain
@@ -67,14 +68,14 @@ class Texts(Stage):
 
 @dataclass(frozen=True)
 class _Encoder:
-    """The text encoder in place of a bundle's sessions."""
+    """The text encoder in place of a bundle's executor."""
 
     chain: Chain
 
-    def run(self, component: str, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, component: str, graph: str, inputs: Mapping[str, Array]) -> dict[str, Value]:
         del component, graph  # there is no other
         (outputs,) = self.chain.run([inputs])
-        return outputs
+        return as_values(outputs)
 
 
 def _table(embedding: Weight, source: Files) -> EmbeddingTable:

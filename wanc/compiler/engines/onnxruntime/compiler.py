@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.lowering import lower
@@ -39,6 +39,8 @@ FUSED: Mapping[str, str] = {
 
 class OnnxRuntimeCompiler:
     """Build-time side of the engine."""
+
+    kind: ClassVar[str] = "onnxruntime"
 
     def compile_component(
         self, name: str, component: ProgramComponent, graphs: Files, weights: Files, out: Path, finite: FiniteCheck

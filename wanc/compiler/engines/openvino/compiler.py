@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import openvino
 
@@ -53,6 +53,8 @@ PARTS_OF_NO_KERNEL = ("Input", "Output", "Constant", "Const", "Parameter", "Resu
 @dataclass(frozen=True)
 class OpenVinoCompiler:
     """Build-time side of the engine."""
+
+    kind: ClassVar[str] = "openvino"
 
     compute: str
     islands: tuple[Island, ...]
