@@ -296,7 +296,7 @@ def test_nothing_half_written_stays(
 
     monkeypatch.setattr(Session, "run", failing)
     with pytest.raises(fault):
-        run_video(tiny_bundle, video, prompt=PROMPT, progress=False, **FEW_FRAMES)
+        run_video(tiny_bundle, video, prompt=PROMPT, **FEW_FRAMES)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == ({"out.mp4": earlier} if earlier else {})
 
 

@@ -70,7 +70,7 @@ def test_a_guidance_of_one_runs_one_branch() -> None:
 
 
 def test_every_step_asks_its_expert_and_is_counted() -> None:
-    engines, steps = Engines(), []
+    engines, told = Engines(), []
     solver = create_solver("euler", steps=4, shift=1.0)
     denoise(
         lambda component: parts(engines, component),
@@ -79,12 +79,12 @@ def test_every_step_asks_its_expert_and_is_counted() -> None:
         LATENTS,
         TEXT,
         NEGATIVE,
-        lambda: steps.append(len(engines.calls)),
+        lambda phase, done, total: told.append((phase, done, total, len(engines.calls))),
     )
     expected = ["high" if timestep >= 500 else "low" for timestep in solver.timesteps]
     assert [component for component, _, _ in engines.calls] == expected
     assert [timestep for _, timestep, _ in engines.calls] == [float(t) for t in solver.timesteps]
-    assert steps == [1, 2, 3, 4]
+    assert told == [("denoise", done, 4, done) for done in range(5)]
 
 
 def test_the_parts_of_an_expert_are_opened_when_it_takes_over() -> None:
@@ -96,7 +96,7 @@ def test_the_parts_of_an_expert_are_opened_when_it_takes_over() -> None:
         return parts(engines, component)
 
     expert_at = lambda timestep: Expert("high" if timestep > 600 else "low", 1.0)  # noqa: E731
-    denoise(open_parts, solver, expert_at, LATENTS, TEXT, NEGATIVE, lambda: None)
+    denoise(open_parts, solver, expert_at, LATENTS, TEXT, NEGATIVE)
     high = sum(timestep > 600 for timestep in solver.timesteps)
     assert opened == [("high", 0), ("low", high)]
 
@@ -111,6 +111,5 @@ def test_a_nan_is_an_error_at_its_step() -> None:
             LATENTS,
             TEXT,
             NEGATIVE,
-            lambda: None,
         )
     assert f"the step at timestep {solver.timesteps[2]:g}" in caught.value.message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +12,7 @@ from .engine_file import EngineFile, read_engine_files
 from .errors import BundleError, TargetError
 from .interface import Interface
 from .manifest import MANIFEST, SEGMENTS, Manifest
-from .safe_read import Progress
+from .progress import OnProgress, ignore
 from .segments import Segments
 from .strict_json import Fields, JsonValue
 from .verify import ensure_verified
@@ -37,12 +38,12 @@ class Bundle:
     threads: int
 
     @classmethod
-    def open(cls, root: Path, *, progress: Progress | None = None) -> Bundle:
+    def open(cls, root: Path, *, on_progress: OnProgress = ignore) -> Bundle:
         """Verify every file of the bundle, then read what it says.
 
         Raises VerificationError, BundleError, and TargetError where no engine fits this machine.
         """
-        manifest = ensure_verified(root, progress)
+        manifest = ensure_verified(root, partial(on_progress, "verify"))
         runtime, topology = (section(root, manifest, name) for name in ("runtime", "topology"))
         files = read_engine_files(topology.objects("engines"), {file.path for file in manifest.files})
         by_graph: dict[Key, list[EngineFile]] = {}

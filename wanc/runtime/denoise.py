@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .errors import TargetError
 from .parts import Parts
+from .progress import OnProgress, ignore
 from .solvers.base import Solver
 from .value import Value
 
@@ -53,7 +54,7 @@ def denoise(
     latents: Latents,
     text: Latents,
     negative: Latents,
-    on_step: Callable[[], None],
+    on_progress: OnProgress = ignore,
 ) -> Latents:
     """Integrate from noise to clean latents, float32 [1, channels, frames, height, width].
 
@@ -62,7 +63,8 @@ def denoise(
     Raises TargetError where a NaN or an infinity turns up: it would decode to a picture of nothing.
     """
     parts: Parts | None = None
-    for timestep in solver.timesteps.tolist():
+    on_progress("denoise", 0, solver.steps)
+    for done, timestep in enumerate(solver.timesteps.tolist(), 1):
         expert = expert_at(timestep)
         if parts is None or parts.component != expert.component:
             parts = parts_of(expert.component)
@@ -73,5 +75,5 @@ def denoise(
                 f"the latents are not finite after the step at timestep {timestep:g}",
                 hint="run the bundle's --selftest: this machine may not compute what the build machine did",
             )
-        on_step()
+        on_progress("denoise", done, solver.steps)
     return latents

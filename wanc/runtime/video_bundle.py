@@ -8,11 +8,11 @@ from pathlib import Path
 from .bundle import Bundle, listed, section
 from .errors import UserError
 from .model import Model
-from .safe_read import Progress
+from .options import VIDEO as TASK
+from .progress import OnProgress, ignore
 from .strict_json import Fields
 from .tables import Table, table_file
 
-TASK = "text-to-video"
 # Wan's position table has 1,024 entries per axis.
 MOST_LATENT_FRAMES = 1024
 
@@ -56,9 +56,9 @@ class VideoBundle(Bundle):
     shapes: tuple[Shape, ...]
 
     @classmethod
-    def open(cls, root: Path, *, progress: Progress | None = None) -> VideoBundle:
+    def open(cls, root: Path, *, on_progress: OnProgress = ignore) -> VideoBundle:
         """Verify a bundle and read what it says, as `Bundle.open` does. Raises BundleError for one of another task."""
-        bundle = Bundle.open(root, progress=progress)
+        bundle = Bundle.open(root, on_progress=on_progress)
         bundle.expect_task(TASK)
         runtime = section(root, bundle.manifest, "runtime")
         return cls(
