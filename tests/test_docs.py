@@ -40,6 +40,27 @@ def test_the_readme_s_commands_work(command: str, workplace: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+API = ROOT / "docs" / "api.md"
+PROGRAMS = re.findall(r"```python\n(.*?)```", API.read_text("utf-8"), flags=re.DOTALL)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))
+def test_programs_in_the_documentation_run(program: str, workplace: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=workplace, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_documentation_has_every_option_of_a_request_in_its_words() -> None:
+    from wanc.runtime.options import VIDEO, options_of
+
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", API.read_text("utf-8"), flags=re.MULTILINE))
+    options = [option for option in options_of(VIDEO) if option.name != "prompts"]
+    assert list(rows) == [option.name for option in options]
+    assert all(rows[option.name] == option.help for option in options if option.name != "latents")
+
+
 def test_the_readme_shows_commands() -> None:
     assert len(console_commands(ROOT / "README.md")) >= 5
 

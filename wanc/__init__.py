@@ -1,3 +1,12 @@
 """wanc: an offline compiler for text-to-video diffusion models."""
 
+from importlib import import_module
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    """What `wanc.api` has, which is loaded when it is first asked for."""
+    if name in ("BuildResult", "build", "build_variants", "open", "open_graph"):
+        return getattr(import_module("wanc.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

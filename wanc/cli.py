@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
+from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +18,7 @@ from typer.exceptions import TyperException
 
 from wanc import __version__
 from wanc.errors import EXIT_REFUSED, EXIT_UNAVAILABLE, UserError, render
+from wanc.runtime.options import OPTIONS, OUTPUT_HELP
 
 EXIT_INTERRUPTED = 130
 
@@ -149,37 +152,43 @@ def bench(
         print("\n".join(map(str, paths)))
 
 
+def with_options_of_a_run(verb: Callable[..., None]) -> Callable[..., None]:
+    """Replace a verb's `**options` by the options that a bundle's own run.py has, before those with a name alone."""
+    own = signature(verb, eval_str=True).parameters.values()
+    options = [
+        Parameter(
+            option.name,
+            Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=Annotated[option.type | None, typer.Option(help=option.help, metavar=option.metavar)],
+        )
+        for option in OPTIONS
+    ]
+    places = [entry for entry in own if entry.kind == Parameter.POSITIONAL_OR_KEYWORD]
+    parameters = [*places, *options, *(entry for entry in own if entry.kind == Parameter.KEYWORD_ONLY)]
+    vars(verb)["__signature__"] = Signature(parameters)
+    verb.__annotations__ = {entry.name: entry.annotation for entry in parameters}
+    return verb
+
+
 @app.command(epilog='Example: wanc run artifacts/bundles/tiny-wan --prompt "A red circle moves left." -o out.mp4')
+@with_options_of_a_run
 def run(
     bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The .mp4 or .npz file to write.", show_default=False)],
-    inputs: Annotated[Path | None, typer.Option(help="An .npz file of a graph's inputs, by name.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="What the video shows.")] = None,
-    negative_prompt: Annotated[str | None, typer.Option(help="What it should not show; the recipe's if unset.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the initial noise; 0 if unset.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Sampling steps; the recipe's if unset.")] = None,
-    shape: Annotated[str | None, typer.Option(help="One of the bundle's shapes; its first if unset.")] = None,
-    frames: Annotated[int | None, typer.Option(help="Number of frames, 4n+1; the shape's if unset.")] = None,
-    latents: Annotated[Path | None, typer.Option(help="Initial noise from a .npy file instead of a seed.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads, 0 for every core; the recipe's if unset.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help=OUTPUT_HELP, show_default=False)],
+    *,
     as_json: Json = False,
+    **options: Any,
 ) -> None:
-    """Run a bundle, exactly as its own run.py does: a prompt gives a video, or arrays give arrays."""
+    """Run a bundle, exactly as its own run.py does: prompts give videos, or arrays give arrays."""
     from wanc.runtime.execute import run
     from wanc.runtime.main import clean_up_on_sigterm
+    from wanc.runtime.progress import Bars
 
     clean_up_on_sigterm()
-    options = {
-        "inputs": inputs,
-        "prompt": prompt,
-        "negative_prompt": negative_prompt,
-        "seed": seed,
-        "steps": steps,
-        "shape": shape,
-        "frames": frames,
-        "latents": latents,
-    }
-    report = run(bundle, output, options, threads=threads, progress=_shows_progress(as_json))
+    threads = options.pop("threads")
+    with Bars(enabled=_shows_progress(as_json)) as bars:
+        report = run(bundle, output, options, threads=threads, on_progress=bars)
     print(json.dumps(report.as_json()) if as_json else report.as_text())
 
 

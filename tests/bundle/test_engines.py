@@ -88,7 +88,7 @@ def test_the_bundle_names_its_engine_and_asks_for_its_library(bundles: dict[str,
 @pytest.mark.parametrize("name", ENGINES)
 def test_the_bundle_verifies_and_tests_itself(bundles: dict[str, Path], name: str) -> None:
     assert verify(bundles[name]).ok
-    report = run_selftest(bundles[name], threads=1, progress=False)
+    report = run_selftest(bundles[name], threads=1)
     assert [(check.graph, check.relative_error) for check in report.checks] == [("model/main", 0.0)]
 
 
@@ -101,7 +101,7 @@ def test_the_report_tells_the_one_kernel_of_attention(bundles: dict[str, Path], 
 
 def attended(bundle: Path, folder: Path) -> NDArray[np.float32]:
     np.savez(folder / "in.npz", x=X)
-    run_graph(bundle, folder / "out.npz", inputs=folder / "in.npz", threads=1, progress=False)
+    run_graph(bundle, folder / "out.npz", inputs=folder / "in.npz", threads=1)
     with np.load(folder / "out.npz") as file:
         return file["y"]
 

@@ -141,7 +141,7 @@ def test_the_selftest_finds_any_output_that_differs(bundle: Path, name: str, mon
     """What is no float is compared exactly, and an infinity is not taken for a number."""
     from wanc.runtime.bundle import Bundle
     from wanc.runtime.selftest import selftest
-    from wanc.runtime.sessions import Session
+    from wanc.runtime.session import Session
 
     plain = Session.run
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from wanc.bench.reference import psnr, relative_error
+from wanc.runtime.executor import Executor
 from wanc.runtime.golden import EXPECTED, FOLDER, INPUTS, named
 from wanc.runtime.pipeline import Pipeline, choose_expert
 from wanc.runtime.safetensors import SafetensorsFile
 from wanc.runtime.selftest import relative_error as graph_error
-from wanc.runtime.sessions import Session
 from wanc.runtime.solvers.create import create_solver
 from wanc.runtime.video_bundle import VideoBundle
 
@@ -40,7 +40,7 @@ class Result:
         pipeline = Pipeline.open(root)
         generated = pipeline.generate(PROMPT, seed=SEED, frames=5, steps=STEPS)
         self.latents, self.frames = generated.latents, generated.frames
-        self.executions = {name: int(entry["executions"]) for name, entry in pipeline.sessions.counters().items()}
+        self.executions = {name: int(entry["executions"]) for name, entry in pipeline.executor.counters().items()}
 
 
 @pytest.fixture(scope="module")
@@ -85,11 +85,11 @@ def test_timesteps_of_the_recipe_are_looked_up(tiny_bundle: Path, monkeypatch: p
     """Nothing is computed for them, and what is found is what the graph would have given."""
     pipeline = Pipeline.open(tiny_bundle)
     looked_up = pipeline.generate(PROMPT, seed=SEED, frames=1)
-    assert [name for name in pipeline.sessions.counters() if name.endswith("/time")] == []
+    assert [name for name in pipeline.executor.counters() if name.endswith("/time")] == []
     monkeypatch.setattr(VideoBundle, "tables", lambda *_: {})
     pipeline = Pipeline.open(tiny_bundle)
     computed = pipeline.generate(PROMPT, seed=SEED, frames=1)
-    counters = pipeline.sessions.counters()
+    counters = pipeline.executor.counters()
     executions = sum(counters[f"{name}/time"]["executions"] for name in EXPERTS)
     assert executions == pipeline.bundle.sampling.steps
     assert relative_error(looked_up.latents, computed.latents) <= MOST_LATENT_ERROR
@@ -102,7 +102,7 @@ def test_a_second_request_is_computed_for_itself(tiny_bundle: Path) -> None:
     again = pipeline.generate("一个蓝色的正方形向上移动。", seed=SEED, frames=1, steps=2)
     alone = Pipeline.open(tiny_bundle).generate("一个蓝色的正方形向上移动。", seed=SEED, frames=1, steps=2)
     np.testing.assert_array_equal(again.latents, alone.latents)
-    counters = pipeline.sessions.counters()
+    counters = pipeline.executor.counters()
     assert [counters[f"denoiser_high/{graph}"]["executions"] for graph in ("request", "shape")] == [4, 2]
 
 
@@ -159,10 +159,11 @@ class TestOpenVino:
 def test_single_steps_agree_to_float32(plain: Result, result: Callable[..., Result]) -> None:
     """Each graph that both bundles have: what one of the engines gives for the other's golden inputs."""
     inputs, expected = (SafetensorsFile(plain.root / FOLDER / file) for file in (INPUTS, EXPECTED))
-    engines = VideoBundle.open(result("openvino", "engine.kind=openvino").root).engines
-    assert engines.keys() == VideoBundle.open(plain.root).engines.keys()
-    for (component, graph), path in engines.items():
-        outputs = Session(path, threads=1).run(named(inputs, component, graph))
+    bundle = VideoBundle.open(result("openvino", "engine.kind=openvino").root)
+    assert bundle.engines.keys() == VideoBundle.open(plain.root).engines.keys()
+    executor = Executor(bundle.root, bundle.engines, threads=1)
+    for component, graph in bundle.engines:
+        outputs = executor.run(component, graph, named(inputs, component, graph))
         for name, array in named(expected, component, graph).items():
             # The self-test's error, because caches of the first chunk are zeros.
-            assert graph_error(outputs[name], array) <= MOST_LATENT_ERROR, f"{component}/{graph}: {name}"
+            assert graph_error(outputs[name].numpy(), array) <= MOST_LATENT_ERROR, f"{component}/{graph}: {name}"

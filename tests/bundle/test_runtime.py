@@ -21,7 +21,7 @@ from wanc.runtime.manifest import Manifest
 from wanc.runtime.noise import initial_noise
 from wanc.runtime.pipeline import Pipeline, choose_expert
 from wanc.runtime.selftest import selftest
-from wanc.runtime.sessions import Session
+from wanc.runtime.session import Session
 from wanc.runtime.video_bundle import Sampling, VideoBundle
 from wanc.runtime.video_task import run_video
 
@@ -161,7 +161,7 @@ def test_help_has_an_example(tiny_bundle: Path, run_py: RunPy) -> None:
 
 
 def executions(pipeline: Pipeline) -> dict[str, int]:
-    return {graph: int(counter["executions"]) for graph, counter in pipeline.sessions.counters().items()}
+    return {graph: int(counter["executions"]) for graph, counter in pipeline.executor.counters().items()}
 
 
 def denoised(component: str, *, timesteps: int, branches: int, known: int = 0) -> dict[str, int]:
@@ -228,9 +228,9 @@ def test_few_step_sampling_runs_one_branch_per_timestep(few_step: Variant) -> No
 def test_counters_add_up_over_requests_and_count_bytes(counted: VideoBundle) -> None:
     pipeline = Pipeline(counted)
     pipeline.generate(PROMPT, frames=1, steps=1)
-    once = pipeline.sessions.counters()["denoiser_high/step"]
+    once = pipeline.executor.counters()["denoiser_high/step"]
     pipeline.generate(PROMPT, frames=1, steps=1)
-    twice = pipeline.sessions.counters()["denoiser_high/step"]
+    twice = pipeline.executor.counters()["denoiser_high/step"]
     latents = 4 * 16 * 8 * 8  # float32; in and out
     keys_and_values = 5 * 2 * 4 * 64 * 160  # of 5 blocks, for 64 tokens of text; the model's width is 160
     modulation = (5 * 6 + 2) * 4 * 160
@@ -296,29 +296,29 @@ def test_nothing_half_written_stays(
 
     monkeypatch.setattr(Session, "run", failing)
     with pytest.raises(fault):
-        run_video(tiny_bundle, video, prompt=PROMPT, progress=False, **FEW_FRAMES)
+        run_video(tiny_bundle, video, prompt=PROMPT, **FEW_FRAMES)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == ({"out.mp4": earlier} if earlier else {})
 
 
 STRUCK = """
 import os, signal, sys
 from pathlib import Path
-from wanc.runtime import main, sessions
+from wanc.runtime import main, session
 
 # A shell's background jobs, and so these tests, may have been told to ignore it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-run, left = sessions.Session.run, 5
+run, left = session.Session.run, 5
 
-def struck(session, inputs):
+def struck(opened, inputs):
     global left
     left -= 1
     if not left:
         assert list(Path(sys.argv[2]).parent.glob(".*.part")), "there is nothing yet to clean up"
         os.kill(os.getpid(), int(sys.argv[3]))
-    return run(session, inputs)
+    return run(opened, inputs)
 
-sessions.Session.run = struck
+session.Session.run = struck
 options = ["--prompt", "x", "--frames", "5", "--steps", "2", "-o", sys.argv[2]]
 raise SystemExit(main.main(Path(sys.argv[1]), options))
 """

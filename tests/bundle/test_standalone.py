@@ -134,7 +134,7 @@ def test_it_makes_the_same_video_as_wanc_run(tiny_bundle: Path, deployed: Deploy
 
     deployed.json(tiny_bundle / "run.py", "--prompt", PROMPTS["chinese"], *SHORT, "--seed", "5", "-o", "out.mp4")
     ours = deployed.cwd / "ours.mp4"
-    run_video(tiny_bundle, ours, prompt=PROMPTS["chinese"], seed=5, frames=5, steps=2, progress=False)
+    run_video(tiny_bundle, ours, prompt=PROMPTS["chinese"], seed=5, frames=5, steps=2)
     assert (deployed.cwd / "out.mp4").read_bytes() == ours.read_bytes()
 
 

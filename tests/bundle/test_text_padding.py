@@ -25,8 +25,8 @@ def pipeline(tiny_bundle: Path) -> Pipeline:
 def velocity(pipeline: Pipeline, text: np.ndarray, component: str) -> np.ndarray:
     latents = np.random.default_rng(0).standard_normal((1, 16, 1, 8, 8), dtype=np.float32)
     inputs = {"latents": latents, "timestep": np.array([900.0], np.float32), "text": text}
-    parts = Parts(component, pipeline.bundle.interfaces(component), pipeline.sessions)
-    return parts.run("step", inputs, branch="conditional")["velocity"]
+    parts = Parts(component, pipeline.bundle.interfaces(component), pipeline.executor)
+    return parts.run("step", inputs, branch="conditional")["velocity"].numpy()
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def tokenizer(pipeline: Pipeline) -> Tokenizer:
 @pytest.fixture(scope="module")
 def states(pipeline: Pipeline, tokenizer: Tokenizer) -> np.ndarray:
     table = EmbeddingTable.open(pipeline.bundle.embedding, EMBEDDING_TENSOR)
-    return encode_prompt(PROMPT, tokenizer, table, pipeline.sessions)
+    return encode_prompt(PROMPT, tokenizer, table, pipeline.executor)
 
 
 def test_states_are_padded_with_zeros_after_encoding(tokenizer: Tokenizer, states: np.ndarray) -> None:

@@ -56,7 +56,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def run(bundle: Path, folder: Path, **inputs: NDArray[Any]) -> Arrays:
     np.savez(folder / "in.npz", **inputs)
-    run_graph(bundle, folder / "out.npz", inputs=folder / "in.npz", threads=1, progress=False)
+    run_graph(bundle, folder / "out.npz", inputs=folder / "in.npz", threads=1)
     with np.load(folder / "out.npz") as file:
         return {name: file[name] for name in file.files}
 
@@ -68,7 +68,7 @@ def assert_close(actual: NDArray[Any], expected: NDArray[Any]) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_bundle_tests_itself(bundles: dict[str, Path], name: str) -> None:
-    report = run_selftest(bundles[name], threads=1, progress=False)
+    report = run_selftest(bundles[name], threads=1)
     assert report.ok
     assert [check.graph for check in report.checks] == ["model/main"]
 

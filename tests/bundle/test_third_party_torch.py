@@ -91,7 +91,7 @@ def bundle(recipe: Path) -> Path:
 def test_embeddings_are_the_librarys(bundle: Path, library: Any, tmp_path: Path, sentences: list[str]) -> None:
     tokens = library.tokenize(sentences)
     np.savez(tmp_path / "in.npz", ids=tokens["input_ids"].numpy(), mask=tokens["attention_mask"].numpy())
-    run_graph(bundle, tmp_path / "out.npz", inputs=tmp_path / "in.npz", threads=None, progress=False)
+    run_graph(bundle, tmp_path / "out.npz", inputs=tmp_path / "in.npz", threads=None)
     with np.load(tmp_path / "out.npz") as file:
         actual: NDArray[np.float32] = file["embedding"]
     expected = library.encode(sentences, convert_to_numpy=True)

@@ -19,10 +19,10 @@ import torch
 from wanc.bench.reference import relative_error
 from wanc.compiler.pipeline import BuildResult, build
 from wanc.recipe.load import LoadedRecipe, load
+from wanc.runtime.executor import Executor
 from wanc.runtime.noise import initial_noise
 from wanc.runtime.parts import Parts
 from wanc.runtime.pipeline import Pipeline
-from wanc.runtime.sessions import Sessions
 from wanc.runtime.verify import verify
 from wanc.runtime.video_bundle import VideoBundle
 
@@ -103,7 +103,7 @@ def test_it_makes_a_video(wide: Wide) -> None:
     result = pipeline.generate("A red circle moves to the left.", seed=1)
     assert result.frames.shape == (5, 32, 48, 3)
     assert np.isfinite(result.latents).all()
-    counters = pipeline.sessions.counters()
+    counters = pipeline.executor.counters()
     # At shift 12, the two steps are at timesteps 999 and 923: both belong to the high-noise expert.
     assert counters["denoiser_high/step"]["executions"] == 4
     assert "denoiser_low/step" not in counters
@@ -117,11 +117,11 @@ def test_one_step_of_each_expert_equals_diffusers(wide: Wide) -> None:
         ("denoiser_high", "transformer", 923.0),
         ("denoiser_low", "transformer_2", 500.0),
     ):
-        sessions = Sessions(bundle.engines)
+        executor = Executor(bundle.root, bundle.engines)
         inputs = {"latents": latents, "timestep": np.array([timestep], np.float32), "text": text}
-        parts = Parts(component, bundle.interfaces(component), sessions)
-        ours = parts.run("step", inputs, branch="conditional")["velocity"]
-        sessions.close(component)
+        parts = Parts(component, bundle.interfaces(component), executor)
+        ours = parts.run("step", inputs, branch="conditional")["velocity"].numpy()
+        executor.close(component)
         theirs = diffusers_step(wide.loaded.recipe.model.source / folder, latents, timestep, text)
         assert theirs.std() > 0.01, "a model that does nothing proves nothing"
         assert relative_error(ours, theirs) <= MOST_STEP_ERROR

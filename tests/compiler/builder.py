@@ -18,7 +18,7 @@ from wanc.compiler.stages.stage import Files, Stage
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.models.wan.checkpoint import Checkpoint
 from wanc.recipe.load import LoadedRecipe, load
-from wanc.runtime.sessions import Session
+from wanc.runtime.session import Session
 
 RECIPE = """\
 wanc: 1
@@ -52,7 +52,7 @@ def lower(name: str, checkpoint: Checkpoint, traced: Traced, folder: Path) -> Lo
     program = {graph.file: folder / graph.file for graph in graphs.values()}
     source = {file: checkpoint.root / file for file in checkpoint.files}
     compiled = OnnxRuntimeCompiler().compile_component(name, exported, program, source, folder, FiniteCheck(name))
-    sessions = {key: Session(folder / graph.file, threads=1) for key, graph in compiled.graphs.items()}
+    sessions = {key: Session("onnxruntime", folder / graph.file, threads=1) for key, graph in compiled.graphs.items()}
     return Lowered(folder, graphs, compiled.graphs, sessions)
 
 

@@ -19,15 +19,16 @@ from wanc.compiler.export.tracing import bind
 from wanc.compiler.export.wan import Traced
 from wanc.compiler.fuse import REPORT_FILE, Fuse
 from wanc.compiler.program.graph_file import load, save
-from wanc.compiler.program.program import FILE, Program, ProgramComponent, ProgramGraph
+from wanc.compiler.program.program import FILE, Program, ProgramComponent, ProgramGraph, engine_files
 from wanc.compiler.stages.stage import Files
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.models.wan.checkpoint import Checkpoint
 from wanc.recipe.schema import PARTS
 from wanc.runtime.backends.openvino import core
-from wanc.runtime.interface import Interface, Tensor
+from wanc.runtime.executor import Executor
+from wanc.runtime.interface import Interface
 from wanc.runtime.parts import Parts
-from wanc.runtime.sessions import Sessions
+from wanc.runtime.segments import Segments
 
 HAS_BFLOAT16 = "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 """Whether this CPU multiplies bfloat16; OpenVINO widens it where it does not."""
@@ -74,15 +75,17 @@ class Compiled:
     component: ProgramComponent
     folder: Path
     compiler: Compiler
-    sessions: Sessions = field(init=False)
+    executor: Executor = field(init=False)
 
     def __post_init__(self) -> None:
-        files = {(self.name, graph): self.folder / entry.file for graph, entry in self.component.graphs.items()}
-        self.sessions = Sessions(files, threads=1)
+        files = engine_files(self.name, self.component, self.compiler.kind)
+        engines = {(file.component, file.graph): Segments.whole(file) for file in files}
+        self.executor = Executor(self.folder, engines, threads=1)
 
     def request(self) -> Parts:
         """A new request: nothing is kept from an earlier one."""
-        return Parts(self.name, {key: _interface(entry) for key, entry in self.component.graphs.items()}, self.sessions)
+        graphs = {key: Interface(entry.inputs, entry.outputs) for key, entry in self.component.graphs.items()}
+        return Parts(self.name, graphs, self.executor)
 
     def kernels(self) -> dict[str, Kernels]:
         """What was really built, by graph."""
@@ -140,11 +143,6 @@ def _read(node: ir.Node) -> Iterable[ir.Value | None]:
         if attribute.type == ir.AttributeType.GRAPH:
             for inner in attribute.as_graph():
                 yield from _read(inner)
-
-
-def _interface(graph: ProgramGraph) -> Interface:
-    inputs = (Tensor(e.name, e.dtype, e.shape, e.binding, e.per, e.shape_of) for e in graph.inputs)
-    return Interface(tuple(inputs), tuple(Tensor(e.name, e.dtype, e.shape) for e in graph.outputs))
 
 
 def given(tensors: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:

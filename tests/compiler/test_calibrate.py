@@ -25,7 +25,8 @@ from wanc.recipe.load import load
 from wanc.runtime import safetensors
 from wanc.runtime.model import HIGH, LOW
 from wanc.runtime.noise import initial_noise
-from wanc.runtime.pipeline import Pipeline, Request
+from wanc.runtime.pipeline import Pipeline
+from wanc.runtime.request import Request
 from wanc.runtime.safetensors import SafetensorsFile
 from wanc.runtime.solvers.base import Solver
 from wanc.runtime.timer import Timer

@@ -25,7 +25,7 @@ from wanc.errors import CheckpointError, RecipeError, UserError, render
 from wanc.models.onnx_file import open_onnx
 from wanc.models.weights import Weight
 from wanc.runtime.dimensions import split_dimension
-from wanc.runtime.sessions import Session
+from wanc.runtime.session import Session
 
 from ..models.test_onnx_file_fuzz import mutate, rich
 
@@ -99,7 +99,7 @@ def runs(path: Path, folder: Path, feeds: Arrays, example: Mapping[str, int] | N
     plain = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [output.name for output in plain.get_outputs()]
     expected = dict(zip(names, plain.run(None, feeds), strict=True))
-    session = Session(folder / "engine" / component.graphs["main"].file, threads=1)
+    session = Session("onnxruntime", folder / "engine" / component.graphs["main"].file, threads=1)
     return expected, session.run(feeds)
 
 

@@ -34,6 +34,8 @@ from wanc.compiler.passes.registry import all_passes
 from wanc.models.onnx_file import open_onnx
 from wanc.models.wan.checkpoint import Checkpoint, open_checkpoint
 from wanc.recipe.schema import ISLANDS, PARTS
+from wanc.runtime.interface import carried
+from wanc.runtime.value import Value
 
 from .fusing import (
     DEFAULT,
@@ -321,7 +323,7 @@ def test_a_step_equals_diffusers(
         latents, timestep = random(1, 16, frames, 2 * rows, 2 * columns, seed=seed), torch.tensor([TIMESTEPS[seed % 3]])
         (expected,) = reference(latents, timestep, text, return_dict=False)
         feeds = given({"latents": latents, "timestep": timestep, "text": text})
-        velocity = made.request().run("step", feeds, branch="conditional")["velocity"]
+        velocity = made.request().run("step", feeds, branch="conditional")["velocity"].numpy()
         assert relative_error(velocity, expected.numpy()) <= ENGINES[engine][1], (frames, rows, columns)
 
 
@@ -340,7 +342,7 @@ def test_islands_halve_what_bfloat16_costs(checkpoint: Checkpoint, denoiser: Fus
     for islands in (ISLANDS, ()):
         (tmp_path / str(len(islands))).mkdir()
         made = denoiser.by_default.compiled(OpenVinoCompiler("bf16", islands), tmp_path / str(len(islands)))
-        velocity = made.request().run("step", given(inputs), branch="conditional")["velocity"]
+        velocity = made.request().run("step", given(inputs), branch="conditional")["velocity"].numpy()
         errors.append(relative_error(velocity, expected.numpy()))
     assert errors[0] < 0.7 * errors[1]
 
@@ -361,7 +363,7 @@ def test_the_encoder_equals_transformers(
             mask[:, tokens - padding :] = 0
             expected = reference(ids, attention_mask=mask).last_hidden_state
             feeds = given({"embeddings": reference.shared(ids), "mask": mask})
-            hidden = made.request().run("encode", feeds, branch="conditional")["hidden"]
+            hidden = made.request().run("encode", feeds, branch="conditional")["hidden"].numpy()
             assert relative_error(hidden, expected.numpy()) <= ENGINES[engine][1], (tokens, padding)
 
 
@@ -382,13 +384,13 @@ def test_decoding_by_chunks_equals_diffusers(
 def decode(made: Compiled, latents: torch.Tensor) -> np.ndarray[Any, Any]:
     """The video, chunk by chunk, with the caches handed on."""
     chunks: list[np.ndarray[Any, Any]] = []
-    caches: dict[str, np.ndarray[Any, Any]] = {}
+    caches: dict[str, Value] = {}
     for index in range(latents.shape[2]):
         graph = "steady" if index else "first"
         feeds = {"latent": latents[:, :, index : index + 1].contiguous().numpy(), **caches}
         outputs = made.request().run(graph, feeds, branch="request")
-        chunks.append(outputs["frames"])
-        caches = {entry.state: outputs[entry.name] for entry in made.component.graphs[graph].outputs if entry.state}
+        chunks.append(outputs["frames"].numpy())
+        caches = carried(made.component.graphs[graph].outputs, outputs)
     return np.concatenate(chunks, axis=2)
 
 
@@ -472,7 +474,7 @@ def test_what_torch_exports_fuses_as_well(checkpoint: Checkpoint, name: str, ops
     assert fused_operators(fused) == {"main": expected_operators}
     assert_smaller(fused, "main", 3 / 4)
     made = fused.compiled(OnnxRuntimeCompiler(), tmp_path / "engine")
-    (output,) = made.request().run("main", given(inputs), branch="").values()
+    (output,) = (value.numpy() for value in made.request().run("main", given(inputs), branch="").values())
     assert relative_error(output, expected) <= FLOAT32
 
 
@@ -496,5 +498,5 @@ def test_a_step_as_wide_as_the_1_3b_model_equals_diffusers(
     text = random(1, 512, 4096, seed=1)
     (expected,) = reference(latents, timestep, text, return_dict=False)
     feeds = given({"latents": latents, "timestep": timestep, "text": text})
-    velocity = made.request().run("step", feeds, branch="conditional")["velocity"]
+    velocity = made.request().run("step", feeds, branch="conditional")["velocity"].numpy()
     assert relative_error(velocity, expected.numpy()) <= FLOAT32

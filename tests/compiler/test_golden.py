@@ -43,7 +43,7 @@ def bundle(project: Project, tmp_path: Path) -> Path:
 
 
 def selftest(bundle: Path) -> SelftestReport:
-    return run_selftest(bundle, threads=1, progress=False)
+    return run_selftest(bundle, threads=1)
 
 
 def attest(bundle: Path) -> None:

@@ -17,7 +17,8 @@ from transformers import UMT5EncoderModel
 from tests.checkpoints import write_checkpoint
 from wanc.compiler.export.wan import Traced
 from wanc.models.wan.checkpoint import Checkpoint, open_checkpoint
-from wanc.runtime.sessions import Session
+from wanc.runtime.interface import carried
+from wanc.runtime.session import Session
 
 from .builder import Lowered, lower
 
@@ -165,7 +166,7 @@ def decode(decoder: Lowered, latents: torch.Tensor) -> Array:
         session: Session = decoder.sessions[name]
         outputs = session.run({"latent": latents[:, :, index : index + 1].contiguous().numpy(), **caches})
         chunks.append(outputs["frames"])
-        caches = {entry.state: outputs[entry.name] for entry in decoder.lowered[name].outputs if entry.state}
+        caches = carried(decoder.lowered[name].outputs, outputs)
     return np.concatenate(chunks, axis=2)
 
 

@@ -10,8 +10,8 @@ import pytest
 from wanc.errors import RecipeError
 from wanc.recipe.load import load
 from wanc.recipe.strict_yaml import MAX_ALIASES, MAX_BREAKS, MAX_DEPTH, MAX_NODES, parse
-from wanc.recipe.text_file import MAX_BYTES
 from wanc.recipe.tree import TextSource, marks_of, plain
+from wanc.runtime.text_file import MAX_BYTES
 
 Write = Callable[[str, str | bytes], Path]
 

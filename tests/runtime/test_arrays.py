@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from wanc.runtime import arrays
 from wanc.runtime.arrays import read_arrays, write_arrays
 from wanc.runtime.errors import UserError
-from wanc.runtime.interface import DTYPES, InputError, Interface, Tensor
+from wanc.runtime.interface import DTYPES, Input, InputError, Interface
 
 from ..cost import limited
 
@@ -28,7 +28,9 @@ Array = np.ndarray[Any, Any]
 
 
 def takes(**inputs: tuple[str, tuple[int | str, ...]]) -> Interface:
-    return Interface(tuple(Tensor(name, dtype, shape) for name, (dtype, shape) in inputs.items()), ())
+    return Interface(
+        tuple(Input(name, shape, "request", "request", dtype) for name, (dtype, shape) in inputs.items()), ()
+    )
 
 
 X = takes(x=("float32", ("rows", 3)))

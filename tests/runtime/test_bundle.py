@@ -14,16 +14,39 @@ from wanc.runtime.errors import BundleError, TargetError, UserError
 from wanc.runtime.video_bundle import VideoBundle
 
 
-def engine(backend: str, target: str, file: str) -> dict[str, str]:
-    return {"component": "vae_decoder", "graph": "first", "engine": backend, "target": target, "file": file}
+def engine(backend: str, target: str, file: str, **changed: Any) -> dict[str, Any]:
+    return {
+        "component": "vae_decoder",
+        "graph": "first",
+        "segment": 0,
+        "engine": backend,
+        "target": target,
+        "profile": None,
+        "device": target,
+        "file": file,
+        "inputs": ["latent"],
+        "outputs": ["frames", "cache"],
+        **changed,
+    }
+
+
+def tensor(name: str, **more: object) -> dict[str, Any]:
+    return {"name": name, "dtype": "float32", "shape": [1, "rows"], **more}
 
 
 TOPOLOGY: dict[str, Any] = {
-    "components": {},
+    "components": {
+        "vae_decoder": {
+            "first": {
+                "inputs": [tensor("latent", binding="step", per="request", shape_of=None)],
+                "outputs": [tensor("frames", state=None), tensor("cache", state="old")],
+            }
+        }
+    },
     "engines": [
         engine("tensorrt", "sm80", "engines/a.plan"),
         engine("onnxruntime", "cpu", "engines/a.onnx"),
-        engine("onnxruntime", "cpu", "engines/b.onnx"),
+        engine("openvino", "cpu", "engines/b.onnx"),
     ],
 }
 RUNTIME: dict[str, Any] = {
@@ -55,10 +78,16 @@ RUNTIME: dict[str, Any] = {
 }
 
 
-def sealed(root: Path, *, topology: dict[str, Any] = TOPOLOGY, runtime: dict[str, Any] = RUNTIME) -> Path:
+def sealed(
+    root: Path,
+    *,
+    topology: dict[str, Any] = TOPOLOGY,
+    runtime: dict[str, Any] = RUNTIME,
+    requires: tuple[str, ...] = (),
+) -> Path:
     names = ("engines/a.plan", "engines/a.onnx", "engines/b.onnx", "engines/embedding.safetensors", "run.py")
     files = [BundleFile(name, name.encode(), role="engine", media_type="text/plain") for name in names]
-    facts = BundleFacts("b", "1.0", 0, "run.py", f"sha256:{'0' * 64}", topology, runtime)
+    facts = BundleFacts("b", "1.0", 0, "run.py", f"sha256:{'0' * 64}", topology, runtime, requires=requires)
     return seal(root / "bundle", files, facts).path
 
 
@@ -81,7 +110,9 @@ def test_everything_is_read(tmp_path: Path) -> None:
 
 def test_the_first_engine_that_fits_is_taken(tmp_path: Path) -> None:
     bundle = VideoBundle.open(sealed(tmp_path))
-    assert bundle.engines == {("vae_decoder", "first"): bundle.root / "engines/a.onnx"}
+    ((key, segments),) = bundle.engines.items()
+    assert key == ("vae_decoder", "first")
+    assert [file.file for file in segments.files] == ["engines/a.onnx"]
 
 
 def test_a_bundle_for_other_machines_lists_both_sides(tmp_path: Path) -> None:
@@ -91,6 +122,81 @@ def test_a_bundle_for_other_machines_lists_both_sides(tmp_path: Path) -> None:
     assert "vae_decoder/first" in caught.value.message
     assert "onnxruntime on cpu" in caught.value.message
     assert caught.value.hint == "the bundle holds: tensorrt on sm80"
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (engine("onnxruntime", "cpu", "engines/a.onnx", device="gpu1"), "onnxruntime on cpu (gpu1)"),
+        (engine("onnxruntime", "cpu", "engines/a.onnx", profile="480p"), "onnxruntime on cpu, for 480p alone"),
+        (engine("onnxruntime", "sm80", "engines/a.onnx"), "onnxruntime on sm80"),
+        (engine("tensorflow", "cpu", "engines/a.onnx"), "tensorflow on cpu"),
+    ],
+    ids=["device", "profile", "target", "engine"],
+)
+def test_an_engine_that_fits_in_part_does_not_fit(tmp_path: Path, entry: dict[str, Any], words: str) -> None:
+    with pytest.raises(TargetError) as caught:
+        VideoBundle.open(sealed(tmp_path, topology={**TOPOLOGY, "engines": [entry]}))
+    assert caught.value.hint == f"the bundle holds: {words}"
+
+
+def cut(**second: str) -> dict[str, Any]:
+    """The topology with the graph in two segments."""
+    entries = [
+        engine("onnxruntime", "cpu", "engines/a.onnx", outputs=["h", "cache"]),
+        engine("onnxruntime", "cpu", "engines/b.onnx", segment=1, inputs=["h"], outputs=["frames"], **second),
+    ]
+    return {**TOPOLOGY, "engines": entries}
+
+
+def test_a_graph_in_segments_is_read_where_the_bundle_says_that_there_are_some(tmp_path: Path) -> None:
+    bundle = VideoBundle.open(sealed(tmp_path, topology=cut(), requires=("segments/1",)))
+    assert [file.file for file in bundle.engines["vae_decoder", "first"].files] == ["engines/a.onnx", "engines/b.onnx"]
+
+
+def test_a_graph_in_segments_is_refused_where_the_bundle_does_not_say_so(tmp_path: Path) -> None:
+    root = sealed(tmp_path, topology=cut())
+    with pytest.raises(BundleError) as caught:
+        VideoBundle.open(root)
+    assert str(caught.value) == (
+        f"{root}/manifest.json: vae_decoder/first has 2 segments, which `requires` does not say: it lacks 'segments/1'"
+    )
+
+
+def test_what_a_bundle_requires_has_to_be_known(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="requires names 'segments/2', which this version does not know"):
+        VideoBundle.open(sealed(tmp_path, topology=cut(), requires=("segments/1", "segments/2")))
+
+
+def test_segments_that_do_not_all_fit_are_no_engine(tmp_path: Path) -> None:
+    with pytest.raises(TargetError) as caught:
+        VideoBundle.open(sealed(tmp_path, topology=cut(device="gpu1"), requires=("segments/1",)))
+    assert caught.value.hint == "the bundle holds: onnxruntime on cpu, onnxruntime on cpu (gpu1)"
+
+
+def test_segments_that_do_not_make_up_the_graph_are_refused(tmp_path: Path) -> None:
+    topology = changed(cut(), "engines", 1, "inputs", value=["other"])
+    with pytest.raises(BundleError, match="vae_decoder/first: segment 1 takes 'other', which nothing before it gives"):
+        VideoBundle.open(sealed(tmp_path, topology=topology, requires=("segments/1",)))
+    with pytest.raises(BundleError, match=r"topology.engines\[1\].segment repeats segment 0 of vae_decoder/first"):
+        VideoBundle.open(sealed(tmp_path / "b", topology=changed(cut(), "engines", 1, "segment", value=0)))
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "message"),
+    [
+        (("inputs", 0, "binding"), "sometimes", "binding is 'sometimes', not one of build, request, chunk, step"),
+        (("inputs", 0, "per"), "video", "per is 'video', not one of branch, expert, request"),
+        (("outputs", 1, "dtype"), "bfloat16", "dtype is 'bfloat16', not one of bool, int8"),
+        (("outputs", 1, "state"), 1, "state must be a string, not a number"),
+    ],
+)
+def test_an_interface_that_makes_no_sense_is_refused(
+    tmp_path: Path, keys: tuple[str | int, ...], value: object, message: str
+) -> None:
+    topology = changed(TOPOLOGY, "components", "vae_decoder", "first", *keys, value=value)
+    with pytest.raises(BundleError, match=re.escape(message)):
+        VideoBundle.open(sealed(tmp_path, topology=topology))
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "engines/absent.onnx", "manifest.json"])

@@ -10,10 +10,10 @@ import openvino
 import pytest
 from openvino import opset13 as operators
 
-from wanc.runtime.backends.base import open_backend
+from wanc.runtime.backends.open import open_backend
 from wanc.runtime.backends.openvino import OpenVino
 from wanc.runtime.errors import TargetError
-from wanc.runtime.sessions import Session
+from wanc.runtime.session import Session
 
 ROWS = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
 COUNT = np.array([10], np.int64)
@@ -34,14 +34,21 @@ def engine(tmp_path: Path) -> Path:
     return tmp_path / "main.s0.cpu.xml"
 
 
-def test_the_suffix_chooses_the_library(engine: Path) -> None:
-    backend = open_backend(engine, threads=1)
+def test_the_engine_chooses_the_library_whatever_the_file_is_called(engine: Path) -> None:
+    renamed = engine.rename(engine.with_name("step.onnx"))
+    engine.with_suffix(".bin").rename(renamed.with_suffix(".bin"))
+    backend = open_backend("openvino", renamed, threads=1)
     assert isinstance(backend, OpenVino)
     assert backend.outputs == ["sum", "double"]
 
 
+def test_an_engine_that_nobody_knows_is_named(engine: Path) -> None:
+    with pytest.raises(TargetError, match="tensorflow cannot load this engine"):
+        Session("tensorflow", engine, threads=1)
+
+
 def test_results_come_by_name(engine: Path) -> None:
-    outputs = Session(engine, threads=1).run({"count": COUNT, "x": ROWS})
+    outputs = Session("openvino", engine, threads=1).run({"count": COUNT, "x": ROWS})
     np.testing.assert_array_equal(outputs["sum"], ROWS + 10)
     np.testing.assert_array_equal(outputs["double"], 2 * ROWS)
 
@@ -49,13 +56,13 @@ def test_results_come_by_name(engine: Path) -> None:
 def test_arrays_that_lie_otherwise_in_memory_are_taken_as_what_they_are(engine: Path) -> None:
     turned = np.asfortranarray(ROWS)
     assert not turned.flags.c_contiguous
-    outputs = Session(engine, threads=1).run({"x": turned, "count": COUNT})
+    outputs = Session("openvino", engine, threads=1).run({"x": turned, "count": COUNT})
     np.testing.assert_array_equal(outputs["double"], 2 * ROWS)
 
 
 def test_a_result_stays_as_it_is_when_the_graph_runs_again(engine: Path) -> None:
     """What is kept from one step to the next must not be written over."""
-    session = Session(engine, threads=1)
+    session = Session("openvino", engine, threads=1)
     first = session.run({"x": ROWS, "count": COUNT})["sum"]
     session.run({"x": ROWS * 7, "count": COUNT})
     np.testing.assert_array_equal(first, ROWS + 10)
@@ -76,7 +83,7 @@ def test_a_result_stays_as_it_is_when_the_graph_runs_again(engine: Path) -> None
     ids=["one missing", "a wrong name", "one too many", "float64", "int32"],
 )
 def test_inputs_that_are_not_the_graph_s_are_refused(engine: Path, inputs: dict[str, np.ndarray], cause: str) -> None:
-    session = Session(engine, threads=1)
+    session = Session("openvino", engine, threads=1)
     with pytest.raises(TargetError) as caught:
         session.run(inputs)
     assert caught.value.message == "openvino cannot execute this graph on these inputs"
@@ -86,14 +93,14 @@ def test_inputs_that_are_not_the_graph_s_are_refused(engine: Path, inputs: dict[
 
 def test_a_wrong_shape_is_refused(engine: Path) -> None:
     with pytest.raises(TargetError, match="openvino cannot execute this graph on these inputs"):
-        Session(engine, threads=1).run({"x": ROWS.reshape(3, 2), "count": COUNT})
+        Session("openvino", engine, threads=1).run({"x": ROWS.reshape(3, 2), "count": COUNT})
 
 
 def test_a_damaged_engine_is_named(tmp_path: Path) -> None:
     path = tmp_path / "main.s0.cpu.xml"
     path.write_text("<net")
     with pytest.raises(TargetError) as caught:
-        Session(path, threads=1)
+        Session("openvino", path, threads=1)
     assert (caught.value.message, caught.value.where) == ("openvino cannot load this engine", str(path))
 
 
@@ -101,6 +108,6 @@ def test_a_missing_package_is_named_with_what_installs_it(engine: Path, monkeypa
     monkeypatch.delitem(sys.modules, "wanc.runtime.backends.openvino", raising=False)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(TargetError) as caught:
-        Session(engine, threads=1)
+        Session("openvino", engine, threads=1)
     assert caught.value.message == "the package openvino is missing"
     assert caught.value.hint == "pip install -r requirements.txt, which the bundle has"

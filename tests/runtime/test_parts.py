@@ -12,40 +12,49 @@ import pytest
 from numpy.typing import NDArray
 
 from wanc.runtime.errors import BundleError
-from wanc.runtime.interface import Interface, Tensor
+from wanc.runtime.executor import Executor
+from wanc.runtime.interface import Input, Interface, Output
 from wanc.runtime.parts import Parts
-from wanc.runtime.sessions import Sessions
+from wanc.runtime.value import Given, Value, as_array, as_values
 
 Array = NDArray[Any]
 
-LATENTS = Tensor("latents", "float32", (1, "rows"), "step", "request")
-TIMESTEP = Tensor("timestep", "float32", (1,), "build", "expert")
-TEXT = Tensor("text", "float32", (1,), "request", "branch")
-SIZES = Tensor("latents.shape", "int64", (2,), "request", "request", shape_of="latents")
-MODULATION = Tensor("modulation", "float32", (1,), "build", "expert")
-TABLE = Tensor("table", "float32", ("rows",), "request", "request")
-KEYS = Tensor("keys", "float32", (1,), "request", "branch")
-VELOCITY = Tensor("velocity", "float32", (1, "rows"))
+LATENTS = Input("latents", (1, "rows"), "step", "request")
+TIMESTEP = Input("timestep", (1,), "build", "expert")
+TEXT = Input("text", (1,), "request", "branch")
+SIZES = Input("latents.shape", (2,), "request", "request", "int64", shape_of="latents")
+MODULATION = Input("modulation", (1,), "build", "expert")
+TABLE = Input("table", ("rows",), "request", "request")
+KEYS = Input("keys", (1,), "request", "branch")
+
+
+def given_by(tensor: Input) -> Output:
+    """The output of another graph that this input takes."""
+    return Output(tensor.name, tensor.shape)
+
 
 GRAPHS = {
-    "time": Interface((TIMESTEP,), (MODULATION,)),
-    "shape": Interface((SIZES,), (TABLE,)),
-    "request": Interface((TEXT,), (KEYS,)),
-    "step": Interface((LATENTS, MODULATION, TABLE, KEYS), (VELOCITY,)),
+    "time": Interface((TIMESTEP,), (given_by(MODULATION),)),
+    "shape": Interface((SIZES,), (given_by(TABLE),)),
+    "request": Interface((TEXT,), (given_by(KEYS),)),
+    "step": Interface((LATENTS, MODULATION, TABLE, KEYS), (Output("velocity", (1, "rows")),)),
 }
 
 
 class Engines:
-    """Stands in for sessions: every graph's results are simple sums, and every execution is counted."""
+    """Stands in for the executor: every graph's results are simple sums, and every execution is counted."""
 
     def __init__(self) -> None:
         self.executions: Counter[str] = Counter()
         self.latest: dict[str, Mapping[str, Array]] = {}
 
-    def run(self, component: str, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, component: str, graph: str, inputs: Mapping[str, Given]) -> dict[str, Value]:
         assert component == "denoiser"
         self.executions[graph] += 1
-        self.latest[graph] = inputs
+        self.latest[graph] = {name: as_array(value) for name, value in inputs.items()}
+        return as_values(self._results(graph, self.latest[graph]))
+
+    def _results(self, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         if graph == "time":
             return {"modulation": inputs["timestep"] / 1000}
         if graph == "shape":
@@ -62,7 +71,7 @@ def engines() -> Engines:
 
 @pytest.fixture
 def parts(engines: Engines) -> Parts:
-    return Parts("denoiser", GRAPHS, cast(Sessions, engines))
+    return Parts("denoiser", GRAPHS, cast(Executor, engines))
 
 
 def step(parts: Parts, *, timestep: float = 500, branch: str = "conditional", rows: int = 3) -> Array:
@@ -73,7 +82,7 @@ def step(parts: Parts, *, timestep: float = 500, branch: str = "conditional", ro
         "timestep": np.array([timestep], np.float32),
         "text": np.array([text], np.float32),
     }
-    return parts.run("step", given, branch=branch)["velocity"]
+    return parts.run("step", given, branch=branch)["velocity"].numpy()
 
 
 def test_everything_is_computed_once_for_equal_inputs(parts: Parts, engines: Engines) -> None:
@@ -116,14 +125,14 @@ def test_a_size_is_given_as_int64(parts: Parts, engines: Engines) -> None:
 
 def test_another_request_knows_nothing(engines: Engines) -> None:
     for _ in range(2):
-        step(Parts("denoiser", GRAPHS, cast(Sessions, engines)))
+        step(Parts("denoiser", GRAPHS, cast(Executor, engines)))
     assert engines.executions == {"time": 2, "shape": 2, "request": 2, "step": 2}
 
 
 def test_parts_take_results_of_other_parts(engines: Engines) -> None:
     """Keys that are turned by the table of positions are known with the request, and once for each branch and size."""
-    graphs = {**GRAPHS, "request": Interface((TEXT, TABLE), (KEYS,))}
-    parts = Parts("denoiser", graphs, cast(Sessions, engines))
+    graphs = {**GRAPHS, "request": Interface((TEXT, TABLE), (given_by(KEYS),))}
+    parts = Parts("denoiser", graphs, cast(Executor, engines))
     for branch in ("conditional", "unconditional", "conditional"):
         step(parts, branch=branch)
     assert engines.executions == {"time": 1, "shape": 1, "request": 2, "step": 3}
@@ -141,13 +150,13 @@ def test_every_graph_takes_what_it_declares_and_no_more(parts: Parts, engines: E
 def test_what_no_graph_gives_is_the_bundle_s_fault(engines: Engines) -> None:
     graphs = {name: interface for name, interface in GRAPHS.items() if name != "request"}
     with pytest.raises(BundleError) as caught:
-        step(Parts("denoiser", graphs, cast(Sessions, engines)))
+        step(Parts("denoiser", graphs, cast(Executor, engines)))
     assert caught.value.message == "no graph of denoiser gives keys, and nobody else does"
     assert engines.executions["step"] == 0
 
 
 def test_the_shape_of_no_input_is_the_bundle_s_fault(engines: Engines) -> None:
-    graphs = {**GRAPHS, "shape": Interface((replace(SIZES, shape_of="absent"),), (TABLE,))}
+    graphs = {**GRAPHS, "shape": Interface((replace(SIZES, shape_of="absent"),), (given_by(TABLE),))}
     with pytest.raises(BundleError) as caught:
-        step(Parts("denoiser", graphs, cast(Sessions, engines)))
+        step(Parts("denoiser", graphs, cast(Executor, engines)))
     assert caught.value.message == "a graph of denoiser takes the shape of absent, which is no input"

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from wanc.runtime.progress import ProgressBar, format_seconds
+from wanc.runtime.progress import Bars, ProgressBar, format_seconds
 
 
 class Terminal(io.StringIO):
@@ -116,3 +116,32 @@ def test_a_total_of_zero_is_complete() -> None:
 )
 def test_times(seconds: float, text: str) -> None:
     assert format_seconds(seconds) == text
+
+
+def test_every_phase_has_a_bar_of_its_own() -> None:
+    terminal = Terminal()
+    with Bars(stream=terminal) as on_progress:
+        for phase, total in (("verify", 0), ("verify", 2), ("denoise", 3), ("denoise", 3)):
+            for done in range(total + 1):
+                on_progress(phase, done, total)
+    lines = [line.split("] ")[-1].split(" 0:00")[0] for line in terminal.getvalue().split("\n")]
+    assert lines == ["0/0", "2/2", "3/3", "3/3", ""]
+    labels = [line.split("\r")[-1].split(" ")[0] for line in terminal.getvalue().split("\n")]
+    assert labels == ["verify", "verify", "denoise", "denoise", ""]
+
+
+def test_a_phase_that_ends_early_leaves_its_last_state() -> None:
+    terminal = Terminal()
+    with Bars(stream=terminal) as on_progress:
+        on_progress("denoise", 0, 4)
+        on_progress("denoise", 1, 4)
+        on_progress("decode", 0, 2)
+    assert [line.split("\r")[-1].split("] ")[-1][:3] for line in terminal.getvalue().split("\n")] == ["1/4", "0/2", ""]
+
+
+def test_bars_that_nobody_wants_are_not_drawn() -> None:
+    terminal = Terminal()
+    with Bars(enabled=False, stream=terminal) as on_progress:
+        on_progress("denoise", 0, 4)
+        on_progress("denoise", 4, 4)
+    assert terminal.getvalue() == ""

@@ -10,12 +10,12 @@ import pytest
 from wanc.runtime import safetensors
 from wanc.runtime.errors import BundleError
 from wanc.runtime.golden import tensor_name
-from wanc.runtime.interface import Interface, Tensor
+from wanc.runtime.interface import Input, Interface, Output
 from wanc.runtime.tables import Table
 
 INTERFACE = Interface(
-    (Tensor("timestep", "float32", (1,)), Tensor("scale", "float32", (1,))),
-    (Tensor("blocks.0:gate", "float32", (1, 2)), Tensor("shift", "float32", ())),
+    (Input("timestep", (1,), "build", "expert"), Input("scale", (1,), "build", "expert")),
+    (Output("blocks.0:gate", (1, 2)), Output("shift", ())),
 )
 ROWS = {
     "timestep": np.array([[999], [500], [500]], np.float32),

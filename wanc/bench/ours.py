@@ -11,14 +11,16 @@ from typing import Any
 import numpy as np
 
 from wanc.bench.case import TEXT_LENGTH, Case
+from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
 from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
 from wanc.compiler.engines.products import Products
-from wanc.compiler.engines.stage import Compiler
+from wanc.compiler.engines.segment import CPU, compile_segment, whole
 from wanc.compiler.export.tracing import bind, trace
 from wanc.compiler.fuse import Fuse
+from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.graph_file import save
-from wanc.compiler.program.program import FILE, Program, ProgramComponent, ProgramGraph, weight_files
+from wanc.compiler.program.program import Program, ProgramComponent, ProgramGraph, weight_files
 from wanc.compiler.quantize.component import Keep, Samples, quantize_component
 from wanc.compiler.quantize.decisions import Settings
 from wanc.compiler.stages.stage import Files
@@ -27,9 +29,11 @@ from wanc.models.wan import transformer
 from wanc.models.wan.stored import file_weights
 from wanc.recipe.quantize import CalibrateSection, QuantizeSection
 from wanc.recipe.schema import ISLANDS, PARTS
-from wanc.runtime.interface import Interface, Tensor
+from wanc.runtime.executor import Executor
+from wanc.runtime.interface import Interface
 from wanc.runtime.parts import Parts
-from wanc.runtime.sessions import Sessions
+from wanc.runtime.segments import Segments
+from wanc.runtime.value import as_array
 
 Array = np.ndarray[Any, Any]
 
@@ -54,29 +58,32 @@ QUANTIZED: Mapping[str, Compiler] = {
 
 @dataclass
 class Ours:
-    """One contender: the parts of its denoiser, executed as a bundle's runtime does."""
+    """One contender: the parts of its denoiser, executed as a bundle's runtime does; `file` is its step."""
 
     graphs: Mapping[str, Interface]
-    sessions: Sessions
+    executor: Executor
+    file: Path
     compiler: Compiler
     _parts: Parts = field(init=False)
 
     def __post_init__(self) -> None:
-        self._parts = Parts(COMPONENT, self.graphs, self.sessions)
+        self._parts = Parts(COMPONENT, self.graphs, self.executor)
 
     def step(self, inputs: Mapping[str, Array]) -> Array:
         """The velocity; what is known of the request and the timestep is computed at the first call alone."""
-        return self._parts.run(GRAPH, inputs, branch="conditional")["velocity"]
+        return self._parts.run(GRAPH, inputs, branch="conditional")["velocity"].numpy()
 
     def products(self, inputs: Mapping[str, Array]) -> Products:
         """What the step multiplies, in which numbers, from one more execution."""
-        backend = self.compiler.open(self.sessions.file(COMPONENT, GRAPH))
-        backend.run(self._parts.inputs(GRAPH, inputs, branch="conditional"))
-        return self.compiler.kernels(backend).products
+        backend = self.compiler.execute(self.file)
+        assert backend is not None, "both engines are executed where they are built"
+        given = self._parts.inputs(GRAPH, inputs, branch="conditional")
+        backend.run({name: as_array(value) for name, value in given.items()})
+        return self.compiler.report(self.file, backend).products
 
     def request_seconds(self) -> float:
         """What was computed once took so long."""
-        counters = self.sessions.counters()
+        counters = self.executor.counters()
         return sum(counter["seconds"] for name, counter in counters.items() if name != f"{COMPONENT}/{GRAPH}")
 
 
@@ -96,8 +103,7 @@ def export(case: Case, source: Mapping[str, Path], folder: Path) -> dict[str, Pa
 def build(name: str, exported: Files, source: Files, folder: Path, threads: int) -> Ours:
     """Fuse and compile for one contender below `folder`."""
     fuse, compiler = COMPILERS[name]
-    component, graphs = _fused(fuse, exported, folder / "fused")
-    return _compiled(compiler, component, graphs, source, folder / "compiled", threads)
+    return _compiled(compiler, _fused(fuse, exported, source, folder / "fused"), folder / "compiled", threads)
 
 
 def build_quantized(
@@ -105,52 +111,43 @@ def build_quantized(
 ) -> dict[str, Ours]:
     """Fuse, quantise on the samples, and compile for every contender in `QUANTIZED`, below `folder`."""
     asked = QuantizeSection(scheme="int8", calibrate=CalibrateSection(prompts=Path("none")))
-    component, graphs = _fused(FUSED, exported, folder / "fused")
+    fused = _fused(FUSED, exported, source, folder / "fused")
     out = folder / "quantized"
     out.mkdir()
     settings = Settings(asked.scheme, asked.calibrate.observer, asked.smooth.alpha)
     given = [partial(dict[str, Array], sample) for sample in samples]
     quantized, _ = quantize_component(
-        COMPONENT,
-        component,
-        graphs,
-        source,
+        fused,
         Samples(given, [1.0] * len(given)),
         settings,
         Keep(asked.keep.patterns),
         out,
         progress=False,
     )
-    weights = weight_files(_files(out), source)
+    files = ComponentFiles(COMPONENT, quantized, _files(out), weight_files(_files(out), source))
     return {
-        name: _compiled(compiler, quantized, _files(out), weights, folder / f"compiled-{index}", threads)
+        name: _compiled(compiler, files, folder / f"compiled-{index}", threads)
         for index, (name, compiler) in enumerate(QUANTIZED.items())
     }
 
 
-def _fused(fuse: Fuse, exported: Files, out: Path) -> tuple[ProgramComponent, Files]:
+def _fused(fuse: Fuse, exported: Files, source: Files, out: Path) -> ComponentFiles:
     out.mkdir(parents=True)
     fuse.run({"program": exported}, out, progress=False)
-    return Program.read(out / FILE).components[COMPONENT], _files(out)
+    return ComponentFiles.read(COMPONENT, {"program": _files(out), "exported": {}, "source": source})
 
 
-def _compiled(
-    compiler: Compiler, component: ProgramComponent, graphs: Files, weights: Files, out: Path, threads: int
-) -> Ours:
+def _compiled(compiler: Compiler, files: ComponentFiles, out: Path, threads: int) -> Ours:
     out.mkdir(parents=True)
-    compiled = compiler.compile_component(COMPONENT, component, graphs, weights, out, FiniteCheck(COMPONENT))
-    files = {(COMPONENT, graph): out / entry.file for graph, entry in compiled.graphs.items()}
+    compiled = compile_segment(compiler, files, whole(files), CPU, out, FiniteCheck(COMPONENT))
+    engines = {(file.component, file.graph): Segments.whole(file) for file in compiled.files}
     return Ours(
-        {graph: _interface(entry) for graph, entry in compiled.graphs.items()},
-        Sessions(files, threads=threads),
+        {graph: Interface(entry.inputs, entry.outputs) for graph, entry in compiled.graphs.items()},
+        Executor(out, engines, threads=threads),
+        out / engines[COMPONENT, GRAPH].files[0].file,
         compiler,
     )
 
 
 def _files(folder: Path) -> dict[str, Path]:
     return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
-
-
-def _interface(graph: ProgramGraph) -> Interface:
-    inputs = (Tensor(e.name, e.dtype, e.shape, e.binding, e.per, e.shape_of) for e in graph.inputs)
-    return Interface(tuple(inputs), tuple(Tensor(e.name, e.dtype, e.shape) for e in graph.outputs))

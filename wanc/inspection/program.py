@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from wanc.artifacts.files import hash_file
-from wanc.compiler.program.program import ENGINE_REPORT, Program, ProgramComponent, ProgramGraph
+from wanc.compiler.program.program import ENGINE_REPORT, Program, ProgramGraph
 from wanc.errors import BundleError
 from wanc.inspection.engine_report import kernels_of, read_report
 from wanc.inspection.graph import describe_model
@@ -32,11 +33,12 @@ def describe_content(path: Path, locate: Locate) -> dict[str, Any]:
     raw = read_json(path)
     try:
         program = Program.read(path)
+        graphs = [graph for part in program.components.values() for graph in part.graphs.values()]
         check_paths(
-            [graph.file for part in program.components.values() for graph in part.graphs.values()], where=str(path)
+            [*(graph.file for graph in graphs if graph.file), *(file.file for file in program.engines)], where=str(path)
         )
         report = read_report(locate(ENGINE_REPORT))
-        components = {name: _component(part, raw, name, locate, report) for name, part in program.components.items()}
+        components = {name: _component(program, raw, name, locate, report) for name in program.components}
         table = program.embedding
         embedding = {"file": table.file, "weights": tally([(table.dtype, table.shape)])} if table else None
     except ValueError as error:
@@ -61,29 +63,35 @@ def beside(folder: Path) -> Locate:
 
 
 def _component(
-    part: ProgramComponent, raw: Mapping[str, Any], name: str, locate: Locate, report: Fields | None
+    program: Program, raw: Mapping[str, Any], name: str, locate: Locate, report: Fields | None
 ) -> dict[str, Any]:
-    described = raw["components"][name]["graphs"]
+    part, described = program.components[name], raw["components"][name]["graphs"]
+    built = {graph: [file.file for file in program.files_of(name, graph)] for graph in part.graphs}
     return {
         "graphs": {
-            graph: {**_graph(entry, described[graph], locate), **kernels_of(report, name, graph)}
+            graph: {
+                **_graph(entry, [entry.file] if entry.file else built[graph], described[graph], locate),
+                **kernels_of(report, name, graph),
+            }
             for graph, entry in part.graphs.items()
         },
         "weights": tally((weight.dtype, weight.shape) for weight in part.weights.values()),
     }
 
 
-def _graph(entry: ProgramGraph, described: Mapping[str, Any], locate: Locate) -> dict[str, Any]:
-    """The interface as the program declares it; the rest from the file, or None where there is none.
+def _graph(entry: ProgramGraph, files: Sequence[str], described: Mapping[str, Any], locate: Locate) -> dict[str, Any]:
+    """The interface as the program declares it; the rest from the files, or None where there are none.
 
     The file's weights are those that the program refers to, and the small constants that stayed inside the graph.
     Nothing here looks into files that are not ONNX.
     """
-    path = locate(entry.file)
-    model: Mapping[str, Any] = describe_model(path) if path and not entry.file.endswith(".xml") else {}
+    paths = [path for file in files if (path := locate(file))]
+    models = [describe_model(path) for path in paths if path.suffix == ".onnx"]
+    # Of a graph in several segments the first one stands for all, except where there is something to count.
+    model = models[0] if models else {}
     return {
-        "file": entry.file,
-        "size": path.stat().st_size if path else None,
+        "files": list(files),
+        "size": sum(path.stat().st_size for path in paths) if paths else None,
         "inputs": [
             {"dtype": value.dtype, **written} for value, written in zip(entry.inputs, described["inputs"], strict=True)
         ],
@@ -93,7 +101,7 @@ def _graph(entry: ProgramGraph, described: Mapping[str, Any], locate: Locate) ->
         ],
         "example": described["example"],
         "opsets": model.get("opsets"),
-        "nodes": model.get("nodes"),
-        "operators": model.get("operators"),
-        "weights": model.get("weights"),
+        "nodes": sum(entry["nodes"] for entry in models) if models else None,
+        "operators": dict(sorted(sum((Counter(entry["operators"]) for entry in models), Counter()).items())) or None,
+        "weights": model.get("weights") if len(models) == 1 else None,
     }

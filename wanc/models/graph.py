@@ -8,41 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from wanc.runtime.dimensions import Dimension, Dtype, split_dimension
+from wanc.runtime.dimensions import Dimension, split_dimension
+from wanc.runtime.interface import BindingTime, Input, Output, Scope
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-BindingTime = Literal["build", "request", "chunk", "step"]
-Scope = Literal["branch", "expert", "request"]
-
-
-@dataclass(frozen=True)
-class Input:
-    """One graph input: when its value becomes known (`binding`), and for whom (`per`).
-
-    Where `shape_of` names an input of the component, the value is that input's shape.
-    """
-
-    name: str
-    shape: tuple[Dimension, ...]
-    binding: BindingTime
-    per: Scope
-    dtype: Dtype = "float32"
-    shape_of: str | None = None
-
-
-@dataclass(frozen=True)
-class Output:
-    """One graph output. `state` names the input that takes this value at the next execution (a cache)."""
-
-    name: str
-    shape: tuple[Dimension, ...]
-    state: str | None = None
-    dtype: Dtype = "float32"
+__all__ = ["BindingTime", "Graph", "Input", "Output", "Scope", "concrete"]
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from wanc.errors import RecipeError
 from wanc.recipe.layers import merge
 from wanc.recipe.schema import FILE_KEYS
 from wanc.recipe.strict_yaml import parse
-from wanc.recipe.text_file import read_text
 from wanc.recipe.tree import Node, TextSource
+from wanc.runtime.text_file import Kind, read_text
 
 MAX_FILES = 16
+RECIPE = Kind("recipe", "recipe.yaml", "a recipe is a few kilobytes of settings", RecipeError)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class _Layer:
 
 
 def _read_layer(path: Path, where: str) -> _Layer:
-    root = parse(read_text(path, where), TextSource(str(path), path.parent))
+    root = parse(read_text(path, where, RECIPE), TextSource(str(path), path.parent))
     if not isinstance(root.value, dict):
         what = "empty" if root.value is None else "not a mapping"
         hint = "a recipe is a mapping that begins with `wanc: 1`; `wanc recipe new` writes one"

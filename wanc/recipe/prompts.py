@@ -1,22 +1,13 @@
-"""A list of prompts: a text file with a prompt in each line."""
+"""A list of prompts to calibrate on: what `--prompts` reads as well. One that is none is a fault of the recipe."""
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 from wanc.errors import RecipeError
-from wanc.recipe.text_file import PROMPTS, read_text
+from wanc.runtime import prompts
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """The prompts in the file at `path`, without empty lines and comments, which begin with `#`.
-
-    Raises:
-        RecipeError: the file cannot be read as UTF-8 text, is too large, or holds no prompt.
-    """
-    lines = [line.strip() for line in io.StringIO(read_text(path, str(path), PROMPTS), newline=None)]
-    prompts = tuple(line for line in lines if line and not line.startswith("#"))
-    if not prompts:
-        raise RecipeError("it holds no prompt", where=str(path), hint="write a prompt in each line")
-    return prompts
+    """The prompts in the file at `path`. Raises RecipeError."""
+    return prompts.read_prompts(path, error=RecipeError)

@@ -14,8 +14,8 @@ import yaml
 
 from wanc.errors import RecipeError
 from wanc.recipe import scalars
-from wanc.recipe.text_file import position
 from wanc.recipe.tree import Node, Scalar, TextSource
+from wanc.runtime.text_file import position
 
 MAX_DEPTH = 64
 MAX_NODES = 10_000

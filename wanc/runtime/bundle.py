@@ -2,43 +2,61 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
+from .engine_file import EngineFile, read_engine_files
 from .errors import BundleError, TargetError
-from .manifest import MANIFEST, Manifest
-from .safe_read import Progress
+from .interface import Interface
+from .manifest import MANIFEST, SEGMENTS, Manifest
+from .progress import OnProgress, ignore
+from .segments import Segments
 from .strict_json import Fields, JsonValue
 from .verify import ensure_verified
 
-RUNNABLE = {("onnxruntime", "cpu"), ("openvino", "cpu")}
-"""(engine, target) of what this runtime can execute."""
+RUNNABLE = {("onnxruntime", "cpu", "cpu"), ("openvino", "cpu", "cpu")}
+"""(engine, target, device) of what this runtime can execute."""
+
+Key = tuple[str, str]
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle on disk, verified. What one task alone needs is read by `VideoBundle` and `Interface`."""
+    """A bundle on disk, verified. What one task alone needs is read by `VideoBundle`.
+
+    `graphs` and `engines` are by (component, graph).
+    """
 
     root: Path
     manifest: Manifest
     task: str
-    engines: dict[tuple[str, str], Path]
+    graphs: dict[Key, Interface]
+    engines: dict[Key, Segments]
     threads: int
 
     @classmethod
-    def open(cls, root: Path, *, progress: Progress | None = None) -> Bundle:
+    def open(cls, root: Path, *, on_progress: OnProgress = ignore) -> Bundle:
         """Verify every file of the bundle, then read what it says.
 
         Raises VerificationError, BundleError, and TargetError where no engine fits this machine.
         """
-        manifest = ensure_verified(root, progress)
+        manifest = ensure_verified(root, partial(on_progress, "verify"))
         runtime, topology = (section(root, manifest, name) for name in ("runtime", "topology"))
+        files = read_engine_files(topology.objects("engines"), {file.path for file in manifest.files})
+        by_graph: dict[Key, list[EngineFile]] = {}
+        for file in files:
+            by_graph.setdefault((file.component, file.graph), []).append(file)
+        components = topology.object("components")
+        graphs = {(name, graph): Interface.read(components.object(name).object(graph)) for name, graph in by_graph}
         return Bundle(
             root=root,
             manifest=manifest,
             task=runtime.text("task"),
-            engines=_engines(topology.objects("engines"), root, manifest),
+            graphs=graphs,
+            engines={key: _segments(graphs[key], files, root, manifest) for key, files in by_graph.items()},
             threads=runtime.integer("threads"),
         )
 
@@ -46,6 +64,16 @@ class Bundle:
         """Raises BundleError unless this is what the bundle is for."""
         if self.task != task:
             raise BundleError(f"the bundle's task is {self.task!r}, not {task!r}", where=str(self.root))
+
+    def interface(self, component: str, graph: str) -> Interface:
+        """What a graph takes and gives. Raises TargetError where there is no such graph."""
+        if (component, graph) not in self.graphs:
+            raise TargetError(f"this bundle has no engine for {component}/{graph}")
+        return self.graphs[component, graph]
+
+    def interfaces(self, component: str) -> dict[str, Interface]:
+        """What each graph of a component takes and gives, by the graph's name."""
+        return {graph: interface for (owner, graph), interface in sorted(self.graphs.items()) if owner == component}
 
 
 def section(root: Path, manifest: Manifest, name: str) -> Fields:
@@ -62,22 +90,31 @@ def listed(root: Path, manifest: Manifest, fields: Fields, name: str) -> Path:
     return root / path
 
 
-def _engines(entries: list[Fields], root: Path, manifest: Manifest) -> dict[tuple[str, str], Path]:
-    """The first entry for each graph that this runtime can execute. Raises TargetError where a graph has none."""
-    chosen: dict[tuple[str, str], Path] = {}
-    offered: dict[tuple[str, str], list[str]] = {}
-    for entry in entries:
-        key = (entry.text("component"), entry.text("graph"))
-        engine, target = entry.text("engine"), entry.text("target")
-        offered.setdefault(key, []).append(f"{engine} on {target}")
-        if (engine, target) in RUNNABLE:
-            chosen.setdefault(key, listed(root, manifest, entry, "file"))
-    for key, offers in offered.items():
-        if key not in chosen:
-            raise TargetError(
-                f"no engine of {'/'.join(key)} runs here: this machine offers "
-                + ", ".join(f"{engine} on {target}" for engine, target in sorted(RUNNABLE)),
-                where=str(root),
-                hint=f"the bundle holds: {', '.join(offers)}",
-            )
-    return chosen
+def _segments(interface: Interface, files: Sequence[EngineFile], root: Path, manifest: Manifest) -> Segments:
+    """Of what is offered for a graph the first that this runtime can execute: all of one engine, target and profile.
+
+    Raises TargetError where there is none, and BundleError where its segments do not make up the graph.
+    """
+    offers: dict[tuple[str, str, str | None], list[EngineFile]] = {}
+    for file in files:
+        offers.setdefault((file.engine, file.target, file.profile), []).append(file)
+    fitting = [offer for offer in offers.values() if all(map(_fits, offer))]
+    if not fitting:
+        raise TargetError(
+            f"no engine of {files[0].component}/{files[0].graph} runs here: this machine offers "
+            + ", ".join(f"{engine} on {target}" for engine, target, _ in sorted(RUNNABLE)),
+            where=str(root),
+            hint="the bundle holds: " + ", ".join(dict.fromkeys(map(str, files))),
+        )
+    segments = Segments.of(interface, fitting[0], str(root / MANIFEST))
+    if len(segments.files) > 1 and SEGMENTS not in manifest.requires:
+        raise BundleError(
+            f"{files[0].component}/{files[0].graph} has {len(segments.files)} segments, "
+            f"which `requires` does not say: it lacks {SEGMENTS!r}",
+            where=str(root / MANIFEST),
+        )
+    return segments
+
+
+def _fits(file: EngineFile) -> bool:
+    return (file.engine, file.target, file.device) in RUNNABLE and file.profile is None

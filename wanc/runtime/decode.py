@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .sessions import Sessions
+from .executor import Executor
+from .interface import Interface, carried
+from .value import Value
 
 COMPONENT = "vae_decoder"
 
 
 def decode(
-    latents: NDArray[np.float32], mean: tuple[float, ...], std: tuple[float, ...], sessions: Sessions
+    latents: NDArray[np.float32],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    executor: Executor,
+    graphs: Mapping[str, Interface],
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the frames of each latent frame in turn, uint8 [frames, height, width, 3].
 
     The first latent frame gives one video frame and the decoder's caches, each later one gives the next frames and
-    the next caches. `mean` and `std` are the latent statistics per channel.
+    the next caches, which `graphs` tells apart. `mean` and `std` are the latent statistics per channel.
     """
     per_channel = (1, -1, 1, 1, 1)
     scaled = latents * np.array(std, np.float32).reshape(per_channel) + np.array(mean, np.float32).reshape(per_channel)
-    caches: dict[str, NDArray[np.float32]] = {}
+    caches: dict[str, Value] = {}
     for index in range(scaled.shape[2]):
         latent = np.ascontiguousarray(scaled[:, :, index : index + 1])
-        outputs = sessions.run(COMPONENT, "steady" if index else "first", {"latent": latent, **caches})
-        caches = {name.replace("next_", "cache_"): array for name, array in outputs.items() if name != "frames"}
-        yield to_pixels(outputs["frames"])
+        graph = "steady" if index else "first"
+        outputs = executor.run(COMPONENT, graph, {"latent": latent, **caches})
+        caches = carried(graphs[graph].outputs, outputs)
+        yield to_pixels(outputs["frames"].numpy())
 
 
 def to_pixels(frames: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from .errors import TargetError
 from .parts import Parts
+from .progress import OnProgress, ignore
 from .solvers.base import Solver
+from .value import Value
 
 Latents = NDArray[np.float32]
 GRAPH, TIMESTEP = "step", "timestep"
@@ -22,7 +24,7 @@ class Denoiser(Protocol):
 
     def run_branches(
         self, graph: str, given: Mapping[str, Mapping[str, NDArray[Any]]]
-    ) -> list[dict[str, NDArray[Any]]]: ...
+    ) -> Sequence[Mapping[str, Value]]: ...
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,10 @@ class Expert:
 
     def velocity(self, parts: Denoiser, latents: Latents, timestep: float, text: Latents, negative: Latents) -> Latents:
         """The guided velocity, shaped as the latents: v(negative) + guidance * (v(text) - v(negative))."""
-
         known = {"latents": latents, TIMESTEP: np.array([timestep], np.float32)}
         texts = {"conditional": text} if self.guidance == 1.0 else {"conditional": text, "unconditional": negative}
         given = {branch: {**known, "text": embeddings} for branch, embeddings in texts.items()}
-        velocities = [results["velocity"] for results in parts.run_branches(GRAPH, given)]
+        velocities = [results["velocity"].numpy() for results in parts.run_branches(GRAPH, given)]
         if len(velocities) == 1:
             return velocities[0]
         conditional, unconditional = velocities
@@ -53,7 +54,7 @@ def denoise(
     latents: Latents,
     text: Latents,
     negative: Latents,
-    on_step: Callable[[], None],
+    on_progress: OnProgress = ignore,
 ) -> Latents:
     """Integrate from noise to clean latents, float32 [1, channels, frames, height, width].
 
@@ -62,7 +63,8 @@ def denoise(
     Raises TargetError where a NaN or an infinity turns up: it would decode to a picture of nothing.
     """
     parts: Parts | None = None
-    for timestep in solver.timesteps.tolist():
+    on_progress("denoise", 0, solver.steps)
+    for done, timestep in enumerate(solver.timesteps.tolist(), 1):
         expert = expert_at(timestep)
         if parts is None or parts.component != expert.component:
             parts = parts_of(expert.component)
@@ -73,5 +75,5 @@ def denoise(
                 f"the latents are not finite after the step at timestep {timestep:g}",
                 hint="run the bundle's --selftest: this machine may not compute what the build machine did",
             )
-        on_step()
+        on_progress("denoise", done, solver.steps)
     return latents

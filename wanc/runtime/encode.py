@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,17 +10,38 @@ from numpy.typing import NDArray
 
 from .embeddings import EmbeddingTable
 from .text import Tokenizer, clean_prompt
+from .value import Value
 
 COMPONENT, GRAPH = "text_encoder", "encode"
+MOST_KEPT_BYTES = 256 * 2**20
+"""Of text states: the longest prompt's are 8 MiB for umT5-xxl."""
 
 
 class Encoder(Protocol):
-    """What executes the text encoder: the sessions of a bundle, or what stands for them at build time."""
+    """What executes the text encoder: the executor of a bundle, or what stands for them at build time."""
 
-    def run(self, component: str, graph: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]: ...
+    def run(self, component: str, graph: str, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, Value]: ...
 
 
-def encode_prompt(prompt: str, tokenizer: Tokenizer, table: EmbeddingTable, sessions: Encoder) -> NDArray[np.float32]:
+class TextStates:
+    """The text states of prompts, each encoded once: those that were wanted last, as many as `most_bytes` hold."""
+
+    def __init__(self, encode: Callable[[str], NDArray[np.float32]], most_bytes: int = MOST_KEPT_BYTES) -> None:
+        self._encode, self._most_bytes = encode, most_bytes
+        self._kept: dict[str, NDArray[np.float32]] = {}
+
+    def of(self, prompt: str) -> NDArray[np.float32]:
+        """The states of a prompt, float32 [1, text_length, width]."""
+        states = self._kept.pop(prompt, None)
+        if states is None:
+            states = self._encode(prompt)
+        self._kept[prompt] = states  # behind all others
+        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self._most_bytes:
+            del self._kept[next(iter(self._kept))]
+        return states
+
+
+def encode_prompt(prompt: str, tokenizer: Tokenizer, table: EmbeddingTable, encoder: Encoder) -> NDArray[np.float32]:
     """The text states of a prompt, float32 [1, text_length, width].
 
     The encoder sees the prompt's own tokens; its output is padded with zeros to the model's text length, and the
@@ -29,5 +50,5 @@ def encode_prompt(prompt: str, tokenizer: Tokenizer, table: EmbeddingTable, sess
     ids = tokenizer.encode(clean_prompt(prompt))
     embeddings = table.gather(ids)[None]
     mask = np.ones((1, len(ids)), np.int64)
-    hidden = sessions.run(COMPONENT, GRAPH, {"embeddings": embeddings, "mask": mask})["hidden"]
+    hidden = encoder.run(COMPONENT, GRAPH, {"embeddings": embeddings, "mask": mask})["hidden"].numpy()
     return np.pad(hidden, ((0, 0), (0, tokenizer.text_length - len(ids)), (0, 0)))

@@ -51,8 +51,10 @@ class EngineFile:
         return {**values, "inputs": list(self.inputs), "outputs": list(self.outputs)}
 
     def __str__(self) -> str:
-        """`onnxruntime for cpu on cpu`, and the shape if it takes but one."""
-        return f"{self.engine} for {self.target} on {self.device}" + (f", {self.profile} alone" if self.profile else "")
+        """`tensorrt on sm80 (gpu1), for 480p alone`: device and profile where they say more."""
+        device = f" ({self.device})" if self.device != self.target else ""
+        profile = f", for {self.profile} alone" if self.profile is not None else ""
+        return f"{self.engine} on {self.target}{device}{profile}"
 
 
 def read_engine_files(entries: Iterable[Fields], files: set[str]) -> tuple[EngineFile, ...]:

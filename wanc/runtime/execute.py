@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from .bundle import Bundle
 from .errors import BundleError, UserError
+from .interface import TASK as GRAPH
 from .manifest import Manifest
-from .progress import ProgressBar
+from .options import OPTIONS, VIDEO, options_of
+from .progress import OnProgress, ignore
 from .selftest import Check, selftest
 
 
@@ -25,21 +27,8 @@ class Report(Protocol):
     def as_text(self) -> str: ...
 
 
-class Usage(NamedTuple):
-    """How a task is asked for: what it does, which option it needs, and which others it knows."""
-
-    does: str
-    needed: str
-    value: str
-    optional: tuple[str, ...] = ()
-
-
-USAGES: Mapping[str, Usage] = {
-    "text-to-video": Usage(
-        "makes videos", "prompt", "TEXT", ("negative_prompt", "seed", "steps", "shape", "frames", "latents")
-    ),
-    "graph": Usage("runs one graph", "inputs", "FILE.npz"),
-}
+DOES: Mapping[str, str] = {VIDEO: "makes videos", GRAPH: "runs one graph"}
+"""What a bundle of each task does, as messages say it."""
 
 
 @dataclass(frozen=True)
@@ -76,60 +65,70 @@ class SelftestReport:
 
 
 def run(
-    root: Path, output: Path, options: Mapping[str, Any], *, threads: int | None = None, progress: bool = True
+    root: Path,
+    output: Path,
+    options: Mapping[str, Any],
+    *,
+    threads: int | None = None,
+    on_progress: OnProgress = ignore,
 ) -> Report:
-    """Do what the bundle is for. `options` are those of its task by name (see USAGES); None is one not given.
+    """Do what the bundle is for. `options` are those of its task by name (see OPTIONS); None is one not given.
 
     Raises UserError, with exit code 2 before anything is verified where the options are not those of the task.
     """
     given = {name: value for name, value in options.items() if value is not None}
     task = _claimed_task(root)
     if task is not None:
-        _check_options(USAGES[task], given)
-    _check_output(root, output)
-    if task == "graph":
+        _check_options(task, given)
+    _check_output(root, output, is_folder="prompts" in given)
+    if task == GRAPH:
         from .graph_task import run_graph
 
-        return run_graph(root, output, **given, threads=threads, progress=progress)
+        return run_graph(root, output, **given, threads=threads, on_progress=on_progress)
     # Imported late: a bundle of one graph does not ask for the libraries that videos take.
-    from .video_task import run_video
+    from .video_task import run_video, run_videos
 
-    return run_video(root, output, **given, threads=threads, progress=progress)
+    run_task = run_videos if "prompts" in given else run_video
+    return run_task(root, output, **given, threads=threads, on_progress=on_progress)
 
 
-def run_selftest(root: Path, *, threads: int | None = None, progress: bool = True) -> SelftestReport:
+def run_selftest(root: Path, *, threads: int | None = None, on_progress: OnProgress = ignore) -> SelftestReport:
     """Verify the bundle and replay its golden inputs. Raises UserError."""
-    with ProgressBar("verify", 0, enabled=progress) as bar:
-        bundle = Bundle.open(root, progress=bar.move_to)
-    return SelftestReport(bundle.manifest.id, selftest(bundle, threads=threads, progress=progress))
+    bundle = Bundle.open(root, on_progress=on_progress)
+    return SelftestReport(bundle.manifest.id, selftest(bundle, threads=threads, on_progress=on_progress))
 
 
 def _claimed_task(root: Path) -> str | None:
     """What the bundle says that it is for: not verified yet, and so good for nothing but refusing early."""
     with suppress(BundleError):
         task = Manifest.read(root).runtime.get("task")
-        return task if isinstance(task, str) and task in USAGES else None
+        return task if isinstance(task, str) and task in DOES else None
     return None
 
 
-def _check_options(usage: Usage, given: Mapping[str, Any]) -> None:
-    advice = f"give --{usage.needed} {usage.value}"
-    if foreign := [name for name in given if name not in (usage.needed, *usage.optional)]:
-        flags = " and ".join(f"--{name.replace('_', '-')}" for name in foreign)
+def _check_options(task: str, given: Mapping[str, Any]) -> None:
+    own = options_of(task)
+    needed = [option for option in own if option.needed]
+    advice = f"give {needed[0].flag} {needed[0].metavar}"
+    asked = [option.flag for option in needed if option.name in given]
+    known = {option.name for option in own}
+    if foreign := [option.flag for option in OPTIONS if option.name in given and option.name not in known]:
         verb = "does" if len(foreign) == 1 else "do"
-        hint = None if usage.needed in given else advice
-        raise UserError(f"{flags} {verb} not apply: this bundle {usage.does}", hint=hint)
-    if usage.needed not in given:
-        raise UserError(f"this bundle {usage.does}: {advice}")
+        flags = " and ".join(foreign)
+        raise UserError(f"{flags} {verb} not apply: this bundle {DOES[task]}", hint=None if asked else advice)
+    if not asked:
+        raise UserError(f"this bundle {DOES[task]}: {advice}")
+    if len(asked) > 1:
+        raise UserError(f"{' and '.join(asked)} exclude each other", hint="give one of them")
 
 
-def _check_output(root: Path, output: Path) -> None:
+def _check_output(root: Path, output: Path, *, is_folder: bool) -> None:
     """A file written into the bundle would break its seal, which `cd bundle; python run.py -o out.mp4` invites."""
-    if not output.name:
+    if not output.name and not is_folder:
         raise UserError("-o does not name a file", where=str(output))
     if output.resolve().is_relative_to(root.resolve()):
         raise UserError(
             "the output would lie inside the bundle, which is never written to",
             where=str(output),
-            hint="name a file elsewhere",
+            hint=f"name a {'folder' if is_folder else 'file'} elsewhere",
         )

@@ -1,18 +1,42 @@
-"""The task `graph`: a bundle of one graph, executed once on arrays from a file."""
+"""The task `graph`: a bundle of one graph, executed on arrays."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .arrays import read_arrays, write_arrays
 from .bundle import Bundle
-from .interface import COMPONENT, GRAPH, TASK, Interface
+from .executor import Executor, flat
+from .interface import COMPONENT, GRAPH, TASK
 from .memory import peak_rss_bytes
-from .progress import ProgressBar
-from .sessions import Sessions, flat
-from .timer import Timer
+from .progress import OnProgress, ignore
+from .timer import Timer, shown_seconds
+from .value import Array
+
+
+class Graph:
+    """A bundle of one graph, ready to be executed. `interface` says what it takes and gives."""
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+        bundle.expect_task(TASK)
+        self.bundle, self.interface = bundle, bundle.interface(COMPONENT, GRAPH)
+        self.executor = Executor(bundle.root, bundle.engines, threads=bundle.threads if threads is None else threads)
+
+    @classmethod
+    def open(cls, root: Path, *, threads: int | None = None, on_progress: OnProgress = ignore) -> Graph:
+        """Verify a bundle and make it ready, as `Pipeline.open` does. Raises BundleError for one of another task."""
+        return cls(Bundle.open(root, on_progress=on_progress), threads=threads)
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Execute the graph once. Inputs and outputs by name.
+
+        Raises InputError where dtypes or shapes are not those that it takes, TargetError where the engine fails.
+        """
+        self.interface.check({name: (array.dtype.name, array.shape) for name, array in inputs.items()})
+        return {name: value.numpy() for name, value in self.executor.run(COMPONENT, GRAPH, inputs).items()}
 
 
 @dataclass(frozen=True)
@@ -34,23 +58,22 @@ class GraphReport:
         }
 
     def as_text(self) -> str:
-        phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
-        return f"{self.outputs} ({phases}; peak memory {self.peak_rss_bytes / 2**20:.0f} MiB)"
+        return f"{self.outputs} ({shown_seconds(self.seconds)}; peak memory {self.peak_rss_bytes / 2**20:.0f} MiB)"
 
 
-def run_graph(root: Path, output: Path, *, inputs: Path, threads: int | None, progress: bool) -> GraphReport:
+def run_graph(
+    root: Path, output: Path, *, inputs: Path, threads: int | None = None, on_progress: OnProgress = ignore
+) -> GraphReport:
     """Execute the bundle's graph on the arrays of an .npz file and write its outputs into another. Raises UserError."""
     timer = Timer()
-    with timer.phase("verify"), ProgressBar("verify", 0, enabled=progress) as bar:
-        bundle = Bundle.open(root, progress=bar.move_to)
-    bundle.expect_task(TASK)
-    sessions = Sessions(bundle.engines, threads=bundle.threads if threads is None else threads)
+    with timer.phase("verify"):
+        graph = Graph.open(root, threads=threads, on_progress=on_progress)
     with timer.phase("read"):
-        arrays = read_arrays(inputs, Interface.of(bundle, COMPONENT, GRAPH))
+        arrays = read_arrays(inputs, graph.interface)
     with timer.phase("open"):
-        session = sessions.get(COMPONENT, GRAPH)
+        graph.executor.open(COMPONENT, GRAPH)
     with timer.phase("run"):
-        outputs = session.run(arrays)
+        outputs = graph.run(arrays)
     with timer.phase("write"):
         write_arrays(output, outputs)
-    return GraphReport(output, timer.seconds, peak_rss_bytes(), sessions.counters())
+    return GraphReport(output, timer.seconds, peak_rss_bytes(), graph.executor.counters())

@@ -1,12 +1,11 @@
-"""What a bundle's graph takes and gives, as its manifest declares it, and whether given arrays fit."""
+"""What a graph takes and gives, as a model declares it and a manifest repeats it, and whether given arrays fit."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import get_args
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeVar, cast, get_args
 
-from .bundle import Bundle, section
 from .dimensions import Dimension, Dtype, split_dimension
 from .errors import EXIT_DATA, UserError
 from .strict_json import Fields
@@ -15,7 +14,11 @@ TASK = "graph"
 COMPONENT, GRAPH = "model", "main"
 """What the one component of such a bundle is called, and its one graph."""
 
+BindingTime = Literal["build", "request", "chunk", "step"]
+Scope = Literal["branch", "expert", "request"]
 DTYPES: tuple[str, ...] = get_args(Dtype)
+
+AnyValue = TypeVar("AnyValue")
 
 
 class InputError(UserError):
@@ -25,36 +28,46 @@ class InputError(UserError):
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """One declared input or output; `dtype` is numpy's name.
+class Input:
+    """One graph input: when its value becomes known (`binding`), and for whom (`per`). `dtype` is numpy's name.
 
-    For an input also when it becomes known and for whom (`binding`, `per`), and whose shape it is (`shape_of`).
+    Where `shape_of` names an input of the component, the value is that input's shape.
     """
 
     name: str
-    dtype: str
     shape: tuple[Dimension, ...]
-    binding: str = "request"
-    per: str = "request"
+    binding: BindingTime
+    per: Scope
+    dtype: Dtype = "float32"
     shape_of: str | None = None
 
-    def __str__(self) -> str:
-        return f"{self.dtype} {shown_shape(self.shape)}"
+
+@dataclass(frozen=True)
+class Output:
+    """One graph output. `state` names the input that takes this value at the next execution (a cache)."""
+
+    name: str
+    shape: tuple[Dimension, ...]
+    state: str | None = None
+    dtype: Dtype = "float32"
+
+
+def carried(outputs: Iterable[Output], values: Mapping[str, AnyValue]) -> dict[str, AnyValue]:
+    """What the next execution takes of what this one gave, by the names of its inputs."""
+    return {output.state: values[output.name] for output in outputs if output.state is not None}
 
 
 @dataclass(frozen=True)
 class Interface:
-    """The inputs and outputs of the one graph that a bundle runs."""
+    """The inputs and outputs of one graph."""
 
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
 
     @classmethod
-    def of(cls, bundle: Bundle, component: str, graph: str) -> Interface:
-        """What the bundle's manifest says. Raises BundleError."""
-        topology = section(bundle.root, bundle.manifest, "topology")
-        entry = topology.object("components").object(component).object(graph)
-        return cls(*(tuple(map(_tensor, entry.objects(side))) for side in ("inputs", "outputs")))
+    def read(cls, fields: Fields) -> Interface:
+        """What a manifest says of a graph. Raises BundleError."""
+        return cls(tuple(map(_input, fields.objects("inputs"))), tuple(map(_output, fields.objects("outputs"))))
 
     def check(self, given: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
         """Compare arrays, given as name → (dtype, shape), with the declared inputs.
@@ -66,7 +79,7 @@ class Interface:
             takes = ", ".join(declared) or "none"
             raise InputError(f"this bundle has no input {ascii(unknown[0])[:80]}", hint=f"it takes: {takes}")
         if missing := [tensor for tensor in self.inputs if tensor.name not in given]:
-            raise InputError(f"the input {missing[0].name!r} is missing", hint=f"it is {missing[0]}")
+            raise InputError(f"the input {missing[0].name!r} is missing", hint=f"it is {_shown(missing[0])}")
         sizes: dict[str, tuple[int, str]] = {}
         for tensor in self.inputs:
             dtype, shape = given[tensor.name]
@@ -77,7 +90,7 @@ class Interface:
 
 
 def _check_dimension(
-    tensor: Tensor, shape: tuple[int, ...], size: int, dimension: Dimension, sizes: dict[str, tuple[int, str]]
+    tensor: Input, shape: tuple[int, ...], size: int, dimension: Dimension, sizes: dict[str, tuple[int, str]]
 ) -> None:
     """Compare one size, and remember in `sizes` what a name stands for, and in which input that was seen first."""
     factor, name = split_dimension(dimension)
@@ -87,7 +100,7 @@ def _check_dimension(
         known, first = sizes.setdefault(name, (size // factor, tensor.name))
         if known != size // factor:
             raise InputError(
-                f"the input {tensor.name!r} is {tensor.dtype} {list(shape)}, and {tensor} was expected: "
+                f"the input {tensor.name!r} is {tensor.dtype} {list(shape)}, and {_shown(tensor)} was expected: "
                 f"{name} is {size // factor} here and {known} in {first!r}"
             )
 
@@ -97,16 +110,32 @@ def shown_shape(shape: tuple[Dimension, ...]) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
-def _mismatch(tensor: Tensor, dtype: str, shape: tuple[int, ...]) -> InputError:
-    return InputError(f"the input {tensor.name!r} is {dtype} {list(shape)}, and {tensor} was expected")
+def _shown(tensor: Input) -> str:
+    return f"{tensor.dtype} {shown_shape(tensor.shape)}"
 
 
-def _tensor(fields: Fields) -> Tensor:
-    dtype = fields.text("dtype")
-    if dtype not in DTYPES:
-        fields.refuse("dtype", f"is {ascii(dtype)[:80]}, not one of {', '.join(DTYPES)}")
-    tensor = Tensor(fields.text("name"), dtype, tuple(fields.dimensions("shape")))
-    if "binding" not in fields.values:
-        return tensor
-    shape_of = fields.text("shape_of") if fields.values.get("shape_of") is not None else None
-    return replace(tensor, binding=fields.text("binding"), per=fields.text("per"), shape_of=shape_of)
+def _mismatch(tensor: Input, dtype: str, shape: tuple[int, ...]) -> InputError:
+    return InputError(f"the input {tensor.name!r} is {dtype} {list(shape)}, and {_shown(tensor)} was expected")
+
+
+def _input(fields: Fields) -> Input:
+    return Input(
+        fields.text("name"),
+        tuple(fields.dimensions("shape")),
+        cast(BindingTime, _one_of(fields, "binding", get_args(BindingTime))),
+        cast(Scope, _one_of(fields, "per", get_args(Scope))),
+        cast(Dtype, _one_of(fields, "dtype", DTYPES)),
+        fields.optional_text("shape_of"),
+    )
+
+
+def _output(fields: Fields) -> Output:
+    dtype = cast(Dtype, _one_of(fields, "dtype", DTYPES))
+    return Output(fields.text("name"), tuple(fields.dimensions("shape")), fields.optional_text("state"), dtype)
+
+
+def _one_of(fields: Fields, name: str, known: tuple[str, ...]) -> str:
+    value = fields.text(name)
+    if value not in known:
+        fields.refuse(name, f"is {ascii(value)[:80]}, not one of {', '.join(known)}")
+    return value

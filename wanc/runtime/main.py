@@ -12,11 +12,12 @@ from types import FrameType
 from typing import NoReturn
 
 from .errors import EXIT_REFUSED, EXIT_USAGE, UserError, render
+from .options import OPTIONS, OUTPUT_HELP
 
 EXIT_INTERRUPTED = 130
-TASK_OPTIONS = ("inputs", "prompt", "negative_prompt", "seed", "steps", "shape", "frames", "latents")
 EPILOG = """examples:
   python run.py --prompt "A red circle moves to the left." --seed 7 -o out.mp4
+  python run.py --prompts prompts.txt -o videos
   python run.py --inputs in.npz -o out.npz"""
 
 
@@ -35,15 +36,16 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
     try:
         # Imported late, so that --help answers at once.
         from .execute import run, run_selftest
+        from .progress import Bars
 
-        progress = sys.stderr.isatty() or not options.json
-        if options.selftest:
-            report = run_selftest(root, threads=options.threads, progress=progress)
-        else:
-            if options.output is None:
-                raise UserError("-o FILE is needed", hint="python run.py --help")
-            given = {name: getattr(options, name) for name in TASK_OPTIONS}
-            report = run(root, options.output, given, threads=options.threads, progress=progress)
+        with Bars(enabled=sys.stderr.isatty() or not options.json) as bars:
+            if options.selftest:
+                report = run_selftest(root, threads=options.threads, on_progress=bars)
+            else:
+                if options.output is None:
+                    raise UserError("-o FILE is needed", hint="python run.py --help")
+                given = {option.name: getattr(options, option.name) for option in OPTIONS if option.task}
+                report = run(root, options.output, given, threads=options.threads, on_progress=bars)
     except UserError as error:
         print(render(error), file=sys.stderr)
         return error.exit_code
@@ -70,16 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-o", "--output", type=Path, help="the file to write: .mp4, or .npz where one graph is run")
-    parser.add_argument("--inputs", type=Path, help="an .npz file of the graph's inputs, by name")
-    parser.add_argument("--prompt", help="what the video shows, in any language that the model knows")
-    parser.add_argument("--negative-prompt", help="what it should not show (default: the recipe's)")
-    parser.add_argument("--seed", type=int, help="seed of the initial noise (default: 0)")
-    parser.add_argument("--steps", type=int, help="number of sampling steps (default: the recipe's)")
-    parser.add_argument("--shape", help="name of one of the bundle's shapes (default: its first)")
-    parser.add_argument("--frames", type=int, help="number of frames, 4n+1 (default: the shape's)")
-    parser.add_argument("--latents", type=Path, help="initial noise from a .npy file, instead of a seed")
-    parser.add_argument("--threads", type=int, help="CPU threads, 0 for every core (default: the recipe's)")
-    parser.add_argument("--json", action="store_true", help="print the result as JSON")
-    parser.add_argument("--selftest", action="store_true", help="replay the golden inputs instead")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=OUTPUT_HELP)
+    for option in OPTIONS:
+        parser.add_argument(option.flag, type=option.type, metavar=option.metavar, help=option.help)
+    parser.add_argument("--json", action="store_true", help="Print JSON on stdout.")
+    parser.add_argument("--selftest", action="store_true", help="Replay the golden inputs instead.")
     return parser

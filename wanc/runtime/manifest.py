@@ -23,7 +23,7 @@ ATTESTATIONS = "attestations"
 
 SCHEMA = "wanc.manifest/1.0"
 SEGMENTS = "segments/1"
-"""Some graph is cut: its engine files are executed in their order."""
+"""A graph may be several engine files, executed in order."""
 FEATURES = frozenset({SEGMENTS})
 """What `requires` may name: features without which a reader would misread the bundle."""
 

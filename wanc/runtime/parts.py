@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from .errors import BundleError
-from .interface import Interface, Tensor
-from .sessions import Sessions
+from .executor import Executor
+from .interface import Input, Interface
 from .tables import Table
+from .value import Given, Value, as_array
 
-Array = np.ndarray[Any, Any]
 Key = tuple[object, ...]
 
 
@@ -29,29 +29,29 @@ class Parts:
 
     component: str
     graphs: Mapping[str, Interface]
-    sessions: Sessions
+    executor: Executor
     tables: Mapping[str, Table] = field(default_factory=dict[str, Table])
-    _kept: dict[str, dict[Key, dict[str, Array]]] = field(default_factory=dict[str, Any])
+    _kept: dict[str, dict[Key, Mapping[str, Given]]] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
         self._givers = {output.name: graph for graph, entry in self.graphs.items() for output in entry.outputs}
 
-    def run(self, graph: str, given: Mapping[str, Array], *, branch: str) -> dict[str, Array]:
+    def run(self, graph: str, given: Mapping[str, Given], *, branch: str) -> dict[str, Value]:
         """Execute a graph; what the caller has not `given` comes from the other graphs.
 
         `branch` tells apart what is known for one guidance branch alone. Raises TargetError where an engine fails.
         """
-        return self.sessions.run(self.component, graph, self.inputs(graph, given, branch))
+        return self.executor.run(self.component, graph, self.inputs(graph, given, branch))
 
-    def run_branches(self, graph: str, given: Mapping[str, Mapping[str, Array]]) -> list[dict[str, Array]]:
+    def run_branches(self, graph: str, given: Mapping[str, Mapping[str, Given]]) -> list[dict[str, Value]]:
         """Execute a graph for each branch in `given`, all at once where there are threads for that."""
         inputs = [self.inputs(graph, arrays, branch) for branch, arrays in given.items()]
-        return self.sessions.run_together(self.component, graph, inputs)
+        return self.executor.run_together(self.component, graph, inputs)
 
-    def inputs(self, graph: str, given: Mapping[str, Array], branch: str) -> dict[str, Array]:
+    def inputs(self, graph: str, given: Mapping[str, Given], branch: str) -> dict[str, Given]:
         """All that a graph takes: what is given, and what other graphs make of that."""
-        found: dict[str, dict[str, Array]] = {}
-        inputs: dict[str, Array] = {}
+        found: dict[str, Mapping[str, Given]] = {}
+        inputs: dict[str, Given] = {}
         for tensor in self.graphs[graph].inputs:
             if tensor.name in given:
                 inputs[tensor.name] = given[tensor.name]
@@ -64,18 +64,18 @@ class Parts:
                 inputs[tensor.name] = found[giver][tensor.name]
         return inputs
 
-    def _shape(self, name: str, given: Mapping[str, Array]) -> tuple[int, ...]:
+    def _shape(self, name: str, given: Mapping[str, Given]) -> tuple[int, ...]:
         if name not in given:
             raise BundleError(f"a graph of {self.component} takes the shape of {name}, which is no input")
         return given[name].shape
 
-    def _giver(self, tensor: Tensor) -> str:
+    def _giver(self, tensor: Input) -> str:
         """The graph whose output this is."""
         if tensor.name not in self._givers:
             raise BundleError(f"no graph of {self.component} gives {tensor.name}, and nobody else does")
         return self._givers[tensor.name]
 
-    def _results(self, graph: str, given: Mapping[str, Array], branch: str) -> dict[str, Array]:
+    def _results(self, graph: str, given: Mapping[str, Given], branch: str) -> Mapping[str, Given]:
         """A graph's outputs: kept ones, if everything that they depend on is as it was."""
         key = self._key(graph, given, branch)
         kept = self._kept.setdefault(graph, {})
@@ -86,7 +86,7 @@ class Parts:
             kept[key] = (table and table.find(given)) or self.run(graph, given, branch=branch)
         return kept[key]
 
-    def _key(self, graph: str, given: Mapping[str, Array], branch: str) -> Key:
+    def _key(self, graph: str, given: Mapping[str, Given], branch: str) -> Key:
         """What a graph's results depend on, its inputs' included; within a request nothing else changes."""
         parts: list[object] = []
         for tensor in self.graphs[graph].inputs:
@@ -95,7 +95,7 @@ class Parts:
             elif tensor.name not in given:
                 parts.append(self._key(self._giver(tensor), given, branch))
             elif tensor.binding == "build":
-                parts.append(given[tensor.name].tobytes())
+                parts.append(as_array(given[tensor.name]).tobytes())
             elif tensor.per == "branch":
                 parts.append(branch)
         return tuple(parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,17 +12,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import read_array
+from .decode import COMPONENT as DECODER
 from .decode import decode
 from .denoise import Expert, denoise
 from .embeddings import EmbeddingTable
-from .encode import encode_prompt
+from .encode import TextStates, encode_prompt
 from .errors import UserError
+from .executor import Executor
 from .interface import InputError
 from .model import HIGH, Model
 from .noise import initial_noise
 from .parts import Parts
-from .progress import ProgressBar
-from .sessions import Sessions
+from .progress import OnProgress, ignore
+from .request import Frames, Request, Result
 from .solvers.base import Solver
 from .solvers.create import create_solver
 from .text import Tokenizer
@@ -30,61 +32,42 @@ from .timer import Timer
 from .video_bundle import Sampling, Shape, VideoBundle
 
 EMBEDDING_TENSOR = "embedding"
-Frames = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Request:
-    """What to make. Unset fields take the recipe's values; `latents` replaces the seeded noise."""
-
-    prompt: str
-    negative_prompt: str | None = None
-    seed: int = 0
-    steps: int | None = None
-    shape: str | None = None
-    frames: int | None = None
-    latents: NDArray[np.float32] | None = None
-
-
-@dataclass
-class Result:
-    """What was made: frames uint8 [frames, height, width, 3], the final latents, and seconds by phase."""
-
-    frames: Frames
-    latents: NDArray[np.float32]
-    seconds: dict[str, float]
 
 
 class Pipeline:
     """A bundle, ready to generate. Engines are opened when first used and stay open."""
 
-    def __init__(self, bundle: VideoBundle, *, threads: int | None = None, progress: bool = False) -> None:
+    def __init__(self, bundle: VideoBundle, *, threads: int | None = None) -> None:
         self.bundle = bundle
-        self.sessions = Sessions(bundle.engines, threads=bundle.threads if threads is None else threads)
-        self._progress = progress
+        self.executor = Executor(bundle.root, bundle.engines, threads=bundle.threads if threads is None else threads)
         # They are the same for every request.
         self._interfaces, self._tables = cache(bundle.interfaces), cache(bundle.tables)
         self._tokenizer = Tokenizer.open(bundle.root / "tokenizer", bundle.model.text_length)
         self._table = EmbeddingTable.open(bundle.embedding, EMBEDDING_TENSOR)
+        self._texts = TextStates(self._encode)
 
     @classmethod
-    def open(cls, root: Path, *, threads: int | None = None, progress: bool = False) -> Pipeline:
+    def open(cls, root: Path, *, threads: int | None = None, on_progress: OnProgress = ignore) -> Pipeline:
         """Verify a bundle and make it ready.
 
         Raises VerificationError or BundleError where the bundle is not exactly what was sealed, and TargetError where
         it does not fit this machine. `threads` is the recipe's unless given; 0 means every core.
         """
-        return cls(VideoBundle.open(root), threads=threads, progress=progress)
+        return cls(VideoBundle.open(root, on_progress=on_progress), threads=threads)
 
-    def generate(self, prompt: str, **options: Any) -> Result:
+    def generate(self, prompt: str, *, on_progress: OnProgress = ignore, **options: Any) -> Result:
         """Make a whole video in memory; the options are the fields of `Request`. Raises UserError."""
-        request = Request(prompt, **options)
-        timer = Timer()
-        latents = self.denoise(request, timer)
-        frames = np.concatenate(list(self.decode(latents, timer)))
-        return Result(frames, latents, timer.seconds)
+        request, timer = Request(prompt, **options), Timer()
+        latents = self.denoise(request, timer, on_progress)
+        frames = np.concatenate(list(self.decode(latents, timer, on_progress)))
+        return Result(frames, latents, timer.seconds, self.bundle.sampling.fps, self.tags(request))
 
-    def denoise(self, request: Request, timer: Timer) -> NDArray[np.float32]:
+    def tags(self, request: Request) -> dict[str, str]:
+        """What a file of the request's video says about itself."""
+        noise = str(request.seed) if request.latents is None else "latents"
+        return {"prompt": request.prompt, "seed": noise, "bundle": self.bundle.manifest.id}
+
+    def denoise(self, request: Request, timer: Timer, on_progress: OnProgress = ignore) -> NDArray[np.float32]:
         """The clean latents of a request, float32 [1, channels, latent frames, latent height, latent width]."""
         shape = self.bundle.shape(request.shape, request.frames)
         solver = self._solver(request)
@@ -92,23 +75,22 @@ class Pipeline:
         sampling = self.bundle.sampling
         negative_prompt = sampling.negative_prompt if request.negative_prompt is None else request.negative_prompt
         with timer.phase("text"):
-            text = self._encode(request.prompt)
-            negative = self._encode(negative_prompt) if sampling.is_guided else text
-        with timer.phase("denoise"), ProgressBar("denoise", solver.steps, enabled=self._progress) as bar:
-            return denoise(self._parts, solver, self._expert, latents, text, negative, bar.advance)
+            text = self._texts.of(request.prompt)
+            negative = self._texts.of(negative_prompt) if sampling.is_guided else text
+        with timer.phase("denoise"):
+            return denoise(self._parts, solver, self._expert, latents, text, negative, on_progress)
 
-    def decode(self, latents: NDArray[np.float32], timer: Timer) -> Iterator[Frames]:
+    def decode(self, latents: NDArray[np.float32], timer: Timer, on_progress: OnProgress = ignore) -> Iterator[Frames]:
         """The frames of clean latents, chunk by chunk: uint8 [frames, height, width, 3]."""
-        model = self.bundle.model
-        chunks = decode(latents, model.latent_mean, model.latent_std, self.sessions)
-        with ProgressBar("decode", latents.shape[2], enabled=self._progress) as bar:
-            while True:
-                with timer.phase("decode"):
-                    chunk = next(chunks, None)
-                if chunk is None:
-                    return
-                bar.advance()
-                yield chunk
+        model, total = self.bundle.model, latents.shape[2]
+        graphs = self._interfaces(DECODER)
+        chunks = decode(latents, model.latent_mean, model.latent_std, self.executor, graphs)
+        for done in range(total):
+            on_progress("decode", done, total)
+            with timer.phase("decode"):
+                chunk = next(chunks)
+            yield chunk
+        on_progress("decode", total, total)
 
     def _solver(self, request: Request) -> Solver:
         sampling = self.bundle.sampling
@@ -139,10 +121,10 @@ class Pipeline:
             prompt.encode()
         except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8 arrive as lone surrogates
             raise UserError("the prompt is not valid Unicode") from error
-        return encode_prompt(prompt, self._tokenizer, self._table, self.sessions)
+        return encode_prompt(prompt, self._tokenizer, self._table, self.executor)
 
     def _parts(self, component: str) -> Parts:
-        return Parts(component, self._interfaces(component), self.sessions, self._tables(component))
+        return Parts(component, self._interfaces(component), self.executor, self._tables(component))
 
     def _expert(self, timestep: float) -> Expert:
         return choose_expert(self.bundle.model, self.bundle.sampling, timestep)

@@ -1,4 +1,4 @@
-"""A progress bar with the time left, for a terminal and without dependencies."""
+"""How far a long task is: what the library calls, and the bars with the time left that a terminal shows of it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,20 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from types import TracebackType
 from typing import TextIO
 
 BAR_WIDTH = 24
 REDRAW_SECONDS = 0.1
+
+
+OnProgress = Callable[[str, int, int], None]
+"""Is called with (phase, done so far, in total); the first time for a phase before anything of it is done."""
+
+
+def ignore(phase: str, done: int, total: int) -> None:
+    """The progress that nobody wants to know of."""
 
 
 class ProgressBar:
@@ -79,6 +88,34 @@ class ProgressBar:
         if 0 < share < 1:
             line += f", {format_seconds(elapsed / share - elapsed)} left"
         return line
+
+
+class Bars:
+    """A bar for each phase: `with Bars() as on_progress: pipeline.generate("…", on_progress=on_progress)`."""
+
+    def __init__(self, *, enabled: bool = True, stream: TextIO | None = None) -> None:
+        self._enabled, self._stream = enabled, stream
+        self._phase: str | None = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> Bars:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._open.close()
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        """An `OnProgress`."""
+        if phase != self._phase:
+            self._open.close()
+            self._phase = phase
+            self._bar = self._open.enter_context(ProgressBar(phase, total, enabled=self._enabled, stream=self._stream))
+        self._bar.move_to(done, total)
+        if done >= total:
+            self._open.close()
+            self._phase = None
 
 
 def format_seconds(seconds: float) -> str:

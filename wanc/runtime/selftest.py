@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from .bundle import Bundle
 from .errors import VerificationError
+from .executor import Executor
 from .golden import EXPECTED, FOLDER, INPUTS, TOLERANCES, named
-from .progress import ProgressBar
+from .progress import OnProgress, ignore
 from .safetensors import SafetensorsFile
-from .sessions import Sessions
 from .strict_json import Fields, parse_object
 
 
@@ -31,24 +31,24 @@ class Check:
         return self.relative_error <= self.tolerance
 
 
-def selftest(bundle: Bundle, *, threads: int | None = None, progress: bool = False) -> list[Check]:
+def selftest(bundle: Bundle, *, threads: int | None = None, on_progress: OnProgress = ignore) -> list[Check]:
     """Execute every graph on its golden inputs. Raises VerificationError where a graph has no golden outputs."""
     golden = bundle.root / FOLDER
     inputs, expected = SafetensorsFile(golden / INPUTS), SafetensorsFile(golden / EXPECTED)
     path = golden / TOLERANCES
     tolerances = Fields(parse_object(path.read_bytes(), where=str(path)).values, str(path))
-    sessions = Sessions(bundle.engines, threads=bundle.threads if threads is None else threads)
+    executor = Executor(bundle.root, bundle.engines, threads=bundle.threads if threads is None else threads)
     checks: list[Check] = []
-    with ProgressBar("selftest", len(bundle.engines), enabled=progress) as bar:
-        for component, graph in sorted(bundle.engines):
-            feeds, wanted = named(inputs, component, graph), named(expected, component, graph)
-            outputs = sessions.run(component, graph, feeds)
-            sessions.close(component)
-            if not wanted:
-                raise VerificationError(f"no golden outputs for {component}/{graph}", where=str(golden))
-            error = max(relative_error(outputs[name], array) for name, array in wanted.items())
-            checks.append(Check(f"{component}/{graph}", error, tolerances.number(f"{component}/{graph}")))
-            bar.advance()
+    on_progress("selftest", 0, len(bundle.engines))
+    for component, graph in sorted(bundle.engines):
+        feeds, wanted = named(inputs, component, graph), named(expected, component, graph)
+        outputs = executor.run(component, graph, feeds)
+        executor.close(component)
+        if not wanted:
+            raise VerificationError(f"no golden outputs for {component}/{graph}", where=str(golden))
+        error = max(relative_error(outputs[name].numpy(), array) for name, array in wanted.items())
+        checks.append(Check(f"{component}/{graph}", error, tolerances.number(f"{component}/{graph}")))
+        on_progress("selftest", len(checks), len(bundle.engines))
     return checks
 
 

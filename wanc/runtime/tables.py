@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from .errors import BundleError
 from .golden import named
 from .interface import Interface
 from .safetensors import SafetensorsFile
-
-Array = np.ndarray[Any, Any]
+from .value import Array, Given, as_array
 
 
 def table_file(component: str, graph: str) -> str:
@@ -36,7 +32,7 @@ class Table:
         rows = zip(*(tensors[name] for name in self._inputs), strict=True)
         self._rows = {tuple(array.tobytes() for array in row): index for index, row in enumerate(rows)}
 
-    def find(self, given: Mapping[str, Array]) -> dict[str, Array] | None:
+    def find(self, given: Mapping[str, Given]) -> dict[str, Array] | None:
         """What the graph gives for these inputs; None where that was not computed."""
-        index = self._rows.get(tuple(given[name].tobytes() for name in self._inputs))
+        index = self._rows.get(tuple(as_array(given[name]).tobytes() for name in self._inputs))
         return None if index is None else {name: array[index].copy() for name, array in self._outputs.items()}

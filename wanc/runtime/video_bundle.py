@@ -7,13 +7,12 @@ from pathlib import Path
 
 from .bundle import Bundle, listed, section
 from .errors import UserError
-from .interface import Interface
 from .model import Model
-from .safe_read import Progress
+from .options import VIDEO as TASK
+from .progress import OnProgress, ignore
 from .strict_json import Fields
 from .tables import Table, table_file
 
-TASK = "text-to-video"
 # Wan's position table has 1,024 entries per axis.
 MOST_LATENT_FRAMES = 1024
 
@@ -57,15 +56,16 @@ class VideoBundle(Bundle):
     shapes: tuple[Shape, ...]
 
     @classmethod
-    def open(cls, root: Path, *, progress: Progress | None = None) -> VideoBundle:
+    def open(cls, root: Path, *, on_progress: OnProgress = ignore) -> VideoBundle:
         """Verify a bundle and read what it says, as `Bundle.open` does. Raises BundleError for one of another task."""
-        bundle = Bundle.open(root, progress=progress)
+        bundle = Bundle.open(root, on_progress=on_progress)
         bundle.expect_task(TASK)
         runtime = section(root, bundle.manifest, "runtime")
         return cls(
             root=root,
             manifest=bundle.manifest,
             task=bundle.task,
+            graphs=bundle.graphs,
             engines=bundle.engines,
             threads=bundle.threads,
             model=_model(runtime.object("model")),
@@ -93,11 +93,6 @@ class VideoBundle(Bundle):
         if frames > most:
             raise UserError(f"{frames} frames cannot be made: the model has positions for {most}")
         return Shape(shape.name, shape.height, shape.width, frames)
-
-    def interfaces(self, component: str) -> dict[str, Interface]:
-        """What each graph of a component takes and gives, by the graph's name. Raises BundleError."""
-        graphs = sorted(graph for owner, graph in self.engines if owner == component)
-        return {graph: Interface.of(self, component, graph) for graph in graphs}
 
     def tables(self, component: str) -> dict[str, Table]:
         """The tables of a component's graphs, by the graph's name. Raises BundleError."""

@@ -1,26 +1,44 @@
-"""The task `text-to-video`: one prompt, one video."""
+"""The task `text-to-video`: one prompt and one video, or a list of prompts and a folder of videos."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .errors import EXIT_IO, UserError
+from .executor import flat
 from .memory import peak_rss_bytes
-from .pipeline import Pipeline, Request, load_latents
-from .progress import ProgressBar
-from .sessions import flat
-from .timer import Timer
+from .pipeline import Pipeline, load_latents
+from .progress import OnProgress, ignore
+from .prompts import read_prompts
+from .request import Request
+from .timer import Timer, shown_seconds
 from .video import create_video
-from .video_bundle import VideoBundle
+
+FEWEST_DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Video:
+    """One video that was made: its file, what it shows, and seconds by phase."""
+
+    video: Path
+    prompt: str
+    frames: int
+    seconds: dict[str, float]
+
+    def __str__(self) -> str:
+        return f"{self.video}: {self.frames} frames"
 
 
 @dataclass(frozen=True)
 class VideoReport:
-    """What `run` made, and what it cost."""
+    """What `run_video` made, and what it cost."""
 
-    video: Path
-    frames: int
+    made: Video
     seconds: dict[str, float]
     peak_rss_bytes: int
     counters: dict[str, dict[str, int | float]]
@@ -28,16 +46,39 @@ class VideoReport:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "video": str(self.video),
-            "frames": self.frames,
+            "video": str(self.made.video),
+            "frames": self.made.frames,
             "seconds": self.seconds,
             "peak_rss_bytes": self.peak_rss_bytes,
             "counters": flat(self.counters),
         }
 
     def as_text(self) -> str:
-        phases = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
-        return f"{self.video}: {self.frames} frames ({phases}; peak memory {self.peak_rss_bytes / 2**20:.0f} MiB)"
+        return f"{self.made} ({shown_seconds(self.seconds)}; peak memory {self.peak_rss_bytes / 2**20:.0f} MiB)"
+
+
+@dataclass(frozen=True)
+class VideosReport:
+    """What `run_videos` made, and what it cost: each video by itself, and all together."""
+
+    made: list[Video]
+    seconds: dict[str, float]
+    peak_rss_bytes: int
+    counters: dict[str, dict[str, int | float]]
+    ok = True
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "videos": [{**vars(entry), "video": str(entry.video)} for entry in self.made],
+            "seconds": self.seconds,
+            "peak_rss_bytes": self.peak_rss_bytes,
+            "counters": flat(self.counters),
+        }
+
+    def as_text(self) -> str:
+        total = f"{len(self.made)} videos ({shown_seconds(self.seconds)}; peak memory "
+        lines = [f"{entry} ({shown_seconds(entry.seconds)})" for entry in self.made]
+        return "\n".join([*lines, f"{total}{self.peak_rss_bytes / 2**20:.0f} MiB)"])
 
 
 def run_video(
@@ -45,30 +86,82 @@ def run_video(
     output: Path,
     *,
     prompt: str,
-    negative_prompt: str | None = None,
-    seed: int = 0,
-    steps: int | None = None,
-    frames: int | None = None,
-    shape: str | None = None,
     latents: Path | None = None,
     threads: int | None = None,
-    progress: bool = True,
+    on_progress: OnProgress = ignore,
+    **options: Any,
 ) -> VideoReport:
-    """Generate one video into an mp4 file, which appears only when it is complete. Raises UserError."""
+    """Generate one video into an mp4 file, which appears only when it is complete.
+
+    `options` are the other fields of `Request`. Raises UserError.
+    """
     timer = Timer()
-    with timer.phase("verify"), ProgressBar("verify", 0, enabled=progress) as bar:
-        bundle = VideoBundle.open(root, progress=bar.move_to)
-    pipeline = Pipeline(bundle, threads=threads, progress=progress)
+    with timer.phase("verify"):
+        pipeline = Pipeline.open(root, threads=threads, on_progress=on_progress)
     noise = load_latents(latents) if latents is not None else None
-    request = Request(prompt, negative_prompt, seed, steps, shape, frames, noise)
-    size = bundle.shape(shape, frames)
-    metadata = {"prompt": prompt, "seed": str(seed), "bundle": bundle.manifest.id}
+    made = _make(pipeline, output, Request(prompt, latents=noise, **options), latents, on_progress)
+    timer.add(made.seconds)
+    return VideoReport(made, timer.seconds, peak_rss_bytes(), pipeline.executor.counters())
+
+
+def run_videos(
+    root: Path,
+    folder: Path,
+    *,
+    prompts: Path,
+    latents: Path | None = None,
+    threads: int | None = None,
+    on_progress: OnProgress = ignore,
+    **options: Any,
+) -> VideosReport:
+    """Generate a video for each prompt in a text file: `0001.mp4`, `0002.mp4`, … in a folder, made if it is not there.
+
+    Each is the video that the prompt alone would give with the same options, seed included, and appears when it is
+    complete: those that are stay whatever happens to the next. Raises UserError.
+    """
+    texts, timer = read_prompts(prompts), Timer()
+    with timer.phase("verify"):
+        pipeline = Pipeline.open(root, threads=threads, on_progress=on_progress)
+    noise = load_latents(latents) if latents is not None else None
+    digits, made = max(FEWEST_DIGITS, len(str(len(texts)))), list[Video]()
+    with _folder(folder):
+        for number, prompt in enumerate(texts, 1):
+
+            def numbered(phase: str, done: int, total: int, of: str = f"{number}/{len(texts)}") -> None:
+                on_progress(f"{of} {phase}", done, total)
+
+            output = folder / f"{number:0{digits}}.mp4"
+            made.append(_make(pipeline, output, Request(prompt, latents=noise, **options), latents, numbered))
+            timer.add(made[-1].seconds)
+    return VideosReport(made, timer.seconds, peak_rss_bytes(), pipeline.executor.counters())
+
+
+def _make(pipeline: Pipeline, output: Path, request: Request, latents: Path | None, on_progress: OnProgress) -> Video:
+    """Generate a video; it is written while it is decoded."""
+    timer = Timer()
+    size, fps = pipeline.bundle.shape(request.shape, request.frames), pipeline.bundle.sampling.fps
+    tags = pipeline.tags(request)
     if latents is not None:
-        metadata["seed"] = f"latents from {latents.name}"
-    fps = bundle.sampling.fps
-    with create_video(output, height=size.height, width=size.width, fps=fps, metadata=metadata) as video:
-        clean = pipeline.denoise(request, timer)
-        for chunk in pipeline.decode(clean, timer):
+        tags["seed"] = f"latents from {latents.name}"
+    with create_video(output, height=size.height, width=size.width, fps=fps, metadata=tags) as video:
+        clean = pipeline.denoise(request, timer, on_progress)
+        for chunk in pipeline.decode(clean, timer, on_progress):
             with timer.phase("video"):
                 video.write(chunk)
-    return VideoReport(output, size.frames, timer.seconds, peak_rss_bytes(), pipeline.sessions.counters())
+    return Video(output, request.prompt, size.frames, timer.seconds)
+
+
+@contextmanager
+def _folder(path: Path) -> Generator[None]:
+    """A folder, made if it is not there, and removed again if nothing comes into it."""
+    made = not path.exists()
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError("the folder for the videos cannot be made", where=str(path), exit_code=EXIT_IO) from error
+    try:
+        yield
+    finally:
+        if made:
+            with suppress(OSError):  # it is not empty
+                path.rmdir()

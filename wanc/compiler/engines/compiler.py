@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -28,11 +28,8 @@ class Prober(Protocol):
 class Compiler(Protocol):
     """One engine. `passes` lower a canonical graph into what it takes."""
 
-    @property
-    def engine(self) -> str: ...
-
-    @property
-    def passes(self) -> tuple[Pass, ...]: ...
+    engine: ClassVar[str]
+    passes: ClassVar[tuple[Pass, ...]]
 
     def compile(self, component: str, graphs: Mapping[str, Path], weights: frozenset[Path]) -> Mapping[str, Path]:
         """Make engine files of lowered graphs, each in its graph's folder, and return them by graph.

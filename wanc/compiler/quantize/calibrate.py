@@ -31,6 +31,7 @@ from wanc.runtime.progress import ProgressBar
 from wanc.runtime.safetensors import SafetensorsFile
 from wanc.runtime.solvers.base import Solver
 from wanc.runtime.solvers.create import create_solver
+from wanc.runtime.value import Value, as_values
 
 if TYPE_CHECKING:
     from wanc.compiler.host.chain import Chain
@@ -147,9 +148,9 @@ class _Denoiser:
 
     chain: Chain
 
-    def run_branches(self, graph: str, given: Mapping[str, Mapping[str, Array]]) -> list[dict[str, Array]]:
+    def run_branches(self, graph: str, given: Mapping[str, Mapping[str, Array]]) -> list[dict[str, Value]]:
         assert graph == GRAPH
-        return self.chain.run(list(given.values()))
+        return [as_values(outputs) for outputs in self.chain.run(list(given.values()))]
 
 
 def clip_file(clip: int) -> str:

@@ -16,6 +16,7 @@ from wanc.compiler.stages.stage import Files, Stage
 from wanc.compiler.weights.embedding import open_embedding
 from wanc.runtime import safetensors
 from wanc.runtime.progress import ProgressBar
+from wanc.runtime.value import Value, as_values
 
 if TYPE_CHECKING:
     from wanc.compiler.host.chain import Chain
@@ -62,11 +63,11 @@ class Texts(Stage):
 
 @dataclass(frozen=True)
 class _Encoder:
-    """The text encoder in place of a bundle's sessions."""
+    """The text encoder in place of a bundle's executor."""
 
     chain: Chain
 
-    def run(self, component: str, graph: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+    def run(self, component: str, graph: str, inputs: Mapping[str, Array]) -> dict[str, Value]:
         del component, graph  # there is no other
         (outputs,) = self.chain.run([inputs])
-        return outputs
+        return as_values(outputs)

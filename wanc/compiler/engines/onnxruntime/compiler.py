@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import Kernels
@@ -36,13 +36,8 @@ FUSED: Mapping[str, str] = {
 class OnnxRuntimeCompiler:
     """Build-time side of the engine."""
 
-    @property
-    def engine(self) -> str:
-        return "onnxruntime"
-
-    @property
-    def passes(self) -> tuple[Pass, ...]:
-        return PASSES
+    engine: ClassVar[str] = "onnxruntime"
+    passes: ClassVar[tuple[Pass, ...]] = PASSES
 
     def compile(self, component: str, graphs: Mapping[str, Path], weights: frozenset[Path]) -> Mapping[str, Path]:
         """It reads lowered graphs, and their weights beside them, as they are."""

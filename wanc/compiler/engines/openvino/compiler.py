@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, cast
 
 import openvino
 
@@ -51,16 +51,11 @@ PARTS_OF_NO_KERNEL = ("Input", "Output", "Constant", "Const", "Parameter", "Resu
 class OpenVinoCompiler:
     """Build-time side of the engine."""
 
+    engine: ClassVar[str] = "openvino"
+    passes: ClassVar[tuple[Pass, ...]] = PASSES
+
     compute: str
     islands: tuple[Island, ...]
-
-    @property
-    def engine(self) -> str:
-        return "openvino"
-
-    @property
-    def passes(self) -> tuple[Pass, ...]:
-        return PASSES
 
     def compile(self, component: str, graphs: Mapping[str, Path], weights: frozenset[Path]) -> Mapping[str, Path]:
         """An IR for each graph, with its weights beside it: what they were read from goes."""

@@ -6,7 +6,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from wanc.errors import RecipeError
+from .errors import UserError
 
 MAX_BYTES = 2**20
 
@@ -16,18 +16,15 @@ _UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 @dataclass(frozen=True)
 class Kind:
-    """What a file is to be, in the words of its errors."""
+    """What a file is to be, in the words of its errors, which are of the type `error`."""
 
     name: str
     example: str
     usual_size: str
+    error: type[UserError] = UserError
 
 
-RECIPE = Kind("recipe", "recipe.yaml", "a recipe is a few kilobytes of settings")
-PROMPTS = Kind("list of prompts", "prompts.txt", "a list of prompts is a few kilobytes of text, a prompt in each line")
-
-
-def read_text(path: Path, where: str, kind: Kind = RECIPE) -> str:
+def read_text(path: Path, where: str, kind: Kind) -> str:
     """The text of the file at `path`.
 
     Args:
@@ -36,24 +33,24 @@ def read_text(path: Path, where: str, kind: Kind = RECIPE) -> str:
         kind: what the file is to be.
 
     Raises:
-        RecipeError: there is no such file, it cannot be read, it is too large, or it is not UTF-8.
+        UserError: of the kind's type; there is no such file, it cannot be read, it is too large, or it is not UTF-8.
     """
     try:
         # Opening a pipe would wait for a writer, so what kind of file it is comes first.
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
             hint = f"name the {kind.name} in it, such as {kind.example}"
-            raise RecipeError(f"{path} is a directory, not a {kind.name}", where=where, hint=hint)
+            raise kind.error(f"{path} is a directory, not a {kind.name}", where=where, hint=hint)
         if not stat.S_ISREG(mode):
             hint = f"save the {kind.name} in a file first"
-            raise RecipeError(f"{path} is not a regular file", where=where, hint=hint)
+            raise kind.error(f"{path} is not a regular file", where=where, hint=hint)
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise RecipeError(f"there is no file {path}", where=where, hint="check the path") from None
+        raise kind.error(f"there is no file {path}", where=where, hint="check the path") from None
     except OSError as error:
         message = f"the {kind.name} {path} cannot be read"
-        raise RecipeError(message, where=where, hint="check its permissions") from error
+        raise kind.error(message, where=where, hint="check its permissions") from error
     return _decode(content, path, kind)
 
 
@@ -61,19 +58,19 @@ def _decode(content: bytes, path: Path, kind: Kind) -> str:
     start = f"{path}:1:1"
     if len(content) > MAX_BYTES:
         hint = f"{kind.usual_size}; is this the right file?"
-        raise RecipeError(f"the file is larger than {MAX_BYTES:,} bytes", where=start, hint=hint)
+        raise kind.error(f"the file is larger than {MAX_BYTES:,} bytes", where=start, hint=hint)
     if content.startswith(_UTF16_MARKS):
-        raise RecipeError("the file is UTF-16 text", where=start, hint="save it as UTF-8")
+        raise kind.error("the file is UTF-16 text", where=start, hint="save it as UTF-8")
     if content.startswith(_UTF8_MARK):
         hint = "save it as UTF-8 without a byte order mark"
-        raise RecipeError("the file begins with a byte order mark", where=start, hint=hint)
+        raise kind.error("the file begins with a byte order mark", where=start, hint=hint)
     try:
         return content.decode("utf-8")
     except UnicodeDecodeError as error:
         line, column = position(content[: error.start].decode("utf-8"))
         byte = content[error.start]
         where = f"{path}:{line}:{column}"
-        raise RecipeError(f"the byte 0x{byte:02x} is not UTF-8 text", where=where, hint="save it as UTF-8") from None
+        raise kind.error(f"the byte 0x{byte:02x} is not UTF-8 text", where=where, hint="save it as UTF-8") from None
 
 
 def position(text_before: str) -> tuple[int, int]:

@@ -1,0 +1,64 @@
+"""wanc from Python: what `wanc.build`, `wanc.open` and their like are.
+
+The package's `__init__` looks here by name when it is asked, so that `import wanc` loads nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from wanc.compiler.pipeline import BuildResult
+from wanc.compiler.pipeline import build as build_recipe
+from wanc.errors import RecipeError
+from wanc.recipe.load import LoadedRecipe, load
+from wanc.runtime.api import open, open_graph
+
+__all__ = ["BuildResult", "build", "build_variants", "open", "open_graph"]
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def build(
+    recipe: str | Path,
+    *,
+    output: str | Path = "artifacts",
+    set: Mapping[str, Any] = NOTHING,
+    progress: bool = False,
+) -> BuildResult:
+    """Build the bundle of a recipe: its folder is the result's `bundle`, its digest the `id`.
+
+    Args:
+        recipe: the YAML file.
+        output: where `bundles/` and `store/` are; what is finished in the store is not made again.
+        set: values by the recipe's dotted keys, which win over the file's: `{"sampling.steps": 10}`.
+        progress: whether to draw bars on stderr.
+
+    Raises:
+        UserError: whatever `wanc build` would print; RecipeError where the recipe is a matrix.
+    """
+    loaded = _load(recipe, set)
+    if len(loaded) > 1 or loaded[0].variant is not None:
+        names = ", ".join(entry.recipe.name for entry in loaded)
+        raise RecipeError(f"it has several variants: {names}", where=str(recipe), hint="call wanc.build_variants")
+    return build_recipe(loaded[0], Path(output), progress=progress)
+
+
+def build_variants(
+    recipe: str | Path,
+    *,
+    output: str | Path = "artifacts",
+    set: Mapping[str, Any] = NOTHING,
+    progress: bool = False,
+) -> list[BuildResult]:
+    """The same for a recipe with a `matrix`: one result for each of its variants, in order. Raises UserError."""
+    return [build_recipe(entry, Path(output), progress=progress) for entry in _load(recipe, set)]
+
+
+def _load(recipe: str | Path, values: Mapping[str, Any]) -> list[LoadedRecipe]:
+    # JSON is YAML, and says of every value of which type it is.
+    overrides = [f"{key}={json.dumps(value, ensure_ascii=False, default=str)}" for key, value in values.items()]
+    return list(load(Path(recipe), overrides))

@@ -1,0 +1,36 @@
+"""Running a bundle from Python: `open(bundle).generate("A red circle moves to the left.").save("out.mp4")`.
+
+This is all that others should rely on. A bundle holds it as `runtime.api`, wanc as `wanc.open` and `wanc.open_graph`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .progress import OnProgress, ignore
+
+if TYPE_CHECKING:
+    from .graph_task import Graph
+    from .pipeline import Pipeline
+
+
+def open(bundle: str | Path, *, threads: int | None = None, on_progress: OnProgress = ignore) -> Pipeline:
+    """Verify a bundle that makes videos, every file of it, and make it ready: `.generate(prompt, …)` gives a `Result`.
+
+    Engines are opened when they are first needed and stay open, so one process should open a bundle once. `threads` is
+    the recipe's unless given, 0 for every core; `on_progress` is called while files are hashed.
+
+    Raises UserError: VerificationError where the bundle is not exactly what was sealed, BundleError where it is none
+    or makes no videos, TargetError where it does not fit this machine.
+    """
+    from .pipeline import Pipeline
+
+    return Pipeline.open(Path(bundle), threads=threads, on_progress=on_progress)
+
+
+def open_graph(bundle: str | Path, *, threads: int | None = None, on_progress: OnProgress = ignore) -> Graph:
+    """The same for a bundle of one graph: `.run(inputs)` takes and gives arrays by name. Raises UserError."""
+    from .graph_task import Graph
+
+    return Graph.open(Path(bundle), threads=threads, on_progress=on_progress)

@@ -1,0 +1,23 @@
+"""Opening an engine file with the library of its engine, which is imported only then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .base import Backend
+
+
+def open_backend(engine: str, path: Path, threads: int, lanes: int = 1) -> Backend:
+    """Open a file of the engine; 0 threads are all cores, and lanes share them.
+
+    Raises what the library raises, ModuleNotFoundError where it is not installed, and ValueError for another engine.
+    """
+    if engine == "onnxruntime":
+        from .onnxruntime import OnnxRuntime
+
+        return OnnxRuntime(path, threads, lanes)
+    if engine == "openvino":
+        from .openvino import OpenVino
+
+        return OpenVino(path, threads, lanes)
+    raise ValueError(f"there is no back end for {engine}")

@@ -1,0 +1,60 @@
+"""What a run can be told: one list for the library's keywords, `wanc run`, and a bundle's own `run.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+from .interface import TASK as GRAPH
+
+VIDEO = "text-to-video"
+
+OptionType: TypeAlias = type[str] | type[int] | type[Path]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One of them: `name` in Python, `flag` on a command line.
+
+    `unset` says what holds where it is not given; `task` is the one that knows it, None for all. Of a task's `needed`
+    ones exactly one is given.
+    """
+
+    name: str
+    type: OptionType
+    metavar: str
+    about: str
+    unset: str | None = None
+    task: str | None = VIDEO
+    needed: bool = False
+
+    @property
+    def flag(self) -> str:
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def help(self) -> str:
+        return f"{self.about}; {self.unset} if unset." if self.unset else f"{self.about}."
+
+
+OPTIONS = (
+    Option("inputs", Path, "FILE", "An .npz file of a graph's inputs, by name", task=GRAPH, needed=True),
+    Option("prompt", str, "TEXT", "What the video shows, in any language that the model knows", needed=True),
+    Option("prompts", Path, "FILE", "A text file with a prompt in each line; -o is then a folder", needed=True),
+    Option("negative_prompt", str, "TEXT", "What it should not show", "the recipe's"),
+    Option("seed", int, "N", "Seed of the initial noise, the same for every prompt", "0"),
+    Option("steps", int, "N", "Number of sampling steps", "the recipe's"),
+    Option("shape", str, "NAME", "One of the bundle's shapes", "its first"),
+    Option("frames", int, "N", "Number of frames, 4n+1", "the shape's"),
+    Option("latents", Path, "FILE", "Initial noise from a .npy file, instead of a seed"),
+    Option("threads", int, "N", "CPU threads, 0 for every core", "the recipe's", task=None),
+)
+
+
+OUTPUT_HELP = "The .mp4 or .npz file to write, or the folder for the videos of --prompts."
+
+
+def options_of(task: str) -> tuple[Option, ...]:
+    """Those that a task alone knows."""
+    return tuple(option for option in OPTIONS if option.task == task)

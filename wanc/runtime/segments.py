@@ -1,0 +1,70 @@
+"""The engine files of one graph in the order in which they are executed, and what each hands on to later ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from .engine_file import EngineFile
+from .errors import BundleError
+from .interface import Interface
+
+
+@dataclass(frozen=True)
+class Segments:
+    """A graph as it is executed: `inputs` and `outputs` are the whole graph's. Most graphs are one file."""
+
+    files: tuple[EngineFile, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+    @classmethod
+    def whole(cls, file: EngineFile) -> Segments:
+        """A graph that is not cut."""
+        return cls((file,), file.inputs, file.outputs)
+
+    @classmethod
+    def of(cls, interface: Interface, files: Iterable[EngineFile], where: str) -> Segments:
+        """The segments of a graph with this interface.
+
+        Raises BundleError, about the manifest at `where`, unless they are numbered from 0 on, every segment takes what
+        the graph takes or an earlier one gives, and every output of the graph is given by exactly one.
+        """
+        inputs, outputs = (tuple(entry.name for entry in side) for side in (interface.inputs, interface.outputs))
+        segments = cls(tuple(sorted(files, key=lambda file: file.segment)), inputs, outputs)
+        if fault := segments._fault():
+            first = segments.files[0]
+            raise BundleError(f"{first.component}/{first.graph}: {fault}", where=where)
+        return segments
+
+    @cached_property
+    def dropped(self) -> tuple[tuple[str, ...], ...]:
+        """For each segment the values that nobody needs once it has run."""
+        last: dict[str, int] = {}
+        for index, file in enumerate(self.files):
+            last |= dict.fromkeys((*file.inputs, *file.outputs), index)
+        kept = set(self.outputs)
+        return tuple(
+            tuple(name for name, final in last.items() if final == index and name not in kept)
+            for index in range(len(self.files))
+        )
+
+    def _fault(self) -> str | None:
+        numbers = [file.segment for file in self.files]
+        if missing := sorted(set(range(max(numbers) + 1)) - set(numbers)):
+            return f"segment {missing[0]} is missing"
+        given: dict[str, int] = {}
+        for file in self.files:
+            if unknown := [name for name in file.inputs if name not in given and name not in self.inputs]:
+                return f"segment {file.segment} takes {_short(unknown[0])}, which nothing before it gives"
+            for name in file.outputs:
+                if given.setdefault(name, file.segment) != file.segment:
+                    return f"segments {given[name]} and {file.segment} both give {_short(name)}"
+        if absent := [name for name in self.outputs if name not in given]:
+            return f"no segment gives the output {_short(absent[0])}"
+        return None
+
+
+def _short(name: str) -> str:
+    return ascii(name)[:80]

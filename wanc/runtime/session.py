@@ -1,0 +1,48 @@
+"""One engine file, open: what its library raises becomes an error that names the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .backends.base import Backend
+from .backends.open import open_backend
+from .errors import TargetError
+
+Array = np.ndarray[Any, Any]
+
+
+class Session:
+    """A file of an engine with the library that executes it; `backend` is that file if it is open already.
+
+    `lanes` threads may call `run` at once.
+    """
+
+    def __init__(
+        self, engine: str, path: Path, *, threads: int, lanes: int = 1, backend: Backend | None = None
+    ) -> None:
+        self._engine, self._path = engine, str(path)
+        try:
+            self._backend = backend or open_backend(engine, path, threads, lanes)
+        except ModuleNotFoundError as error:
+            raise TargetError(
+                f"the package {error.name} is missing", hint="pip install -r requirements.txt, which the bundle has"
+            ) from None
+        except Exception as error:  # the libraries' exceptions share no base class
+            raise TargetError(f"{engine} cannot load this engine", where=self._path) from error
+
+    @property
+    def outputs(self) -> list[str]:
+        """The names of what the file gives."""
+        return self._backend.outputs
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Execute the file once. Inputs and outputs by name. Raises TargetError where the engine fails."""
+        try:
+            outputs = self._backend.run(inputs)
+        except Exception as error:  # as above
+            raise TargetError(f"{self._engine} cannot execute this graph on these inputs", where=self._path) from error
+        return dict(zip(self._backend.outputs, outputs, strict=True))
