@@ -13,9 +13,9 @@ from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
 from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
 from wanc.compiler.engines.stage import Compiler
 from wanc.errors import CheckpointError
-from wanc.recipe.schema import ISLANDS
 from wanc.runtime.backends.base import Array
 from wanc.runtime.backends.openvino import compile_model
+from wanc.words import ISLANDS
 
 from .fusing import HAS_BFLOAT16, relative_error
 from .passes.builder import run

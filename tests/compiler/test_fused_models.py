@@ -33,7 +33,8 @@ from wanc.compiler.fuse import Fuse
 from wanc.compiler.passes.registry import all_passes
 from wanc.models.onnx_file import open_onnx
 from wanc.models.wan.checkpoint import Checkpoint, open_checkpoint
-from wanc.recipe.schema import ISLANDS, PARTS
+from wanc.recipe.schema import PARTS
+from wanc.words import ISLANDS
 
 from .fusing import (
     DEFAULT,

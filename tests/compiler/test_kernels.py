@@ -18,7 +18,7 @@ from wanc.compiler.program.program import ProgramComponent, ProgramGraph
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.errors import EXIT_REFUSED, UserError
 from wanc.models.graph import Input, Output
-from wanc.recipe.schema import ISLANDS, Island
+from wanc.words import ISLANDS, Island
 
 from .fusing import HAS_BFLOAT16
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-
-from wanc.calibration.thresholds import Method
 from wanc.compiler.graphs.whole import whole
+from wanc.compiler.quantize.whole_component import parts_of
+
 from wanc.compiler.host.chain import Chain
 from wanc.compiler.host.sample_states import Sample
 from wanc.compiler.program.graph_file import save
@@ -18,10 +18,10 @@ from wanc.compiler.program.program import ProgramComponent, ProgramGraph, weight
 from wanc.compiler.program.quant_table import QuantTable
 from wanc.compiler.quantize.component import Keep, Samples, quantize_component
 from wanc.compiler.quantize.decisions import Settings
-from wanc.compiler.quantize.whole_component import parts_of
 from wanc.compiler.stages.stage import Files
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.runtime.denoise import GRAPH
+from wanc.words import Observer
 
 from .fusing import files_of
 from .passes.builder import parse, run
@@ -180,7 +180,7 @@ def quantised(
     keep: tuple[str, ...] | Keep = KEEP,
     given: Sequence[Sample] | None = None,
     name: str = NAME,
-    observer: Method = "mse",
+    observer: Observer = "mse",
     decisions: Path | None = None,
 ) -> tuple[ProgramComponent, QuantTable]:
     """Quantise it below `out`, on samples of its own unless others are given."""

@@ -26,10 +26,11 @@ from wanc.compiler.weights.finite import FiniteCheck
 from wanc.models.wan import transformer
 from wanc.models.wan.stored import file_weights
 from wanc.recipe.quantize import CalibrateSection, QuantizeSection
-from wanc.recipe.schema import ISLANDS, PARTS
+from wanc.recipe.schema import PARTS
 from wanc.runtime.interface import Interface, Tensor
 from wanc.runtime.parts import Parts
 from wanc.runtime.sessions import Sessions
+from wanc.words import ISLANDS
 
 Array = np.ndarray[Any, Any]
 
