@@ -1,6 +1,7 @@
 """The version of a stage's code: a digest of its module and of every wanc module that it can reach by import.
 
-Computed from the sources, so that nobody has to remember to raise a number when a stage changes.
+Computed from the sources, so that nobody has to remember to raise a number when a stage changes; but from what they do,
+not from how they are written, so that a comment calibrates nothing again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 from pathlib import Path
 
 import wanc
+from wanc.compiler.stages.source_code import Code, read_code
 
 ROOT = Path(wanc.__file__).parent
 
@@ -21,7 +23,7 @@ def code_version(module: str) -> str:
     digest = hashlib.sha256()
     for name in reached(module):
         digest.update(f"{name}\0".encode())
-        digest.update(hashlib.sha256(_source(name).read_bytes()).digest())
+        digest.update(_code(name).digest)
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -41,15 +43,19 @@ def reached(module: str) -> list[str]:
 
 
 @functools.cache
+def _code(module: str) -> Code:
+    return read_code(_source(module).read_bytes())
+
+
+@functools.cache
 def _imports(module: str) -> list[str]:
-    """The wanc modules that a module's text names in import statements, at any depth of nesting."""
-    path = _source(module)
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    """The wanc modules that a module names in import statements, at any depth of nesting."""
+    package = module if _source(module).name == "__init__.py" else module.rpartition(".")[0]
     found: list[str] = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in _code(module).imports:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
             origin = ".".join(filter(None, [base if node.level else "", node.module]))
             # `from a.b import c`: c may be a module or a name in one.
