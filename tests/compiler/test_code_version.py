@@ -15,7 +15,7 @@ from wanc.compiler.stages.code_version import code_version
 @contextmanager
 def fresh() -> Generator[None]:
     """Nothing is remembered of the sources, as in a new process; nor is it afterwards."""
-    caches = (module.code_version, module._code, module._imports)
+    caches = (module.code_version, module._code, module._imports, module._deferred)
     for cache in caches:
         cache.cache_clear()
     try:
@@ -101,6 +101,21 @@ def test_packages_on_the_way_count_because_they_run(package: Path) -> None:
     assert between != before
     (package / "alone.py").write_text("changed = True\n")
     assert version() != between
+
+
+def test_functions_of_packages_on_the_way_do_not_run(package: Path) -> None:
+    """So a package can offer what needs all of it, and its files do not depend on that."""
+    with (package / "sub/__init__.py").open("a") as stream:
+        stream.write("def offer():\n    import wanc.alone\n")
+    (package / "sub/inner.py").write_text("")
+    (package / "stage.py").write_text("import wanc.sub.sibling\n")
+    before = version()
+    (package / "alone.py").write_text("changed = True\n")
+    assert version() == before
+    (package / "stage.py").write_text("from wanc.sub import offer\n")
+    before = version()
+    (package / "alone.py").write_text("changed = 1\n")
+    assert version() != before
 
 
 def test_a_module_that_is_renamed_is_another(package: Path) -> None:

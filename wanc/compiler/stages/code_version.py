@@ -9,12 +9,13 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
 
-import wanc
-from wanc.compiler.stages.source_code import Code, read_code
+from wanc.compiler.stages.source_code import Code, Import, read_code
 
-ROOT = Path(wanc.__file__).parent
+ROOT = Path(__file__).parents[2]
 
 
 @functools.cache
@@ -29,30 +30,42 @@ def code_version(module: str) -> str:
 
 def reached(module: str) -> list[str]:
     """`module`, all that it imports from wanc, directly or not, and the packages that these lie in, by name."""
-    found: set[str] = set()
+    used: set[str] = set()
+    passed: set[str] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += _imports(name)
-            # Importing a.b.c runs a and a.b as well.
-            if package := name.rpartition(".")[0]:
-                waiting.append(package)
-    return sorted(found)
+        if name not in used:
+            used.add(name)
+            waiting += [*_imports(name), *_deferred(name)]
+            # Importing a.b.c runs a and a.b as well, but none of their functions.
+            packages = set(_packages(name)) - passed
+            passed |= packages
+            waiting += [found for package in packages for found in _imports(package)]
+    return sorted(used | passed)
 
 
-@functools.cache
-def _code(module: str) -> Code:
-    return read_code(_source(module).read_bytes())
+def _packages(module: str) -> Iterable[str]:
+    """Those that a module lies in: a and a.b of a.b.c."""
+    return accumulate(module.split(".")[:-1], "{}.{}".format)
 
 
 @functools.cache
 def _imports(module: str) -> list[str]:
-    """The wanc modules that a module names in import statements, at any depth of nesting."""
+    """The wanc modules that are imported when this one is."""
+    return _named(module, _code(module).imports)
+
+
+@functools.cache
+def _deferred(module: str) -> list[str]:
+    """The wanc modules that functions of this one import."""
+    return _named(module, _code(module).deferred)
+
+
+def _named(module: str, statements: Iterable[Import]) -> list[str]:
     package = module if _source(module).name == "__init__.py" else module.rpartition(".")[0]
     found: list[str] = []
-    for node in _code(module).imports:
+    for node in statements:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         else:
@@ -61,6 +74,11 @@ def _imports(module: str) -> list[str]:
             # `from a.b import c`: c may be a module or a name in one.
             found += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
     return [name for name in found if name.split(".")[0] == "wanc" and _exists(name)]
+
+
+@functools.cache
+def _code(module: str) -> Code:
+    return read_code(_source(module).read_bytes())
 
 
 def _exists(module: str) -> bool:

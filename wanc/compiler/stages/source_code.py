@@ -13,44 +13,63 @@ from dataclasses import dataclass
 from typing import cast
 
 Import = ast.Import | ast.ImportFrom
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @dataclass(frozen=True)
 class Code:
-    """What a module does: the SHA-256 of its statements, and those among them that import, at any depth of nesting."""
+    """What a module does: the SHA-256 of its statements, and those among them that import.
+
+    `imports` happen when the module is imported, `deferred` ones when a function of it is called.
+    """
 
     digest: bytes
     imports: tuple[Import, ...]
+    deferred: tuple[Import, ...]
 
 
 def read_code(text: bytes) -> Code:
     """The code of a module's text. Raises SyntaxError where it is no Python."""
-    words: list[str] = []
-    imports: list[Import] = []
-    _write(ast.parse(text), words, imports)
-    return Code(hashlib.sha256("\0".join(words).encode()).digest(), tuple(imports))
+    reader = _Reader()
+    reader.read(ast.parse(text))
+    digest = hashlib.sha256("\0".join(reader.words).encode()).digest()
+    return Code(digest, tuple(reader.imports), tuple(reader.deferred))
 
 
-def _write(node: object, words: list[str], imports: list[Import]) -> None:
-    # Unlike ast.dump, this writes the same in every version of Python: new fields are empty where nobody uses them.
-    if isinstance(node, ast.AST):
+class _Reader:
+    """Unlike ast.dump, it says the same in every version of Python: new fields are empty where nobody uses them."""
+
+    def __init__(self) -> None:
+        self.words: list[str] = []
+        self.imports: list[Import] = []
+        self.deferred: list[Import] = []
+        self._functions = 0
+
+    def read(self, node: object) -> None:
+        if not isinstance(node, ast.AST):
+            self.words.append(repr(node))
+            return
         if isinstance(node, Import):
-            imports.append(node)
-        words.append(type(node).__name__)
+            (self.deferred if self._functions else self.imports).append(node)
+        is_function = isinstance(node, FUNCTIONS)
+        self._functions += is_function
+        self.words.append(type(node).__name__)
         for field in node._fields:
             value = getattr(node, field, None)
             if isinstance(value, list):
-                value = list(_effective(cast(list[object], value)))
-            if value is not None and value != []:
-                words.append(field)
-                _write(value, words, imports)
-        words.append(")")
-    elif isinstance(node, list):
-        for item in cast(list[object], node):
-            _write(item, words, imports)
-        words.append("]")
-    else:
-        words.append(repr(node))
+                self._read_all(field, cast(list[object], value))
+            # Whether a name is read or written follows from where it stands.
+            elif value is not None and field != "ctx":
+                self.words.append(field)
+                self.read(value)
+        self.words.append(")")
+        self._functions -= is_function
+
+    def _read_all(self, field: str, items: list[object]) -> None:
+        if effective := list(_effective(items)):
+            self.words.append(field)
+            for item in effective:
+                self.read(item)
 
 
 def _effective(items: list[object]) -> Iterator[object]:
