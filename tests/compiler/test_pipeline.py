@@ -241,10 +241,14 @@ def test_a_build_elsewhere_is_bit_identical(project: Project, tmp_path: Path) ->
     assert [path.name for path in copy.result.bundle.parent.iterdir()] == ["tiny"], "the second build is gone"
 
 
-def test_a_planted_difference_is_found(copy: Project, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_difference_is_found(
+    copy: Project, replay: Replay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert rebuild_and_compare(copy.result, copy.load(), progress=False) == []
     assert replay.ran == ["export", "fuse", "engine", "tables"], "nothing came from the store"
-    monkeypatch.setattr(seal, "RUN_PY", seal.RUN_PY + "# planted\n")
+    planted = tmp_path / "run.py"
+    planted.write_text(seal.RUN_PY.read_text() + "# planted\n")
+    monkeypatch.setattr(seal, "RUN_PY", planted)
     assert rebuild_and_compare(copy.result, copy.load(), progress=False) == ["run.py"]
     assert verify(copy.result.bundle).id == copy.result.id, "the first build stands as it was"
     assert list(copy.result.bundle.parent.iterdir()) == [copy.result.bundle]
