@@ -19,17 +19,18 @@ from tokenizers import Tokenizer
 from transformers import UMT5EncoderModel
 
 from scripts.tiny_wan import captions, configuration, evaluation, flow_phase, scenes
-from wanc.calibration import thresholds
 from wanc.calibration.decision import Decision
 from wanc.calibration.fake_quantize import ACTIVATION_LEVELS, quantize_module
 from wanc.calibration.gptq import Moments, round_by_moments
 from wanc.calibration.histogram import Histogram
 from wanc.calibration.smoothing import ChannelStatistics, best_alpha, channel_scales
+from wanc.calibration.thresholds import threshold
 from wanc.calibration.trajectories import Requests, TrajectorySampling
 from wanc.calibration.weights import GROUP, LEVELS, Codes, round_to_nearest
 from wanc.models.wan.transformer import StepModule
 from wanc.runtime.solvers.create import create_solver
 from wanc.runtime.solvers.schedule import TRAINING_TIMESTEPS, count_high_noise_steps
+from wanc.words import Observer
 
 Scheme = Literal["int8", "int4-weight"]
 BITS = {"int8": "int8", "int4-weight": "int4"}
@@ -51,7 +52,7 @@ class Method:
     """How weights are rounded, and for int8 how far activations reach."""
 
     rounding: Literal["nearest", "moments"]
-    reach: thresholds.Method | None = None
+    reach: Observer | None = None
 
     def __str__(self) -> str:
         return self.rounding if self.reach is None else f"{self.rounding}, {self.reach}"
@@ -171,7 +172,7 @@ def decide(observed: list[Observed], scheme: Scheme, method: Method) -> dict[str
         scale = None
         if method.reach is not None:
             assert each.smoothed is not None
-            scale = thresholds.threshold(each.smoothed, method.reach) / ACTIVATION_LEVELS
+            scale = threshold(each.smoothed, method.reach) / ACTIVATION_LEVELS
         for name, weight in zip(each.linears, each.weights, strict=True):
             decisions[name] = Decision(_codes(weight, each, scheme, method), each.smoothing, scale)
     return decisions

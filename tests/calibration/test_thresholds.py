@@ -10,7 +10,8 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 
 from wanc.calibration.histogram import BINS, Histogram
-from wanc.calibration.thresholds import METHODS, Method, squared_errors, threshold
+from wanc.calibration.thresholds import squared_errors, threshold
+from wanc.words import OBSERVERS, Observer
 
 LEVELS = 127
 
@@ -40,19 +41,19 @@ def error_of(values: NDArray, reach: float, levels: int = LEVELS) -> float:
 
 @given(
     arrays.arrays(np.float32, st.integers(1, 300), elements=st.floats(-1e6, 1e6, width=32)),
-    st.sampled_from(list(METHODS)),
+    st.sampled_from(OBSERVERS),
 )
-def test_a_threshold_is_a_magnitude_that_occurs_or_less(values: NDArray, method: Method) -> None:
-    reach = threshold(histogram_of(values), method)
+def test_a_threshold_is_a_magnitude_that_occurs_or_less(values: NDArray, observer: Observer) -> None:
+    reach = threshold(histogram_of(values), observer)
     assert 0 <= reach <= np.abs(values).max()
     assert (reach == 0) == (not values.any())
 
 
-@pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("observer", OBSERVERS)
 @pytest.mark.parametrize("factor", [2.0**-20, 2.0**9])
-def test_a_threshold_scales_with_the_values(method: Method, factor: float) -> None:
-    reach = threshold(histogram_of(noise()), method)
-    assert threshold(histogram_of(noise() * np.float32(factor)), method) == pytest.approx(factor * reach, rel=1e-6)
+def test_a_threshold_scales_with_the_values(observer: Observer, factor: float) -> None:
+    reach = threshold(histogram_of(noise()), observer)
+    assert threshold(histogram_of(noise() * np.float32(factor)), observer) == pytest.approx(factor * reach, rel=1e-6)
 
 
 def test_absmax_clips_nothing() -> None:
@@ -91,5 +92,5 @@ def test_entropy_clips_outliers_and_little_else() -> None:
 
 
 def test_what_is_constant_is_kept_whole() -> None:
-    for method in METHODS:
-        assert threshold(histogram_of(np.full(1000, 0.3, np.float32)), method) == pytest.approx(0.3, rel=1e-3)
+    for observer in OBSERVERS:
+        assert threshold(histogram_of(np.full(1000, 0.3, np.float32)), observer) == pytest.approx(0.3, rel=1e-3)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from wanc.artifacts.records import ActionRecord
 from wanc.artifacts.store import Store
+from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
+from wanc.compiler.engines.segment import CPU, compile_segment, whole
+from wanc.compiler.engines.stage import Compile
 from wanc.compiler.export.tracing import bind
 from wanc.compiler.export.wan import Traced
 from wanc.compiler.pipeline import BuildResult
+from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.graph_file import save
-from wanc.compiler.program.program import ProgramComponent, ProgramGraph
+from wanc.compiler.program.program import Program, ProgramComponent, ProgramGraph
 from wanc.compiler.stages.stage import Files, Stage
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.models.wan.checkpoint import Checkpoint
@@ -37,6 +42,7 @@ class Lowered:
     folder: Path
     exported: Mapping[str, ProgramGraph]
     lowered: Mapping[str, ProgramGraph]
+    paths: Mapping[str, Path]
     sessions: Mapping[str, Session]
 
 
@@ -48,12 +54,31 @@ def lower(name: str, checkpoint: Checkpoint, traced: Traced, folder: Path) -> Lo
         file = f"{graph.name}.onnx"
         save(bind(model, component.weights, where=component.folder), folder / file)
         graphs[graph.name] = ProgramGraph(file, graph.inputs, graph.outputs, graph.example, graph.values)
-    exported = ProgramComponent(graphs, component.weights)
-    program = {graph.file: folder / graph.file for graph in graphs.values()}
+    program = {str(graph.file): folder / str(graph.file) for graph in graphs.values()}
     source = {file: checkpoint.root / file for file in checkpoint.files}
-    compiled = OnnxRuntimeCompiler().compile_component(name, exported, program, source, folder, FiniteCheck(name))
-    sessions = {key: Session("onnxruntime", folder / graph.file, threads=1) for key, graph in compiled.graphs.items()}
-    return Lowered(folder, graphs, compiled.graphs, sessions)
+    files = ComponentFiles(name, ProgramComponent(graphs, component.weights), program, source)
+    compiled = compile_segment(OnnxRuntimeCompiler(), files, whole(files), CPU, folder, FiniteCheck(name))
+    paths = {file.graph: folder / file.file for file in compiled.files}
+    sessions = {key: Session("onnxruntime", path, threads=1) for key, path in paths.items()}
+    return Lowered(folder, graphs, compiled.graphs, paths, sessions)
+
+
+def assembled(assemble: Assemble, inputs: Mapping[str, Files], folder: Path) -> Path:
+    """What the engine stage makes of a program in one segment for each component, as it lies in a bundle."""
+    compiled: dict[str, Files] = {}
+    for name in Program.read(inputs["program"]["program.json"]).components:
+        out = folder / f"compiled-{name}"
+        out.mkdir(parents=True)
+        segment = whole(ComponentFiles.read(name, inputs))
+        stage = Compile(assemble.engine, segment, CPU, assemble.allow_not_finite)
+        stage.run(inputs, out, progress=False)
+        compiled[name] = {path.relative_to(out).as_posix(): path for path in out.rglob("*") if path.is_file()}
+    out = folder / "out"
+    out.mkdir()
+    assemble.run({**inputs, **compiled}, out, progress=False)
+    for name in compiled:
+        shutil.copytree(folder / f"compiled-{name}" / "engines", out / "engines", dirs_exist_ok=True)
+    return out
 
 
 @dataclass(frozen=True)
@@ -81,17 +106,26 @@ class Project:
         return Project(root, output, BuildResult(bundle, self.result.id, self.result.stages))
 
 
+def _is_of(record: ActionRecord, stage: Stage) -> bool:
+    """Whether a record is that of a stage as far as its name tells, and of which segment it compiles."""
+    segment = asdict(stage.segment) if isinstance(stage, Compile) else None
+    return record.stage == stage.name and record.document["parameters"].get("segment") == segment
+
+
 @dataclass
 class Replay:
     """Stands in for the worker: hands out what a finished build has stored, and remembers which stages were asked."""
 
     store: Store
     ran: list[str]
+    compiled: list[str] = field(default_factory=list[str])
+    """The components whose segments were."""
 
     def __call__(self, stage: Stage, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> int:
         assert not progress
         self.ran.append(stage.name)
-        (record,) = [record for record in self.store.records() if record.stage == stage.name]
+        self.compiled += [stage.segment.component] if isinstance(stage, Compile) else []
+        (record,) = [record for record in self.store.records() if _is_of(record, stage)]
         for path, blob in record.files.items():
             (out / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.store.path(blob), out / path)

@@ -5,21 +5,27 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from wanc.compiler.engines.golden import write_golden
+from wanc.compiler.bundle.examine import examine
+from wanc.compiler.bundle.golden import Golden
+from wanc.compiler.engines.compiled import Compiled
+from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.kernels import Kernels
-from wanc.compiler.engines.stage import Compiler
+from wanc.compiler.engines.segment import CPU, compile_segment, whole
 from wanc.compiler.export.tracing import bind
 from wanc.compiler.export.wan import Traced
 from wanc.compiler.fuse import REPORT_FILE, Fuse
-from wanc.compiler.program.graph_file import load, save
-from wanc.compiler.program.program import FILE, Program, ProgramComponent, ProgramGraph, engine_files
+from wanc.compiler.graphs.lowerable import LowerableGraph, lowerable
+from wanc.compiler.program.component_files import ComponentFiles
+from wanc.compiler.program.graph_file import save
+from wanc.compiler.program.program import Program, ProgramComponent, ProgramGraph
 from wanc.compiler.stages.stage import Files
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.models.wan.checkpoint import Checkpoint
@@ -44,9 +50,19 @@ class OneComponent:
     files: Files
     source: Files
 
+    @cached_property
+    def read(self) -> ComponentFiles:
+        return ComponentFiles.read(self.name, {"program": self.files, "exported": self.files, "source": self.source})
+
+    @cached_property
+    def lowerable(self) -> dict[str, LowerableGraph]:
+        """Its graphs as they are lowered: cut by binding time, where they are tagged so."""
+        return lowerable(self.read)
+
     @property
     def component(self) -> ProgramComponent:
-        return Program.read(self.files[FILE]).components[self.name]
+        """With the graphs that are lowered."""
+        return replace(self.read.component, graphs={name: entry.graph for name, entry in self.lowerable.items()})
 
     @property
     def report(self) -> dict[str, Any]:
@@ -54,43 +70,48 @@ class OneComponent:
         return json.loads(self.files[REPORT_FILE].read_bytes())["components"][self.name]
 
     def graph(self, name: str) -> ir.Model:
-        return load(self.files[self.component.graphs[name].file])
+        return self.lowerable[name].model
 
     def fused(self, stage: Fuse, folder: Path) -> OneComponent:
         stage.run({"program": self.files}, folder, progress=False)
         return OneComponent(self.name, files_of(folder), self.source)
 
-    def compiled(self, compiler: Compiler, folder: Path) -> Compiled:
-        compiled = compiler.compile_component(
-            self.name, self.component, self.files, self.source, folder, FiniteCheck(self.name)
-        )
-        return Compiled(self.name, compiled, folder, compiler)
+    def compiled(self, compiler: Compiler, folder: Path) -> CompiledComponent:
+        finite = FiniteCheck(self.name)
+        made = compile_segment(compiler, self.read, whole(self.read), CPU, folder, finite)
+        return CompiledComponent(self.read, made, folder, compiler)
 
 
 @dataclass
-class Compiled:
+class CompiledComponent:
     """A component as an engine has it, ready to be executed."""
 
-    name: str
-    component: ProgramComponent
+    files: ComponentFiles
+    made: Compiled
     folder: Path
     compiler: Compiler
     executor: Executor = field(init=False)
 
     def __post_init__(self) -> None:
-        files = engine_files(self.name, self.component, self.compiler.kind)
-        engines = {(file.component, file.graph): Segments.whole(file) for file in files}
+        engines = {(file.component, file.graph): Segments.whole(file) for file in self.made.files}
         self.executor = Executor(self.folder, engines, threads=1)
+
+    @property
+    def name(self) -> str:
+        return self.files.name
+
+    @property
+    def graphs(self) -> Mapping[str, ProgramGraph]:
+        return self.made.graphs
 
     def request(self) -> Parts:
         """A new request: nothing is kept from an earlier one."""
-        graphs = {key: Interface(entry.inputs, entry.outputs) for key, entry in self.component.graphs.items()}
+        graphs = {key: Interface(entry.inputs, entry.outputs) for key, entry in self.graphs.items()}
         return Parts(self.name, graphs, self.executor)
 
-    def kernels(self) -> dict[str, Kernels]:
+    def kernels(self) -> Mapping[str, Kernels]:
         """What was really built, by graph."""
-        kernels = write_golden({self.name: self.component}, self.folder, self.compiler)
-        return {graph: found for (_, graph), found in kernels.items()}
+        return examine(self.compiler, self.files, [self.made], self.folder, {}, Golden()).kernels
 
 
 def export(name: str, checkpoint: Checkpoint, traced: Traced, folder: Path) -> OneComponent:

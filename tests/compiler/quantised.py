@@ -11,9 +11,11 @@ import onnx_ir as ir
 
 from wanc.calibration.schemes import SCHEMES
 from wanc.calibration.weights import Codes
-from wanc.compiler.engines.stage import Compiler
+from wanc.compiler.engines.compiler import Compiler
+from wanc.compiler.engines.segment import CPU, compile_segment, whole
 from wanc.compiler.graphs.quantizers import StoredDecision, insert_quantizers
 from wanc.compiler.passes.fold import remove_unused
+from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.graph_file import save
 from wanc.compiler.program.program import OWN, ProgramComponent, ProgramGraph
 from wanc.compiler.weights.finite import FiniteCheck
@@ -75,6 +77,7 @@ def compiled(compiler: Compiler, model: ir.Model, folder: Path) -> Path:
     """The file of an engine's that a model of `linear` becomes."""
     save(model, folder / "main.onnx")
     component = ProgramComponent({"main": ProgramGraph("main.onnx", (), (), {})}, {})
-    graphs, weights = {"main.onnx": folder / "main.onnx"}, {f"{OWN}{FILE}": folder / FILE}
-    built = compiler.compile_component("part", component, graphs, weights, folder / "out", FiniteCheck("part"))
-    return folder / "out" / built.graphs["main"].file
+    files = ComponentFiles("part", component, {"main.onnx": folder / "main.onnx"}, {f"{OWN}{FILE}": folder / FILE})
+    built = compile_segment(compiler, files, whole(files), CPU, folder / "out", FiniteCheck("part"))
+    (file,) = built.files
+    return folder / "out" / file.file

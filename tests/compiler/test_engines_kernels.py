@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
+from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
+from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.onnxruntime.kernels import KERNELS
 from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
-from wanc.compiler.engines.stage import Engine, OnnxRuntimeEngine, OpenVinoEngine
+from wanc.compiler.engines.openvino.engine import OpenVinoEngine
 from wanc.compiler.export.onnx_file import ExportOnnx
 from wanc.compiler.program.graph_file import load, save
 from wanc.compiler.program.program import ENGINE_REPORT
@@ -24,6 +26,7 @@ from wanc.models.onnx_file import open_onnx
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.openvino import OpenVino
 
+from .builder import assembled
 from .fusing import files_of
 from .passes.builder import apply, assert_close, assert_same, parse, run, text
 
@@ -148,38 +151,36 @@ def attention(body: str) -> str:
 class InPieces(OnnxRuntimeCompiler):
     """An engine that computes attention in pieces, as a plug-in without the kernel does."""
 
-    def compile_component(self, name: str, component: Any, graphs: Any, weights: Any, out: Path, finite: Any) -> Any:
-        other = out.parent / "in pieces.onnx"
-        save(ir.from_proto(onnx.parser.parse_model(attention(PIECES))), other)
-        return super().compile_component(name, component, dict.fromkeys(graphs, other), weights, out, finite)
+    def compile(self, component: str, graphs: Mapping[str, Path], weights: frozenset[Path]) -> Mapping[str, Path]:
+        for path in graphs.values():
+            save(ir.from_proto(onnx.parser.parse_model(attention(PIECES))), path)
+        return super().compile(component, graphs, weights)
 
 
 class Forgetful(OpenVinoCompiler):
     """OpenVINO, of whose kernels those that are fused cannot be found."""
 
-    def kernels(self, backend: Backend) -> Kernels:
-        return replace(super().kernels(backend), fused={})
+    def report(self, path: Path, executed: Backend | None) -> Kernels:
+        return replace(super().report(path, executed), fused={})
 
 
-def engine(kind: str, monkeypatch: pytest.MonkeyPatch, *allowed: str) -> Engine:
+def engine(kind: str, monkeypatch: pytest.MonkeyPatch, *allowed: str) -> Assemble:
     """An engine whose attention is not one kernel."""
     if kind == "onnxruntime":
         monkeypatch.setattr(OnnxRuntimeEngine, "compiler", lambda self: InPieces())
-        return OnnxRuntimeEngine(("cpu",), allow_unfused=allowed)
+        return Assemble(OnnxRuntimeEngine(), allow_unfused=allowed)
     monkeypatch.setattr(OpenVinoEngine, "compiler", lambda self: Forgetful("fp32", ()))
-    return OpenVinoEngine(("cpu",), allow_unfused=allowed)
+    return Assemble(OpenVinoEngine(), allow_unfused=allowed)
 
 
-def run_engine(stage: Engine, folder: Path) -> Path:
+def run_engine(stage: Assemble, folder: Path) -> Path:
     """The stage, on one graph that asks for one fused attention; what it wrote."""
     onnx.save(onnx.parser.parse_model(attention(FUSED)), folder / "model.onnx")
     source = open_onnx(folder / "model.onnx").files
-    for name in ("program", "out"):
-        (folder / name).mkdir()
+    (folder / "program").mkdir()
     ExportOnnx({"n": 5}, {}).run({"source": source}, folder / "program", progress=False)
     files = files_of(folder / "program")
-    stage.run({"program": files, "exported": files, "source": source}, folder / "out", progress=False)
-    return folder / "out"
+    return assembled(stage, {"program": files, "exported": files, "source": source}, folder)
 
 
 def test_the_pieces_compute_what_the_fused_operator_does() -> None:
@@ -207,7 +208,7 @@ def test_attention_in_pieces_may_be_allowed(kind: str, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("kind", ["onnxruntime", "openvino"])
 def test_attention_in_one_piece_needs_no_leave(kind: str, tmp_path: Path) -> None:
-    stage = OnnxRuntimeEngine(("cpu",)) if kind == "onnxruntime" else OpenVinoEngine(("cpu",))
+    stage = Assemble(OnnxRuntimeEngine() if kind == "onnxruntime" else OpenVinoEngine())
     report = (run_engine(stage, tmp_path) / ENGINE_REPORT).read_text()
     assert '"fused":{"Attention":1}' in report
 
@@ -217,7 +218,7 @@ def test_attention_in_one_piece_needs_no_leave(kind: str, tmp_path: Path) -> Non
 
 def test_openvino_attends_as_well_after_a_single_row(tmp_path: Path) -> None:
     """By itself it goes wrong at 16 keys and more, whenever the first execution was of a single one (2026.4)."""
-    (path,) = run_engine(OpenVinoEngine(("cpu",)), tmp_path).rglob("*.xml")
+    (path,) = run_engine(Assemble(OpenVinoEngine()), tmp_path).rglob("*.xml")
     reference = load(tmp_path / "model.onnx")
     backend = OpenVino(path, 1)
     for rows in (1, 1, 5, 16, 1, 60, 33):

@@ -10,11 +10,11 @@ import pytest
 
 from wanc.calibration.schemes import rounded_inputs
 from wanc.calibration.weights import Codes
+from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
 from wanc.compiler.engines.openvino import probe as openvino_probe
 from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
 from wanc.compiler.engines.openvino.halves import SORTED
-from wanc.compiler.engines.stage import Compiler
 from wanc.runtime.backends.openvino import core
 
 from .fusing import relative_error

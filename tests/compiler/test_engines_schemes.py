@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from wanc.calibration.schemes import SCHEMES
+from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
 from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
-from wanc.compiler.engines.stage import Compiler
 from wanc.errors import CheckpointError
-from wanc.recipe.schema import ISLANDS
 from wanc.runtime.backends.base import Array
 from wanc.runtime.backends.openvino import compile_model
+from wanc.words import ISLANDS
 
 from .fusing import HAS_BFLOAT16, relative_error
 from .passes.builder import run
@@ -54,11 +54,11 @@ OPENVINO: Mapping[str, tuple[str, str]] = {
 def errors(compiler: Compiler, scheme: str, into: int, folder: Path) -> tuple[list[float], list[tuple[str, str]]]:
     """How far off a quantised Linear is for each number of rows, and the kernels that were executed for one."""
     path = compiled(compiler, linear(scheme, into, OUT, folder), folder)
-    reference, backend = linear(scheme, into, OUT), compiler.open(path)
+    reference, backend = linear(scheme, into, OUT), compiler.execute(path)
     found = [relative_error(backend.run(x)[0], run(reference, x)["y"]) for x in map(given(into), ROWS)]
-    once = compiler.open(path)
+    once = compiler.execute(path)
     once.run(given(into)(ROWS[0]))
-    return found, list(compiler.kernels(once).by_type)
+    return found, list(compiler.report(path, once).by_type)
 
 
 def given(into: int):

@@ -16,9 +16,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from wanc.compiler.engines.compiled import Compiled
 from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
+from wanc.compiler.engines.segment import CPU, compile_segment, whole
 from wanc.compiler.export.onnx_file import ExportOnnx
-from wanc.compiler.program.program import Program, ProgramComponent, weight_files
+from wanc.compiler.program.component_files import ComponentFiles
+from wanc.compiler.program.program import Program, weight_files
 from wanc.compiler.stages.stage import Files
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.errors import CheckpointError, RecipeError, UserError, render
@@ -82,24 +85,22 @@ def exported(
 
 def built(
     path: Path, folder: Path, example: Mapping[str, int] | None = None, allow_not_finite: Collection[str] = ()
-) -> ProgramComponent:
-    """The component as the engine stage leaves it, its files in `folder`/engine."""
+) -> Compiled:
+    """The component as it is compiled, its files in `folder`/engine."""
     program, files, source = exported(path, folder / "program", example)
     (folder / "engine").mkdir()
     finite = FiniteCheck("model", allow_not_finite)
-    weights = weight_files(files, source)
-    return OnnxRuntimeCompiler().compile_component(
-        "model", program.components["model"], files, weights, folder / "engine", finite
-    )
+    model = ComponentFiles("model", program.components["model"], files, weight_files(files, source))
+    return compile_segment(OnnxRuntimeCompiler(), model, whole(model), CPU, folder / "engine", finite)
 
 
 def runs(path: Path, folder: Path, feeds: Arrays, example: Mapping[str, int] | None = None) -> tuple[Arrays, Arrays]:
     """What the file gives and what the engine gives."""
-    component = built(path, folder, example)
+    (file,) = built(path, folder, example).files
     plain = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [output.name for output in plain.get_outputs()]
     expected = dict(zip(names, plain.run(None, feeds), strict=True))
-    session = Session("onnxruntime", folder / "engine" / component.graphs["main"].file, threads=1)
+    session = Session("onnxruntime", folder / "engine" / file.file, threads=1)
     return expected, session.run(feeds)
 
 
@@ -283,7 +284,7 @@ def test_weights_of_every_dtype_survive(tmp_path: Path, tensor: TensorProto, ext
     assert data == raw
     assert weight.dtype == TensorProto.DataType.Name(tensor.data_type)
     # The engine file as onnx itself reads it.
-    graph = onnx.load(tmp_path / "engine" / component.graphs["main"].file).graph
+    graph = onnx.load(tmp_path / "engine" / component.files[0].file).graph
     np.testing.assert_array_equal(numpy_helper.to_array(graph.initializer[0]), numpy_helper.to_array(tensor))
 
 
@@ -292,7 +293,7 @@ def test_texts_stay_in_the_graph(tmp_path: Path) -> None:
     texts = [f"label {index}".encode() for index in range(2000)]
     proto.graph.initializer.append(helper.make_tensor("labels", TensorProto.STRING, [2000], texts))
     component = built(stored(proto, tmp_path / "model", external=False), tmp_path)
-    graph = onnx.load(tmp_path / "engine" / component.graphs["main"].file).graph
+    graph = onnx.load(tmp_path / "engine" / component.files[0].file).graph
     assert list(graph.initializer[0].string_data) == texts
     assert component.weights == {}
 
@@ -424,7 +425,7 @@ def test_weights_that_nothing_uses_are_left_behind(tmp_path: Path) -> None:
     )
     component = built(stored(proto, tmp_path / "model", external=True), tmp_path)
     assert "unused" not in component.weights
-    graph = onnx.load(tmp_path / "engine" / component.graphs["main"].file).graph
+    graph = onnx.load(tmp_path / "engine" / component.files[0].file).graph
     assert [tensor.name for tensor in graph.initializer] == ["used"]
 
 

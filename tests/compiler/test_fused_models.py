@@ -24,23 +24,24 @@ from diffusers import AutoencoderKLWan, WanTransformer3DModel
 from transformers import UMT5EncoderModel
 
 from tests.checkpoints import write_checkpoint
+from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
 from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
-from wanc.compiler.engines.stage import Compiler
 from wanc.compiler.export.onnx_file import ExportOnnx
 from wanc.compiler.export.wan import Traced
 from wanc.compiler.fuse import Fuse
 from wanc.compiler.passes.registry import all_passes
 from wanc.models.onnx_file import open_onnx
 from wanc.models.wan.checkpoint import Checkpoint, open_checkpoint
-from wanc.recipe.schema import ISLANDS, PARTS
+from wanc.recipe.schema import PARTS
 from wanc.runtime.interface import carried
 from wanc.runtime.value import Value
+from wanc.words import ISLANDS
 
 from .fusing import (
     DEFAULT,
     HAS_BFLOAT16,
-    Compiled,
+    CompiledComponent,
     OneComponent,
     export,
     files_of,
@@ -127,11 +128,10 @@ def fused_operators(fused: OneComponent) -> dict[str, dict[str, int]]:
 
 
 def assert_smaller(fused: OneComponent, graph: str, part: float) -> None:
-    """At most this part of the exported nodes is left, in all the graphs that it was cut into."""
-    nodes, parts = fused.report[graph]["nodes"], fused.report[graph]["parts"]
+    """At most this part of the exported nodes is left, before the graph is cut."""
+    nodes = fused.report[graph]["nodes"]
     assert nodes["after"] <= part * nodes["before"], f"{graph}: {nodes['before']} nodes before, {nodes['after']} after"
-    for name, count in parts.items():
-        assert count == sum(operators(fused.graph(name)).values())
+    assert nodes["after"] == sum(operators(fused.read.model(graph)).values())
 
 
 # What is left
@@ -261,7 +261,7 @@ def test_the_parts_hold_what_is_known_then(denoiser: Fused) -> None:
 # What the engines make of it
 
 
-def compiled(fused: OneComponent, engine: str, folder: Path) -> Compiled:
+def compiled(fused: OneComponent, engine: str, folder: Path) -> CompiledComponent:
     compiler, _ = ENGINES[engine]
     made = fused.compiled(compiler, folder)
     if engine == "openvino bf16" and HAS_BFLOAT16:
@@ -269,7 +269,7 @@ def compiled(fused: OneComponent, engine: str, folder: Path) -> Compiled:
     return made
 
 
-def assert_products_are_bfloat16(made: Compiled) -> None:
+def assert_products_are_bfloat16(made: CompiledComponent) -> None:
     for graph, kernels in made.kernels().items():
         products: Counter[str] = Counter()
         for (kernel, precision), count in kernels.by_type.items():
@@ -381,7 +381,7 @@ def test_decoding_by_chunks_equals_diffusers(
         assert relative_error(decode(made, latents), expected) <= ENGINES[engine][1], (frames, height, width)
 
 
-def decode(made: Compiled, latents: torch.Tensor) -> np.ndarray[Any, Any]:
+def decode(made: CompiledComponent, latents: torch.Tensor) -> np.ndarray[Any, Any]:
     """The video, chunk by chunk, with the caches handed on."""
     chunks: list[np.ndarray[Any, Any]] = []
     caches: dict[str, Value] = {}
@@ -390,7 +390,7 @@ def decode(made: Compiled, latents: torch.Tensor) -> np.ndarray[Any, Any]:
         feeds = {"latent": latents[:, :, index : index + 1].contiguous().numpy(), **caches}
         outputs = made.request().run(graph, feeds, branch="request")
         chunks.append(outputs["frames"].numpy())
-        caches = carried(made.component.graphs[graph].outputs, outputs)
+        caches = carried(made.graphs[graph].outputs, outputs)
     return np.concatenate(chunks, axis=2)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,13 @@ import pytest
 from numpy.typing import NDArray
 
 from wanc.artifacts.canonical import canonical
-from wanc.compiler.engines.golden import RELATIVE_TOLERANCE, write_golden
+from wanc.compiler.bundle.examine import examine
+from wanc.compiler.bundle.golden import RELATIVE_TOLERANCE, Golden
 from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
+from wanc.compiler.engines.segment import CPU, compile_segment, whole
+from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import Program, ProgramComponent, ProgramGraph
+from wanc.compiler.weights.finite import FiniteCheck
 from wanc.errors import RecipeError, VerificationError
 from wanc.models.graph import Input, Output
 from wanc.models.weights import Weight
@@ -133,6 +138,18 @@ def test_a_graph_without_golden_outputs_is_refused(bundle: Path) -> None:
         selftest(bundle)
 
 
+def write_golden(components: Mapping[str, ProgramComponent], folder: Path) -> None:
+    """Record graphs that lie in a folder, as built for ONNX Runtime, and write the record there."""
+    golden = Golden()
+    for name, component in components.items():
+        files = ComponentFiles(name, component, {path.name: path for path in folder.glob("*.onnx")}, {})
+        with TemporaryDirectory(dir=folder) as out:
+            compiler = OnnxRuntimeCompiler()
+            made = compile_segment(compiler, files, whole(files), CPU, Path(out), FiniteCheck(name))
+            examine(compiler, files, [made], Path(out), {}, golden)
+    golden.write(folder)
+
+
 @pytest.fixture
 def toy(tmp_path: Path) -> dict[str, ProgramComponent]:
     """One component with one graph: y = a + time, of symbolic sizes; and the sum of a mask."""
@@ -154,7 +171,7 @@ def toy(tmp_path: Path) -> dict[str, ProgramComponent]:
 def test_golden_sizes_are_the_examples_and_values_are_the_same_each_time(
     toy: dict[str, ProgramComponent], tmp_path: Path
 ) -> None:
-    write_golden(toy, tmp_path, OnnxRuntimeCompiler())
+    write_golden(toy, tmp_path)
     inputs = safetensors.SafetensorsFile(tmp_path / "golden/inputs.safetensors")
     expected = safetensors.SafetensorsFile(tmp_path / "golden/expected.safetensors")
     shapes = {name: array.shape for name, array in inputs.items()}
@@ -163,10 +180,10 @@ def test_golden_sizes_are_the_examples_and_values_are_the_same_each_time(
     assert inputs["part/toy/mask"].tolist() == [1, 1, 1]
     assert len(np.unique(inputs["part/toy/a"])) == 12
     np.testing.assert_array_equal(expected["part/toy/y"], inputs["part/toy/a"] + np.float32(500.0))
-    assert json.loads((tmp_path / "golden/tolerances.json").read_text()) == {"part/toy": RELATIVE_TOLERANCE}
+    assert json.loads((tmp_path / "golden/tolerances.json").read_text()) == {"part/toy": RELATIVE_TOLERANCE["float32"]}
     first = {path.name: path.read_bytes() for path in (tmp_path / "golden").iterdir()}
     shutil.rmtree(tmp_path / "golden")
-    write_golden(toy, tmp_path, OnnxRuntimeCompiler())
+    write_golden(toy, tmp_path)
     assert {path.name: path.read_bytes() for path in (tmp_path / "golden").iterdir()} == first
 
 
@@ -185,7 +202,7 @@ def test_inputs_of_every_format_are_filled(tmp_path: Path) -> None:
         Input("rate", (), "request", "request", "int64"),
     )
     graph = ProgramGraph("formats.onnx", inputs, (Output("y", ("n",)),), example={"n": 4}, values={"rate": 3})
-    write_golden({"part": ProgramComponent({"main": graph}, {})}, tmp_path, OnnxRuntimeCompiler())
+    write_golden({"part": ProgramComponent({"main": graph}, {})}, tmp_path)
     fed = dict(safetensors.SafetensorsFile(tmp_path / "golden/inputs.safetensors").items())
     assert {name.rpartition("/")[2]: array.dtype.name for name, array in fed.items()} == {
         entry.name: entry.dtype for entry in inputs
@@ -200,7 +217,7 @@ def test_sizes_that_do_not_work_together_are_the_recipes_fault(
 ) -> None:
     graph = replace(toy["part"].graphs["toy"], inputs=toy["part"].graphs["toy"].inputs[:1])
     with pytest.raises(RecipeError) as caught:
-        write_golden({"part": ProgramComponent({"toy": graph}, {})}, tmp_path, OnnxRuntimeCompiler())
+        write_golden({"part": ProgramComponent({"toy": graph}, {})}, tmp_path)
     assert caught.value.message == "part/toy does not run at the sizes {columns: 2, rows: 3}"
     assert caught.value.hint is not None and "model.example" in caught.value.hint
     assert not (tmp_path / "golden").exists()
@@ -215,12 +232,10 @@ def test_nans_are_the_recipes_fault(tmp_path: Path) -> None:
         "root.onnx", (Input("x", ("n",), "request", "request"),), (Output("y", ("n",)),), example={"n": 8}
     )
     with pytest.raises(RecipeError) as caught:
-        write_golden({"part": ProgramComponent({"main": graph}, {})}, tmp_path, OnnxRuntimeCompiler())
+        write_golden({"part": ProgramComponent({"main": graph}, {})}, tmp_path)
     assert caught.value.message == "part/main: the output y holds NaNs for the example's inputs"
     assert caught.value.hint == "give values for which it does not, under model.values"
     assert not (tmp_path / "golden").exists()
-    write_golden(
-        {"part": ProgramComponent({"main": replace(graph, values={"x": 4.0})}, {})}, tmp_path, OnnxRuntimeCompiler()
-    )
+    write_golden({"part": ProgramComponent({"main": replace(graph, values={"x": 4.0})}, {})}, tmp_path)
     expected = safetensors.SafetensorsFile(tmp_path / "golden/expected.safetensors")
     assert expected["part/main/y"].tolist() == [2.0] * 8

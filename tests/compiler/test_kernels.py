@@ -9,16 +9,19 @@ import onnx
 import onnx.parser
 import pytest
 
+from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.kernels import Kernels, check_fused, describe
 from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
 from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
 from wanc.compiler.engines.products import Products
-from wanc.compiler.engines.stage import Compiler
+from wanc.compiler.engines.segment import CPU, compile_segment, whole
+from wanc.compiler.program.component_files import ComponentFiles
+from wanc.compiler.program.graph_file import load
 from wanc.compiler.program.program import ProgramComponent, ProgramGraph
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.errors import EXIT_REFUSED, UserError
 from wanc.models.graph import Input, Output
-from wanc.recipe.schema import ISLANDS, Island
+from wanc.words import ISLANDS, Island
 
 from .fusing import HAS_BFLOAT16
 
@@ -69,12 +72,13 @@ def build(
         {"tokens": 5},
     )
     program = ProgramComponent({name: graph}, {})
-    finite = FiniteCheck(component)
-    compiled = compiler.compile_component(component, program, {"main.onnx": canonical}, {}, out, finite)
-    backend = compiler.open(out / compiled.graphs[name].file)
+    files = ComponentFiles(component, program, {"main.onnx": canonical}, {})
+    (file,) = compile_segment(compiler, files, whole(files), CPU, out, FiniteCheck(component)).files
+    backend = compiler.execute(out / file.file)
+    assert backend is not None
     random = np.random.default_rng(0)
     backend.run({key: random.standard_normal((1, 5, 32)).astype(dtype) for key in inputs})
-    return compiler.kernels(backend)
+    return compiler.report(out / file.file, backend)
 
 
 FLOAT32: dict[str, Compiler] = {"onnxruntime": OnnxRuntimeCompiler(), "openvino": OpenVinoCompiler("fp32", ())}
@@ -82,23 +86,23 @@ FLOAT32: dict[str, Compiler] = {"onnxruntime": OnnxRuntimeCompiler(), "openvino"
 
 def test_a_missing_kernel_stops_the_build(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        check_fused("denoiser_high/step", write(tmp_path), IN_PIECES, ())
+        check_fused("denoiser_high/step", load(write(tmp_path)), IN_PIECES, ())
     assert caught.value.exit_code == EXIT_REFUSED == 1
     assert caught.value.message == "denoiser_high/step asks for 1 fused Attention, and the engine built 0"
     assert caught.value.hint == "if that will do, allow it: engine.allow_unfused: [Attention]"
 
 
 def test_a_missing_kernel_that_is_allowed_passes(tmp_path: Path) -> None:
-    check_fused("denoiser_high/step", write(tmp_path), IN_PIECES, ("Attention",))
+    check_fused("denoiser_high/step", load(write(tmp_path)), IN_PIECES, ("Attention",))
 
 
 def test_allowing_one_operator_allows_no_other(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="fused Attention"):
-        check_fused("denoiser_high/step", write(tmp_path), IN_PIECES, ("RMSNormalization", "RotaryEmbedding"))
+        check_fused("denoiser_high/step", load(write(tmp_path)), IN_PIECES, ("RMSNormalization", "RotaryEmbedding"))
 
 
 def test_a_graph_that_asks_for_nothing_fused_passes(tmp_path: Path) -> None:
-    check_fused("model/main", write(tmp_path, PRODUCT), IN_PIECES, ())
+    check_fused("model/main", load(write(tmp_path, PRODUCT)), IN_PIECES, ())
 
 
 @pytest.mark.parametrize("compiler", FLOAT32.values(), ids=FLOAT32)
@@ -106,7 +110,7 @@ def test_attention_is_built_as_one_kernel(compiler: Compiler, tmp_path: Path) ->
     canonical = write(tmp_path)
     kernels = build(compiler, canonical, tmp_path / "out")
     assert kernels.fused == {"Attention": 1}
-    check_fused("model/main", canonical, kernels, ())
+    check_fused("model/main", load(canonical), kernels, ())
 
 
 def test_an_operator_that_onnxruntime_expands_is_found_out(tmp_path: Path) -> None:
@@ -116,7 +120,7 @@ def test_an_operator_that_onnxruntime_expands_is_found_out(tmp_path: Path) -> No
     assert kernels.fused == {}
     assert kernels.by_type["Softmax", "double"] == 1
     with pytest.raises(UserError, match="asks for 1 fused Attention, and the engine built 0"):
-        check_fused("model/main", canonical, kernels, ())
+        check_fused("model/main", load(canonical), kernels, ())
 
 
 @pytest.mark.parametrize("compiler", FLOAT32.values(), ids=FLOAT32)
@@ -126,16 +130,15 @@ def test_nothing_of_reading_back_stays(compiler: Compiler, tmp_path: Path) -> No
     assert names in (["main.s0.cpu.onnx"], ["main.s0.cpu.bin", "main.s0.cpu.xml"])
 
 
-def test_the_report_counts_kernels_by_precision(tmp_path: Path) -> None:
-    path = tmp_path / "engine"
-    path.write_bytes(b"12345")
+def test_the_report_counts_kernels_by_precision() -> None:
     by_type = {("MatMul", "bf16"): 3, ("MatMul", "f32"): 1, ("Add", "f32"): 2}
     kernels = Kernels(by_type, {"RotaryEmbedding": 2}, Products(3, 4, 12))
-    assert describe(kernels, path) == {
+    assert describe(kernels, 5) == {
         "kernels": {"Add": {"f32": 2}, "MatMul": {"bf16": 3, "f32": 1}},
         "fused": {"RotaryEmbedding": 2},
         "int8_linear_share": 0.75,
         "int8_total_share": 0.25,
+        "precision": "half",
         "bytes": 5,
     }
 

@@ -29,6 +29,9 @@ from wanc.runtime.verify import verify
 from .builder import RECIPE, Project, Replay
 
 ROOT = Path(__file__).parents[2]
+COMPILING = ["compile"] * 4
+"""An action for each component."""
+STAGES = ["resolve", "export", "fuse", "partition", *COMPILING, "engine", "tables", "seal"]
 
 
 @pytest.fixture
@@ -54,12 +57,12 @@ def computed(result: pipeline.BuildResult) -> list[str]:
 
 
 def test_a_first_build_computes_everything(project: Project) -> None:
-    assert computed(project.result) == ["resolve", "export", "fuse", "engine", "tables", "seal"]
+    assert computed(project.result) == STAGES
     assert project.result.bundle == project.output / "bundles" / "tiny"
     report = verify(project.result.bundle)
     assert report.ok
     assert report.id == project.result.id
-    for run in project.result.stages[1:4]:
+    for run in project.result.stages[1:-1]:
         assert run.peak_rss_bytes > 2**20
 
 
@@ -67,7 +70,7 @@ def test_a_build_as_json(project: Project) -> None:
     document = project.result.as_json()
     assert json.loads(json.dumps(document)) == document
     assert document.keys() == {"bundle", "id", "stages", "report"}
-    assert [stage["name"] for stage in document["stages"]] == ["resolve", "export", "fuse", "engine", "tables", "seal"]
+    assert [stage["name"] for stage in document["stages"]] == STAGES
 
 
 NO_OP = """
@@ -91,7 +94,7 @@ def test_a_second_build_does_nothing_and_needs_no_torch(project: Project) -> Non
         text=True,
         check=True,
     )
-    assert json.loads(done.stdout) == [project.result.id, [False, True, True, True, True, True], []]
+    assert json.loads(done.stdout) == [project.result.id, [False, *[True] * (len(STAGES) - 1)], []]
     assert done.stderr == ""
     assert {path: path.stat().st_mtime_ns for path in project.result.bundle.rglob("*")} == before
 
@@ -139,11 +142,15 @@ def test_other_passes_are_not_traced_again(copy: Project, replay: Replay, overri
     assert replay.ran == ["fuse"], "the finished build's result stands in for another, so that its engines fit"
 
 
-@pytest.mark.parametrize("override", ["engine.allow_unfused=[Attention]", "model.allow_not_finite=[mask]"])
-def test_what_concerns_the_engine_alone_is_not_fused_again(copy: Project, replay: Replay, override: str) -> None:
+@pytest.mark.parametrize(
+    ("override", "compiling"), [("engine.allow_unfused=[Attention]", []), ("model.allow_not_finite=[mask]", COMPILING)]
+)
+def test_what_concerns_the_engine_alone_is_not_fused_again(
+    copy: Project, replay: Replay, override: str, compiling: list[str]
+) -> None:
     result = build(copy.load(override), copy.output, progress=False)
-    assert computed(result) == ["resolve", "engine", "seal"]
-    assert replay.ran == ["engine"]
+    assert computed(result) == ["resolve", *compiling, "engine", "seal"]
+    assert replay.ran == [*compiling, "engine"]
 
 
 def change_last_byte(path: Path) -> None:
@@ -155,8 +162,9 @@ def change_last_byte(path: Path) -> None:
 def test_other_weights_of_the_same_model_are_not_traced_again(copy: Project, replay: Replay) -> None:
     change_last_byte(copy.root / "model/vae/diffusion_pytorch_model.safetensors")
     result = build(copy.load(), copy.output, progress=False)
-    assert computed(result) == ["resolve", "engine", "seal"]
-    assert replay.ran == ["engine"]
+    assert computed(result) == ["resolve", "compile", "engine", "seal"]
+    assert replay.ran == ["compile", "engine"]
+    assert replay.compiled == ["vae_decoder"], "no denoiser is compiled for another decoder"
     assert result.id != copy.result.id
 
 
@@ -167,7 +175,7 @@ def test_weights_at_another_place_are_traced_again(copy: Project, replay: Replay
     length = int.from_bytes(data[:8], "little")
     path.write_bytes((length + 8).to_bytes(8, "little") + data[8 : 8 + length] + b" " * 8 + data[8 + length :])
     build(copy.load(), copy.output, progress=False)
-    assert replay.ran == ["export", "engine"]
+    assert replay.ran == ["export", "compile", "engine"]
 
 
 def test_a_deleted_bundle_is_sealed_from_the_store(copy: Project, replay: Replay) -> None:
@@ -241,10 +249,14 @@ def test_a_build_elsewhere_is_bit_identical(project: Project, tmp_path: Path) ->
     assert [path.name for path in copy.result.bundle.parent.iterdir()] == ["tiny"], "the second build is gone"
 
 
-def test_a_planted_difference_is_found(copy: Project, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_planted_difference_is_found(
+    copy: Project, replay: Replay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert rebuild_and_compare(copy.result, copy.load(), progress=False) == []
-    assert replay.ran == ["export", "fuse", "engine", "tables"], "nothing came from the store"
-    monkeypatch.setattr(seal, "RUN_PY", seal.RUN_PY + "# planted\n")
+    assert replay.ran == STAGES[1:-1], "nothing came from the store"
+    planted = tmp_path / "run.py"
+    planted.write_text(seal.RUN_PY.read_text() + "# planted\n")
+    monkeypatch.setattr(seal, "RUN_PY", planted)
     assert rebuild_and_compare(copy.result, copy.load(), progress=False) == ["run.py"]
     assert verify(copy.result.bundle).id == copy.result.id, "the first build stands as it was"
     assert list(copy.result.bundle.parent.iterdir()) == [copy.result.bundle]
@@ -264,7 +276,7 @@ def test_a_difference_of_a_stage_is_found(copy: Project, replay: Replay, monkeyp
 def test_a_difference_outside_of_files_is_found(copy: Project, replay: Replay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
     assert rebuild_and_compare(copy.result, copy.load(), progress=False) == ["manifest.json"]
-    assert replay.ran == ["export", "fuse", "engine", "tables"]
+    assert replay.ran == STAGES[1:-1]
 
 
 def test_the_lock_pins_the_inputs(project: Project) -> None:
@@ -284,14 +296,12 @@ def test_the_lock_pins_the_inputs(project: Project) -> None:
 
 def test_the_lock_pins_tools_and_recipe(project: Project) -> None:
     lock = lock_of(project.result.bundle)
-    assert lock.keys() == {"schema", "recipe", "inputs", "tools", "passed_through"}
+    assert lock.keys() == {"schema", "recipe", "inputs", "tools"}
     tools = lock["tools"]
     assert isinstance(tools, dict)
     assert tools.pop("python") == platform.python_version()
     assert tools == {tool: importlib.metadata.version(tool) for tool in tools}
     assert {"torch", "diffusers", "transformers", "onnx", "onnxruntime", "numpy"} <= tools.keys()
-    assert lock["passed_through"] == pipeline.PASSED_THROUGH
-    assert pipeline.PASSED_THROUGH.keys() == {"partition"}
     recipe = lock["recipe"]
     assert isinstance(recipe, dict)
     assert recipe["sampling"]["solver"] == "unipc", "defaults are written down"

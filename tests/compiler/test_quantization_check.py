@@ -15,9 +15,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from wanc.compiler.engines.onnxruntime import compiler as onnxruntime_engine
-from wanc.compiler.engines.openvino import compiler as openvino_engine
-from wanc.compiler.engines.stage import Engine, OnnxRuntimeEngine, OpenVinoEngine
+from wanc.compiler.bundle.assemble import Assemble
+from wanc.compiler.engines.kernels import Kernels
+from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
+from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
+from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
+from wanc.compiler.engines.openvino.engine import OpenVinoEngine
+from wanc.compiler.engines.products import Products
 from wanc.compiler.graphs.quantized_linears import QuantizedLinear, quantized_linears
 from wanc.compiler.graphs.values import producer
 from wanc.compiler.passes.rewrite import Pass, PassOutcome
@@ -29,6 +33,7 @@ from wanc.errors import EXIT_REFUSED, UserError
 from wanc.runtime.denoise import GRAPH
 from wanc.runtime.model import HIGH, LOW
 
+from .builder import assembled
 from .fusing import files_of
 from .transformer import KEEP, Denoiser, FloatDenoiser, make, quantised
 
@@ -58,8 +63,8 @@ def denoiser(tmp_path_factory: pytest.TempPathFactory) -> FloatDenoiser:
 def low(denoiser: Denoiser) -> Denoiser:
     """The same denoiser as the other expert."""
 
-    def renamed(name: str) -> str:
-        return name.replace(HIGH, LOW)
+    def renamed(name: str | None) -> str:
+        return str(name).replace(HIGH, LOW)
 
     graphs = {name: replace(graph, file=renamed(graph.file)) for name, graph in denoiser.component.graphs.items()}
     files = {renamed(name): path for name, path in denoiser.graphs.items()}
@@ -93,25 +98,23 @@ def one(both: Made, tmp_path: Path) -> Made:
     return with_components(both, {HIGH: Program.read(both.program[FILE]).components[HIGH]}, folder)
 
 
-def engine(kind: str, *quantized: str) -> Engine:
-    stage = OnnxRuntimeEngine if kind == "onnxruntime" else OpenVinoEngine
-    return stage(("cpu",), quantized=quantized or (HIGH,))
+def engine(kind: str, *quantized: str) -> Assemble:
+    chosen = OnnxRuntimeEngine() if kind == "onnxruntime" else OpenVinoEngine()
+    return Assemble(chosen, quantized=quantized or (HIGH,))
 
 
-def build(stage: Engine, made: Made, folder: Path) -> Path:
-    out = folder / "built"
-    out.mkdir()
-    stage.run({"program": made.program, "exported": made.exported, "source": {}}, out, progress=False)
-    return out
+def build(stage: Assemble, made: Made, folder: Path) -> Path:
+    inputs = {"program": made.program, "exported": made.exported, "source": {}}
+    return assembled(stage, inputs, folder / "built")
 
 
-def refusal(stage: Engine, made: Made, folder: Path) -> str:
+def refusal(stage: Assemble, made: Made, folder: Path) -> str:
     """What the stage says, with the exit code of a gate; there is no report of what it built."""
     with pytest.raises(UserError) as caught:
         build(stage, made, folder)
     assert caught.value.exit_code == EXIT_REFUSED
     assert caught.value.hint == "this is a fault of the compiler or of an engine's new version, not of the recipe"
-    assert not (folder / "built" / ENGINE_REPORT).exists()
+    assert not (folder / "built" / "out" / ENGINE_REPORT).exists()
     return caught.value.message
 
 
@@ -133,6 +136,7 @@ def edited(made: Made, folder: Path, change: Callable[[ir.Model, str], None], vi
     """The program with a change to the graph that a Linear is in."""
     program = dict(made.program)
     for graph in Program.read(program[FILE]).components[HIGH].graphs.values():
+        assert graph.file is not None
         model = load(program[graph.file])
         if victim in {linear.name for linear in quantized_linears(model)}:
             change(model, victim)
@@ -258,9 +262,9 @@ def lowering_with(monkeypatch: pytest.MonkeyPatch, kind: str, fault: Callable[[i
         fault(model)
         return PassOutcome(1)
 
-    module = {"onnxruntime": onnxruntime_engine, "openvino": openvino_engine}[kind]
+    compiler = {"onnxruntime": OnnxRuntimeCompiler, "openvino": OpenVinoCompiler}[kind]
     planted = Pass("fault", "a fault", apply)
-    monkeypatch.setattr(module, "PASSES", (*module.PASSES, planted) if last else (planted, *module.PASSES))
+    monkeypatch.setattr(compiler, "passes", (*compiler.passes, planted) if last else (planted, *compiler.passes))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -297,3 +301,39 @@ def test_a_kernel_of_another_scale(one: Made, index: int, monkeypatch: pytest.Mo
     lowering_with(monkeypatch, "onnxruntime", fault, last=True)
     message = refusal(engine("onnxruntime"), one, tmp_path)
     assert re.fullmatch(rf"denoiser_high/{ALONE} has \S+ dB in the engine, and its QuantTable says \S+ dB", message)
+
+
+# An engine that is executed elsewhere
+
+
+class Elsewhere(OnnxRuntimeCompiler):
+    """Cannot be executed here; its log says that everything is in integers."""
+
+    def execute(self, path: Path) -> None:
+        return None
+
+    def prober(self, path: Path) -> None:
+        return None
+
+    def report(self, path: Path, executed: object) -> Kernels:
+        assert executed is None
+        return Kernels({}, {"Attention": 99, "RMSNormalization": 99}, Products(2**40, 2**40, 2**41))
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Assemble:
+    monkeypatch.setattr(OnnxRuntimeEngine, "compiler", lambda self: Elsewhere())
+    return engine("onnxruntime")
+
+
+def test_probes_are_executed_by_the_host_where_the_engine_cannot_be(
+    one: Made, elsewhere: Assemble, tmp_path: Path
+) -> None:
+    out = build(elsewhere, one, tmp_path)
+    assert QuantTable.read(out / table_file(HIGH)) == QuantTable.read(one.program[table_file(HIGH)])
+
+
+@pytest.mark.parametrize("victim", VICTIMS)
+def test_the_host_sees_scales_that_are_off(one: Made, elsewhere: Assemble, victim: str, tmp_path: Path) -> None:
+    message = refusal(elsewhere, edited(one, tmp_path, rescale("QuantizeLinear"), victim), tmp_path)
+    assert re.fullmatch(rf"denoiser_high/{victim} has \S+ dB in the engine, and its QuantTable says \S+ dB", message)

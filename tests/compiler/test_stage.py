@@ -19,7 +19,8 @@ from wanc.artifacts.canonical import key_of
 from wanc.artifacts.records import Blob
 from wanc.compiler.bundle.seal import Seal
 from wanc.compiler.bundle.tables import Tables
-from wanc.compiler.engines.stage import OnnxRuntimeEngine, OpenVinoEngine
+from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
+from wanc.compiler.engines.openvino.engine import OpenVinoEngine
 from wanc.compiler.export.onnx_file import ExportOnnx
 from wanc.compiler.export.torch_module import ExportTorch, TorchInput
 from wanc.compiler.export.wan import Export
@@ -29,7 +30,6 @@ from wanc.compiler.quantize.quantize import Quantize
 from wanc.compiler.quantize.texts import Texts
 from wanc.compiler.quantize.train import Train
 from wanc.compiler.resolve import Resolved
-from wanc.compiler.stages import code_version as code_version_module
 from wanc.compiler.stages import stage as stage_module
 from wanc.compiler.stages.code_version import code_version
 from wanc.compiler.stages.stage import Stage, Tree, tool_version
@@ -263,109 +263,3 @@ def test_the_key_of_the_seal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert key_of(sealed(Path("/a"), lock, source=other).key_document(engines)) != key
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "1")
     assert key_of(sealed(Path("/a"), lock).key_document(engines)) != key
-
-
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small package in the place of wanc:  stage → helper → deep, stage → sub → sub.inner; nothing → alone."""
-    files = {
-        "__init__.py": "",
-        "stage.py": "import json\nimport wanc.helper\nfrom wanc import sub\n",
-        "helper.py": "def work():\n    from wanc.deep import value\n    return value\n",
-        "deep.py": "value = 1\n",
-        "sub/__init__.py": "from .inner import name\n",
-        "sub/inner.py": "from ..shared import name\nfrom . import sibling\n",
-        "sub/sibling.py": "",
-        "sub/alone.py": "",
-        "shared.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import wanc.types\nname = 1\n",
-        "types.py": "import wanc.stage\n",
-        "alone.py": "import wanc.stage\n",
-    }
-    root = tmp_path / "wanc"
-    for name, text in files.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
-    monkeypatch.setattr(code_version_module, "ROOT", root)
-    return root
-
-
-def version(module: str = "wanc.stage") -> str:
-    """The code's version as a new process would compute it."""
-    caches = (code_version_module.code_version, code_version_module._imports)
-    for cache in caches:
-        cache.cache_clear()
-    try:
-        return code_version(module)
-    finally:
-        for cache in caches:
-            cache.cache_clear()
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "stage.py",
-        "helper.py",  # import wanc.helper
-        "deep.py",  # from wanc.deep import value, inside a function
-        "sub/__init__.py",  # from wanc import sub
-        "sub/inner.py",  # from .inner import name
-        "sub/sibling.py",  # from . import sibling
-        "shared.py",  # from ..shared import name
-        "types.py",  # under TYPE_CHECKING: kept, for simplicity
-        "__init__.py",  # runs before any module of the package
-    ],
-)
-def test_a_change_of_what_is_imported_changes_the_version(package: Path, name: str) -> None:
-    before = version()
-    with (package / name).open("a") as stream:
-        stream.write("# changed\n")
-    assert version() != before
-
-
-@pytest.mark.parametrize("name", ["alone.py", "sub/alone.py"])
-def test_a_change_of_anything_else_does_not(package: Path, name: str) -> None:
-    before = version()
-    (package / name).write_text("changed = True\n")
-    (package / "added.py").write_text("")
-    assert version() == before
-
-
-def test_a_new_import_changes_the_version(package: Path) -> None:
-    (package / "helper.py").write_text("import wanc.alone\n")
-    before = version()
-    (package / "alone.py").write_text("changed = True\n")
-    assert version() != before
-
-
-def test_packages_on_the_way_count_because_they_run(package: Path) -> None:
-    (package / "way/to").mkdir(parents=True)
-    for name in ("way/__init__.py", "way/to/__init__.py", "way/to/it.py"):
-        (package / name).write_text("")
-    (package / "deep.py").write_text("import wanc.way.to.it\n")
-    before = version()
-    (package / "way/__init__.py").write_text("import wanc.alone\n")
-    between = version()
-    assert between != before
-    (package / "alone.py").write_text("changed = True\n")
-    assert version() != between
-
-
-def test_a_module_that_is_renamed_is_another(package: Path) -> None:
-    before = version()
-    (package / "deep.py").rename(package / "deeper.py")
-    (package / "helper.py").write_text((package / "helper.py").read_text().replace("deep", "deeper"))
-    assert version() != before
-
-
-def test_where_the_package_lies_does_not_matter(package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = version()
-    package.rename(tmp_path / "moved")
-    monkeypatch.setattr(code_version_module, "ROOT", tmp_path / "moved")
-    assert version() == before
-
-
-def test_stages_reach_the_modules_that_define_graphs() -> None:
-    """The real thing: imports inside functions, which `wanc --help` is spared, must not be forgotten."""
-    reached = code_version_module.reached("wanc.compiler.export.wan")
-    assert {"wanc.models.wan.vae", "wanc.models.wan.transformer", "wanc.compiler.export.tracing"} <= set(reached)
-    assert "wanc.cli" not in reached

@@ -111,7 +111,7 @@ def test_standard_onnx_of_opset_23_that_the_checker_passes(
     components: dict[str, Lowered], model: Checkpoint, component: str, graph: str
 ) -> None:
     path = exported(components, component, graph)
-    lowered = components[component].folder / components[component].lowered[graph].file
+    lowered = components[component].paths[graph]
     for file, own in ((path, {}), (lowered, {"com.microsoft": 1})):
         proto = read(file)
         opsets = {opset.domain: opset.version for opset in proto.opset_import}
@@ -161,7 +161,7 @@ def test_graphs_are_small(components: dict[str, Lowered]) -> None:
 
 @pytest.mark.parametrize(("component", "graph"), CASES)
 def test_nothing_of_the_machine_is_written_down(components: dict[str, Lowered], component: str, graph: str) -> None:
-    lowered = components[component].folder / components[component].lowered[graph].file
+    lowered = components[component].paths[graph]
     for path in (exported(components, component, graph), lowered):
         data = path.read_bytes()
         secrets = [

@@ -10,14 +10,14 @@ import pytest
 
 from wanc.calibration.decision import Decision, read_decisions, write_decisions
 from wanc.calibration.weights import sqnr_db
-from wanc.compiler.program.program import ProgramComponent, weight_files
+from wanc.compiler.program.program import ProgramComponent
 from wanc.compiler.program.quant_table import QuantTable
 from wanc.compiler.quantize.component import Keep
 from wanc.compiler.quantize.trained_component import write_trained
 
 from . import transformer
 from .fusing import files_of
-from .transformer import KEEP, NAME, FloatDenoiser, make, sample
+from .transformer import KEEP, FloatDenoiser, make, sample
 
 Quantised = tuple[ProgramComponent, QuantTable, Path]
 
@@ -50,10 +50,7 @@ def trained(
     denoiser: FloatDenoiser, quantised: Quantised, decisions: dict[str, Decision], out: Path
 ) -> tuple[ProgramComponent, QuantTable]:
     out.mkdir()
-    files = files_of(quantised[2])
-    inputs = {"fused": denoiser.graphs, "program": files}
-    weights = {**denoiser.weights, **weight_files(files, {})}
-    return write_trained(NAME, denoiser.component, inputs, weights, decisions, KEEP, out)
+    return write_trained(denoiser.files, files_of(quantised[2]), decisions, KEEP, out)
 
 
 def test_decisions_come_back_as_they_were_written(quantised: Quantised, tmp_path: Path) -> None:

@@ -1,31 +1,31 @@
-"""A small denoiser written as text: modulated by a time, attending to itself and to a text, cut by binding time."""
+"""A small denoiser written as text: modulated by a time, attending to itself and to a text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-from wanc.calibration.thresholds import Method
-from wanc.compiler.graphs.whole import whole
+from wanc.compiler.graphs.lowerable import lowerable
 from wanc.compiler.host.chain import Chain
 from wanc.compiler.host.sample_states import Sample
+from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.graph_file import save
 from wanc.compiler.program.program import ProgramComponent, ProgramGraph, weight_files
 from wanc.compiler.program.quant_table import QuantTable
 from wanc.compiler.quantize.component import Keep, Samples, quantize_component
 from wanc.compiler.quantize.decisions import Settings
-from wanc.compiler.quantize.whole_component import parts_of
 from wanc.compiler.stages.stage import Files
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.runtime.denoise import GRAPH
+from wanc.words import Observer
 
 from .fusing import files_of
 from .passes.builder import parse, run
-from .passes.hoisting import PROMPT, STEP, TIMESTEP, cut
+from .passes.hoisting import EVERY, PROMPT, SIZES, STEP, TIMESTEP, interface
 from .weighted import Array, Weighted, weighted
 
 NAME = "denoiser_high"
@@ -124,20 +124,25 @@ def _trained(name: str, values: Array) -> Array:
 
 @dataclass(frozen=True)
 class Denoiser:
-    """A component as a program has it: its parts on disk, and what its weights lie in."""
+    """A component as a program has it: its graph on disk, and what its weights lie in."""
 
     component: ProgramComponent
     graphs: Files
     weights: Files
 
+    @property
+    def files(self) -> ComponentFiles:
+        return ComponentFiles(NAME, self.component, self.graphs, self.weights)
+
     def parts(self) -> dict[str, ir.Model]:
-        return parts_of(self.component, self.graphs)
+        """Its graphs as they are lowered: cut by binding time."""
+        return {name: entry.model for name, entry in lowerable(self.files).items()}
 
     def whole(self) -> ir.Model:
-        return whole(self.parts(), GRAPH)
+        return self.files.model(GRAPH)
 
     def velocity(self, feeds: Mapping[str, Array], folder: Path) -> Array:
-        """What it computes, executed part after part of its whole graph."""
+        """What it computes, executed piece after piece."""
         folder.mkdir()
         chain = Chain(self.whole(), self.weights, folder, FiniteCheck(NAME))
         (outputs,) = chain.run([feeds])
@@ -151,7 +156,7 @@ class Denoiser:
 
 @dataclass(frozen=True)
 class FloatDenoiser(Denoiser):
-    """With what it was cut from."""
+    """With what it was written as."""
 
     uncut: Weighted
 
@@ -163,13 +168,13 @@ def make(folder: Path, change: Callable[[str, Array], Array] = _trained) -> Floa
     text = _text()
     uncut = weighted(parse(text, *WEIGHTS), folder, change)
     inputs = {"latents": STEP, "timestep": TIMESTEP, "text": PROMPT}
-    graphs: dict[str, ProgramGraph] = {}
     (folder / NAME).mkdir()
-    for part in cut(uncut.model, inputs, name=GRAPH):
-        file = f"{NAME}/{part.name}.onnx"
-        save(part.model, folder / file)
-        graphs[part.name] = ProgramGraph(file, part.inputs, part.outputs, part.example)
-    return FloatDenoiser(ProgramComponent(graphs, uncut.weights), files_of(folder), uncut.files, uncut)
+    file = f"{NAME}/{GRAPH}.onnx"
+    save(uncut.model, folder / file)
+    declared, outputs = interface(uncut.model, inputs)
+    graph = ProgramGraph(file, declared, outputs, SIZES, hoist=EVERY)
+    component = ProgramComponent({GRAPH: graph}, uncut.weights, tuple(f"blocks.{index}" for index in range(BLOCKS)))
+    return FloatDenoiser(component, files_of(folder), uncut.files, uncut)
 
 
 def quantised(
@@ -180,16 +185,13 @@ def quantised(
     keep: tuple[str, ...] | Keep = KEEP,
     given: Sequence[Sample] | None = None,
     name: str = NAME,
-    observer: Method = "mse",
+    observer: Observer = "mse",
     decisions: Path | None = None,
 ) -> tuple[ProgramComponent, QuantTable]:
     """Quantise it below `out`, on samples of its own unless others are given."""
     given = samples() if given is None else given
     return quantize_component(
-        name,
-        denoiser.component,
-        denoiser.graphs,
-        denoiser.weights,
+        replace(denoiser.files, name=name),
         Samples(given, [1.0] * len(given)),
         Settings(scheme, observer, alpha),
         keep if isinstance(keep, Keep) else Keep(keep),

@@ -30,6 +30,14 @@ class Weighted:
     files: Files
     weights: Mapping[str, Weight]
 
+    def fill(self, model: ir.Model) -> ir.Model:
+        """A piece of the model, with its weights in memory."""
+        filled = model.clone()
+        for name, value in filled.graph.initializers.items():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = self.filled.graph.initializers[name].const_value
+        return filled
+
 
 def weighted(
     model: ir.Model, folder: Path, change: Callable[[str, Array], Array] = lambda _name, values: values

@@ -75,8 +75,8 @@ def cases_of(project: Project, folder: Path) -> list[Case]:
         assert len(stages) == 1, "only this one was to run"
         points[start] = stages[0]
     cases: list[Case] = []
-    # The engine stage makes the most files.
-    for name in ("engine", "seal", "fuse", "export", "empty"):
+    # Compiling and the engine's last action make the most files.
+    for name in ("engine", "compile", "seal", "fuse", "partition", "export", "empty"):
         seen = {(case.point.syscall, case.point.what) for case in cases if case.point.syscall != "rename"}
         for point in distinct(points[folder / name]):
             if point.syscall in CHANGES and (point.syscall, point.what) not in seen:
@@ -111,7 +111,13 @@ def engineered(quick: Path) -> tuple[Project, Path]:
     folder.mkdir()
     *_, sealing = trace(project, folder / "finished", folder / "log")
     project.run(folder / "start", *killing(sealing[0]))
-    assert {record.stage for record in records_of(folder / "start")} == {"export", "fuse", "engine"}
+    assert {record.stage for record in records_of(folder / "start")} == {
+        "export",
+        "fuse",
+        "partition",
+        "compile",
+        "engine",
+    }
     shutil.copytree(other.recipe.parent / "reference/bundles", folder / "start/bundles")
     return replace(project, before=other.id), folder
 

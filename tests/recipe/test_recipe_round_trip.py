@@ -22,13 +22,14 @@ from wanc.recipe.load import load
 from wanc.recipe.model import COMPONENTS, KINDS, Component
 from wanc.recipe.new import starter
 from wanc.recipe.prompts import read_prompts
-from wanc.recipe.quantize import SCHEMES, TRAINABLE, WEIGHT_ONLY, Observer, Scheme
-from wanc.recipe.schema import ISLANDS, PARTS, FusedOperator, Lint, PassName, Recipe
+from wanc.recipe.quantize import SCHEMES, TRAINABLE, WEIGHT_ONLY, Scheme
+from wanc.recipe.schema import PARTS, Lint, PassName, Recipe
 from wanc.recipe.section import FACTORY, FILE_NAME, IDENTIFIER, MODULE_GLOB, PROFILE_NAME, VERSION
 from wanc.recipe.show import flow, to_yaml
 from wanc.recipe.strict_yaml import parse
 from wanc.recipe.tree import TextSource, plain
 from wanc.runtime.dimensions import Dtype
+from wanc.words import FUSED_OPERATORS, ISLANDS, OBSERVERS
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -153,7 +154,7 @@ FUSE = st.fixed_dictionaries(
         "hoist": some(PARTS),
     },
 )
-ALLOW_UNFUSED = some(get_args(FusedOperator))
+ALLOW_UNFUSED = some(FUSED_OPERATORS)
 ENGINES = st.fixed_dictionaries(
     {"engine": st.fixed_dictionaries({"kind": st.just("onnxruntime")}, optional={"allow_unfused": ALLOW_UNFUSED})}
 ) | st.fixed_dictionaries(
@@ -172,7 +173,7 @@ CALIBRATE = st.fixed_dictionaries(
         "clips": st.integers(1, 1024),
         "timestep_bins": st.integers(1, 64),
         "seed": st.integers(0, 2**53),
-        "observer": st.sampled_from(get_args(Observer)),
+        "observer": st.sampled_from(OBSERVERS),
     },
 )
 SMOOTH = st.fixed_dictionaries({}, optional={"alpha": st.sampled_from(["search", "none", 0, 1]) | st.floats(0, 1)})

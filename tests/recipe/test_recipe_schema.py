@@ -11,7 +11,8 @@ from wanc.compiler.engines.openvino import compiler as openvino
 from wanc.compiler.graphs import hoist
 from wanc.compiler.passes.registry import all_passes
 from wanc.recipe.load import load
-from wanc.recipe.schema import ISLANDS, PARTS, GuidanceSection, PassName, Recipe
+from wanc.recipe.schema import PARTS, GuidanceSection, PassName, Recipe
+from wanc.words import ISLANDS
 
 Write = Callable[[str, str | bytes], Path]
 

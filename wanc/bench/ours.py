@@ -28,12 +28,13 @@ from wanc.compiler.weights.finite import FiniteCheck
 from wanc.models.wan import transformer
 from wanc.models.wan.stored import file_weights
 from wanc.recipe.quantize import CalibrateSection, QuantizeSection
-from wanc.recipe.schema import ISLANDS, PARTS
+from wanc.recipe.schema import PARTS
 from wanc.runtime.executor import Executor
 from wanc.runtime.interface import Interface
 from wanc.runtime.parts import Parts
 from wanc.runtime.segments import Segments
 from wanc.runtime.value import as_array
+from wanc.words import ISLANDS
 
 Array = np.ndarray[Any, Any]
 

@@ -5,11 +5,7 @@ The ONNX graph that they get is PyTorch's plain export at the case's size: nobod
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Callable, Mapping
-from contextlib import redirect_stdout
-from io import StringIO
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +15,7 @@ import openvino
 import torch
 
 from wanc.bench.case import HEAD_SIZE, Case
+from wanc.quiet import only_errors, quiet
 
 OPSET = 20
 FATAL_ONLY = 4
@@ -40,9 +37,7 @@ class Plain(torch.nn.Module):
 
 def export(module: torch.nn.Module, inputs: Inputs, path: Path) -> Path:
     """PyTorch's plain export, with its own optimisations, and the weights beside it."""
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    with warnings.catch_warnings(), redirect_stdout(StringIO()):
-        warnings.simplefilter("ignore")
+    with quiet("torch.onnx"):
         names = list(inputs)
         program = torch.onnx.export(
             Plain(module), tuple(inputs.values()), input_names=names, dynamo=True, opset_version=OPSET, verbose=False
@@ -101,10 +96,10 @@ def transformer_optimizer(path: Path, case: Case, out: Path) -> Path:
     """The graph after ONNX Runtime's own optimizer for transformers, of the kind nearest to this one."""
     from onnxruntime.transformers.optimizer import optimize_model
 
-    logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
-    model = optimize_model(
-        str(path), model_type="mmdit", num_heads=case.width // HEAD_SIZE, hidden_size=case.width, opt_level=1
-    )
+    with only_errors("onnxruntime.transformers"):
+        model = optimize_model(
+            str(path), model_type="mmdit", num_heads=case.width // HEAD_SIZE, hidden_size=case.width, opt_level=1
+        )
     model.save_model_to_file(str(out), use_external_data_format=True)
     return out
 

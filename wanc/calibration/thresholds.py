@@ -8,25 +8,23 @@ codes close to that of the values (Kullback–Leibler divergence; Migacz, "8-bit
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wanc.calibration.histogram import BINS, Histogram
-
-Method = Literal["absmax", "percentile", "mse", "entropy"]
+from wanc.words import Observer
 
 PERCENTILE = 99.99
 # How many thresholds are tried: steps of half a percent of the peak, which moves an error by less than that.
 CANDIDATES = 200
 
 
-def threshold(histogram: Histogram, method: Method, *, levels: int = 127) -> float:
+def threshold(histogram: Histogram, observer: Observer, *, levels: int = 127) -> float:
     """The magnitude of the largest code, for codes -levels..levels; 0 where all that was seen is 0."""
     if histogram.peak == 0.0:
         return 0.0
-    return min(METHODS[method](histogram, levels), histogram.peak)
+    return min(_BY_OBSERVER[observer](histogram, levels), histogram.peak)
 
 
 def squared_errors(histogram: Histogram, thresholds: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
@@ -79,7 +77,7 @@ def _divergence(counts: NDArray[np.int64], end: int, codes: int) -> float:
     return float(np.sum(p[seen] * np.log(p[seen] / q[seen])) + lost / clipped.sum() * np.log(1e12))
 
 
-METHODS: Mapping[Method, Callable[[Histogram, int], float]] = {
+_BY_OBSERVER: Mapping[Observer, Callable[[Histogram, int], float]] = {
     "absmax": _absmax,
     "percentile": _percentile,
     "mse": _mse,

@@ -16,13 +16,13 @@ from pydantic import (
 from wanc.recipe.checks import alpha, fault, without_repeats
 from wanc.recipe.model import SourcePath
 from wanc.recipe.section import MODULE_GLOB, Section
+from wanc.words import Observer
 
 Scheme = Literal["none", "int8", "int8-dynamic", "int8-weight", "int4-weight", "fp8"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 WEIGHT_ONLY: tuple[Scheme, ...] = ("int8-weight", "int4-weight")
 TRAINABLE: tuple[Scheme, ...] = ("int8", "int4-weight")
 Method = Literal["ptq", "qat"]
-Observer = Literal["absmax", "percentile", "mse", "entropy"]
 ModuleGlob = Annotated[str, Field(pattern=MODULE_GLOB, max_length=256)]
 Alpha = Annotated[Literal["search", "none"] | Annotated[float, Field(ge=0, le=1)], BeforeValidator(alpha)]
 

@@ -26,19 +26,17 @@ from wanc.recipe.checks import (
 from wanc.recipe.model import ModelSection
 from wanc.recipe.quantize import QuantizeSection
 from wanc.recipe.section import FILE_NAME, PROFILE_NAME, VERSION, Section
+from wanc.words import ISLANDS, FusedOperator, Island
 
 One = Annotated[Literal[1], BeforeValidator(whole_number)]
 FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=64)]
 Lint = Literal["guidance-order", "flow-shift", "idle-expert"]
-Island = Literal["residual", "modulation", "norm", "rope", "time", "vae"]
-ISLANDS: tuple[Island, ...] = get_args(Island)
 PassName = Literal[
     "dead-code", "opset", "fold", "share", "tidy", "strided-writes", "rope", "norms", "activations", "linear",
     "padding", "attention", "attention-heads", "modulate", "merge-projections",
 ]  # fmt: skip
 PartName = Literal["time", "shape", "request"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
-FusedOperator = Literal["Attention", "RMSNormalization", "RotaryEmbedding"]
 ProfileName = Annotated[str, Field(pattern=PROFILE_NAME, max_length=32)]
 Side = Annotated[
     int,

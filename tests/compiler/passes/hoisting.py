@@ -13,6 +13,7 @@ from wanc.models.graph import Input, Output
 from .builder import parse
 
 EVERY = tuple(PARTS.values())
+SIZES = {"n": 3, "m": 2, "k": 4, "r": 1}
 STEP, TIMESTEP, PROMPT = Known("step", "request"), Known("build", "expert"), Known("request", "branch")
 
 BODY = """{
@@ -52,6 +53,12 @@ def conditioned() -> ir.Model:
 def cut(
     model: ir.Model, inputs: Mapping[str, Known], parts: Iterable[str] = EVERY, name: str = "main"
 ) -> list[HoistedPiece]:
+    return hoist(name, model.clone(), *interface(model, inputs), SIZES, parts)
+
+
+def interface(model: ir.Model, inputs: Mapping[str, Known]) -> tuple[tuple[Input, ...], tuple[Output, ...]]:
+    """What a graph takes, as known at these times, and gives."""
+
     def shape(value: ir.Value) -> tuple[int | str, ...]:
         assert value.shape is not None
         return tuple(size if isinstance(size, int) else str(size) for size in value.shape)
@@ -60,12 +67,12 @@ def cut(
         assert value.dtype is not None
         return value.dtype.numpy().name
 
-    declared = [
+    declared = tuple(
         Input(str(value.name), shape(value), *inputs[str(value.name)], dtype(value))  # type: ignore[arg-type]
         for value in model.graph.inputs
-    ]
-    outputs = [Output(str(value.name), shape(value), dtype=dtype(value)) for value in model.graph.outputs]  # type: ignore[arg-type]
-    return hoist(name, model.clone(), declared, outputs, {"n": 3, "m": 2, "k": 4, "r": 1}, parts)
+    )
+    outputs = (Output(str(value.name), shape(value), dtype=dtype(value)) for value in model.graph.outputs)  # type: ignore[arg-type]
+    return declared, tuple(outputs)
 
 
 TIMES = (*PARTS, STEP)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from wanc.compiler.bundle.assemble import Assemble
@@ -13,6 +13,7 @@ from wanc.compiler.engines.stage import Compile
 from wanc.compiler.program.component_files import component_inputs
 from wanc.compiler.program.program import FILE, Program
 from wanc.compiler.stages.stage import Stage, Tree
+from wanc.runtime.model import HIGH, LOW
 
 Run = Callable[[Stage, Mapping[str, Tree]], Tree]
 
@@ -35,16 +36,29 @@ class EngineStages:
 
     def run(self, run: Run, program: Tree, exported: Tree, source: Tree) -> Tree:
         """What the bundle ships of the model, laid out as in the bundle; `run` yields the result of one stage."""
-        placement = Program.read(program.locate()[FILE]).placement
-        assert placement is not None
+        placed = Program.read(program.locate()[FILE])
+        assert placed.placement is not None
         inputs = {"program": program, "exported": exported, "source": source}
         compiled: dict[str, Tree] = {}
-        for segment in placement.segments:
-            own = component_inputs(segment.component, program, exported, source)
+        for segment in placed.placement.segments:
+            own = component_inputs((segment.component,), program, exported, source)
             for target in self.targets:
                 stage = Compile(self.engine, segment, target, self.assemble.allow_not_finite)
                 compiled[f"{segment.component}/{segment.index}/{target}"] = run(stage, own)
-        engines = run(self.assemble, {**inputs, **compiled})
-        for tree in compiled.values():
-            engines = engines.joined(tree.only(lambda name: name != COMPILED))
-        return engines.joined(run(self.tables, {**inputs, "engines": engines})) if self.tables else engines
+        assembled = run(self.assemble, {**inputs, **compiled})
+        engines = _joined(assembled, compiled.values())
+        if self.tables is None:
+            return engines
+        # No other component is asked: a changed decoder tabulates nothing again.
+        experts = [name for name in placed.components if name in (HIGH, LOW)]
+        own = component_inputs(experts, program, exported, source)
+        theirs = [tree for name, tree in compiled.items() if name.split("/")[0] in experts]
+        only = _joined(assembled.only(lambda name: name == FILE), theirs)
+        return engines.joined(run(self.tables, {**own, "engines": only}))
+
+
+def _joined(assembled: Tree, compiled: Iterable[Tree]) -> Tree:
+    """What was assembled with the engine files that it names."""
+    for tree in compiled:
+        assembled = assembled.joined(tree.only(lambda name: name != COMPILED))
+    return assembled

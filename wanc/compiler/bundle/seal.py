@@ -44,30 +44,9 @@ MEDIA_TYPES = {
     ".safetensors": "application/vnd.safetensors",
     ".bin": "application/octet-stream",
 }
-ROLES = {"engines": "engine", "golden": "golden", "runtime": "runtime", "tokenizer": "tokenizer"}
-RUN_PY = '''"""Run this bundle: python run.py --help"""
-
-import sys
-
-# Running a bundle writes nothing into it.
-sys.dont_write_bytecode = True
-# Nothing here is verified yet: a json.py beside this file must not be taken for Python's.
-if not sys.flags.safe_path:
-    del sys.path[0]
-
-from importlib.util import module_from_spec, spec_from_file_location  # noqa: E402
-from pathlib import Path  # noqa: E402
-
-if __name__ == "__main__":
-    root = Path(__file__).resolve().parent
-    spec = spec_from_file_location("runtime", root / "runtime" / "__init__.py")
-    sys.modules["runtime"] = module_from_spec(spec)
-    spec.loader.exec_module(sys.modules["runtime"])
-
-    from runtime.main import main
-
-    raise SystemExit(main(root))
-'''
+ROLES = {ENTRY: "entry", "engines": "engine", "golden": "golden", "runtime": "runtime", "tokenizer": "tokenizer"}
+RUN_PY = Path(__file__).with_name("run.py")
+"""What a bundle is run with, written for a folder that has the runtime beside it."""
 
 
 def requirements(resolved: Resolved) -> tuple[str, ...]:
@@ -111,7 +90,7 @@ class Seal:
             "stage": NAME,
             "code": code_version(__name__),
             "parameters": {"lock": dict(self.lock), "created": created()},
-            "inputs": {"engines": engines.digest, "source": self.resolved.source.digest, "runtime": _runtime_digest()},
+            "inputs": {"engines": engines.digest, "source": self.resolved.source.digest, "runtime": _program_digest()},
             "tools": {tool: tool_version(tool) for tool in self.requirements},
         }
 
@@ -123,7 +102,7 @@ class Seal:
     def _seal(self, runner: Runner, engines: Tree, document: dict[str, Any], announce: Announce) -> ActionRecord:
         started = time.perf_counter()
         located = engines.locate()
-        files = [*_engine_files(located), *_runtime_files(), *self._other_files()]
+        files = [*_engine_files(located), *_program_files(), *self._other_files()]
         facts = self._facts(programs.Program.read(located[programs.FILE]))
         with ProgressBar(NAME, 0, enabled=runner.progress) as bar:
             sealed = seal(self.destination, files, facts, announce=announce, progress=bar.move_to)
@@ -146,7 +125,6 @@ class Seal:
         lines = [f"{name}=={tool_version(name)}" for name in self.requirements]
         return [
             *([_file(TOKENIZER_FILE, tokenizer)] if tokenizer else ()),
-            _file(ENTRY, RUN_PY.encode(), role="entry"),
             _file("requirements.txt", ("\n".join(lines) + "\n").encode(), role="requirements"),
             _file("recipe.lock.json", canonical(self.lock), role="lock"),
         ]
@@ -213,15 +191,19 @@ def _engine_files(located: Mapping[str, Path]) -> list[BundleFile]:
     return [_file(name, path, move=path.stat().st_size > ADOPT_BYTES) for name, path in located.items()]
 
 
-def _runtime_files() -> list[BundleFile]:
+def _sources() -> dict[str, Path]:
+    """The Python that ships, by its place in the bundle."""
     root = Path(wanc.runtime.__file__).parent
-    sources = [path.relative_to(root) for path in sorted(root.rglob("*.py"))]
-    return [_file(f"runtime/{path.as_posix()}", (root / path).read_bytes()) for path in sources]
+    runtime = {f"runtime/{path.relative_to(root).as_posix()}": path for path in sorted(root.rglob("*.py"))}
+    return {ENTRY: RUN_PY, **runtime}
 
 
-def _runtime_digest() -> str:
-    root = Path(wanc.runtime.__file__).parent
-    return digest_of({str(path.relative_to(root)): path.read_text("utf-8") for path in sorted(root.rglob("*.py"))})
+def _program_files() -> list[BundleFile]:
+    return [_file(name, path.read_bytes()) for name, path in _sources().items()]
+
+
+def _program_digest() -> str:
+    return digest_of({name: path.read_text("utf-8") for name, path in _sources().items()})
 
 
 def _file(name: str, source: Path | bytes, *, role: str | None = None, move: bool = False) -> BundleFile:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import onnx_ir as ir
 
 from wanc.compiler.engines.products import Products
 from wanc.errors import EXIT_REFUSED, UserError
-from wanc.recipe.schema import FusedOperator
+from wanc.words import FUSED_OPERATORS
 
-FUSED = get_args(FusedOperator)
-"""Canonical operators that ask for one kernel each."""
 HALVES = ("bf16", "f16", "bfloat16", "float16")
 """What engines call the floats of 16 bits."""
 Precision = Literal["float32", "integer", "half"]
@@ -51,7 +49,7 @@ def check_fused(where: str, canonical: ir.Model, kernels: Kernels, allowed: Iter
 
     Raises UserError, with the exit code of a gate that said no, where one is missing and not `allowed`.
     """
-    asked = Counter(node.op_type for node in canonical.graph if not node.domain and node.op_type in FUSED)
+    asked = Counter(node.op_type for node in canonical.graph if not node.domain and node.op_type in FUSED_OPERATORS)
     for op_type, count in sorted(asked.items()):
         built = kernels.fused.get(op_type, 0)
         if built < count and op_type not in set(allowed):

@@ -6,14 +6,10 @@ dtype that it has there, behind a Cast to the float32 that the graph computes in
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-import io
 import itertools
-import logging
 import re
-import warnings
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, get_args
 
 import onnx_ir as ir
@@ -23,17 +19,20 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from wanc.errors import CheckpointError
 from wanc.models.graph import Graph, Input, concrete
 from wanc.models.weights import Weight
+from wanc.quiet import quiet
 from wanc.runtime.dimensions import Dtype, split_dimension
 
 OPSET = 23
 # Wan's rope table has 1,024 entries per axis; no latent frame, row or column count can exceed it.
 LARGEST_DIMENSION = 1024
+# Its notes are on packages that wanc has no use for.
+EXPORTER = "torch.onnx"
 DTYPES: Mapping[Dtype, torch.dtype] = {name: getattr(torch, name) for name in get_args(Dtype)}
 
 
 def trace(graph: Graph) -> ir.Model:
     """Trace one graph. Its parameters are initializers with a name and a shape, and no value yet: see `bind`."""
-    with _quiet():
+    with quiet(EXPORTER):
         with FakeTensorMode(allow_non_fake_inputs=True):
             module, arguments = graph.build(), _arguments(graph)
         model = _export(module, arguments, _dynamic_shapes(graph, module, _ranges(graph)))
@@ -46,7 +45,7 @@ def trace_real(graph: Graph) -> ir.Model:
     torch finds out between which limits a size may change. What it returns is unfinished: see `finish`.
     """
     sizes = dict.fromkeys(_symbols(graph), torch.export.Dim.AUTO)
-    with _quiet():
+    with quiet(EXPORTER):
         module = graph.build()
         return _export(module, _arguments(graph), _dynamic_shapes(graph, module, sizes))
 
@@ -224,16 +223,3 @@ def _make_casts_explicit(model: ir.Model) -> None:
 
 def _is_fake(initializer: ir.Value) -> bool:
     return isinstance(getattr(initializer.const_value, "raw", None), FakeTensor)
-
-
-@contextlib.contextmanager
-def _quiet() -> Generator[None]:
-    """The exporter's notes on packages that wanc has no use for are not for its users."""
-    level = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.getLogger("torch.onnx").setLevel(level)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,9 +13,12 @@ from onnx_ir.passes import common
 from wanc.compiler.passes.fold import remove_unused, weights_hidden
 from wanc.compiler.passes.rewrite import OPSET, Pass, Refusal
 from wanc.errors import UserError
+from wanc.quiet import only_errors
 
 # A rewrite makes the next one possible; the longest chain, from strided writes to merged projections, takes seven.
 MOST_ROUNDS = 12
+# Their notes are on what they do not fold.
+LIBRARIES = ("onnxscript", "onnx_ir")
 
 
 @dataclass
@@ -44,7 +45,7 @@ def apply_passes(model: ir.Model, passes: Iterable[Pass], *, where: str) -> list
     """
     chosen = list(passes)
     applied = {entry.name: Applied(entry.name) for entry in chosen}
-    with _quiet():
+    with only_errors(*LIBRARIES):
         if chosen and (fault := _fault(model)):
             for entry in applied.values():
                 entry.refusals.append(Refusal(where, f"ONNX's checker refuses the graph: {fault}"))
@@ -106,17 +107,3 @@ def _fault(model: ir.Model) -> str | None:
         except Exception as error:  # onnx's ValidationError, or the serializer's over what cannot be written
             return str(error).strip().splitlines()[0]
     return None
-
-
-@contextmanager
-def _quiet() -> Generator[None]:
-    """The libraries' notes on what they do not fold are not for wanc's users."""
-    loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,18 +45,18 @@ class ComponentFiles:
         return load(self.path(graph))
 
 
-def component_inputs(name: str, program: Tree, exported: Tree, source: Tree) -> dict[str, Tree]:
-    """What a stage is given that works on one component alone, so that a change of another does not reach its key.
+def component_inputs(names: Collection[str], program: Tree, exported: Tree, source: Tree) -> dict[str, Tree]:
+    """What a stage is given that works on some components alone, so that a change of others does not reach its key.
 
-    Of `program.json` the key has what it says of this component; the stage promises to read nothing else in it.
+    Of `program.json` the key has what it says of these; the stage promises to read nothing else in it.
     """
     described = Program.read(program.locate()[FILE])
-    if len(described.components) == 1:
+    chosen = {name: described.components[name] for name in names}
+    if chosen.keys() == described.components.keys():
         return {"program": program, "exported": exported, "source": source}
-    component = described.components[name]
-    alone = Program(described.task, None, {name: component}, None).as_json()
-    files = {weight.file for weight in component.weights.values()}
-    own = [f"{name}/", *(f"{folder}/{name}." for folder in ("probes", TABLES))]
+    alone = replace(described, components=chosen, embedding=None, placement=None).as_json()
+    files = {weight.file for component in chosen.values() for weight in component.weights.values()}
+    own = [f"{name}/" for name in names] + [f"{folder}/{name}." for folder in ("probes", TABLES) for name in names]
     kept = program.only(lambda file: file.startswith(tuple(own)))
     return {
         "program": Tree({**kept.digests, FILE: digest_of(alone)}, program.locate),

@@ -18,12 +18,13 @@ from wanc.calibration.gptq import Moments
 from wanc.calibration.histogram import Histogram
 from wanc.calibration.schemes import LARGEST, SCHEMES, Scheme, rounded_inputs
 from wanc.calibration.smoothing import ChannelStatistics, best_alpha, channel_scales
-from wanc.calibration.thresholds import Method, threshold
+from wanc.calibration.thresholds import threshold
 from wanc.calibration.weights import Codes, sqnr_db
 from wanc.compiler.host.chain import Chain, execute
 from wanc.compiler.host.sample_states import Sample, SampleStates
 from wanc.compiler.quantize.linear_groups import LinearGroup
 from wanc.errors import UserError
+from wanc.words import Observer
 
 Array = np.ndarray[Any, Any]
 
@@ -37,7 +38,7 @@ class Settings:
     """What a recipe asks for: a scheme by name, and `alpha`: `search`, `none`, or the α of all smoothing."""
 
     scheme: str
-    observer: Method
+    observer: Observer
     alpha: str | float
 
     @property

@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from wanc.calibration.thresholds import Method
 from wanc.compiler.host.sample_states import Sample
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import FILE, Program
@@ -20,6 +19,7 @@ from wanc.compiler.quantize.texts import TENSOR as TEXT
 from wanc.compiler.stages.stage import Files, Stage
 from wanc.runtime.denoise import TIMESTEP
 from wanc.runtime.safetensors import SafetensorsFile
+from wanc.words import Observer
 
 Array = np.ndarray[Any, Any]
 
@@ -38,7 +38,7 @@ class Quantize(Stage):
 
     component: str
     scheme: str
-    observer: Method
+    observer: Observer
     alpha: str | float
     keep: tuple[str, ...]
     max_drop_db: float | None

@@ -1,6 +1,7 @@
 """The version of a stage's code: a digest of its module and of every wanc module that it can reach by import.
 
-Computed from the sources, so that nobody has to remember to raise a number when a stage changes.
+Computed from the sources, so that nobody has to remember to raise a number when a stage changes; but from what they do,
+not from how they are written, so that a comment calibrates nothing again.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
+from collections.abc import Iterable
+from itertools import accumulate
 from pathlib import Path
 
-import wanc
+from wanc.compiler.stages.source_code import Code, Import, read_code
 
-ROOT = Path(wanc.__file__).parent
+ROOT = Path(__file__).parents[2]
 
 
 @functools.cache
@@ -21,40 +24,61 @@ def code_version(module: str) -> str:
     digest = hashlib.sha256()
     for name in reached(module):
         digest.update(f"{name}\0".encode())
-        digest.update(hashlib.sha256(_source(name).read_bytes()).digest())
+        digest.update(_code(name).digest)
     return f"sha256:{digest.hexdigest()}"
 
 
 def reached(module: str) -> list[str]:
     """`module`, all that it imports from wanc, directly or not, and the packages that these lie in, by name."""
-    found: set[str] = set()
+    used: set[str] = set()
+    passed: set[str] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += _imports(name)
-            # Importing a.b.c runs a and a.b as well.
-            if package := name.rpartition(".")[0]:
-                waiting.append(package)
-    return sorted(found)
+        if name not in used:
+            used.add(name)
+            waiting += [*_imports(name), *_deferred(name)]
+            # Importing a.b.c runs a and a.b as well, but none of their functions.
+            packages = set(_packages(name)) - passed
+            passed |= packages
+            waiting += [found for package in packages for found in _imports(package)]
+    return sorted(used | passed)
+
+
+def _packages(module: str) -> Iterable[str]:
+    """Those that a module lies in: a and a.b of a.b.c."""
+    return accumulate(module.split(".")[:-1], "{}.{}".format)
 
 
 @functools.cache
 def _imports(module: str) -> list[str]:
-    """The wanc modules that a module's text names in import statements, at any depth of nesting."""
-    path = _source(module)
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    """The wanc modules that are imported when this one is."""
+    return _named(module, _code(module).imports)
+
+
+@functools.cache
+def _deferred(module: str) -> list[str]:
+    """The wanc modules that functions of this one import."""
+    return _named(module, _code(module).deferred)
+
+
+def _named(module: str, statements: Iterable[Import]) -> list[str]:
+    package = module if _source(module).name == "__init__.py" else module.rpartition(".")[0]
     found: list[str] = []
-    for node in ast.walk(ast.parse(path.read_bytes())):
+    for node in statements:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+        else:
             base = package.rsplit(".", node.level - 1)[0] if node.level > 1 else package
             origin = ".".join(filter(None, [base if node.level else "", node.module]))
             # `from a.b import c`: c may be a module or a name in one.
             found += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
     return [name for name in found if name.split(".")[0] == "wanc" and _exists(name)]
+
+
+@functools.cache
+def _code(module: str) -> Code:
+    return read_code(_source(module).read_bytes())
 
 
 def _exists(module: str) -> bool:

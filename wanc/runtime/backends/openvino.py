@@ -16,6 +16,7 @@ from .base import Array
 
 PRECISION = ["wanc", "precision"]
 """Where a model says in which precision its products are to be computed: bf16 or f32."""
+FLOAT32 = "f32"
 INPUTS_AS_THEY_ARE: Mapping[str, str] = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 """Without this, a product whose weight alone is codes rounds its other side as well."""
 
@@ -29,10 +30,12 @@ def core() -> openvino.Core:
 def compile_model(path: Path, threads: int, lanes: int = 1) -> openvino.CompiledModel:
     """Compile an IR (`.xml`, with its `.bin` beside it) for the CPU in the precision that it asks for.
 
-    Each lane is a stream, with its share of the threads; streams share the weights.
+    Each lane is a stream, with its share of the threads; streams share the weights. A processor without bfloat16
+    computes in float32, slower and closer to the float model; where the plugin does not find out by itself that it has
+    to, compiling fails, and is tried so.
     """
     model = core().read_model(path)
-    precision = str(model.get_rt_info(PRECISION).astype(str)) if model.has_rt_info(PRECISION) else "f32"
+    precision = str(model.get_rt_info(PRECISION).astype(str)) if model.has_rt_info(PRECISION) else FLOAT32
     config: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": precision,
         "PERFORMANCE_HINT": "LATENCY",
@@ -41,7 +44,12 @@ def compile_model(path: Path, threads: int, lanes: int = 1) -> openvino.Compiled
     }
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads
-    return core().compile_model(model, "CPU", config)
+    try:
+        return core().compile_model(model, "CPU", config)
+    except RuntimeError:
+        if precision == FLOAT32:
+            raise
+        return core().compile_model(model, "CPU", {**config, "INFERENCE_PRECISION_HINT": FLOAT32})
 
 
 class OpenVino:

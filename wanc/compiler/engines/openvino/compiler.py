@@ -28,9 +28,9 @@ from wanc.compiler.engines.openvino.slices import SLICES
 from wanc.compiler.engines.products import is_attention, openvino_products
 from wanc.compiler.passes.rewrite import Pass
 from wanc.errors import EXIT_REFUSED, CheckpointError, UserError
-from wanc.recipe.schema import Island
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.openvino import PRECISION, OpenVino, core
+from wanc.words import Island
 
 PASSES = (HALVES, WRITTEN_OUT, SLICES, EVEN)
 PRECISE = "precise_0"

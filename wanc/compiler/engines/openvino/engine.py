@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.engine import Engine
-from wanc.recipe.schema import Island
+from wanc.words import Island
 
 
 @dataclass(frozen=True)
