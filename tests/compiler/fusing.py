@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-
 from wanc.compiler.engines.golden import write_golden
+
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.stage import Compiler
 from wanc.compiler.export.tracing import bind

@@ -14,9 +14,9 @@ import numpy as np
 import onnx.parser
 import pytest
 from numpy.typing import NDArray
+from wanc.compiler.engines.golden import RELATIVE_TOLERANCE, write_golden
 
 from wanc.artifacts.canonical import canonical
-from wanc.compiler.engines.golden import RELATIVE_TOLERANCE, write_golden
 from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
 from wanc.compiler.program.program import Program, ProgramComponent, ProgramGraph
 from wanc.errors import RecipeError, VerificationError
