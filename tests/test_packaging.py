@@ -7,8 +7,11 @@ import tomllib
 from pathlib import Path
 from typing import get_args
 
+from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.bundle.seal import RUNTIME_REQUIREMENTS
-from wanc.compiler.engines.stage import OnnxRuntimeEngine, OpenVinoEngine
+from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
+from wanc.compiler.engines.openvino.engine import OpenVinoEngine
+from wanc.compiler.engines.stage import Compile
 from wanc.compiler.export.onnx_file import ExportOnnx
 from wanc.compiler.export.torch_module import ExportTorch
 from wanc.compiler.export.wan import Export
@@ -33,7 +36,8 @@ def test_the_runtime_extra_is_what_a_bundle_requires() -> None:
 
 
 def test_every_tool_of_the_stages_is_declared() -> None:
-    always = {tool for stage in (Export, ExportOnnx, ExportTorch, Fuse, OnnxRuntimeEngine) for tool in stage.tools}
+    stages = (Export, ExportOnnx, ExportTorch, Fuse, Compile, Assemble, OnnxRuntimeEngine)
+    always = {tool for stage in stages for tool in stage.tools}
     assert always <= names(EXTRAS["build"]) | names(EXTRAS["runtime"])
     assert {*OpenVinoEngine.tools} <= names(EXTRAS["build"]) | names(EXTRAS["runtime"]) | names(EXTRAS["openvino"])
 

@@ -15,21 +15,24 @@ import pytest
 
 import wanc
 from wanc.artifacts.canonical import key_of
-from wanc.compiler.bundle import seal as seal_module
+from wanc.compiler.engines.stage import EngineStage
 from wanc.compiler.fuse import Fuse
 from wanc.compiler.stages import code_version as module
 from wanc.compiler.stages.code_version import reached
-from wanc.compiler.stages.stage import Stage
 
 from .rewriting import commented, documented, reformatted, without_docstrings
 from .test_code_version import fresh
-from .test_stage import FIELDS, INPUTS, example, sealed
+from .test_stage import ENGINES, FIELDS, INPUTS, example, sealed
 
 Rewriting = Callable[[str], str]
 ROOT = Path(wanc.__file__).parent
-SEAL = seal_module.__name__
-# What executes models at build time needs these of the room of graph passes; the others only make the canonical graph.
+SEAL = "seal"
+STAGES = {kind.__module__ for kind in FIELDS}
+MODULES = sorted({*STAGES, *(type(engine).__module__ for engine in ENGINES)})
+"""What keys digest, together with all that these reach."""
 SHARED_PASSES = {"apply", "fold", "rewrite"}
+"""Of the room of passes, what lowering and executing take; the others only make the canonical graph."""
+ON_THE_HOST = {"int8", "kernels", "probe"}
 KEYS = """
 import json
 from tests.compiler.test_code_of_stages import documents
@@ -39,9 +42,13 @@ print(json.dumps(documents()))
 
 
 def documents() -> dict[str, Any]:
-    """What the key of every stage is made of, and that of the seal."""
-    stages = {f"{kind.__module__}.{kind.__name__}": example(kind).key_document(INPUTS) for kind in FIELDS}
-    return {**stages, SEAL: sealed(Path("/bundle"), {"tools": {}}).key_document(INPUTS["program"])}
+    """What the keys of every stage are made of, for every engine where it takes one, and that of the seal."""
+    found: dict[str, Any] = {SEAL: sealed(Path("/bundle"), {"tools": {}}).key_document(INPUTS["program"])}
+    for kind in FIELDS:
+        for engine in ENGINES if issubclass(kind, EngineStage) else [None]:
+            stage = example(kind, engine=engine) if engine else example(kind)
+            found[" ".join([kind.__name__, *([engine.name] if engine else [])])] = stage.key_document(INPUTS)
+    return found
 
 
 def keys(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
@@ -109,25 +116,41 @@ def changed(root: Path, name: str, old: str, new: str, monkeypatch: pytest.Monke
     assert path.read_text().count(old) == 1
     path.write_text(path.read_text().replace(old, new))
     after = keys(root, monkeypatch)
-    return {name.removeprefix("wanc.compiler.") for name in before if before[name] != after[name]}
+    return {name for name in before if before[name] != after[name]}
 
 
 def test_a_constant_of_a_pass_runs_fuse_again_and_nothing_else(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert changed(copy, "compiler/passes/rope.py", "length % 2", "length % 4", monkeypatch) == {"fuse.Fuse"}
+    assert changed(copy, "compiler/passes/rope.py", "length % 2", "length % 4", monkeypatch) == {"Fuse"}
 
 
 def test_a_recipe_s_format_runs_nothing_again_but_the_seal(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert changed(copy, "recipe/checks.py", "1024 * 16", "512 * 16", monkeypatch) == {"bundle.seal"}
+    assert changed(copy, "recipe/checks.py", "1024 * 16", "512 * 16", monkeypatch) == {"seal"}
 
 
-@pytest.mark.parametrize("kind", FIELDS)
-def test_no_stage_reaches_the_recipe_room_or_the_command_line(kind: type[Stage]) -> None:
-    assert not rooms(kind.__module__) & {"recipe", "cli", "inspection", "doctor", "bench", "terminal"}
+def test_a_constant_of_an_engine_s_pass_compiles_nothing_again_for_the_other(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = changed(copy, "compiler/engines/openvino/slices.py", "WIDEST = 4608", "WIDEST = 2304", monkeypatch)
+    assert found == {"Compile openvino", "Assemble openvino", "Tables openvino"}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in FIELDS if kind is not Fuse])
-def test_only_fuse_reaches_the_passes_that_make_the_canonical_graph(kind: type[Stage]) -> None:
-    assert modules_of(kind.__module__, "compiler.passes") <= SHARED_PASSES
+@pytest.mark.parametrize("name", MODULES)
+def test_no_key_reaches_the_recipe_room_or_the_command_line(name: str) -> None:
+    assert not rooms(name) & {"recipe", "cli", "api", "inspection", "doctor", "bench", "terminal"}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != Fuse.__module__])
+def test_only_fuse_reaches_the_passes_that_make_the_canonical_graph(name: str) -> None:
+    assert modules_of(name, "compiler.passes") <= SHARED_PASSES
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_no_key_reaches_another_engine(name: str) -> None:
+    """The host executes on ONNX Runtime: what asks it needs these modules of that engine, whatever it builds for."""
+    own = {engine: modules_of(name, f"compiler.engines.{engine}") for engine in ("onnxruntime", "openvino")}
+    for engine, found in own.items():
+        if not name.startswith(f"wanc.compiler.engines.{engine}."):
+            assert found <= (ON_THE_HOST if engine == "onnxruntime" and name in STAGES else set())
 
 
 def test_stages_reach_the_modules_that_define_graphs() -> None:

@@ -17,14 +17,19 @@ import pytest
 import wanc.compiler
 from wanc.artifacts.canonical import key_of
 from wanc.artifacts.records import Blob
+from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.bundle.seal import Seal
 from wanc.compiler.bundle.tables import Tables
+from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.openvino.engine import OpenVinoEngine
+from wanc.compiler.engines.stage import Compile, EngineStage
 from wanc.compiler.export.onnx_file import ExportOnnx
 from wanc.compiler.export.torch_module import ExportTorch, TorchInput
 from wanc.compiler.export.wan import Export
 from wanc.compiler.fuse import Fuse
+from wanc.compiler.partition import Partition
+from wanc.compiler.program.program import Segment
 from wanc.compiler.quantize.calibrate import Calibrate, Trajectory
 from wanc.compiler.quantize.quantize import Quantize
 from wanc.compiler.quantize.texts import Texts
@@ -39,13 +44,8 @@ from wanc.recipe.schema import Recipe
 DIGEST = f"sha256:{'a' * 64}"
 OTHER = f"sha256:{'b' * 64}"
 
-ENGINE: dict[str, tuple[Any, Any]] = {
-    "targets": (("cpu",), ("cpu", "cuda")),
-    "allow_not_finite": ((), ("mask",)),
-    "allow_unfused": ((), ("Attention",)),
-    "quantized": ((), ("denoiser_high",)),
-    "emulate": (False, True),
-}
+ENGINES: tuple[Engine, Engine] = (OpenVinoEngine("bf16", ("residual", "norm")), OnnxRuntimeEngine())
+SEGMENT = Segment("denoiser_high", 0, 0, 2, "cpu")
 TRAJECTORY = Trajectory("unipc", 20, None, 4.0, 3.0, 3.0, 0.875)
 FASTER = dataclasses.replace(TRAJECTORY, steps=10)
 SIZE = (64, 64, 17)
@@ -98,14 +98,23 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "requests": (384, 32),
         "validation": (12, 4),
     },
-    OnnxRuntimeEngine: ENGINE,
-    OpenVinoEngine: {
-        **ENGINE,
-        "compute": ("bf16", "fp32"),
-        "islands": (("residual", "norm"), ("residual",)),
+    Partition: {"cut": ("none", "blocks"), "device": ("cpu", "other")},
+    Compile: {
+        "engine": ENGINES,
+        "segment": (SEGMENT, dataclasses.replace(SEGMENT, stop=1)),
+        "target": ("cpu", "cuda"),
+        "allow_not_finite": ((), ("mask",)),
+    },
+    Assemble: {
+        "engine": ENGINES,
+        "tokenizer": ("tokenizer.json", None),
+        "allow_not_finite": ((), ("mask",)),
+        "allow_unfused": ((), ("Attention",)),
+        "quantized": ((), ("denoiser_high",)),
+        "emulate": (False, True),
     },
     Tables: {
-        "engine": (("onnxruntime", "1.0"), ("onnxruntime", "1.1")),
+        "engine": ENGINES,
         "timesteps": ((999.0, 500.0), (999.0,)),
         "boundary": (0.875, None),
     },
@@ -155,11 +164,13 @@ def test_this_file_knows_every_stage_and_every_field() -> None:
 
 
 def test_stages_of_one_name_have_keys_of_their_own() -> None:
-    """One way to export for each kind of model, one engine for each library; equal fields must not make them one."""
+    """There is one way to export for each kind of model; equal fields must not make them one."""
     keys = {key_of(example(kind).key_document(INPUTS) | {"parameters": {}}) for kind in every_stage()}
     assert len(keys) == len(every_stage())
     quantising = {"texts", "calibrate", "quantize", "train"}
-    assert {kind.name for kind in every_stage()} == {"export", "fuse", *quantising, "engine", "tables"}
+    assert {kind.name for kind in every_stage()} == {
+        "export", "fuse", *quantising, "partition", "compile", "engine", "tables",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("kind", "field"), [(kind, field) for kind, fields in FIELDS.items() for field in fields])
@@ -171,17 +182,43 @@ def test_every_field_is_in_the_key(kind: type[Stage], field: str) -> None:
     assert one["parameters"].keys() == FIELDS[kind].keys()
 
 
+@pytest.mark.parametrize("kind", [kind for kind in FIELDS if issubclass(kind, EngineStage)])
+@pytest.mark.parametrize(
+    "other",
+    [OpenVinoEngine("fp32", ("residual", "norm")), OpenVinoEngine("bf16", ("residual",)), *ENGINES[1:]],
+)
+def test_what_is_chosen_of_an_engine_is_in_the_key(kind: type[Stage], other: Engine) -> None:
+    assert key_of(example(kind, engine=other).key_document(INPUTS)) != key_of(example(kind).key_document(INPUTS))
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FIELDS if issubclass(kind, EngineStage)])
+def test_engines_are_told_apart_by_code_and_package(kind: type[Stage]) -> None:
+    one = example(kind, engine=OnnxRuntimeEngine()).key_document(INPUTS)
+    assert (one["engine"], one["engine_code"]) == ("onnxruntime", code_version(OnnxRuntimeEngine.__module__))
+    assert one["tools"]["onnxruntime"] == importlib.metadata.version("onnxruntime")
+    other = example(kind).key_document(INPUTS)
+    assert (other["engine"], other["engine_code"]) == ("openvino", code_version(OpenVinoEngine.__module__))
+    assert other["tools"]["openvino"] == importlib.metadata.version("openvino")
+    assert one["engine_code"] != other["engine_code"]
+
+
 @pytest.mark.parametrize("kind", FIELDS)
 def test_the_document_names_all_that_the_result_depends_on(kind: type[Stage]) -> None:
     document = example(kind).key_document(INPUTS)
+    engine = {}
+    tools = [*kind.tools]
+    if issubclass(kind, EngineStage):
+        engine = {"engine": "openvino", "engine_code": code_version(OpenVinoEngine.__module__)}
+        tools += OpenVinoEngine.tools
     assert document == {
         "schema": 1,
         "stage": kind.name,
         "code": code_version(kind.__module__),
         "parameters": {name: as_stored(values[0]) for name, values in FIELDS[kind].items()},
         "inputs": {"source": INPUTS["source"].digest, "program": INPUTS["program"].digest},
-        "tools": {tool: importlib.metadata.version(tool) for tool in kind.tools},
+        "tools": {tool: importlib.metadata.version(tool) for tool in tools},
         "platform": f"{platform.system()}-{platform.machine()}",
+        **engine,
     }
 
 
@@ -195,8 +232,8 @@ def test_the_document_names_all_that_the_result_depends_on(kind: type[Stage]) ->
     ],
 )
 def test_names_and_contents_of_inputs_are_in_the_key(digests: dict[str, str]) -> None:
-    before = key_of(example(OnnxRuntimeEngine).key_document(INPUTS))
-    assert key_of(example(OnnxRuntimeEngine).key_document({**INPUTS, "source": tree(digests)})) != before
+    before = key_of(example(Compile).key_document(INPUTS))
+    assert key_of(example(Compile).key_document({**INPUTS, "source": tree(digests)})) != before
 
 
 def test_the_order_of_inputs_is_not_in_the_key() -> None:
@@ -204,7 +241,7 @@ def test_the_order_of_inputs_is_not_in_the_key() -> None:
         "program": INPUTS["program"],
         "source": tree(dict(reversed(INPUTS["source"].digests.items()))),
     }
-    stage = example(OnnxRuntimeEngine)
+    stage = example(Compile)
     assert key_of(stage.key_document(turned)) == key_of(stage.key_document(INPUTS))
 
 
@@ -233,9 +270,9 @@ def test_the_version_of_the_code_is_in_the_key(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_platform_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = key_of(example(OnnxRuntimeEngine).key_document(INPUTS))
+    before = key_of(example(Compile).key_document(INPUTS))
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
-    assert key_of(example(OnnxRuntimeEngine).key_document(INPUTS)) != before
+    assert key_of(example(Compile).key_document(INPUTS)) != before
 
 
 def test_tool_versions() -> None:

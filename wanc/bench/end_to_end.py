@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from wanc.bench.contest import FLOAT_TOOLS, ContestResult, contest, machine
-from wanc.bench.reference import Reference, psnr, relative_error
+from wanc.bench.reference import DiffusersReference, psnr, relative_error
 from wanc.compiler.pipeline import build
 from wanc.errors import UserError
 from wanc.recipe.load import load
@@ -44,7 +44,7 @@ def bench_end_to_end(
     }
     bundle = next(iter(pipelines.values())).bundle
     noise = initial_noise(bundle.latent_shape(bundle.shape(None, None)), SEED)
-    sampling, reference = loaded.recipe.sampling, Reference(Path(source), bundle.model.text_length)
+    sampling, reference = loaded.recipe.sampling, DiffusersReference(Path(source), bundle.model.text_length)
     steps: dict[str, Callable[[], Any]] = {REFERENCE: lambda: reference.generate(PROMPT, noise, sampling)}
     for name, pipeline in pipelines.items():
         steps[name] = lambda pipeline=pipeline: pipeline.generate(PROMPT, latents=noise)

@@ -25,7 +25,7 @@ class Video:
     frames: np.ndarray
 
 
-class Reference:
+class DiffusersReference:
     """A checkpoint in diffusers."""
 
     def __init__(self, checkpoint: Path, text_length: int) -> None:

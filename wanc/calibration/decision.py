@@ -16,7 +16,7 @@ from wanc.runtime.safetensors import SafetensorsFile
 
 @dataclass(frozen=True)
 class Decision:
-    """Of one Linear.
+    """How one Linear is quantised.
 
     `codes` stand for the weight [out, in] times `smoothing`, float64 [in], by which the input is divided; None leaves
     both as they are. `activation_scale` is what one of the 127 int8 steps of the smoothed input stands for; None leaves

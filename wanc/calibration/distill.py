@@ -110,7 +110,7 @@ class _Trainer:
 
     @property
     def rounds(self) -> int:
-        """How many are done."""
+        """How many rounds are done."""
         return len(self.errors) - 1
 
     @property

@@ -85,7 +85,7 @@ class Histogram:
 
 
 def _exponent(peak: float) -> int:
-    """That of the smallest power of two above a magnitude."""
+    """The exponent of the smallest power of two above a magnitude."""
     return max(math.frexp(peak)[1], SMALLEST_EXPONENT) if peak else SMALLEST_EXPONENT
 
 

@@ -62,12 +62,12 @@ class Task:
 
     @property
     def teacher(self) -> torch.nn.Module:
-        """Of the trained expert."""
+        """The float model of the trained expert."""
         return self.teachers[self.trained]
 
     @property
     def guidance(self) -> float:
-        """Of the trained expert."""
+        """The guidance scale of the trained expert."""
         return self.sampling.guidance[self.trained]
 
     @property
@@ -100,7 +100,7 @@ class Task:
         return Lessons.joined(parts)
 
     def _lessons(self, expert: torch.nn.Module, chosen: torch.Tensor, chances: torch.Tensor) -> list[Lessons]:
-        """Of the states that this expert comes to, step by step."""
+        """Lessons on the states that this expert comes to, one for each step."""
         requests = self.training[chosen]
         run = trajectories.run(self.experts(expert), self.sampling, requests, stop=self.steps.stop)
         timesteps = self.sampling.create_solver().timesteps.tolist()

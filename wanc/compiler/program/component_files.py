@@ -27,7 +27,7 @@ class ComponentFiles:
 
     @classmethod
     def read(cls, name: str, inputs: Mapping[str, Files]) -> ComponentFiles:
-        """Of a stage's inputs `program`, `exported` and `source`."""
+        """The component among a stage's inputs `program`, `exported` and `source`."""
         program = Program.read(inputs["program"][FILE])
         weights = weight_files({**inputs["exported"], **inputs["program"]}, inputs["source"])
         return cls(name, program.components[name], inputs["program"], weights)

@@ -56,7 +56,7 @@ class Trajectory:
         return create_solver(self.solver, shift=self.shift, steps=self.steps, timesteps=self.timesteps)
 
     def guidance(self, component: str) -> float:
-        """Of an expert."""
+        """The guidance scale of an expert."""
         return self.guidance_high if component == HIGH else self.guidance_low
 
 

@@ -29,8 +29,8 @@ from wanc.words import Observer
 Array = np.ndarray[Any, Any]
 
 ROWS = 32
-"""Of an input's rows, so many are kept, from samples far apart, to measure on what quantisation costs: there, and again
-on what an engine was built from. A row of outputs has hundreds of values."""
+"""How many of an input's rows are kept, taken from all over the samples: what quantisation costs is measured on them,
+here and again on what an engine was built from. A row of outputs has hundreds of values."""
 
 
 @dataclass(frozen=True)
@@ -100,17 +100,11 @@ def decide(
     for index, piece in enumerate(chain.pieces):
         known = {*piece.inputs, *(value.name for node in piece.model.graph for value in node.outputs)}
         here = [waiting.pop(name) for name in list(waiting) if name in known]
-        observed = {group.name: _observed(group, settings) for group in here}
-        for number, values in _executions(chain, index, states, keep=True):
-            for group in here:
-                _observe(observed[group.name], group, values, number, len(samples))
+        observed = _first_round(chain, index, states, here, settings)
         smoothed = {group.name: _smooth(group, observed[group.name], settings, weight_of) for group in here}
         if settings.format.is_static:
-            for _, values in _executions(chain, index, states, keep=False):
-                for group in (group for group in here if group.quantized):
-                    divisors = smoothed[group.name][1]
-                    array = values[group.name]
-                    observed[group.name].histogram.add(array if divisors is None else array / divisors)
+            divisors = {group.name: smoothed[group.name][1] for group in here if group.quantized}
+            _second_round(chain, index, states, observed, divisors)
         for group in here:
             seen = observed.pop(group.name)
             for decided in _decide(group, seen, *smoothed[group.name], settings, weight_of, len(samples)):
@@ -118,6 +112,30 @@ def decide(
         states.keep_only(chain.needed_behind(index))
         chain.forget(index)
         on_piece()
+
+
+def _first_round(
+    chain: Chain, index: int, states: SampleStates, groups: Sequence[LinearGroup], settings: Settings
+) -> dict[str, Observed]:
+    """What is seen of a piece's groups, channel by channel, by name; the samples move on behind the piece."""
+    observed = {group.name: _observed(group, settings) for group in groups}
+    for number, values in _executions(chain, index, states, keep=True):
+        for group in groups:
+            _observe(observed[group.name], group, values, number, len(states))
+    return observed
+
+
+def _second_round(
+    chain: Chain,
+    index: int,
+    states: SampleStates,
+    observed: Mapping[str, Observed],
+    divisors: Mapping[str, Array | None],
+) -> None:
+    """The histograms of inputs as smoothed, by what they are divided by."""
+    for _, values in _executions(chain, index, states, keep=False):
+        for name, divided_by in divisors.items():
+            observed[name].histogram.add(values[name] if divided_by is None else values[name] / divided_by)
 
 
 def _executions(

@@ -18,11 +18,15 @@ from wanc.compiler.quantize.texts import Texts
 from wanc.compiler.quantize.train import Train
 from wanc.compiler.resolve import Resolved
 from wanc.compiler.stages.stage import Stage, Tree
+from wanc.recipe.quantize import CalibrateSection, QuantizeSection
+from wanc.recipe.schema import SamplingSection
 from wanc.runtime.model import HIGH, LOW
 
 EXPERTS = (HIGH, LOW)
 LEARNING_RATES = {"int8": 5e-5, "int4-weight": 3e-4}
 """At which tiny-wan learns best, by scheme: the coarser the codes, the farther weights have to go."""
+Size = tuple[int, int, int]
+"""Of a video: height, width, frames."""
 Run = Callable[[Stage, Mapping[str, Tree]], Tree]
 
 
@@ -49,57 +53,20 @@ class QuantizeStages:
             return None
         assert sampling is not None and shapes is not None, "the recipe's schema lets only videos be quantised"
         assert resolved.tokenizer is not None, "a text-to-video model has a tokenizer"
-        scales = sampling.guidance
-        trajectory = Trajectory(
-            solver=sampling.solver,
-            steps=sampling.steps,
-            timesteps=sampling.timesteps,
-            shift=sampling.shift,
-            guidance_high=scales.high,
-            guidance_low=scales.low,
-            boundary=resolved.boundary,
-        )
+        prompts = resolved.prompts[: asked.calibrate.clips]
+        texts = Texts((*prompts, sampling.negative_prompt), resolved.tokenizer)
+        trajectory = _trajectory(sampling, resolved.boundary)
         sizes = tuple((shape.height, shape.width, shape.frames) for shape in shapes)
-        calibrate = asked.calibrate
-
-        rule, is_trained = asked.keep.sensitivity, asked.method == "qat"
         components = quantized_components(resolved)
-
-        def expert(component: str) -> ExpertStages:
-            calibrating = Calibrate(
-                component, trajectory, sizes, calibrate.clips, calibrate.timestep_bins, calibrate.seed
+        experts = [
+            ExpertStages(
+                calibrate=_calibrate(component, asked.calibrate, trajectory, sizes),
+                quantize=_quantize(component, asked, trajectory),
+                train=_train(component, components, asked, trajectory, sizes[0]) if asked.method == "qat" else None,
             )
-            quantizing = Quantize(
-                component,
-                asked.scheme,
-                calibrate.observer,
-                asked.smooth.alpha,
-                asked.keep.patterns,
-                rule and rule.max_drop_db,
-                rule and rule.int8_share,
-                trajectory,
-                is_trained,
-            )
-            if not is_trained:
-                return ExpertStages(calibrating, quantizing, None)
-            training = Train(
-                component,
-                components,
-                asked.scheme,
-                asked.keep.patterns,
-                trajectory,
-                sizes[0],
-                calibrate.seed,
-                LEARNING_RATES[asked.scheme],
-                asked.train.rounds,
-                asked.train.requests,
-                asked.train.validation,
-            )
-            return ExpertStages(calibrating, quantizing, training)
-
-        experts = tuple(map(expert, components))
-        prompts = resolved.prompts[: calibrate.clips]
-        return cls(Texts((*prompts, sampling.negative_prompt), resolved.tokenizer), experts)
+            for component in components
+        ]
+        return cls(texts, tuple(experts))
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -134,3 +101,59 @@ def quantized_components(resolved: Resolved) -> tuple[str, ...]:
     """The experts of a recipe that quantises, in the order in which they work."""
     asked = resolved.recipe.quantize.scheme != "none"
     return tuple(component for component in EXPERTS if asked and component in resolved.model.components)
+
+
+def _trajectory(sampling: SamplingSection, boundary: float | None) -> Trajectory:
+    return Trajectory(
+        solver=sampling.solver,
+        steps=sampling.steps,
+        timesteps=sampling.timesteps,
+        shift=sampling.shift,
+        guidance_high=sampling.guidance.high,
+        guidance_low=sampling.guidance.low,
+        boundary=boundary,
+    )
+
+
+def _calibrate(component: str, asked: CalibrateSection, trajectory: Trajectory, sizes: tuple[Size, ...]) -> Calibrate:
+    return Calibrate(
+        component=component,
+        trajectory=trajectory,
+        shapes=sizes,
+        clips=asked.clips,
+        timestep_bins=asked.timestep_bins,
+        seed=asked.seed,
+    )
+
+
+def _quantize(component: str, asked: QuantizeSection, trajectory: Trajectory) -> Quantize:
+    rule = asked.keep.sensitivity
+    return Quantize(
+        component=component,
+        scheme=asked.scheme,
+        observer=asked.calibrate.observer,
+        alpha=asked.smooth.alpha,
+        keep=asked.keep.patterns,
+        max_drop_db=rule and rule.max_drop_db,
+        int8_share=rule and rule.int8_share,
+        trajectory=trajectory,
+        is_trained=asked.method == "qat",
+    )
+
+
+def _train(
+    component: str, experts: tuple[str, ...], asked: QuantizeSection, trajectory: Trajectory, size: Size
+) -> Train:
+    return Train(
+        component=component,
+        experts=experts,
+        scheme=asked.scheme,
+        keep=asked.keep.patterns,
+        trajectory=trajectory,
+        shape=size,
+        seed=asked.calibrate.seed,
+        learning_rate=LEARNING_RATES[asked.scheme],
+        rounds=asked.train.rounds,
+        requests=asked.train.requests,
+        validation=asked.train.validation,
+    )

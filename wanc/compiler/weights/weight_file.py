@@ -40,7 +40,7 @@ class Form(NamedTuple):
 
     @property
     def dtype(self) -> ir.DataType:
-        """Of the result: what is packed is bytes."""
+        """The dtype that is stored: what is packed is bytes."""
         return ir.DataType.UINT8 if any(step.op_type == "Pack" for step in self.steps) else self.cast
 
 
