@@ -149,3 +149,10 @@ def test_integers_beat_onnx_runtimes_own(integers: Contenders) -> None:
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_integers_beat_floats(engine: str, integers: Contenders) -> None:
     assert times_as_fast(integers[f"wanc {engine}"], integers[f"wanc {engine} int8"]) >= 1.6
+
+
+def test_twenty_prompts_in_one_process_cost_little_more_than_half_of_twenty_processes() -> None:
+    report = json.loads((RESULTS / "prompts-tiny-wan.json").read_bytes())
+    assert report["prompts"] == 20 and len(report["rounds"]) >= 3
+    assert report["ratio"] <= 0.6
+    assert max(entry["ratio"] for entry in report["rounds"]) <= 0.6

@@ -41,7 +41,8 @@ def test_the_readme_s_commands_work(command: str, workplace: Path) -> None:
 
 
 API = ROOT / "docs" / "api.md"
-PROGRAMS = re.findall(r"```python\n(.*?)```", API.read_text("utf-8"), flags=re.DOTALL)
+BLOCKS = [re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), flags=re.DOTALL) for page in PAGES]
+PROGRAMS = [program for blocks in BLOCKS for program in blocks]
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=range(len(PROGRAMS)))

@@ -75,3 +75,15 @@ def test_every_default_dependency_is_pinned() -> None:
 def test_constraints_name_no_host_and_no_path() -> None:
     text = (ROOT / "constraints.txt").read_text("utf-8")
     assert "://" not in text and "/" not in text.replace("# ", "")
+
+
+def test_what_type_checkers_are_told_is_there_and_ships() -> None:
+    stub = (ROOT / "wanc" / "__init__.pyi").read_text("utf-8")
+    names = set(re.findall(r"^from wanc\.api import (\w+) as \1$", stub, flags=re.MULTILINE))
+    assert names == set(api.__all__)
+    assert all(getattr(wanc, name) is getattr(api, name) for name in names)
+    with pytest.raises(AttributeError, match="module 'wanc' has no attribute 'absent'"):
+        wanc.absent  # noqa: B018
+    shipped = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-data"]
+    assert shipped == {"wanc": ["py.typed", "__init__.pyi"]}
+    assert all((ROOT / "wanc" / name).is_file() for name in shipped["wanc"])

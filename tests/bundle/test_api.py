@@ -41,7 +41,7 @@ def test_values_that_are_set_are_the_recipe_s(tiny_recipe: Path, tiny_bundle: Pa
 
 def test_a_matrix_has_variants(tiny_recipe: Path, tiny_bundle: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(f"extends: {tiny_recipe}\nname: many\nmatrix: {{few: {{sampling.steps: 2}}, more: {{}}}}\n")
+    recipe.write_text(f"extends: {tiny_recipe}\nname: many\nmatrix: {{few: {{sampling.steps: 6}}, more: {{}}}}\n")
     with pytest.raises(RecipeError) as caught:
         package.build(recipe, output=tiny_bundle.parents[1])
     assert (caught.value.message, caught.value.hint) == (

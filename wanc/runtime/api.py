@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from .progress import OnProgress, ignore
 
 if TYPE_CHECKING:
-    from .graph_task import Graph
+    from .graph_task import GraphPipeline
     from .pipeline import Pipeline
 
 
@@ -29,8 +29,8 @@ def open(bundle: str | Path, *, threads: int | None = None, on_progress: OnProgr
     return Pipeline.open(Path(bundle), threads=threads, on_progress=on_progress)
 
 
-def open_graph(bundle: str | Path, *, threads: int | None = None, on_progress: OnProgress = ignore) -> Graph:
+def open_graph(bundle: str | Path, *, threads: int | None = None, on_progress: OnProgress = ignore) -> GraphPipeline:
     """The same for a bundle of one graph: `.run(inputs)` takes and gives arrays by name. Raises UserError."""
-    from .graph_task import Graph
+    from .graph_task import GraphPipeline
 
-    return Graph.open(Path(bundle), threads=threads, on_progress=on_progress)
+    return GraphPipeline.open(Path(bundle), threads=threads, on_progress=on_progress)

@@ -17,7 +17,7 @@ from .timer import Timer, shown_seconds
 from .value import Array
 
 
-class Graph:
+class GraphPipeline:
     """A bundle of one graph, ready to be executed. `interface` says what it takes and gives."""
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
@@ -26,7 +26,7 @@ class Graph:
         self.executor = Executor(bundle.root, bundle.engines, threads=bundle.threads if threads is None else threads)
 
     @classmethod
-    def open(cls, root: Path, *, threads: int | None = None, on_progress: OnProgress = ignore) -> Graph:
+    def open(cls, root: Path, *, threads: int | None = None, on_progress: OnProgress = ignore) -> GraphPipeline:
         """Verify a bundle and make it ready, as `Pipeline.open` does. Raises BundleError for one of another task."""
         return cls(Bundle.open(root, on_progress=on_progress), threads=threads)
 
@@ -67,7 +67,7 @@ def run_graph(
     """Execute the bundle's graph on the arrays of an .npz file and write its outputs into another. Raises UserError."""
     timer = Timer()
     with timer.phase("verify"):
-        graph = Graph.open(root, threads=threads, on_progress=on_progress)
+        graph = GraphPipeline.open(root, threads=threads, on_progress=on_progress)
     with timer.phase("read"):
         arrays = read_arrays(inputs, graph.interface)
     with timer.phase("open"):

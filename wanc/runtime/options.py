@@ -39,7 +39,7 @@ class Option:
 
 
 OPTIONS = (
-    Option("inputs", Path, "FILE", "An .npz file of a graph's inputs, by name", task=GRAPH, needed=True),
+    Option("inputs", Path, "FILE.npz", "An .npz file of a graph's inputs, by name", task=GRAPH, needed=True),
     Option("prompt", str, "TEXT", "What the video shows, in any language that the model knows", needed=True),
     Option("prompts", Path, "FILE", "A text file with a prompt in each line; -o is then a folder", needed=True),
     Option("negative_prompt", str, "TEXT", "What it should not show", "the recipe's"),

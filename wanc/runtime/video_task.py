@@ -22,7 +22,7 @@ FEWEST_DIGITS = 4
 
 
 @dataclass(frozen=True)
-class Video:
+class MadeVideo:
     """One video that was made: its file, what it shows, and seconds by phase."""
 
     video: Path
@@ -38,7 +38,7 @@ class Video:
 class VideoReport:
     """What `run_video` made, and what it cost."""
 
-    made: Video
+    made: MadeVideo
     seconds: dict[str, float]
     peak_rss_bytes: int
     counters: dict[str, dict[str, int | float]]
@@ -61,7 +61,7 @@ class VideoReport:
 class VideosReport:
     """What `run_videos` made, and what it cost: each video by itself, and all together."""
 
-    made: list[Video]
+    made: list[MadeVideo]
     seconds: dict[str, float]
     peak_rss_bytes: int
     counters: dict[str, dict[str, int | float]]
@@ -123,7 +123,7 @@ def run_videos(
     with timer.phase("verify"):
         pipeline = Pipeline.open(root, threads=threads, on_progress=on_progress)
     noise = load_latents(latents) if latents is not None else None
-    digits, made = max(FEWEST_DIGITS, len(str(len(texts)))), list[Video]()
+    digits, made = max(FEWEST_DIGITS, len(str(len(texts)))), list[MadeVideo]()
     with _folder(folder):
         for number, prompt in enumerate(texts, 1):
 
@@ -136,7 +136,9 @@ def run_videos(
     return VideosReport(made, timer.seconds, peak_rss_bytes(), pipeline.executor.counters())
 
 
-def _make(pipeline: Pipeline, output: Path, request: Request, latents: Path | None, on_progress: OnProgress) -> Video:
+def _make(
+    pipeline: Pipeline, output: Path, request: Request, latents: Path | None, on_progress: OnProgress
+) -> MadeVideo:
     """Generate a video; it is written while it is decoded."""
     timer = Timer()
     size, fps = pipeline.bundle.shape(request.shape, request.frames), pipeline.bundle.sampling.fps
@@ -148,7 +150,7 @@ def _make(pipeline: Pipeline, output: Path, request: Request, latents: Path | No
         for chunk in pipeline.decode(clean, timer, on_progress):
             with timer.phase("video"):
                 video.write(chunk)
-    return Video(output, request.prompt, size.frames, timer.seconds)
+    return MadeVideo(output, request.prompt, size.frames, timer.seconds)
 
 
 @contextmanager
