@@ -13,6 +13,7 @@ from wanc.compiler.stages.stage import Files, Stage
 from wanc.runtime.progress import ProgressBar
 
 REPORT_FILE = "fuse_report.json"
+LEAVE_OUT = "leave it out, and tell us: fuse.skip: [{name}]"
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Fuse(Stage):
         model = load(path)
         before = count_nodes(model)
         chosen = [entry for entry in all_passes() if self._uses(entry.name, by_default=entry.by_default)]
-        applied = apply_passes(model, chosen, where=where)
+        applied = apply_passes(model, chosen, where=where, hint=LEAVE_OUT)
         after = count_nodes(model)
         parts = hoist(name, model, graph.inputs, graph.outputs, graph.example, self.hoist)
         graphs: dict[str, ProgramGraph] = {}
