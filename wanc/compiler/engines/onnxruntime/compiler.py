@@ -12,21 +12,16 @@ from typing import Any, cast
 
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.lowering import lower
-from wanc.compiler.engines.onnxruntime.frames import FRAMES_FIRST
-from wanc.compiler.engines.onnxruntime.int8 import INTEGERS
-from wanc.compiler.engines.onnxruntime.kernels import KERNELS
-from wanc.compiler.engines.onnxruntime.packed import PACKED
+from wanc.compiler.engines.onnxruntime.passes import PASSES
 from wanc.compiler.engines.onnxruntime.probe import OnnxRuntimeProber
 from wanc.compiler.engines.products import onnxruntime_products
 from wanc.compiler.engines.quantization_check import Prober
-from wanc.compiler.passes.fold import SHARE
 from wanc.compiler.program.program import ProgramComponent
 from wanc.compiler.stages.stage import Files
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.onnxruntime import OnnxRuntime, session_options
 
-PASSES = (INTEGERS, PACKED, SHARE, KERNELS, FRAMES_FIRST)
 FUSED: Mapping[str, str] = {
     "Attention": "Attention",
     "MultiHeadAttention": "Attention",

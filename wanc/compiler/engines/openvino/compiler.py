@@ -20,11 +20,8 @@ import openvino
 
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.lowering import lower
-from wanc.compiler.engines.openvino.attention import WRITTEN_OUT
-from wanc.compiler.engines.openvino.blocks import EVEN
-from wanc.compiler.engines.openvino.halves import HALVES
+from wanc.compiler.engines.openvino.passes import PASSES
 from wanc.compiler.engines.openvino.probe import OpenVinoProber
-from wanc.compiler.engines.openvino.slices import SLICES
 from wanc.compiler.engines.products import is_attention, openvino_products
 from wanc.compiler.engines.quantization_check import Prober
 from wanc.compiler.program.program import ProgramComponent
@@ -35,7 +32,6 @@ from wanc.recipe.schema import Island
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.openvino import PRECISION, OpenVino, core
 
-PASSES = (HALVES, WRITTEN_OUT, SLICES, EVEN)
 PRECISE = "precise_0"
 ISLANDS: Mapping[Island, tuple[str, ...]] = {
     "residual": ("Add", "Subtract"),
