@@ -54,7 +54,7 @@ class Fuse(Stage):
         self, where: str, graph: ProgramGraph, path: Path, folder: Path
     ) -> tuple[dict[str, ProgramGraph], dict[str, Any]]:
         from wanc.compiler.graphs.hoist import hoist
-        from wanc.compiler.passes.apply import apply_passes, count_nodes
+        from wanc.compiler.passes.apply import apply_passes, count_nodes, passes_report
         from wanc.compiler.passes.registry import all_passes
         from wanc.compiler.program.graph_file import load, save
 
@@ -72,12 +72,8 @@ class Fuse(Stage):
             graphs[part.name] = ProgramGraph(
                 f"{component}/{part.name}.onnx", part.inputs, part.outputs, part.example, values
             )
-        report = {
-            "nodes": {"before": before, "after": after},
-            "passes": [entry.as_json() for entry in applied],
-            "parts": {part.name: count_nodes(part.model) for part in parts},
-        }
-        return graphs, report
+        sizes = {part.name: count_nodes(part.model) for part in parts}
+        return graphs, {**passes_report(before, after, applied), "parts": sizes}
 
     def _uses(self, name: str, *, by_default: bool) -> bool:
         named = by_default if self.passes is None else name in self.passes

@@ -20,6 +20,7 @@ from wanc.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
     from wanc.compiler.engines.kernels import Kernels
+    from wanc.compiler.engines.lowering import CompiledComponent
     from wanc.compiler.engines.quantization_check import Prober
     from wanc.runtime.backends.base import Backend
 
@@ -31,7 +32,7 @@ class Compiler(Protocol):
 
     def compile_component(
         self, name: str, component: ProgramComponent, graphs: Files, weights: Files, out: Path, finite: FiniteCheck
-    ) -> ProgramComponent:
+    ) -> CompiledComponent:
         """Lower every graph of a component into `out/engines/<name>/`; `weights` locates what external tensors name.
 
         Returns the component as it now is: its files relative to `out`, its weights in the engine's own file. Raises
@@ -83,7 +84,7 @@ class Engine(Stage):
         program, compiler = Program.read(inputs["program"][FILE]), self.compiler()
         weights = weight_files({**inputs["exported"], **inputs["program"]}, inputs["source"])
         checks = {name: FiniteCheck(name, self.allow_not_finite) for name in program.components}
-        components: dict[str, ProgramComponent] = {}
+        components: dict[str, CompiledComponent] = {}
         with ProgressBar(self.name, len(program.components), enabled=progress) as bar:
             for name, component in program.components.items():
                 components[name] = compiler.compile_component(
@@ -101,8 +102,10 @@ class Engine(Stage):
                 kernels = executed[name, graph_name]
                 check_fused(f"{name}/{graph_name}", inputs["program"][graph.file], kernels, self.allow_unfused)
                 described = describe(kernels, out / components[name].graphs[graph_name].file)
-                report["components"].setdefault(name, {})[graph_name] = described
-        replace(program, components=components, embedding=embedding).write(out)
+                lowering = components[name].lowering[graph_name]
+                report["components"].setdefault(name, {})[graph_name] = {**lowering, **described}
+        built = {name: ProgramComponent(entry.graphs, entry.weights) for name, entry in components.items()}
+        replace(program, components=built, embedding=embedding).write(out)
         (out / ENGINE_REPORT).write_bytes(canonical(report))
 
     def _check_quantized(

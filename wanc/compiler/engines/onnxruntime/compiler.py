@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from wanc.compiler.engines.kernels import Kernels
-from wanc.compiler.engines.lowering import lower
+from wanc.compiler.engines.lowering import CompiledComponent, lower
 from wanc.compiler.engines.onnxruntime.passes import PASSES
 from wanc.compiler.engines.onnxruntime.probe import OnnxRuntimeProber
 from wanc.compiler.engines.products import onnxruntime_products
@@ -37,12 +37,12 @@ class OnnxRuntimeCompiler:
 
     def compile_component(
         self, name: str, component: ProgramComponent, graphs: Files, weights: Files, out: Path, finite: FiniteCheck
-    ) -> ProgramComponent:
+    ) -> CompiledComponent:
         lowered = lower(name, component, graphs, weights, out / "engines" / name, finite, PASSES)
         files = {graph: path.relative_to(out).as_posix() for graph, path in lowered.files.items()}
         compiled = {graph: replace(entry, file=files[graph]) for graph, entry in component.graphs.items()}
         stored = {key: replace(entry, file=f"engines/{name}/{entry.file}") for key, entry in lowered.weights.items()}
-        return ProgramComponent(compiled, stored)
+        return CompiledComponent(compiled, stored, lowered.reports)
 
     def open(self, path: Path) -> Backend:
         options = session_options(threads=1)

@@ -45,9 +45,9 @@ class Convolution(Rewrite):
 
     def check(self, context, x, weight, result) -> MatchResult:  # pyright: ignore
         node, taps, frames = result.producer(), size(weight, FRAMES), size(x, FRAMES)
-        if rank(x) not in (None, 5):
-            return skip()  # a picture
-        if size(x, 0) != 1 or not taps or not frames:
+        if rank(weight) not in (None, 5):
+            return skip()  # of pictures
+        if rank(x) != 5 or size(x, 0) != 1 or not taps or not frames:
             return refuse("it is not known to be one video of so many frames")
         pads = attribute(node, "pads", [0] * 6)
         if attribute(node, "auto_pad", "NOTSET") != "NOTSET" or pads[0] or pads[3]:
@@ -201,4 +201,10 @@ RULES: tuple[Callable[[], Rewrite], ...] = (
     Flattened,
     Unflattened,
 )
-FRAMES_FIRST = Pass("frames", "videos as batches of frames", rewriting(*RULES), after=("kernels",), opset=AXES_AS_INPUT)
+FRAMES_FIRST = Pass(
+    "frames",
+    "convolutions of videos → of frames, which lie in the batch",
+    rewriting(*RULES),
+    after=("kernels",),
+    opset=AXES_AS_INPUT,
+)

@@ -33,7 +33,7 @@ class IntegerProduct(Rewrite):
     def check(self, context, x, scale, zero, codes, scales, weight) -> MatchResult:  # pyright: ignore
         if scalar(zero) != 0 or zero.dtype != ir.DataType.INT8 or size(scale, 0) not in (None, 1):
             return refuse("the input is not rounded to int8 with one scale and no zero point")
-        return accept() if _int8_rows(codes, weight) else refuse(NO_INT8)
+        return accept() if _int8_rows(codes, weight.producer()) else refuse(NO_INT8)
 
     def rewrite(self, op, x, scale, zero, codes, scales, weight):  # pyright: ignore
         middle = op.Constant(value=ir.tensor(np.array(MIDDLE, np.uint8)))
@@ -57,7 +57,7 @@ class DynamicProduct(Rewrite):
     def check(self, context, rounded, scale, zero, codes, scales, weight) -> MatchResult:  # pyright: ignore
         if producer(rounded, "DynamicQuantizeLinear") is None:
             return skip()  # the other rule's
-        return accept() if _int8_rows(codes, weight) else refuse(NO_INT8)
+        return accept() if _int8_rows(codes, weight.producer()) else refuse(NO_INT8)
 
     def rewrite(self, op, rounded, scale, zero, codes, scales, weight):  # pyright: ignore
         columns = op.Transpose(codes, perm=[1, 0])
@@ -79,11 +79,18 @@ class WithBias(Rewrite):
         return op.MatMulIntegerToFloat(a, b, a_scale, b_scale, a_zero, None, bias, _domain=DOMAIN)
 
 
-def _int8_rows(codes: ir.Value, weight: ir.Value) -> bool:
-    return codes.dtype == ir.DataType.INT8 and scale_per_row(weight.producer())
+def _int8_rows(codes: ir.Value, dequantize: ir.Node) -> bool:
+    return codes.dtype == ir.DataType.INT8 and scale_per_row(dequantize)
 
 
-INTEGERS = Pass("integers", "integer kernels of com.microsoft", rewriting(IntegerProduct, DynamicProduct, WithBias))
+INTEGERS = Pass(
+    "integers",
+    "products of rounded inputs and weights → MatMulIntegerToFloat",
+    rewriting(IntegerProduct, DynamicProduct, WithBias),
+)
 SHARED_CODES = Pass(
-    "shared-codes", "compute once what is computed twice: codes that several Linears take", share, after=("integers",)
+    "shared-codes",
+    "compute once what is computed twice, such as codes that several Linears take",
+    share,
+    after=("integers",),
 )

@@ -60,4 +60,8 @@ class SiluKernel(Rewrite):
         return op.QuickGelu(x, alpha=1.0, _domain=DOMAIN)
 
 
-KERNELS = Pass("kernels", "operators of com.microsoft", rewriting(TiledAttention, BiasGelu, SiluKernel))
+KERNELS = Pass(
+    "kernels",
+    "plain attention, GELU with its bias, SiLU → kernels of com.microsoft",
+    rewriting(TiledAttention, BiasGelu, SiluKernel),
+)

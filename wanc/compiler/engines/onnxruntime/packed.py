@@ -67,4 +67,6 @@ def _blocks(node: ir.Node, columns: int) -> tuple[bool, int]:
     return False, block if blocked else 0
 
 
-PACKED = Pass("packed", "products with packed weights, of com.microsoft", rewriting(PackedProduct), after=("integers",))
+PACKED = Pass(
+    "packed", "products with weights of int8 or int4 alone → MatMulNBits", rewriting(PackedProduct), after=("integers",)
+)

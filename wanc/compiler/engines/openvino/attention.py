@@ -124,7 +124,7 @@ def _only_user(value: ir.Value, op_type: str) -> ir.Node | None:
 
 WRITTEN_OUT = Pass(
     "attention-products",
-    "attention as products with the heads first, and the scale in a norm",
+    "plain attention → products with the heads first, and the scale in a norm",
     write_out,
     after=("halves",),
 )

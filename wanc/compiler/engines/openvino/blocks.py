@@ -48,4 +48,8 @@ class EvenBlocks(Rewrite):
         return op.DequantizeLinear(codes, finer, axis=1, block_size=self._finer)
 
 
-EVEN = Pass("even-blocks", "blocks of codes that all are of one size", rewriting(EvenBlocks))
+EVEN = Pass(
+    "even-blocks",
+    "blocks of codes with a shorter one at the end → smaller blocks, all of one size",
+    rewriting(EvenBlocks),
+)

@@ -19,7 +19,7 @@ from typing import cast
 import openvino
 
 from wanc.compiler.engines.kernels import Kernels
-from wanc.compiler.engines.lowering import lower
+from wanc.compiler.engines.lowering import CompiledComponent, lower
 from wanc.compiler.engines.openvino.passes import PASSES
 from wanc.compiler.engines.openvino.probe import OpenVinoProber
 from wanc.compiler.engines.products import is_attention, openvino_products
@@ -55,7 +55,7 @@ class OpenVinoCompiler:
 
     def compile_component(
         self, name: str, component: ProgramComponent, graphs: Files, weights: Files, out: Path, finite: FiniteCheck
-    ) -> ProgramComponent:
+    ) -> CompiledComponent:
         folder = out / "engines" / name
         lowered = lower(name, component, graphs, weights, folder, finite, PASSES)
         compiled = dict(component.graphs)
@@ -70,7 +70,7 @@ class OpenVinoCompiler:
             path.unlink()
         for stored in {entry.file for entry in lowered.weights.values()}:
             (folder / stored).unlink()
-        return ProgramComponent(compiled, {})
+        return CompiledComponent(compiled, {}, lowered.reports)
 
     def _is_island(self, component: str, graph: str) -> bool:
         patterns = [WHOLE[island] for island in self.islands if island in WHOLE]

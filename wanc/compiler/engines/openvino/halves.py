@@ -113,4 +113,4 @@ def _insert(graph: ir.Graph, before: ir.Node, op_type: str, value: ir.Value, arg
     return node.outputs[0]
 
 
-HALVES = Pass("halves", "rotate halves in place of pairs, with the projections' rows in that order", sort_halves)
+HALVES = Pass("halves", "rotations of pairs → of halves, with the projections' rows in that order", sort_halves)

@@ -83,4 +83,4 @@ def slice_number(product: str) -> int:
     return int(product.rpartition(SLICE)[2]) if SLICE in product else 0
 
 
-SLICES = Pass("slices", "wide feed-forward networks as sums over slices", rewriting(SlicedFeedForward))
+SLICES = Pass("slices", "wide feed-forward networks in int8 → sums over slices", rewriting(SlicedFeedForward))
