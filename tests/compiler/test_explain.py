@@ -18,7 +18,7 @@ from wanc.compiler.places import PLACES
 from wanc.compiler.program.quant_table import QuantTable, QuantTableEntry
 from wanc.recipe.schema import EngineSection
 
-from ..conftest import Wanc
+from ..conftest import ROOT, Wanc
 from .builder import Project
 
 REPORT = {
@@ -190,6 +190,13 @@ def test_who_applies_passes_does_not_import_all_of_them(module: str, expected: s
 
 def test_every_engine_that_a_recipe_can_name_is_a_place() -> None:
     assert set(PLACES) == {"fuse", *get_args(EngineSection.model_fields["kind"].annotation)}
+
+
+@pytest.mark.parametrize(("place", "heading"), [("onnxruntime", "For ONNX Runtime:"), ("openvino", "For OpenVINO:")])
+def test_the_documentation_lists_the_passes_of_each_engine(place: str, heading: str) -> None:
+    page = (ROOT / "docs" / "passes.md").read_text("utf-8")
+    table = page.split(f"{heading}\n\n")[1].partition("\n\n")[0].splitlines()
+    assert table[2:] == [f"| `{entry.name}` | {entry.summary} |" for entry in PLACES[place]]
 
 
 def test_no_two_passes_have_one_name() -> None:
