@@ -7,6 +7,10 @@ import tomllib
 from pathlib import Path
 from typing import get_args
 
+import pytest
+
+import wanc
+from wanc import api
 from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.bundle.seal import RUNTIME_REQUIREMENTS
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine

@@ -42,7 +42,7 @@ Overrides = Annotated[
 Output = Annotated[
     Path, typer.Option("-o", "--output", help="Where bundles/ and store/ are.", file_okay=False, show_default=True)
 ]
-Explained = Literal["fuse", "quantize"]
+Explained = Literal["fuse", "quantize", "engine"]
 Numbers = Literal["float", "int8"]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 DEFAULT_OUTPUT = Path("artifacts")
@@ -101,19 +101,14 @@ def build(
 
 @app.command(epilog="Example: wanc passes")
 def passes(as_json: Json = False) -> None:
-    """List the passes of the fuse stage, in the order in which they are applied."""
-    from wanc.compiler.passes.registry import all_passes
-    from wanc.terminal import TextTable, show
+    """List the passes of fuse and of each engine's lowering, in the order in which they are applied."""
+    from wanc.compiler.places import list_passes, pass_tables
+    from wanc.terminal import show
 
     if as_json:
-        keys = ("name", "summary", "after", "by_default")
-        print(json.dumps([{key: getattr(entry, key) for key in keys} for entry in all_passes()]))
+        print(json.dumps(list_passes()))
     else:
-        rows = [
-            (entry.name, entry.summary, ", ".join(entry.after), "yes" if entry.by_default else "when named")
-            for entry in all_passes()
-        ]
-        show([TextTable("passes", rows, ("name", "what it does", "after", "used"))])
+        show(pass_tables())
 
 
 @app.command(epilog="Example: wanc bench --case width=1536,blocks=4,latent=4x16x16 -o artifacts/bench")

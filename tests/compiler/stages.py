@@ -77,6 +77,25 @@ class Broken(Plain):
 
 
 @dataclass(frozen=True)
+class Miswritten(Plain):
+    """Applies a pass that puts an operator into a graph that nobody knows."""
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        from wanc.compiler.passes.apply import apply_passes
+        from wanc.compiler.passes.rewrite import Pass, PassOutcome
+
+        from .passes.builder import parse
+
+        def misspell(model: Any) -> PassOutcome:
+            model.graph[0].op_type = "Cosin"
+            return PassOutcome(1)
+
+        super().run(inputs, out, progress=progress)
+        model = parse("g (float[4] x) => (float[4] y) { y = Cos (x) }")
+        apply_passes(model, [Pass("misspell", "", misspell)], where="vae_decoder/first")
+
+
+@dataclass(frozen=True)
 class Killed(Plain):
     """Dies as if the system had run out of memory."""
 

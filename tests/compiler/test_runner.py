@@ -13,11 +13,12 @@ import pytest
 
 from wanc.artifacts.canonical import key_of
 from wanc.artifacts.store import Store
+from wanc.compiler.passes.apply import PassError
 from wanc.compiler.stages.runner import Runner
 from wanc.compiler.stages.stage import Stage, Tree
 from wanc.errors import EXIT_TEMPORARY, EXIT_UNAVAILABLE, CheckpointError, UserError, render
 
-from .stages import Blocked, Broken, Curious, Endless, Greedy, Hungry, Killed, Plain, Refusing, Resuming
+from .stages import Blocked, Broken, Curious, Endless, Greedy, Hungry, Killed, Miswritten, Plain, Refusing, Resuming
 
 ROOT = Path(__file__).parents[2]
 
@@ -98,6 +99,14 @@ def test_a_users_fault_arrives_with_everything_that_it_says(runner: Runner, log:
 def test_a_bug_keeps_its_traceback(runner: Runner, log: Path) -> None:
     with pytest.raises(ZeroDivisionError, match="a bug") as caught:
         runner.run(Broken("x", str(log)), {})
+    assert "stages.py" in str(caught.value.__cause__)
+
+
+def test_a_pass_that_makes_a_graph_invalid_is_such_a_bug(runner: Runner, log: Path) -> None:
+    with pytest.raises(PassError) as caught:
+        runner.run(Miswritten("x", str(log)), {})
+    assert str(caught.value).startswith("the pass misspell made vae_decoder/first invalid: ")
+    assert str(caught.value).endswith("This is a bug of wanc: please tell us, with the lines above.")
     assert "stages.py" in str(caught.value.__cause__)
 
 

@@ -3,54 +3,84 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from wanc.artifacts.store import Store
+from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.fuse import REPORT_FILE, Fuse
+from wanc.compiler.program.program import ENGINE_REPORT
 from wanc.compiler.program.quant_table import FLOAT, TABLES, QuantTable
 from wanc.compiler.quantize.quantize import Quantize
 from wanc.compiler.quantize.train import Train
-from wanc.compiler.stages.runner import StageRun, tree_of
-from wanc.compiler.stages.stage import Files
+from wanc.compiler.stages.runner import StageRun
 from wanc.errors import UserError
-from wanc.terminal import TextTable
+from wanc.terminal import TextTable, size_text
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What tells of a stage: the files of this name in the results of these stages, read and shown as tables."""
+
+    stages: tuple[str, ...]
+    file: str
+    read: Callable[[Path], dict[str, Any]]
+    tables: Callable[[dict[str, Any]], list[TextTable]]
 
 
 def explain(stage: str, runs: tuple[StageRun, ...], output: Path) -> dict[str, Any]:
-    """What `fuse` or `quantize` did in a build, as JSON, from the store in `output`. Raises UserError where it is lost.
+    """What a stage did in a build, as JSON, from the store in `output`. Raises UserError where it is lost.
 
-    For quantize that are the QuantTables of all components; none where nothing was quantised.
+    For fuse and the engine that is their report. For quantize it is the QuantTables of all components; none where
+    nothing was quantised.
     """
-    store, found = Store.existing(output / "store"), dict[str, Any]()
+    store, told, found = Store.existing(output / "store"), _told()[stage], dict[str, Any]()
     for run in runs:
-        if run.name in STAGES[stage]:
+        if run.name in told.stages:
             record = store.lookup(str(run.key))
             if record is None:
                 raise UserError(f"the result of the stage {run.name} is not in the store any more", hint="build again")
-            found |= REPORTS[stage](tree_of(record, store).locate())
+            for name, blob in sorted(record.files.items()):
+                if Path(name).match(told.file):
+                    found |= told.read(store.path(blob))
     return found
-
-
-def _fuse_report(files: Files) -> dict[str, Any]:
-    return json.loads(files[REPORT_FILE].read_bytes())
-
-
-def _quant_tables(files: Files) -> dict[str, Any]:
-    paths = [path for name, path in files.items() if Path(name).parent.name == TABLES]
-    tables = [QuantTable.read(path) for path in paths]
-    return {table.component: table.as_json() for table in tables}
-
-
-STAGES = {Fuse.name: (Fuse.name,), Quantize.name: (Quantize.name, Train.name)}
-"""Whose results tell of a stage: what training leaves is what is built."""
-REPORTS = {Fuse.name: _fuse_report, Quantize.name: _quant_tables}
 
 
 def explain_tables(stage: str, report: dict[str, Any]) -> list[TextTable]:
     """What `explain` gave, for people."""
-    return _pass_tables(report) if stage == Fuse.name else [_linears(table) for table in report.values()]
+    return _told()[stage].tables(report)
+
+
+def _told() -> Mapping[str, _Told]:
+    return {
+        Fuse.name: _Told((Fuse.name,), REPORT_FILE, _report, _fuse_tables),
+        # What training leaves is what is built.
+        Quantize.name: _Told((Quantize.name, Train.name), f"{TABLES}/*", _quant_table, _quantize_tables),
+        Assemble.name: _Told((Assemble.name,), ENGINE_REPORT, _report, _engine_tables),
+    }
+
+
+def _report(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_bytes())
+
+
+def _quant_table(path: Path) -> dict[str, Any]:
+    table = QuantTable.read(path)
+    return {table.component: table.as_json()}
+
+
+def _fuse_tables(report: dict[str, Any]) -> list[TextTable]:
+    return [_passes(where, entry) for where, entry in _graphs(report)]
+
+
+def _quantize_tables(report: dict[str, Any]) -> list[TextTable]:
+    return [_linears(table) for table in report.values()]
+
+
+def _engine_tables(report: dict[str, Any]) -> list[TextTable]:
+    return [table for where, entry in _graphs(report) for table in (_passes(where, entry), _kernels(where, entry))]
 
 
 def _linears(table: dict[str, Any]) -> TextTable:
@@ -83,24 +113,41 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in name.split(".")]
 
 
-def _pass_tables(report: dict[str, Any]) -> list[TextTable]:
-    """One table for each graph: passes in their order, how often each fired, or why it did not."""
-    found: list[TextTable] = []
+def _graphs(report: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for component, graphs in report.get("components", {}).items():
         for graph, entry in graphs.items():
-            nodes, parts = entry["nodes"], entry["parts"]
-            title = f"{component}/{graph}: {nodes['before']} → {nodes['after']} nodes"
-            if len(parts) > 1:
-                title += f", cut into {', '.join(f'{name} ({count})' for name, count in parts.items())}"
-            rows = [row for applied in entry["passes"] for row in _rows(applied)]
-            found.append(TextTable(title, rows, ("pass", "fired", "nodes", "why not")))
-    return found
+            yield f"{component}/{graph}", entry
+
+
+def _passes(where: str, entry: dict[str, Any]) -> TextTable:
+    """Passes in their order, how often each fired, or why it did not."""
+    nodes = entry["nodes"]
+    rows = [row for applied in entry["passes"] for row in _rows(applied)]
+    return TextTable(
+        f"{where}: {nodes['before']} → {nodes['after']} nodes", rows, ("pass", "fired", "nodes", "why not")
+    )
 
 
 def _rows(applied: dict[str, Any]) -> Iterator[tuple[str, ...]]:
     reasons = [f"{entry['times']} × {entry['reason']} ({entry['example']})" for entry in applied["refused"]]
     if not reasons:
-        reasons = [""] if applied["fired"] else ["no match"]
+        reasons = [""] if applied["fired"] or applied["nodes"] else ["no match"]
     yield applied["name"], f"{applied['fired']} ×", f"{applied['nodes']:+}", reasons[0]
     for reason in reasons[1:]:
         yield "", "", "", reason
+
+
+def _kernels(where: str, entry: dict[str, Any]) -> TextTable:
+    """What the engine built, by the engine's own names: how many of each kernel, and in which precision."""
+    rows = [
+        (kernel, str(count), precision)
+        for kernel, counts in entry["kernels"].items()
+        for precision, count in counts.items()
+    ]
+    fused = ", ".join(f"{count} {operator}" for operator, count in entry["fused"].items())
+    title = (
+        f"{where}: {sum(int(count) for _, count, _ in rows)} kernels, fused {fused or 'none'};"
+        f" INT8 in {entry['int8_linear_share']:.1%} of Linears, {entry['int8_total_share']:.1%} of all products;"
+        f" {size_text(entry['bytes'])}"
+    )
+    return TextTable(title, rows, ("kernel", "built", "precision"))

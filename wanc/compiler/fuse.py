@@ -14,6 +14,7 @@ from wanc.compiler.stages.stage import Files, Stage
 from wanc.runtime.progress import ProgressBar
 
 REPORT_FILE = "fuse_report.json"
+LEAVE_OUT = "leave it out, and tell us: fuse.skip: [{name}]"
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,16 @@ class Fuse(Stage):
         (out / REPORT_FILE).write_bytes(canonical(report))
 
     def _fuse(self, files: ComponentFiles, graph: str, out: Path) -> dict[str, Any]:
-        from wanc.compiler.passes.apply import apply_passes, count_nodes
+        from wanc.compiler.passes.apply import apply_passes, count_nodes, passes_report
         from wanc.compiler.passes.registry import all_passes
         from wanc.compiler.program.graph_file import save
 
         model = files.model(graph)
         before = count_nodes(model)
         chosen = [entry for entry in all_passes() if self._uses(entry.name, by_default=entry.by_default)]
-        applied = apply_passes(model, chosen, where=f"{files.name}/{graph}")
+        applied = apply_passes(model, chosen, where=f"{files.name}/{graph}", hint=LEAVE_OUT)
         save(model, out / str(files.component.graphs[graph].file))
-        return {
-            "nodes": {"before": before, "after": count_nodes(model)},
-            "passes": [entry.as_json() for entry in applied],
-        }
+        return passes_report(before, count_nodes(model), applied)
 
     def _uses(self, name: str, *, by_default: bool) -> bool:
         named = by_default if self.passes is None else name in self.passes

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wanc.compiler.passes.apply import MOST_ROUNDS, Applied, apply_passes, count_nodes
-from wanc.compiler.passes.registry import all_passes, ordered
+from wanc.compiler.passes.apply import MOST_ROUNDS_IN_VAIN, TELL_US, Applied, PassError, apply_passes, count_nodes
+from wanc.compiler.passes.order import ordered
+from wanc.compiler.passes.registry import all_passes
 from wanc.compiler.passes.rewrite import Pass, PassOutcome, Refusal, Rewrite, accept, refuse, rewriting, skip
 from wanc.errors import UserError, render
 
@@ -46,9 +47,69 @@ def test_passes_are_applied_until_nothing_fires() -> None:
     assert text(model) == ["v0 = Cosh(x)", "v1 = Cos(v0)", "y = Tanh(v1)"]
 
 
-def test_two_passes_that_undo_each_other_come_to_an_end() -> None:
-    applied = apply_passes(parse(CHAIN), [renaming("Sin", "Asin"), renaming("Asin", "Sin")], where="part/graph")
-    assert [entry.fired for entry in applied] == [MOST_ROUNDS, MOST_ROUNDS]
+def test_two_passes_that_undo_each_other_are_a_bug() -> None:
+    passes = [renaming("Cos", "Acos"), renaming("Sin", "Asin"), renaming("Asin", "Sin")]
+    with pytest.raises(PassError) as caught:
+        apply_passes(parse(CHAIN), passes, where="part/graph")
+    message = str(caught.value)
+    assert "on part/graph these passes fire again and again: Sin-Asin, Asin-Sin. " in message
+    assert "Cos-Acos" not in message  # which fired once
+    assert "This is a bug of wanc" in message
+    assert not isinstance(caught.value, UserError)
+
+
+def test_a_pass_that_always_finds_more_to_do_is_a_bug() -> None:
+    def grow(model: ir.Model) -> PassOutcome:
+        last = model.graph.outputs[0].producer()
+        assert last is not None
+        more = ir.node("Abs", [last.inputs[0]])
+        model.graph.insert_before(last, more)
+        last.replace_input_with(0, more.outputs[0])
+        return PassOutcome(1)
+
+    with pytest.raises(PassError, match="again and again: grow"):
+        apply_passes(parse(CHAIN), [Pass("grow", "", grow)], where="part/graph")
+
+
+def test_what_takes_long_and_gets_smaller_comes_to_rest() -> None:
+    """Each round takes off one of many layers."""
+
+    def peel(model: ir.Model) -> PassOutcome:
+        found = next((node for node in model.graph if node.op_type == "Abs"), None)
+        if found is None:
+            return PassOutcome()
+        found.outputs[0].replace_all_uses_with(found.inputs[0])  # type: ignore[arg-type]
+        return PassOutcome(1)
+
+    layers = 4 * MOST_ROUNDS_IN_VAIN
+    body = " ".join(f"a{index + 1} = Abs (a{index})" for index in range(layers))
+    model = parse(f"g (float[s] x) => (float[s] y) {{ a0 = Neg (x) {body} y = Tanh (a{layers}) }}")
+    (applied,) = apply_passes(model, [Pass("peel", "", peel)], where="part/graph")
+    assert (applied.fired, applied.nodes) == (layers, -layers)
+    assert text(model) == ["v0 = Neg(x)", "y = Tanh(v0)"]
+
+
+def test_shapes_that_depend_on_one_another_come_to_rest() -> None:
+    """Passes that there are take a round for every other link of such a chain."""
+
+    def wide(i: int) -> str:
+        return f"f{i}, g{i}" if i % 2 == 0 else f"g{i}, f{i}"
+
+    links = 3 * MOST_ROUNDS_IN_VAIN
+    constants = " ".join(f"c{index} = Constant <value_ints = [{index}]> ()" for index in range(3))
+    body = " ".join(
+        f"s{i} = Shape (v{i}) n{i} = Gather (s{i}, c0) d{i} = Gather (s{i}, c1) e{i} = Gather (s{i}, c2)"
+        f" f{i} = Mul (d{i}, c2) g{i} = Div (e{i}, c2) t{i} = Concat <axis = 0> (n{i}, {wide(i)})"
+        f" r{i} = Reshape (v{i}, t{i}) u{i} = Sin (r{i}) v{i + 1} = Transpose <perm = [0, 2, 1]> (u{i})"
+        for i in range(links)
+    )
+    model = parse(
+        f"g (float[n, 4, 6] x) => (float[n, 4, 6] y) {{ {constants} v0 = Neg (x) {body} y = Neg (v{links}) }}"
+    )
+    before = model.clone()
+    apply_passes(model, [entry for entry in all_passes() if entry.by_default], where="part/graph")
+    assert "Shape" not in {node.op_type for node in model.graph}
+    assert_same(before, model, {"n": 2})
 
 
 def test_nodes_that_come_and_go_are_counted() -> None:
@@ -106,12 +167,24 @@ def test_a_pass_that_fails_is_named_with_the_graph() -> None:
     def fail(model: ir.Model) -> PassOutcome:
         raise ZeroDivisionError("division by zero")
 
-    with pytest.raises(UserError) as caught:
-        apply_passes(parse(CHAIN), [Pass("broken", "", fail)], where="denoiser_high/step")
-    message = render(caught.value)
-    assert "the pass broken fails on denoiser_high/step" in message
-    assert "fuse.skip: [broken]" in message
-    assert "division by zero" in message
+    for hint, shown in ((TELL_US, TELL_US), ("leave out {name}", "leave out broken")):
+        with pytest.raises(UserError) as caught:
+            apply_passes(parse(CHAIN), [Pass("broken", "", fail)], where="denoiser_high/step", hint=hint)
+        message = render(caught.value)
+        assert "the pass broken fails on denoiser_high/step" in message
+        assert "division by zero" in message
+        assert f"hint: {shown}" in message
+
+
+def test_a_pass_that_makes_a_graph_invalid_is_a_bug() -> None:
+    """It keeps its traceback, and what ONNX's checker says."""
+    with pytest.raises(PassError) as caught:
+        apply_passes(parse(CHAIN), [renaming("Cos", "Cosine")], where="denoiser_high/step")
+    message = str(caught.value)
+    assert message.startswith("the pass Cos-Cosine made denoiser_high/step invalid: ")
+    assert "No Op registered for Cosine" in message
+    assert "This is a bug of wanc" in message
+    assert not isinstance(caught.value, UserError)
 
 
 def test_a_graph_that_the_checker_refuses_is_left_as_it_is() -> None:

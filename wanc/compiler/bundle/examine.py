@@ -10,12 +10,13 @@ from typing import Any
 
 from wanc.compiler.bundle.built_graph import BuiltGraph
 from wanc.compiler.bundle.golden import Arrays, Golden
-from wanc.compiler.engines.compiled import Compiled, Lowering
+from wanc.compiler.engines.compiled import Compiled
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.kernels import Kernels, check_fused, describe
 from wanc.compiler.engines.quantization_check import QuantizedComponent, check_linears, check_products
 from wanc.compiler.graphs.lowerable import LowerableGraph, lowerable
 from wanc.compiler.host.reference import Reference
+from wanc.compiler.passes.apply import joined_reports
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.quant_table import QuantTable
 from wanc.runtime.engine_file import EngineFile
@@ -29,7 +30,7 @@ class Examined:
     graphs: Mapping[str, LowerableGraph]
     built: Mapping[str, BuiltGraph]
     kernels: Mapping[str, Kernels]
-    lowerings: Mapping[str, Sequence[Lowering]]
+    lowerings: Mapping[str, Sequence[Mapping[str, Any]]]
 
     def check_fused(self, allowed: Iterable[str]) -> None:
         """Raises UserError where a fused kernel is missing that is not `allowed` to be."""
@@ -51,11 +52,11 @@ class Examined:
         return of.table
 
     def report(self) -> dict[str, Any]:
-        """Every graph's kernels, and what each segment's lowering did."""
+        """Every graph's kernels, and what lowering did to its segments together."""
         return {
             graph: {
+                **joined_reports(self.lowerings[graph]),
                 **describe(self.kernels[graph], entry.size),
-                "segments": [_lowering(lowering) for lowering in self.lowerings[graph]],
             }
             for graph, entry in self.built.items()
         }
@@ -98,7 +99,3 @@ def examine(
 def _files(compiled: Iterable[Compiled], graph: str) -> list[EngineFile]:
     found = [file for entry in compiled for file in entry.files if file.graph == graph]
     return sorted(found, key=lambda file: file.segment)
-
-
-def _lowering(entry: Lowering) -> dict[str, Any]:
-    return {"nodes": {"before": entry.before, "after": entry.after}, "passes": list(entry.passes)}

@@ -18,24 +18,16 @@ FILE = "compiled.json"
 
 
 @dataclass(frozen=True)
-class Lowering:
-    """What became of a piece in an engine's passes: each pass as it says of itself, and nodes before and after all."""
-
-    passes: tuple[Mapping[str, Any], ...]
-    before: int
-    after: int
-
-
-@dataclass(frozen=True)
 class Compiled:
-    """`graphs` are all that the component has, by name, with their interfaces; `lowered` those that run here.
+    """`graphs` are all that the component has, by name, with their interfaces; `lowered` says of
+    those that run here what passes did to each.
 
     `weights` are what an engine keeps in files of its own, and `not_finite` the tensors that were allowed to be so.
     """
 
     files: tuple[EngineFile, ...]
     graphs: Mapping[str, ProgramGraph]
-    lowered: Mapping[str, Lowering]
+    lowered: Mapping[str, Mapping[str, Any]]
     weights: Mapping[str, Weight]
     not_finite: tuple[str, ...]
 

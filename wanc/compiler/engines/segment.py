@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-from wanc.compiler.engines.compiled import Compiled, Lowering
+from wanc.compiler.engines.compiled import Compiled
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.graphs.by_blocks import shared_weights
 from wanc.compiler.graphs.lowerable import lowerable, piece_of
 from wanc.compiler.graphs.pieces import Piece
-from wanc.compiler.passes.apply import apply_passes, count_nodes
+from wanc.compiler.passes.apply import apply_passes, count_nodes, passes_report
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.graph_file import save
 from wanc.compiler.program.program import Segment
@@ -24,6 +25,7 @@ from wanc.runtime.engine_file import EngineFile
 FOLDER = "engines"
 """Where engine files lie in a bundle, each component's in a folder of its name."""
 CPU = "cpu"
+NO_WAY_AROUND = "tell us, and build with another engine.kind until then"
 
 
 def whole(files: ComponentFiles) -> Segment:
@@ -46,7 +48,7 @@ def compile_segment(
     ends = f"s{segment.index}.{target}"
     folder = out / FOLDER / files.name
     folder.mkdir(parents=True)
-    lowered: dict[str, Lowering] = {}
+    lowered: dict[str, dict[str, Any]] = {}
     written: dict[str, Path] = {}
     with WeightFile(folder / f"weights.{ends}.bin", files.weights, finite, shared) as stored:
         for name, piece in present.items():
@@ -83,13 +85,13 @@ def compile_segment(
     )
 
 
-def _lower(compiler: Compiler, where: str, piece: Piece, stored: WeightFile, path: Path) -> Lowering:
+def _lower(compiler: Compiler, where: str, piece: Piece, stored: WeightFile, path: Path) -> dict[str, Any]:
     before = count_nodes(piece.model)
     # The names that a segment is known by: a pass may call a value otherwise.
     names = (piece.inputs, piece.outputs)
-    applied = apply_passes(piece.model, compiler.passes, where=where)
+    applied = apply_passes(piece.model, compiler.passes, where=where, hint=NO_WAY_AROUND)
     assert names == (piece.inputs, piece.outputs), f"a pass has renamed what {where} takes or gives"
-    after = count_nodes(piece.model)
+    report = passes_report(before, count_nodes(piece.model), applied)
     stored.absorb(piece.model)
     save(piece.model, path)
-    return Lowering(tuple(entry.as_json() for entry in applied), before, after)
+    return report

@@ -1,9 +1,13 @@
-"""Applying passes to a graph: round after round until nothing fires, checked after each one that did something."""
+"""Applying passes to a graph: round after round until nothing fires, checked after each one that did something.
+
+A pass that raises has met a graph that it was not made for, and its user can do something about that. One that makes a
+graph invalid, or passes that undo each other, are a bug of ours whatever the graph.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,10 +19,17 @@ from wanc.compiler.passes.rewrite import OPSET, Pass, Refusal
 from wanc.errors import UserError
 from wanc.quiet import only_errors
 
-# A rewrite makes the next one possible; the longest chain, from strided writes to merged projections, takes seven.
-MOST_ROUNDS = 12
+# A rewrite makes the next one possible. What is long may take a round for every link, as computed shapes do, but then
+# the graph gets smaller in each; of other rounds, models have had two in succession.
+MOST_ROUNDS_IN_VAIN = 12
 # Their notes are on what they do not fold.
 LIBRARIES = ("onnxscript", "onnx_ir")
+TELL_US = "tell us what graph it is"
+OUR_BUG = "This is a bug of wanc: please tell us, with the lines above."
+
+
+class PassError(Exception):
+    """A bug of a pass. It is no UserError, so that it keeps its traceback."""
 
 
 @dataclass
@@ -37,11 +48,12 @@ class Applied:
         return {"name": self.name, "fired": self.fired, "nodes": self.nodes, "refused": refused}
 
 
-def apply_passes(model: ir.Model, passes: Iterable[Pass], *, where: str) -> list[Applied]:
-    """Apply passes in their order to a graph, in place.
+def apply_passes(model: ir.Model, passes: Iterable[Pass], *, where: str, hint: str = TELL_US) -> list[Applied]:
+    """Apply passes in their order to a graph, in place, until none of them fires.
 
-    A graph that ONNX's own checker refuses is left alone, with its words as the refusal. Raises UserError, naming
-    the pass and the graph by `where`, when one fails: the recipe can leave it out.
+    A graph that ONNX's own checker refuses is left alone, with its words as the refusal. Raises UserError, naming the
+    pass and the graph by `where`, when one fails; `hint` says what can be done then, and {name} in it is the pass.
+    Raises PassError when one makes the graph invalid, or when they do not come to rest.
     """
     chosen = list(passes)
     applied = {entry.name: Applied(entry.name) for entry in chosen}
@@ -50,14 +62,29 @@ def apply_passes(model: ir.Model, passes: Iterable[Pass], *, where: str) -> list
             for entry in applied.values():
                 entry.refusals.append(Refusal(where, f"ONNX's checker refuses the graph: {fault}"))
             return list(applied.values())
-        changes, seen = 0, dict.fromkeys(applied, -1)
-        for entry in chosen * MOST_ROUNDS:
-            if seen[entry.name] != changes:  # else it has looked at this very graph already
-                seen[entry.name] = changes
-                changes += _apply(entry, model, applied[entry.name], where)
+        _apply_all(model, chosen, applied, where, hint)
     for noted in (model, model.graph, *model.graph.all_nodes()):
         noted.metadata_props.clear()
     return list(applied.values())
+
+
+def passes_report(before: int, after: int, applied: Iterable[Applied]) -> dict[str, Any]:
+    """What passes did to one graph that had so many nodes, as a stage's report tells it."""
+    return {"nodes": {"before": before, "after": after}, "passes": [entry.as_json() for entry in applied]}
+
+
+def joined_reports(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the same passes did to the pieces of one graph, as if it were in one piece."""
+    passes: list[dict[str, Any]] = []
+    for of_pass in zip(*(report["passes"] for report in reports), strict=True):
+        refused: dict[str, dict[str, Any]] = {}
+        for refusal in (refusal for entry in of_pass for refusal in entry["refused"]):
+            known = refused.setdefault(refusal["reason"], {**refusal, "times": 0})
+            known["times"] += refusal["times"]
+        counts = {key: sum(entry[key] for entry in of_pass) for key in ("fired", "nodes")}
+        passes.append({"name": of_pass[0]["name"], **counts, "refused": list(refused.values())})
+    nodes = {key: sum(report["nodes"][key] for report in reports) for key in ("before", "after")}
+    return {"nodes": nodes, "passes": passes}
 
 
 def count_nodes(model: ir.Model) -> int:
@@ -65,24 +92,42 @@ def count_nodes(model: ir.Model) -> int:
     return sum(1 for _ in model.graph.all_nodes())
 
 
-def _apply(entry: Pass, model: ir.Model, applied: Applied, where: str) -> int:
+def _apply_all(model: ir.Model, passes: list[Pass], applied: Mapping[str, Applied], where: str, hint: str) -> None:
+    changes, seen = 0, dict.fromkeys(applied, -1)
+    smallest, in_vain = count_nodes(model), 0
+    firing: list[str] = []
+    while in_vain < MOST_ROUNDS_IN_VAIN:
+        firing = []
+        for entry in passes:
+            if seen[entry.name] != changes:  # else it has looked at this very graph already
+                seen[entry.name] = changes
+                if fired := _apply(entry, model, applied[entry.name], where, hint):
+                    changes += fired
+                    firing.append(entry.name)
+        if not firing:
+            return
+        size = count_nodes(model)
+        smallest, in_vain = (size, 0) if size < smallest else (smallest, in_vain + 1)
+    raise PassError(f"on {where} these passes fire again and again: {', '.join(firing)}. {OUR_BUG}")
+
+
+def _apply(entry: Pass, model: ir.Model, applied: Applied, where: str, hint: str) -> int:
     before, opset = count_nodes(model), _opset(model)
     if opset < entry.opset:
         applied.refusals = [Refusal(where, f"it takes graphs of opset {entry.opset}, and this one has opset {opset}")]
         return 0
-    leave_out = f"leave it out, and tell us: fuse.skip: [{entry.name}]"
     try:
         outcome = entry.apply(model)
         remove_unused(model)
     except Exception as error:  # whatever a library raises over a foreign graph
-        raise UserError(f"the pass {entry.name} fails on {where}", hint=leave_out) from error
+        raise UserError(f"the pass {entry.name} fails on {where}", hint=hint.format(name=entry.name)) from error
     applied.fired += outcome.fired
     applied.nodes += count_nodes(model) - before
     applied.refusals = outcome.refusals
     if outcome.fired:
         _infer_shapes(model)
         if fault := _fault(model):
-            raise UserError(f"the pass {entry.name} made {where} invalid: {fault}", hint=leave_out)
+            raise PassError(f"the pass {entry.name} made {where} invalid: {fault}. {OUR_BUG}")
     return outcome.fired
 
 

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from wanc.compiler.passes.rewrite import Pass
+from wanc.compiler.passes import (
+    activations,
+    attention,
+    convolution,
+    fold,
+    linear,
+    merge_projections,
+    modulate,
+    norms,
+    opset,
+    rope,
+    tidy,
+)
+from wanc.compiler.passes.order import ordered
+from wanc.compiler.passes.rewrite import Pass
 
 
 def all_passes() -> tuple[Pass, ...]:
     """Every pass, each after those that it names."""
-    # Imported late: `wanc --help` needs none of it. By name: a stage's key covers the modules that it imports.
-    from wanc.compiler.passes import (
-        activations,
-        attention,
-        convolution,
-        fold,
-        linear,
-        merge_projections,
-        modulate,
-        norms,
-        opset,
-        rope,
-        tidy,
-    )
-
     return ordered(
         (
             fold.DEAD,
@@ -45,25 +40,3 @@ def all_passes() -> tuple[Pass, ...]:
             merge_projections.PASS,
         )
     )
-
-
-def ordered(passes: Iterable[Pass]) -> tuple[Pass, ...]:
-    """The passes in the order given, except where one has to come after a later one.
-
-    Raises ValueError for two of one name, for a name in `after` that no pass has, and for a circle.
-    """
-    waiting = list(passes)
-    names = [entry.name for entry in waiting]
-    for entry in waiting:
-        if names.count(entry.name) > 1:
-            raise ValueError(f"two passes are called {entry.name}")
-        if unknown := [name for name in entry.after if name not in names]:
-            raise ValueError(f"the pass {entry.name} comes after {unknown[0]}, which is no pass")
-    done: list[Pass] = []
-    while waiting:
-        ready = next((entry for entry in waiting if set(entry.after) <= {earlier.name for earlier in done}), None)
-        if ready is None:
-            raise ValueError(f"passes come after one another in a circle: {', '.join(e.name for e in waiting)}")
-        waiting.remove(ready)
-        done.append(ready)
-    return tuple(done)

@@ -11,18 +11,13 @@ from typing import Any, ClassVar, cast
 
 from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import Kernels
-from wanc.compiler.engines.onnxruntime.frames import FRAMES_FIRST
-from wanc.compiler.engines.onnxruntime.int8 import INTEGERS
-from wanc.compiler.engines.onnxruntime.kernels import KERNELS
-from wanc.compiler.engines.onnxruntime.packed import PACKED
+from wanc.compiler.engines.onnxruntime.passes import PASSES
 from wanc.compiler.engines.onnxruntime.probe import OnnxRuntimeProber
 from wanc.compiler.engines.products import onnxruntime_products
-from wanc.compiler.passes.fold import SHARE
 from wanc.compiler.passes.rewrite import Pass
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.onnxruntime import OnnxRuntime, session_options
 
-PASSES = (INTEGERS, PACKED, SHARE, KERNELS, FRAMES_FIRST)
 FUSED: Mapping[str, str] = {
     "Attention": "Attention",
     "MultiHeadAttention": "Attention",

@@ -16,9 +16,10 @@ import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.graphs.values import attribute, integers, rank, size
-from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, rewriting, skip
+from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, refuse, rewriting, skip
 
 FRAMES = 2  # the axis of a video
+AXES_AS_INPUT = 13  # the opset from which Squeeze and Unsqueeze take them so
 SWAPPED = [2, 1, 0, 3, 4]
 FRAMES_BEFORE_CHANNELS = [0, 2, 1, 3, 4]
 
@@ -44,13 +45,17 @@ class Convolution(Rewrite):
 
     def check(self, context, x, weight, result) -> MatchResult:  # pyright: ignore
         node, taps, frames = result.producer(), size(weight, FRAMES), size(x, FRAMES)
+        if rank(weight) not in (None, 5):
+            return skip()  # of pictures
         if rank(x) != 5 or size(x, 0) != 1 or not taps or not frames:
-            return skip()
+            return refuse("it is not known to be one video of so many frames")
         pads = attribute(node, "pads", [0] * 6)
-        steps = [attribute(node, name, [1, 1, 1])[0] for name in ("strides", "dilations")]
-        explicit = attribute(node, "auto_pad", "NOTSET") == "NOTSET"
+        if attribute(node, "auto_pad", "NOTSET") != "NOTSET" or pads[0] or pads[3]:
+            return refuse("it pads in time")
+        if [attribute(node, name, [1, 1, 1])[0] for name in ("strides", "dilations")] != [1, 1]:
+            return refuse("it strides or dilates in time")
         self._taps, self._frames = taps, frames - taps + 1
-        return accept() if explicit and not pads[0] and not pads[3] and steps == [1, 1] else skip()
+        return accept()
 
     def rewrite(self, op, x, weight, result):  # pyright: ignore
         node = result.producer()
@@ -112,7 +117,8 @@ class Norm(_Sinking):
         return op.Transpose(norm, perm=[0, 4, 1, 2, 3])
 
     def check(self, context, frames, scale, norm) -> MatchResult:  # pyright: ignore
-        return accept() if attribute(norm.producer(), "axis", -1) in (-1, 4) else skip()
+        over_channels = attribute(norm.producer(), "axis", -1) in (-1, 4)
+        return accept() if over_channels else refuse("the norm is not over channels alone")
 
     def rewrite(self, op, frames, scale, norm):  # pyright: ignore
         options = {name: attribute(norm.producer(), name) for name in ("epsilon", "stash_type")}
@@ -131,7 +137,7 @@ class Cache(_Sinking):
         return video_of(op, op.Concat(frames_of(op, cache, _axis(op)), frames, axis=0), _axis(op))
 
     def check(self, context, joined, **_) -> MatchResult:  # pyright: ignore
-        return skip() if joined.is_graph_output() else accept()
+        return refuse("the graph gives the joined video") if joined.is_graph_output() else accept()
 
 
 class Window(_Sinking):
@@ -141,7 +147,7 @@ class Window(_Sinking):
         return op.Slice(video_of(op, frames, [FRAMES]), start, end, axes, _allow_other_inputs=True, _outputs=["window"])
 
     def check(self, context, frames, start, end, axes, window) -> MatchResult:  # pyright: ignore
-        return accept() if integers(axes) == [FRAMES] else skip()
+        return accept() if integers(axes) == [FRAMES] else refuse("it cuts along other axes than that of frames")
 
     def rewrite(self, op, frames, start, end, axes, window):  # pyright: ignore
         axis = op.Constant(value_ints=[0])
@@ -156,7 +162,7 @@ class Flattened(_Sinking):
         return op.Reshape(op.Transpose(video, perm=FRAMES_BEFORE_CHANNELS), shape, _outputs=["flat"])
 
     def check(self, context, video, flat, **_) -> MatchResult:  # pyright: ignore
-        return accept() if _is_of(flat, video) else skip()
+        return accept() if _is_of(flat, video) else refuse("the result is not known to be the video's frames")
 
     def rewrite(self, op, frames, **_):  # pyright: ignore
         return op.Identity(frames)
@@ -169,7 +175,7 @@ class Unflattened(_Sinking):
         return op.Transpose(op.Reshape(frames, shape), perm=FRAMES_BEFORE_CHANNELS, _outputs=["video"])
 
     def check(self, context, frames, shape, video) -> MatchResult:  # pyright: ignore
-        return accept() if _is_of(frames, video) else skip()
+        return accept() if _is_of(frames, video) else refuse("the result is not known to be a video of these frames")
 
     def rewrite(self, op, frames, **_):  # pyright: ignore
         return video_of(op, frames, _axis(op))
@@ -195,4 +201,10 @@ RULES: tuple[Callable[[], Rewrite], ...] = (
     Flattened,
     Unflattened,
 )
-FRAMES_FIRST = Pass("frames", "videos as batches of frames", rewriting(*RULES), after=("kernels",))
+FRAMES_FIRST = Pass(
+    "frames",
+    "convolutions of videos → of frames, which lie in the batch",
+    rewriting(*RULES),
+    after=("kernels",),
+    opset=AXES_AS_INPUT,
+)

@@ -13,9 +13,11 @@ from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.engines.onnxruntime.kernels import DOMAIN
 from wanc.compiler.graphs.values import producer, rank, scalar, scale_per_row, size
-from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, rewriting, skip
+from wanc.compiler.passes.fold import share
+from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, refuse, rewriting, skip
 
 MIDDLE = 128
+NO_INT8 = "the weight's codes are not int8 with a scale for each row"
 
 
 class IntegerProduct(Rewrite):
@@ -29,8 +31,9 @@ class IntegerProduct(Rewrite):
         return op.MatMul(rounded, op.Transpose(weight, perm=[1, 0]))
 
     def check(self, context, x, scale, zero, codes, scales, weight) -> MatchResult:  # pyright: ignore
-        symmetric = scalar(zero) == 0 and zero.dtype == codes.dtype == ir.DataType.INT8
-        return accept() if symmetric and scale_per_row(weight.producer()) and size(scale, 0) in (None, 1) else skip()
+        if scalar(zero) != 0 or zero.dtype != ir.DataType.INT8 or size(scale, 0) not in (None, 1):
+            return refuse("the input is not rounded to int8 with one scale and no zero point")
+        return accept() if _int8_rows(codes, weight.producer()) else refuse(NO_INT8)
 
     def rewrite(self, op, x, scale, zero, codes, scales, weight):  # pyright: ignore
         middle = op.Constant(value=ir.tensor(np.array(MIDDLE, np.uint8)))
@@ -52,8 +55,9 @@ class DynamicProduct(Rewrite):
         return op.MatMul(op.DequantizeLinear(rounded, scale, zero), op.Transpose(weight, perm=[1, 0]))
 
     def check(self, context, rounded, scale, zero, codes, scales, weight) -> MatchResult:  # pyright: ignore
-        dynamic = producer(rounded, "DynamicQuantizeLinear") is not None and codes.dtype == ir.DataType.INT8
-        return accept() if dynamic and scale_per_row(weight.producer()) else skip()
+        if producer(rounded, "DynamicQuantizeLinear") is None:
+            return skip()  # the other rule's
+        return accept() if _int8_rows(codes, weight.producer()) else refuse(NO_INT8)
 
     def rewrite(self, op, rounded, scale, zero, codes, scales, weight):  # pyright: ignore
         columns = op.Transpose(codes, perm=[1, 0])
@@ -68,10 +72,25 @@ class WithBias(Rewrite):
         return op.Add(product, bias)
 
     def check(self, context, b, bias, **_) -> MatchResult:  # pyright: ignore
-        return accept() if rank(bias) == 1 and size(bias, 0) == size(b, 1) is not None else skip()
+        is_row = rank(bias) == 1 and size(bias, 0) == size(b, 1) is not None
+        return accept() if is_row else refuse("what is added to the product is not one row as wide")
 
     def rewrite(self, op, a, b, a_scale, b_scale, a_zero, bias):  # pyright: ignore
         return op.MatMulIntegerToFloat(a, b, a_scale, b_scale, a_zero, None, bias, _domain=DOMAIN)
 
 
-INTEGERS = Pass("integers", "integer kernels of com.microsoft", rewriting(IntegerProduct, DynamicProduct, WithBias))
+def _int8_rows(codes: ir.Value, dequantize: ir.Node) -> bool:
+    return codes.dtype == ir.DataType.INT8 and scale_per_row(dequantize)
+
+
+INTEGERS = Pass(
+    "integers",
+    "products of rounded inputs and weights → MatMulIntegerToFloat",
+    rewriting(IntegerProduct, DynamicProduct, WithBias),
+)
+SHARED_CODES = Pass(
+    "shared-codes",
+    "compute once what is computed twice, such as codes that several Linears take",
+    share,
+    after=("integers",),
+)

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.graphs.values import attention_heads, attribute, rank, same_dimension
-from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, rewriting, skip
+from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, refuse, rewriting
 
 DOMAIN = "com.microsoft"
 
@@ -21,11 +21,12 @@ class TiledAttention(Rewrite):
     """Attention without a mask on [batch, sequence, heads * size] → MultiHeadAttention."""
 
     def pattern(self, op, q, k, v):  # pyright: ignore
-        return op.Attention(q, k, v, _outputs=["attended"])
+        return op.Attention(q, k, v, _allow_other_inputs=True, _outputs=["attended"])
 
     def check(self, context, q, k, v, attended) -> MatchResult:  # pyright: ignore
-        has_kernel = q.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
-        return accept() if has_kernel and attention_heads(attended.producer()) else skip()
+        if q.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+            return refuse("the tiled kernel takes float32 and float16")
+        return accept() if attention_heads(attended.producer()) else refuse("the attention does more, or on other axes")
 
     def rewrite(self, op, q, k, v, attended):  # pyright: ignore
         node = attended.producer()
@@ -41,7 +42,7 @@ class BiasGelu(Rewrite):
 
     def check(self, context, x, bias) -> MatchResult:  # pyright: ignore
         wide = rank(bias) == 1 and rank(x) not in (None, 1) and same_dimension(x, bias, -1)
-        return accept() if wide else skip()
+        return accept() if wide else refuse("what is added is not one row as wide as the input")
 
     def rewrite(self, op, x, bias):  # pyright: ignore
         return op.FastGelu(x, bias, _domain=DOMAIN)
@@ -59,4 +60,8 @@ class SiluKernel(Rewrite):
         return op.QuickGelu(x, alpha=1.0, _domain=DOMAIN)
 
 
-KERNELS = Pass("kernels", "operators of com.microsoft", rewriting(TiledAttention, BiasGelu, SiluKernel))
+KERNELS = Pass(
+    "kernels",
+    "plain attention, GELU with its bias, SiLU → kernels of com.microsoft",
+    rewriting(TiledAttention, BiasGelu, SiluKernel),
+)

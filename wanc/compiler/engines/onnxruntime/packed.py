@@ -22,7 +22,7 @@ from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.engines.onnxruntime.kernels import DOMAIN
 from wanc.compiler.graphs.values import attribute, rank, size
-from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, rewriting, skip
+from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, refuse, rewriting
 from wanc.compiler.weights.layout import OWN_DOMAIN
 
 BITS: Mapping[ir.DataType | None, int] = {ir.DataType.INT8: 8, ir.DataType.INT4: 4}
@@ -41,9 +41,12 @@ class PackedProduct(Rewrite):
 
     def check(self, context, x, codes, scales, weight) -> MatchResult:  # pyright: ignore
         self._rows, self._columns = size(codes, 0) or 0, size(codes, 1) or 0
-        known = rank(codes) == 2 and self._rows and self._columns and x.dtype == ir.DataType.FLOAT
+        if not (rank(codes) == 2 and self._rows and self._columns and x.dtype == ir.DataType.FLOAT):
+            return refuse("the kernel takes a float32 input and a matrix of known size")
+        if codes.dtype not in BITS:
+            return refuse("the kernel's codes are int8 or int4")
         self._per_row, self._block = _blocks(weight.producer(), self._columns)
-        return accept() if known and codes.dtype in BITS and self._block else skip()
+        return accept() if self._block else refuse("the kernel has no such blocks of codes with one scale")
 
     def rewrite(self, op, x, codes, scales, weight):  # pyright: ignore
         bits = BITS[codes.dtype]
@@ -64,4 +67,6 @@ def _blocks(node: ir.Node, columns: int) -> tuple[bool, int]:
     return False, block if blocked else 0
 
 
-PACKED = Pass("packed", "products with packed weights, of com.microsoft", rewriting(PackedProduct), after=("integers",))
+PACKED = Pass(
+    "packed", "products with weights of int8 or int4 alone → MatMulNBits", rewriting(PackedProduct), after=("integers",)
+)

@@ -28,8 +28,11 @@ def write_out(model: ir.Model) -> PassOutcome:
         if (node.domain, node.op_type) != ("", "Attention"):
             continue
         heads, width, norm = attention_heads(node), size(node.inputs[0], -1), _norm(node.inputs[0])
-        if norm is None or width is None or not heads or width % heads:
-            outcome.refusals.append(Refusal(str(node.outputs[0].name), "not plain, or no norm that takes the scale"))
+        if not heads or width is None or width % heads:
+            outcome.refusals.append(Refusal(str(node.outputs[0].name), "the attention does more, or on other axes"))
+            continue
+        if norm is None:
+            outcome.refusals.append(Refusal(str(node.outputs[0].name), "the queries come from no norm of their own"))
             continue
         scale = attribute(node, "scale") or 1 / math.sqrt(width // heads)
         _Writer(model.graph, node).write(norm, scale)
@@ -119,4 +122,9 @@ def _only_user(value: ir.Value, op_type: str) -> ir.Node | None:
     return users[0] if fits else None
 
 
-WRITTEN_OUT = Pass("attention", "attention as products with the heads first, and the scale in a norm", write_out)
+WRITTEN_OUT = Pass(
+    "attention-products",
+    "plain attention → products with the heads first, and the scale in a norm",
+    write_out,
+    after=("halves",),
+)

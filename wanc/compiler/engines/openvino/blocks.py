@@ -32,7 +32,11 @@ class EvenBlocks(Rewrite):
     def check(self, context, codes, scales, weight) -> MatchResult:  # pyright: ignore
         node, columns = weight.producer(), size(codes, 1)
         axis, self._block = attribute(node, "axis", 1), attribute(node, "block_size", 0)
-        if axis not in (1, -1) or rank(codes) != 2 or not columns or not self._block or columns % self._block == 0:
+        if not self._block:
+            return skip()
+        if axis not in (1, -1) or rank(codes) != 2 or not columns:
+            return refuse("the blocks do not lie along the rows of a matrix")
+        if columns % self._block == 0:
             return skip()
         self._columns, self._finer = columns, gcd(columns, self._block)
         return accept() if self._finer >= SMALLEST else refuse(f"rows of {columns} have no even blocks")
@@ -44,4 +48,8 @@ class EvenBlocks(Rewrite):
         return op.DequantizeLinear(codes, finer, axis=1, block_size=self._finer)
 
 
-EVEN = Pass("blocks", "blocks of codes that all are of one size", rewriting(EvenBlocks))
+EVEN = Pass(
+    "even-blocks",
+    "blocks of codes with a shorter one at the end → smaller blocks, all of one size",
+    rewriting(EvenBlocks),
+)

@@ -20,11 +20,8 @@ import openvino
 
 from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import Kernels
-from wanc.compiler.engines.openvino.attention import WRITTEN_OUT
-from wanc.compiler.engines.openvino.blocks import EVEN
-from wanc.compiler.engines.openvino.halves import HALVES
+from wanc.compiler.engines.openvino.passes import PASSES
 from wanc.compiler.engines.openvino.probe import OpenVinoProber
-from wanc.compiler.engines.openvino.slices import SLICES
 from wanc.compiler.engines.products import is_attention, openvino_products
 from wanc.compiler.passes.rewrite import Pass
 from wanc.errors import EXIT_REFUSED, CheckpointError, UserError
@@ -32,7 +29,6 @@ from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.openvino import PRECISION, OpenVino, core
 from wanc.words import Island
 
-PASSES = (HALVES, WRITTEN_OUT, SLICES, EVEN)
 PRECISE = "precise_0"
 ISLANDS: Mapping[Island, tuple[str, ...]] = {
     "residual": ("Add", "Subtract"),

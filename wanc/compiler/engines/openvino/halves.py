@@ -38,17 +38,16 @@ def sort_halves(model: ir.Model) -> PassOutcome:
     for node in list(model.graph):
         if (node.domain, node.op_type) != ("", "Attention"):
             continue
-        rotated = [_rotated(value) for value in node.inputs[:2]]
-        if any(producer(value, "RotaryEmbedding") for value in node.inputs[:2]):
-            found = [entry for entry in rotated if entry is not None]
-            if len(found) < 2 or found[0].norm is found[1].norm:
-                outcome.refusals.append(
-                    Refusal(str(node.outputs[0].name), "not Linear, norm and rotation on both sides")
-                )
-                continue
-            for entry in found:
-                _sort(model.graph, entry)
-            outcome.fired += 1
+        rotations = [producer(value, "RotaryEmbedding") for value in node.inputs[:2]]
+        if not any(attribute(rotation, "interleaved", 0) for rotation in rotations if rotation):
+            continue  # nothing is rotated, or halves are already
+        found = [entry for value in node.inputs[:2] if (entry := _rotated(value))]
+        if len(found) < 2:
+            outcome.refusals.append(Refusal(str(node.outputs[0].name), "not Linear, norm and rotation on both sides"))
+            continue
+        for entry in found:
+            _sort(model.graph, entry)
+        outcome.fired += 1
     return outcome
 
 
@@ -114,4 +113,4 @@ def _insert(graph: ir.Graph, before: ir.Node, op_type: str, value: ir.Value, arg
     return node.outputs[0]
 
 
-HALVES = Pass("halves", "rotate halves in place of pairs, with the projections' rows in that order", sort_halves)
+HALVES = Pass("halves", "rotations of pairs → of halves, with the projections' rows in that order", sort_halves)

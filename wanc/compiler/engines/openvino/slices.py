@@ -35,9 +35,14 @@ class SlicedFeedForward(Rewrite):
     def check(self, context, step, bias, bias2, dequantized, dequantized2, **_) -> MatchResult:  # pyright: ignore
         weights = [value.producer() for value in (dequantized, dequantized2)]
         columns = size(weights[1].inputs[0], 1) or 0
-        of_rows = all(scale_per_row(node) and node.inputs[0].dtype == ir.DataType.INT8 for node in weights)
-        if not of_rows or columns <= WIDEST or rank(step) != 0 or [rank(bias), rank(bias2)] != [1, 1]:
+        if columns <= WIDEST:
             return skip()
+        if not all(scale_per_row(node) and node.inputs[0].dtype == ir.DataType.INT8 for node in weights):
+            return refuse("the weights' codes are not int8 with a scale for each row")
+        if rank(step) != 0:
+            return refuse("what is between is not rounded with one scale")
+        if [rank(bias), rank(bias2)] != [1, 1]:
+            return refuse("what is added to the products are not two rows")
         self._count = slices(columns)
         return accept() if self._count > 1 else refuse(f"{columns} columns have no even slices")
 
@@ -78,4 +83,4 @@ def slice_number(product: str) -> int:
     return int(product.rpartition(SLICE)[2]) if SLICE in product else 0
 
 
-SLICES = Pass("slices", "wide feed-forward networks as sums over slices", rewriting(SlicedFeedForward))
+SLICES = Pass("slices", "wide feed-forward networks in int8 → sums over slices", rewriting(SlicedFeedForward))

@@ -1,0 +1,11 @@
+"""The lowering for ONNX Runtime: its passes in their order. To list them needs no engine."""
+
+from __future__ import annotations
+
+from wanc.compiler.engines.onnxruntime.frames import FRAMES_FIRST
+from wanc.compiler.engines.onnxruntime.int8 import INTEGERS, SHARED_CODES
+from wanc.compiler.engines.onnxruntime.kernels import KERNELS
+from wanc.compiler.engines.onnxruntime.packed import PACKED
+from wanc.compiler.passes.order import ordered
+
+PASSES = ordered((INTEGERS, PACKED, SHARED_CODES, KERNELS, FRAMES_FIRST))

@@ -1,0 +1,11 @@
+"""The lowering for OpenVINO: its passes in their order. To list them needs no engine."""
+
+from __future__ import annotations
+
+from wanc.compiler.engines.openvino.attention import WRITTEN_OUT
+from wanc.compiler.engines.openvino.blocks import EVEN
+from wanc.compiler.engines.openvino.halves import HALVES
+from wanc.compiler.engines.openvino.slices import SLICES
+from wanc.compiler.passes.order import ordered
+
+PASSES = ordered((HALVES, WRITTEN_OUT, SLICES, EVEN))
