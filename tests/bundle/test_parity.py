@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wanc.bench.reference import Reference, Video, psnr, relative_error
+from wanc.bench.reference import DiffusersReference, Video, psnr, relative_error
 from wanc.recipe.load import load
 from wanc.recipe.schema import Recipe
 from wanc.runtime.noise import initial_noise
@@ -41,17 +41,17 @@ def pipeline(tiny_bundle: Path) -> Pipeline:
 
 
 @pytest.fixture(scope="module")
-def reference(recipe: Recipe, pipeline: Pipeline) -> Reference:
-    return Reference(recipe.model.source, pipeline.bundle.model.text_length)
+def reference(recipe: Recipe, pipeline: Pipeline) -> DiffusersReference:
+    return DiffusersReference(recipe.model.source, pipeline.bundle.model.text_length)
 
 
 @pytest.fixture(scope="module")
-def english(reference: Reference, pipeline: Pipeline, recipe: Recipe) -> tuple[Video, Video]:
+def english(reference: DiffusersReference, pipeline: Pipeline, recipe: Recipe) -> tuple[Video, Video]:
     return both(reference, pipeline, recipe, ENGLISH)
 
 
 def both(
-    reference: Reference,
+    reference: DiffusersReference,
     pipeline: Pipeline,
     recipe: Recipe,
     prompt: str,
@@ -78,7 +78,7 @@ def test_an_english_prompt_gives_the_video_of_diffusers(english: tuple[Video, Vi
 
 
 def test_a_chinese_prompt_gives_the_video_of_diffusers(
-    reference: Reference, pipeline: Pipeline, recipe: Recipe, english: tuple[Video, Video]
+    reference: DiffusersReference, pipeline: Pipeline, recipe: Recipe, english: tuple[Video, Video]
 ) -> None:
     ours, theirs = both(reference, pipeline, recipe, CHINESE)
     assert_same_video(ours, theirs)
@@ -96,24 +96,26 @@ def test_a_chinese_prompt_gives_the_video_of_diffusers(
     ],
 )
 def test_other_sampling_gives_the_video_of_diffusers(
-    reference: Reference, variant: MakeVariant, name: str, overrides: list[str]
+    reference: DiffusersReference, variant: MakeVariant, name: str, overrides: list[str]
 ) -> None:
     made = variant(name, *overrides)
     assert_same_video(*both(reference, Pipeline.open(made.root), made.recipe, ENGLISH, frames=5))
 
 
-def test_another_shape_and_frame_count_give_the_video_of_diffusers(reference: Reference, variant: MakeVariant) -> None:
+def test_another_shape_and_frame_count_give_the_video_of_diffusers(
+    reference: DiffusersReference, variant: MakeVariant
+) -> None:
     made = variant("unipc-5", "sampling.steps=5")
     ours, theirs = both(reference, Pipeline.open(made.root), made.recipe, ENGLISH, shape="96p-wide", frames=9)
     assert_same_video(ours, theirs)
     assert ours.frames.shape == (9, 64, 96, 3)
 
 
-def test_few_step_sampling_gives_the_video_of_diffusers(reference: Reference, few_step: Variant) -> None:
+def test_few_step_sampling_gives_the_video_of_diffusers(reference: DiffusersReference, few_step: Variant) -> None:
     assert_same_video(*both(reference, Pipeline.open(few_step.root), few_step.recipe, CHINESE, frames=5))
 
 
-def test_one_frame_gives_the_image_of_diffusers(reference: Reference, few_step: Variant) -> None:
+def test_one_frame_gives_the_image_of_diffusers(reference: DiffusersReference, few_step: Variant) -> None:
     """A single latent frame never reaches the decoder's steady graph."""
     assert_same_video(*both(reference, Pipeline.open(few_step.root), few_step.recipe, ENGLISH, frames=1))
 

@@ -9,25 +9,29 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from wanc.compiler.engines.onnxruntime import compiler as onnxruntime
-from wanc.compiler.engines.openvino import compiler as openvino
-from wanc.compiler.engines.stage import OnnxRuntimeEngine, OpenVinoEngine
+from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
+from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
+from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
+from wanc.compiler.engines.openvino.engine import OpenVinoEngine
+from wanc.compiler.engines.stage import Compile
 from wanc.compiler.export.onnx_file import ExportOnnx
 from wanc.compiler.fuse import Fuse
 from wanc.compiler.passes import registry
 from wanc.compiler.passes.apply import PassError
 from wanc.compiler.passes.order import ordered
 from wanc.compiler.passes.rewrite import Pass, PassOutcome
+from wanc.compiler.program.program import Segment
 from wanc.compiler.stages.stage import Stage
 from wanc.errors import UserError, render
 from wanc.models.onnx_file import open_onnx
 
 from .fusing import files_of
 
+WHOLE = Segment("model", 0, 0, 0, "cpu")
 PLACES: dict[str, Stage] = {
     "fuse": Fuse(None, (), ()),
-    "onnxruntime": OnnxRuntimeEngine(("cpu",)),
-    "openvino": OpenVinoEngine(("cpu",)),
+    "onnxruntime": Compile(OnnxRuntimeEngine(), WHOLE, "cpu"),
+    "openvino": Compile(OpenVinoEngine(), WHOLE, "cpu"),
 }
 LEAVE_OUT = "leave it out, and tell us: fuse.skip: [planted]"
 ANOTHER_ENGINE = "tell us, and build with another engine.kind until then"
@@ -56,8 +60,8 @@ def run(place: str, monkeypatch: pytest.MonkeyPatch, folder: Path, *planted: Pas
         passes = registry.all_passes()
         monkeypatch.setattr(registry, "all_passes", lambda: ordered((*passes, *planted)))
     else:
-        module = {"onnxruntime": onnxruntime, "openvino": openvino}[place]
-        monkeypatch.setattr(module, "PASSES", ordered((*module.PASSES, *planted)))
+        compiler = {"onnxruntime": OnnxRuntimeCompiler, "openvino": OpenVinoCompiler}[place]
+        monkeypatch.setattr(compiler, "passes", ordered((*compiler.passes, *planted)))
     onnx.save(onnx.parser.parse_model(GRAPH), folder / "model.onnx")
     source = open_onnx(folder / "model.onnx").files
     for name in ("program", "out"):

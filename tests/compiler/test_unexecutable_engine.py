@@ -17,7 +17,7 @@ from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
 from wanc.compiler.bundle.engine_stages import EngineStages
 from wanc.compiler.engines.engine import Engine
-from wanc.compiler.engines.kernels import FUSED, Kernels
+from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
 from wanc.compiler.engines.products import Products
 from wanc.compiler.pipeline import BuildPlan
@@ -31,6 +31,7 @@ from wanc.runtime.manifest import Manifest
 from wanc.runtime.safetensors import SafetensorsFile
 from wanc.runtime.selftest import relative_error
 from wanc.runtime.verify import verify
+from wanc.words import FUSED_OPERATORS
 
 
 class BuildOnlyCompiler(OnnxRuntimeCompiler):
@@ -57,7 +58,7 @@ class BuildOnlyCompiler(OnnxRuntimeCompiler):
     def report(self, path: Path, executed: Backend | None) -> Kernels:
         assert executed is None
         log: dict[str, int] = json.loads(path.read_text())
-        fused = {name: log[name] for name in FUSED if name in log}
+        fused = {name: log[name] for name in FUSED_OPERATORS if name in log}
         # What com.microsoft calls attention.
         fused["Attention"] = fused.get("Attention", 0) + log.get("MultiHeadAttention", 0)
         return Kernels({(name, "float"): count for name, count in log.items()}, fused, Products(0, 0, 0))
