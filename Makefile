@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 DEMO := artifacts/demo
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help setup demo test test-slow bench lint clean
+.PHONY: help setup demo test test-slow test-long test-sample bench lint clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -22,11 +22,17 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## build tiny-wan's bundle and run it on an English and a Chinese prompt
 	@$(BIN)/python scripts/demo.py
 
-test: $(STAMP)  ## the test suite: at most 15 minutes on 2 cores
+test: $(STAMP)  ## the test suite: at most 10 minutes on 2 cores
 	$(PYTEST)
 
 test-slow: $(STAMP)  ## the tests that take minutes each
 	$(PYTEST) -m slow
+
+test-long: $(STAMP)  ## the longest tests, in parts; goes on where it was stopped, and writes docs/results/test-long.json
+	$(BIN)/python -m scripts.test_long
+
+test-sample: $(STAMP)  ## a few minutes of the longest tests, chosen by the commit
+	$(BIN)/python -m scripts.test_long --sample $$(git rev-parse HEAD)
 
 bench: $(STAMP)  ## wanc beside its peers: five steps and two whole videos; writes bench/results and checks them
 	$(BIN)/python bench/peers.py

@@ -1,24 +1,47 @@
-"""What tests in several folders share: tiny-wan's bundle, built once, and the command line."""
+"""What tests in several folders share: builds, made once in a run by whoever is first, and the command line."""
 
 from __future__ import annotations
 
+import dataclasses
+import fcntl
+import json
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from wanc import cli
-from wanc.compiler.pipeline import build
+from wanc.compiler.pipeline import BuildResult, build
+from wanc.compiler.stages.runner import StageRun
 from wanc.recipe.load import load
+
+if TYPE_CHECKING:
+    from tests.compiler.builder import Project
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# The files that take longest: begun first, so that no process is left with one of them when the others have nothing left.
+# Of those that need tiny-wan's bundle one is far before the others, which would wait for it.
+FIRST = (
+    "bundle/test_wide.py", "compiler/test_true_size.py", "test_qat_tiny_wan.py", "compiler/test_quantize_memory.py",
+    "bundle/test_hoisting.py", "compiler/test_pipeline.py", "bundle/test_layouts.py", "faults/test_kills.py",
+    "compiler/test_fused_models.py", "compiler/test_parity.py", "compiler/test_tracing.py",
+    "compiler/test_parity_layouts.py", "faults/test_concurrency.py", "faults/test_bad_inputs_sources.py",
+    "faults/test_random_kills.py", "models/test_onnx_file_fuzz.py", "models/test_onnx_file_limits.py",
+)  # fmt: skip
+
 settings.register_profile("fixed", derandomize=True)  # the same examples every time
 settings.load_profile("fixed")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {ROOT / "tests" / file: number for number, file in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(FIRST)))
 
 
 @dataclass(frozen=True)
@@ -39,13 +62,45 @@ def tiny_recipe() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_bundle(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle of recipes/tiny-wan.yaml, with its store beside it. Tests read it and never change it."""
+def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of this run that all its processes share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "together"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tiny_recipe: Path, together: Path) -> Path:
+    """The bundle of recipes/tiny-wan.yaml, with its store beside it. Tests read it and never change it.
+
+    Processes that run side by side build it together: the store sees to it that each stage is computed once.
+    """
     (loaded,) = load(tiny_recipe)
-    # Tests that run side by side build it together: the store sees to it that each stage is computed once.
-    together = "PYTEST_XDIST_WORKER" in os.environ
-    output = tmp_path_factory.getbasetemp().parent / "tiny" if together else tmp_path_factory.mktemp("tiny")
-    return build(loaded, output, progress=False).bundle
+    return build(loaded, together / "tiny", progress=False).bundle
+
+
+@pytest.fixture(scope="session")
+def project(together: Path) -> Project:
+    """The first build of a small checkpoint, for looking at: tests that change something take a copy."""
+    import torch
+
+    from tests.checkpoints import write_checkpoint
+    from tests.compiler.builder import RECIPE, Project
+
+    root, output, kept = (together / "project" / name for name in ("root", "output", "result.json"))
+    root.mkdir(parents=True, exist_ok=True)
+    with (together / "project.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            write_checkpoint(root / "model", seed=4, dtype=torch.float16, shards=2)
+            (root / "recipe.yaml").write_text(RECIPE)
+            (loaded,) = load(root / "recipe.yaml")
+            result = build(loaded, output, progress=False)
+            kept.write_text(json.dumps(dataclasses.asdict(result), default=str))
+    document = json.loads(kept.read_text())
+    stages = tuple(StageRun(**run) for run in document["stages"])
+    return Project(root, output, BuildResult(Path(document["bundle"]), document["id"], stages))
 
 
 @pytest.fixture

@@ -44,16 +44,20 @@ class Project:
         (loaded,) = load(self.recipe)
         return loaded
 
-    def start(self, output: Path, *prefix: str, overrides: Sequence[str] = ()) -> subprocess.Popen[str]:
-        """`wanc build` as a user runs it, behind a prefix, in a process group of its own."""
+    def command(self, output: Path, overrides: Sequence[str] = ()) -> list[str]:
+        """The arguments of `wanc` that build it."""
         changes = [word for override in overrides for word in ("--set", override)]
-        command = [sys.executable, "-m", "wanc", "build", str(self.recipe), "-o", str(output), "--json", *changes]
-        pipe = subprocess.PIPE
-        return subprocess.Popen([*prefix, *command], stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+        return ["build", str(self.recipe), "-o", str(output), "--json", *changes]
 
-    def run(self, output: Path, *prefix: str, overrides: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    def start(self, output: Path, overrides: Sequence[str] = ()) -> subprocess.Popen[str]:
+        """`wanc build` as a user runs it, in a process group of its own."""
+        command = [sys.executable, "-m", "wanc", *self.command(output, overrides)]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+
+    def run(self, output: Path, overrides: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         """The same, run to its end."""
-        with self.start(output, *prefix, overrides=overrides) as process:
+        with self.start(output, overrides) as process:
             out, err = process.communicate(timeout=300)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 

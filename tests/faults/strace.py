@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from .prober import run_in_fork
 from .project import Project
 
 # What changes names, content or modes. (ftruncate and pwrite64 only write into a lock's file who holds it.)
@@ -63,9 +64,12 @@ needs_strace = pytest.mark.skipif(bool(_lack()), reason=_lack())
 
 
 def trace(project: Project, output: Path, log: Path) -> list[list[Point]]:
-    """Build, and return every point that changed something in the output folder, in order: before and in each stage."""
+    """Build in a fork of this prober, and return every point that changed something in the output folder, in order.
+
+    The first list is what came before all stages, and then there is one for each stage.
+    """
     calls = ("strace", "-qq", "-y", "-e", "signal=none", "-e", f"trace={','.join((*CHANGES, *SYNCS))}", "-o", str(log))
-    finished = project.run(output, *calls)
+    finished = run_in_fork(project.command(output), *calls)
     assert (finished.returncode, finished.stderr) == (0, "")
     stages: list[list[Point]] = [[]]
     counts: dict[str, int] = defaultdict(int)
@@ -96,12 +100,12 @@ def distinct(points: list[Point]) -> Iterator[Point]:
 
 
 def killing(point: Point) -> tuple[str, ...]:
-    """The prefix of a command that is killed when it makes this call, before the call does anything."""
+    """The tracer that kills a command when it makes this call, before the call does anything."""
     return _inject(point, "signal=KILL")
 
 
 def failing(point: Point, error: str) -> tuple[str, ...]:
-    """The prefix of a command for which this call fails with an error such as "ENOSPC"."""
+    """The tracer that makes this call fail with an error such as "ENOSPC"."""
     return _inject(point, f"error={error}")
 
 

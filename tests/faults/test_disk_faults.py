@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from .prober import call_in_fork, probers, run_in_fork
 from .project import STAGES, Project, assert_resumes, assert_sound, forget, records_of
 from .strace import Point, failing, needs_strace, trace
 
@@ -33,30 +37,43 @@ REASONS = {"EIO": "Input/output error", "ENOSPC": "No space left on device"}
 
 
 @pytest.fixture(scope="module")
-def stages(block: Project, quick: Path) -> dict[str, tuple[Path, list[Point]]]:
+def prober() -> Iterator[ProcessPoolExecutor]:
+    with probers(1) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def stages(prober: ProcessPoolExecutor, block: Project, quick: Path) -> dict[str, tuple[Path, list[Point]]]:
     """For each stage, a folder in which only it is to be run, and the points of doing so."""
     folder = quick / "disk-faults"
     folder.mkdir()
     found: dict[str, tuple[Path, list[Point]]] = {}
-    trace(block, folder / "finished", folder / "log")
+    prober.submit(trace, block, folder / "finished", folder / "log").result()
     for stage in STAGES:
         start = shutil.copytree(folder / "finished", folder / stage)
         forget(start, stage)
-        *_, points = trace(block, shutil.copytree(start, folder / f"traced-{stage}"), folder / "log")
+        output = shutil.copytree(start, folder / f"traced-{stage}")
+        *_, points = prober.submit(trace, block, output, folder / "log").result()
         found[stage] = (start, points)
     return found
 
 
 @pytest.mark.parametrize(("stage", "error", "what"), FAULTS, ids=lambda value: value.replace("/", "-"))
 def test_a_fault_of_the_disk(
-    block: Project, quick: Path, stages: dict[str, tuple[Path, list[Point]]], stage: str, error: str, what: str
+    prober: ProcessPoolExecutor,
+    block: Project,
+    quick: Path,
+    stages: dict[str, tuple[Path, list[Point]]],
+    stage: str,
+    error: str,
+    what: str,
 ) -> None:
     start, points = stages[stage]
     point = next(point for point in points if f"{point.syscall} {point.what}" == what)
     output = shutil.copytree(start, quick / "fault")
     try:
         before = {record.stage for record in records_of(output)}
-        failed = block.run(output, *failing(point, error))
+        failed = prober.submit(run_in_fork, block.command(output), *failing(point, error)).result()
         assert (failed.returncode, failed.stdout) == (74, "")
         assert re.fullmatch(message(output, error), failed.stderr), failed.stderr
         # Nothing of its own is left, before anybody has swept.
@@ -66,7 +83,8 @@ def test_a_fault_of_the_disk(
         # A record may be there already when its folder cannot be made durable; then the stage is done.
         assert before <= finished <= before | {stage}
         assert_sound(block, output)
-        assert_resumes(block, output, finished)
+        resumed = prober.submit(call_in_fork, partial(assert_resumes, block, output, finished)).result()
+        assert resumed.returncode == 0, resumed.stderr
     finally:
         shutil.rmtree(output)
 

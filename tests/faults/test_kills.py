@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from wanc.compiler.bundle.seal import ADOPT_BYTES
 
+from .prober import call_in_fork, probers, run_in_fork
 from .project import STAGES, Project, assert_resumes, assert_sound, forget, records_of, write_project
 from .strace import CHANGES, Point, distinct, killing, needs_strace, trace
 
@@ -27,32 +29,32 @@ class Case:
     point: Point
 
 
-@pytest.fixture(autouse=True)
-def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lock that a dead process still held would be an error at once."""
-    monkeypatch.setenv("WANC_LOCK_TIMEOUT", "0")
+@pytest.fixture(scope="module")
+def pool() -> Iterator[ProcessPoolExecutor]:
+    with probers() as pool:
+        yield pool
 
 
 def kill_and_resume(project: Project, case: Case, folder: Path) -> bool:
     """Whether the kill came. Holds the project to everything that must be true afterwards, and then to resuming."""
     output = folder / "output"
     shutil.copytree(case.start, output)
-    struck = project.run(output, *killing(case.point)).returncode == -signal.SIGKILL
+    struck = run_in_fork(project.command(output), *killing(case.point)).returncode == -signal.SIGKILL
     finished = {record.stage for record in records_of(output)}
-    try:
+
+    def check() -> None:
         assert_sound(project, output)
         assert_resumes(project, output, finished)
-    except AssertionError as error:
-        raise AssertionError(f"after a kill at {case.point}: {error}") from error
+
+    checked = call_in_fork(check)
+    assert checked.returncode == 0, f"after a kill at {case.point}: {checked.stderr}"
     shutil.rmtree(folder)
     return struck
 
 
-def kill_at_all(project: Project, cases: Sequence[Case], folder: Path) -> None:
-    """Two builds at a time, as many as there are cores in the smallest machine that runs this."""
-    with ThreadPoolExecutor(2) as pool:
-        folders = [folder / str(number) for number in range(len(cases))]
-        struck = list(pool.map(lambda case, place: kill_and_resume(project, case, place), cases, folders))
+def kill_at_all(pool: ProcessPoolExecutor, project: Project, cases: Sequence[Case], folder: Path) -> None:
+    folders = [folder / str(number) for number in range(len(cases))]
+    struck = list(pool.map(partial(kill_and_resume, project), cases, folders))
     assert sum(struck) >= 0.95 * len(cases), "too few kills came"
 
 
@@ -88,9 +90,9 @@ def covered(cases: Iterable[Case]) -> set[str]:
     return {f"{case.point.syscall} {case.point.what}" for case in cases}
 
 
-def test_a_kill_at_every_system_call(block: Project, quick: Path) -> None:
+def test_a_kill_at_every_system_call(pool: ProcessPoolExecutor, block: Project, quick: Path) -> None:
     folder = quick / "kills"
-    cases = cases_of(block, folder)
+    cases = pool.submit(cases_of, block, folder).result()
     assert covered(cases) >= {
         "rename /store/tmp/*/* → /store/VERSION",
         "rename /store/tmp/*/* → /store/blobs/sha256/*",
@@ -98,35 +100,30 @@ def test_a_kill_at_every_system_call(block: Project, quick: Path) -> None:
         "rename /bundles/.block.*.sealing/bundle → /bundles/block",
         "rename /store/tmp/*/* → /store/refs/block",
     }
-    kill_at_all(block, cases, folder)
+    kill_at_all(pool, block, cases, folder)
 
 
 @pytest.fixture(scope="module")
-def engineered(quick: Path) -> tuple[Project, Path]:
+def engineered(pool: ProcessPoolExecutor, quick: Path) -> tuple[Project, Path]:
     """A project with a weight that a seal moves, and where it is to be sealed in place of another bundle."""
-    other = write_project(quick / "large-other", width=4200, seed=1)
-    project = write_project(quick / "large", width=4200)
+    other = pool.submit(write_project, quick / "large-other", width=4200, seed=1).result()
+    project = pool.submit(write_project, quick / "large", width=4200).result()
     assert ADOPT_BYTES < 4 * 4200**2
     folder = quick / "large-kills"
     folder.mkdir()
-    *_, sealing = trace(project, folder / "finished", folder / "log")
-    project.run(folder / "start", *killing(sealing[0]))
-    assert {record.stage for record in records_of(folder / "start")} == {
-        "export",
-        "fuse",
-        "partition",
-        "compile",
-        "engine",
-    }
+    *_, sealing = pool.submit(trace, project, folder / "finished", folder / "log").result()
+    pool.submit(run_in_fork, project.command(folder / "start"), *killing(sealing[0])).result()
+    finished = {record.stage for record in records_of(folder / "start")}
+    assert finished == {"export", "fuse", "partition", "compile", "engine"}
     shutil.copytree(other.recipe.parent / "reference/bundles", folder / "start/bundles")
     return replace(project, before=other.id), folder
 
 
-def test_a_kill_while_large_weights_are_moved(engineered: tuple[Project, Path]) -> None:
+def test_a_kill_while_large_weights_are_moved(pool: ProcessPoolExecutor, engineered: tuple[Project, Path]) -> None:
     """Between the journal and the note of the seal, the weights are in the store, on their way, or in the bundle."""
     project, folder = engineered
     output = shutil.copytree(folder / "start", folder / "traced")
-    *_, sealing = trace(project, output, folder / "log")
+    *_, sealing = pool.submit(trace, project, output, folder / "log").result()
     what = [f"{point.syscall} {point.what}" for point in sealing]
     first = what.index("rename /store/tmp/*/* → /store/located/*.json")
     last = what.index("rename /store/tmp/*/* → /store/actions/*.json")
@@ -137,4 +134,4 @@ def test_a_kill_while_large_weights_are_moved(engineered: tuple[Project, Path]) 
         "rename /store/blobs/sha256/* → /bundles/.block.*.sealing/bundle/*",
         "renameat2 /bundles/.block.*.sealing/bundle → /bundles/block",
     }
-    kill_at_all(project, cases, folder)
+    kill_at_all(pool, project, cases, folder)

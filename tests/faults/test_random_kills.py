@@ -69,7 +69,7 @@ def test_a_kill_at_a_random_moment_of_a_stage(
     kill_somewhere(tiny, output, STARTING_SECONDS + random.Random(seed).random() * (seconds + 1))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(24))
 def test_a_kill_at_a_random_moment_of_a_build(tiny: Project, tiny_bundle: Path, tmp_path: Path, seed: int) -> None:
     """Every eighth round is a build of everything; the others run one stage."""

@@ -7,7 +7,8 @@ Matching is onnxscript's. A `Rewrite` is its rule in three methods: `pattern`, `
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -72,7 +73,7 @@ def rewriting(*rewrites: Callable[[], Rewrite]) -> Callable[[ir.Model], PassOutc
 
     def apply(model: ir.Model) -> PassOutcome:
         outcome = PassOutcome()
-        present = {node.op_type for node in model.graph.all_nodes()}
+        present = operators_of(model)
         rules: list[RewriteRule] = []
         for make in rewrites:
             rewrite = make()
@@ -121,11 +122,29 @@ def _rules(rewrite: Rewrite, root: str, refusals: list[Refusal]) -> list[Rewrite
         return result
 
     rule = RewriteRule(rewrite.pattern, rewrite.rewrite, check, name=None, remove_nodes=not rewrite.keeps_shared_nodes)
-    rules = list(rule.commute()) if rewrite.commutes else [rule]
-    for entry in rules:
-        entry.__class__ = _Rule
-        entry.root = root  # pyright: ignore[reportAttributeAccessIssue]
-    return rules
+    return [_rooted(entry, root) for entry in (rule.commute() if rewrite.commutes else [rule])]
+
+
+def apply_of_library(rules: Iterable[RewriteRule], model: ir.Model) -> int:
+    """Apply rules of onnxscript's own, which would look at every node; how often they fired."""
+    present = operators_of(model)
+    fitting: list[RewriteRule] = []
+    for rule in rules:
+        pattern = rule._target_pattern  # pyright: ignore[reportPrivateUsage]
+        if present.issuperset(str(node.op) for node in pattern):
+            fitting.append(_rooted(rule, str(pattern.output_node.op)))
+    return RewriteRuleSet(fitting).apply_to_model(model) if fitting else 0
+
+
+def operators_of(model: ir.Model) -> set[str]:
+    """The operators of a graph, those of its subgraphs included."""
+    return {node.op_type for node in model.graph.all_nodes()}
+
+
+def _rooted(rule: RewriteRule, root: str) -> RewriteRule:
+    rooted: Any = copy(rule)
+    rooted.__class__, rooted.root = _Rule, root
+    return rooted
 
 
 def accept() -> MatchResult:

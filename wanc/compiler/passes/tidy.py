@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import onnx_ir as ir
-from onnxscript.rewriter.pattern import MatchResult, RewriteRuleSet
+from onnxscript.rewriter.pattern import MatchResult
 from onnxscript.rewriter.rules import common
 
 from wanc.compiler.graphs.values import attribute, constant, same_dimension
 from wanc.compiler.passes.fold import remove_unused
-from wanc.compiler.passes.rewrite import OLDEST, Pass, PassOutcome, Rewrite, accept, refuse, rewriting
+from wanc.compiler.passes.rewrite import (
+    OLDEST,
+    Pass,
+    PassOutcome,
+    Rewrite,
+    accept,
+    apply_of_library,
+    refuse,
+    rewriting,
+)
 
 # onnxscript's: each is one algebraic identity.
 IDENTITIES = (
@@ -119,7 +128,7 @@ def tidy(model: ir.Model) -> PassOutcome:
     ours = rewriting(ThereAndBack, ReshapeTwice, SameShape, KnownShape)
     fired = 0
     for _ in range(MOST_ROUNDS):
-        found = RewriteRuleSet(IDENTITIES).apply_to_model(model) + ours(model).fired
+        found = apply_of_library(IDENTITIES, model) + ours(model).fired
         fired += found
         if not found:
             break

@@ -18,6 +18,8 @@ from wanc.runtime.memory import peak_rss_bytes
 
 TIMEOUT_VARIABLE = "WANC_STAGE_TIMEOUT"
 DEFAULT_TIMEOUT_SECONDS = 24 * 3600.0
+# A fresh interpreter, so that nothing of the parent's state can leak into the result.
+START_METHOD = "spawn"
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,7 @@ def run_in_worker(stage: Stage, inputs: Mapping[str, Files], out: Path, *, progr
     seconds in WANC_STAGE_TIMEOUT, by default a day.
     """
     timeout = _timeout_seconds()
-    # A fresh interpreter, so that nothing of the parent's state can leak into the result.
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(START_METHOD)
     others = multiprocessing.active_children()
     with ProcessPoolExecutor(1, mp_context=context, initializer=confine, initargs=(os.getpid(),)) as pool:
         try:
