@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# The files that take longest: begun first, so that no process is left with one of them when the others have nothing left.
+# The files that take longest are begun first, so that no process is left with one of them when others are done.
 # Of those that need tiny-wan's bundle one is far before the others, which would wait for it.
 FIRST = (
     "bundle/test_wide.py", "compiler/test_true_size.py", "test_qat_tiny_wan.py", "compiler/test_quantize_memory.py",

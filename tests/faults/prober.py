@@ -33,8 +33,8 @@ from wanc.compiler.stages.code_version import code_version
 # What the stages of a small ONNX model import when they run; whatever is missing here is only imported again and again.
 USED = (
     "onnx", "onnx_ir", "onnxruntime", "onnxscript.optimizer", "onnxscript.rewriter", "rich.console",
-    "wanc.compiler.bundle.examine", "wanc.compiler.engines.onnxruntime.compiler", "wanc.compiler.engines.segment", "wanc.compiler.export.onnx_file",
-    "wanc.compiler.graphs.hoist", "wanc.compiler.passes.registry", "wanc.compiler.pipeline",
+    "wanc.compiler.bundle.examine", "wanc.compiler.engines.onnxruntime.compiler", "wanc.compiler.engines.segment",
+    "wanc.compiler.export.onnx_file", "wanc.compiler.passes.registry", "wanc.compiler.pipeline",
 )  # fmt: skip
 PATIENCE_SECONDS = 60
 PR_SET_PTRACER, PTRACER_ANY = 0x59616D61, ctypes.c_ulong(-1)  # linux/prctl.h
