@@ -94,11 +94,11 @@ FAULTS: dict[str, tuple[str, bytes, str]] = {
         b'{"a":[' + b"0," * MAX_VALUES + b"0]}",
         f"more than the {MAX_VALUES} values allowed",
     ),
-    "no program": ("program.json", b'{"schema":"wanc.program/1.0"}', "is no program: task: Field required"),
+    "no program": ("program.json", b'{"schema":"wanc.program/1.1"}', "is no program: task: Field required"),
     "another schema of programs": (
         "program.json",
         edited(schema="wanc.program/2.0"),
-        "is no program: schema: Input should be 'wanc.program/1.0'",
+        "is no program: schema: Input should be 'wanc.program/1.1'",
     ),
     "a program with a wrong graph": (
         "program.json",

@@ -22,6 +22,7 @@ from .graphs import PROGRAM, write_graph, write_program
 
 MAIN = {
     "file": "model/main.onnx",
+    "segments": 1,
     "inputs": [
         {
             "name": "x",
@@ -71,7 +72,7 @@ def test_a_program_is_described_with_its_graphs(tmp_path: Path) -> None:
         "kind": "program",
         "path": str(path),
         "size": path.stat().st_size,
-        "schema": "wanc.program/1.0",
+        "schema": "wanc.program/1.1",
         "task": "graph",
         "model": None,
         "components": {"model": {"graphs": {"main": {**MAIN, "size": size}}, "weights": WEIGHTS}},
@@ -186,7 +187,6 @@ def test_a_bundle_is_described_from_its_manifest(tmp_path: Path) -> None:
         "recipe": {"name": "tiny"},
         "inputs": {"a": {"size": 3, "sha256": "sha256:0"}},
         "tools": {"onnx": "1"},
-        "passed_through": None,
     }
     assert [file["path"] for file in described["files"]] == [file.path for file in manifest.files]
     assert described["size"] == sum(file.size for file in manifest.files)

@@ -90,7 +90,8 @@ def _graph(entry: ProgramGraph, files: Sequence[str], described: Mapping[str, An
     # Of a graph in several segments the first one stands for all, except where there is something to count.
     model = models[0] if models else {}
     return {
-        "files": list(files),
+        "file": files[0] if files else None,
+        "segments": len(files),
         "size": sum(path.stat().st_size for path in paths) if paths else None,
         "inputs": [
             {"dtype": value.dtype, **written} for value, written in zip(entry.inputs, described["inputs"], strict=True)

@@ -37,7 +37,7 @@ def _facts(document: Document) -> list[tuple[str, str]]:
 def _bundle(document: Document) -> Iterator[TextTable]:
     yield from _components(document)
     engines = [
-        [f"{e['component']}/{e['graph']}", f"{e['engine']} on {e['target']}", e["file"]] for e in document["engines"]
+        [_graph_of(entry), f"{entry['engine']} on {entry['target']}", entry["file"]] for entry in document["engines"]
     ]
     yield TextTable("engines", engines, ("graph", "runs with", "file"))
     runtime = document["runtime"]
@@ -191,6 +191,12 @@ def _pairs(values: object) -> list[tuple[str, str]]:
     if not isinstance(values, dict):
         return []
     return [(str(name), _scalar(str(name), value)) for name, value in values.items()]
+
+
+def _graph_of(entry: Mapping[str, Any]) -> str:
+    """Which graph an engine file runs, and which segment of it where that is not the first."""
+    segment = entry.get("segment")
+    return f"{entry['component']}/{entry['graph']}" + (f", segment {segment}" if segment else "")
 
 
 def _records(objects: object) -> list[tuple[str, ...]]:
