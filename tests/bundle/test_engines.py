@@ -78,7 +78,10 @@ def test_the_bundle_names_its_engine_and_asks_for_its_library(bundles: dict[str,
         "engine": library(name),
         "target": "cpu",
         "profile": None,
+        "device": "cpu",
         "file": f"engines/model/main.s0.cpu.{suffix}",
+        "inputs": ["x"],
+        "outputs": ["y"],
     }
     assert list(manifest.targets) == [{"backend": library(name), "device": "cpu"}]
     lines = [f"{package}=={importlib.metadata.version(package)}" for package in ("numpy", library(name))]

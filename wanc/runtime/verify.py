@@ -109,15 +109,9 @@ def ensure_verified(bundle: Path, progress: Progress | None = None) -> Manifest:
         raise VerificationError(
             f"the bundle is not what its manifest says: {'; '.join(shown)}",
             where=str(bundle),
-            hint=_hint(report.failures),
+            hint="fetch or build the bundle again; do not run it",
         )
     return report.manifest
-
-
-def _hint(failures: tuple[Failure, ...]) -> str:
-    if failures and all("__pycache__" in failure.path.split("/") for failure in failures):
-        return "Python wrote these: remove them, and set sys.dont_write_bytecode before importing from a bundle"
-    return "fetch or build the bundle again; do not run it"
 
 
 def _survey(root: int, manifest: Manifest) -> tuple[set[str], list[Failure]]:
