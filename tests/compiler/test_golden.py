@@ -85,7 +85,7 @@ def test_the_machine_that_built_passes(project: Project) -> None:
     assert report.bundle_id == project.result.id
     for check in report.checks:
         # The same library, machine and number of threads: not one bit differs.
-        assert (check.relative_error, check.tolerance) == (0.0, RELATIVE_TOLERANCE)
+        assert (check.relative_error, check.tolerance) == (0.0, RELATIVE_TOLERANCE["float32"])
 
 
 @pytest.mark.parametrize(

@@ -338,7 +338,7 @@ def test_probes_are_executed_by_the_host_where_the_engine_cannot_be(
     assert QuantTable.read(out / table_file(HIGH)) == QuantTable.read(one.program[table_file(HIGH)])
 
 
-@pytest.mark.parametrize("victim", VICTIMS)
+@pytest.mark.parametrize("victim", [ALONE, "blocks.1.ffn.down"])
 def test_the_host_sees_scales_that_are_off(one: Made, elsewhere: Assemble, victim: str, tmp_path: Path) -> None:
     message = refusal(elsewhere, edited(one, tmp_path, rescale("QuantizeLinear"), victim), tmp_path)
     assert re.fullmatch(rf"denoiser_high/{victim} has \S+ dB in the engine, and its QuantTable says \S+ dB", message)

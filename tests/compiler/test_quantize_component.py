@@ -325,7 +325,7 @@ def test_smoothing_that_is_asked_for_is_that_of_the_samples(quantise: Quantise, 
 
 
 @pytest.mark.parametrize("scheme", ["int8", "int4-weight"])
-def test_segments_make_no_difference(denoiser: FloatDenoiser, scheme: str, tmp_path: Path) -> None:
+def test_pieces_make_no_difference(denoiser: FloatDenoiser, scheme: str, tmp_path: Path) -> None:
     def decisions(most: int, folder: Path) -> tuple[int, list[GroupDecision]]:
         model, found = denoiser.whole(), list[GroupDecision]()
         folder.mkdir()
@@ -335,7 +335,7 @@ def test_segments_make_no_difference(denoiser: FloatDenoiser, scheme: str, tmp_p
         with QuantizedGraphs(denoiser.files, model, choice, scheme, folder) as graphs:
             settings = Settings(scheme, "mse", "search")
             decide(chain, choice.groups, samples(), settings, graphs.weight_of, folder, found.append)
-        return len(chain.segments), found
+        return len(chain.pieces), found
 
     (one, whole), (several, cut) = decisions(2**30, tmp_path / "one"), decisions(4 * WIDTH * WIDTH, tmp_path / "some")
     assert one == 1 and several > 10

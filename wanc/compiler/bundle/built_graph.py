@@ -55,7 +55,7 @@ class BuiltGraph:
         else:
             values = dict(inputs)
             for file, backend in zip(self.files, self._backends, strict=True):
-                values |= self._run(file, backend, {name: values[name] for name in file.inputs})
+                values |= self._run(file, backend, {name: values[name] for name in file.inputs if name in values})
         return {output.name: values[output.name] for output in self.graph.outputs}
 
     def kernels(self) -> Kernels:

@@ -20,6 +20,7 @@ from wanc.compiler.program.program import Task
 from wanc.compiler.resolve import Resolved
 from wanc.compiler.stages.code_version import code_version
 from wanc.compiler.stages.runner import Runner, say
+from wanc.compiler.stages.source_code import read_code
 from wanc.compiler.stages.stage import KEY_SCHEMA, Tree, tool_version
 from wanc.errors import BundleError
 from wanc.runtime.manifest import SEGMENTS, Manifest
@@ -203,7 +204,9 @@ def _program_files() -> list[BundleFile]:
 
 
 def _program_digest() -> str:
-    return digest_of({name: path.read_text("utf-8") for name, path in _sources().items()})
+    """Of what the Python that ships does: for another comment alone a bundle that stands is not sealed anew."""
+    shipped, entry = code_version("wanc.runtime", inside=True), read_code(RUN_PY.read_bytes()).digest.hex()
+    return digest_of({"runtime": shipped, ENTRY: entry})
 
 
 def _file(name: str, source: Path | bytes, *, role: str | None = None, move: bool = False) -> BundleFile:

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from wanc.compiler.stages.code_version import code_version
+
 if TYPE_CHECKING:
     from wanc.compiler.engines.compiler import Compiler
 
@@ -20,6 +22,11 @@ class Engine(ABC):
 
     name: ClassVar[str]
     tools: ClassVar[tuple[str, ...]]
+
+    @property
+    def code(self) -> str:
+        """The version of its code."""
+        return code_version(type(self).__module__)
 
     @abstractmethod
     def compiler(self) -> Compiler:

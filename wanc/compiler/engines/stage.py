@@ -10,7 +10,6 @@ from typing import Any, ClassVar
 from wanc.compiler.engines.engine import Engine
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import Segment
-from wanc.compiler.stages.code_version import code_version
 from wanc.compiler.stages.stage import Files, Stage, Tree, tool_version
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.runtime.progress import ProgressBar
@@ -25,7 +24,7 @@ class EngineStage(Stage):
     def key_document(self, inputs: Mapping[str, Tree]) -> dict[str, Any]:
         document, engine = super().key_document(inputs), self.engine
         tools = {**document["tools"], **{tool: tool_version(tool) for tool in engine.tools}}
-        return {**document, "engine": engine.name, "engine_code": code_version(type(engine).__module__), "tools": tools}
+        return {**document, "engine": engine.name, "engine_code": engine.code, "tools": tools}
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ import onnx_ir as ir
 from wanc.compiler.graphs.linears import linear_of
 from wanc.compiler.graphs.values import producer, rank, size
 
+SMOOTHING = ".smoothing"
+"""What the name of a constant ends with that a value is divided by."""
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
@@ -59,10 +61,10 @@ def _divide(graph: ir.Graph, value: ir.Value, divisor: np.ndarray) -> None:
     node, name = value.producer(), str(value.name)
     assert node is not None
     constant = ir.Value(
-        name=f"{name}.smoothing",
+        name=f"{name}{SMOOTHING}",
         shape=ir.Shape(divisor.shape),
         type=ir.TensorType(ir.DataType.FLOAT),
-        const_value=ir.tensor(divisor, name=f"{name}.smoothing"),
+        const_value=ir.tensor(divisor, name=f"{name}{SMOOTHING}"),
     )
     graph.register_initializer(constant)
     value.name = f"{name}.unsmoothed"

@@ -18,6 +18,7 @@ from typing import NamedTuple, get_args
 
 import onnx_ir as ir
 
+from wanc.compiler.graphs.folds import SMOOTHING
 from wanc.compiler.graphs.pieces import ROUNDING, Piece, cut, reaching
 from wanc.compiler.graphs.values import attribute
 from wanc.models.graph import BindingTime, Input, Output, Scope
@@ -44,7 +45,7 @@ PARTS: Mapping[Known, str] = {
 
 SHAPE = ".shape"
 """What the name of an input ends with that is the shape of another."""
-SUFFIX = re.compile(r"\.(weight|bias|float32|codes|scales|smoothing)$")
+SUFFIX = re.compile(r"\.(weight|bias|float32|codes|scales)$")
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def _weight_behind(value: ir.Value) -> str:
     while waiting:
         current = waiting.pop(0)
         if isinstance(current.const_value, ir.ExternalTensor) or (
-            current.is_initializer() and "." in str(current.name)
+            current.is_initializer() and "." in str(current.name) and not str(current.name).endswith(SMOOTHING)
         ):
             name = str(current.name)
             while shorter := SUFFIX.sub("", name):

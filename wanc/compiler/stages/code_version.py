@@ -19,10 +19,13 @@ ROOT = Path(__file__).parents[2]
 
 
 @functools.cache
-def code_version(module: str) -> str:
-    """The digest ("sha256:<hex>") of `module` and of all that it imports from wanc, directly or not."""
+def code_version(module: str, *, inside: bool = False) -> str:
+    """The digest ("sha256:<hex>") of `module` and of all that it imports from wanc, directly or not.
+
+    Of a package that ships as a whole it is asked for what lies `inside`, whoever imports it.
+    """
     digest = hashlib.sha256()
-    for name in reached(module):
+    for name in _inside(module) if inside else reached(module):
         digest.update(f"{name}\0".encode())
         digest.update(_code(name).digest)
     return f"sha256:{digest.hexdigest()}"
@@ -43,6 +46,12 @@ def reached(module: str) -> list[str]:
             passed |= packages
             waiting += [found for package in packages for found in _imports(package)]
     return sorted(used | passed)
+
+
+def _inside(package: str) -> list[str]:
+    folder = _source(package).parent
+    paths = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.py") if path.name != "__init__.py")
+    return sorted(".".join((package, *path.parts)) for path in paths)
 
 
 def _packages(module: str) -> Iterable[str]:
