@@ -34,8 +34,9 @@ test-long: $(STAMP)  ## the longest tests, in parts; goes on where it was stoppe
 test-sample: $(STAMP)  ## a few minutes of the longest tests, chosen by the commit
 	$(BIN)/python -m scripts.test_long --sample $$(git rev-parse HEAD)
 
-bench: $(STAMP)  ## wanc beside its peers: five steps and two whole videos; writes bench/results and checks them
+bench: $(STAMP)  ## wanc beside its peers: five steps and two whole videos, and many prompts in one process; writes bench/results and checks them
 	$(BIN)/python bench/peers.py
+	$(BIN)/python bench/prompts.py
 	$(BIN)/python -m pytest -q bench/test_results.py
 
 lint: $(STAMP)  ## style, types and import rules
