@@ -62,9 +62,11 @@ class OpenVino:
     def __init__(self, path: Path, threads: int, lanes: int = 1) -> None:
         self.path, self._threads, self._lanes = path, threads, lanes
         self._lock = Lock()
+        # Compiled, a tensor may have gained the names of others that it has become one with.
+        model = core().read_model(path)
+        self._inputs = {port.any_name: np.dtype(port.element_type.to_dtype()) for port in model.inputs}
+        self.outputs = [port.any_name for port in model.outputs]
         self._compile()
-        self._inputs = {port.any_name: np.dtype(port.element_type.to_dtype()) for port in self.compiled.inputs}
-        self.outputs = [port.any_name for port in self.compiled.outputs]
 
     def _compile(self) -> None:
         self.compiled = compile_model(self.path, self._threads, self._lanes)
@@ -79,7 +81,9 @@ class OpenVino:
         for name, array in inputs.items():
             if array.dtype != self._inputs[name]:
                 raise ValueError(f"the input {name} is {array.dtype}, not {self._inputs[name]}")
-        contiguous = {name: np.ascontiguousarray(array).reshape(array.shape) for name, array in inputs.items()}
+        # By their numbers: see above.
+        arrays = (inputs[name] for name in self._inputs)
+        contiguous = {index: np.ascontiguousarray(array).reshape(array.shape) for index, array in enumerate(arrays)}
         with self._lock:
             self._meet({name: array.shape for name, array in inputs.items()})
             requests, ports = self._requests, self.compiled.outputs
@@ -97,5 +101,6 @@ class OpenVino:
 
     def _met_one(self) -> bool:
         """Whether a size that may change was 1 at the first execution."""
-        shapes = [zip(port.partial_shape, self._first[port.any_name], strict=True) for port in self.compiled.inputs]
+        ports = zip(self.compiled.inputs, self._inputs, strict=True)
+        shapes = [zip(port.partial_shape, self._first[name], strict=True) for port, name in ports]
         return any(size == 1 and limit.is_dynamic for shape in shapes for limit, size in shape)

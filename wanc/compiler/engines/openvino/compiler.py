@@ -16,6 +16,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import ClassVar, cast
 
+import onnx_ir as ir
 import openvino
 
 from wanc.compiler.engines.compiler import Prober
@@ -24,6 +25,7 @@ from wanc.compiler.engines.openvino.passes import PASSES
 from wanc.compiler.engines.openvino.probe import OpenVinoProber
 from wanc.compiler.engines.products import is_attention, openvino_products
 from wanc.compiler.passes.rewrite import Pass
+from wanc.compiler.program.graph_file import load
 from wanc.errors import EXIT_REFUSED, CheckpointError, UserError
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.openvino import PRECISION, OpenVino, core
@@ -58,6 +60,7 @@ class OpenVinoCompiler:
         made: dict[str, Path] = {}
         for graph, path in graphs.items():
             model = _read(path, where=f"{component}/{graph}")
+            _name(model, load(path))
             if self.compute == "bf16" and not self._is_island(component, graph):
                 model.set_rt_info("bf16", PRECISION)
                 _mark(model, self.islands)
@@ -116,6 +119,13 @@ def _read(path: Path, *, where: str) -> openvino.Model:
     except RuntimeError as error:
         reason = str(error).replace(str(path), path.name)
         raise CheckpointError(f"{where}: openvino cannot load this graph") from RuntimeError(reason)
+
+
+def _name(model: openvino.Model, canonical: ir.Model) -> None:
+    """Call inputs and outputs as the graph does, and no other: a tensor that has several names is known by any."""
+    for ports, values in ((model.inputs, canonical.graph.inputs), (model.outputs, canonical.graph.outputs)):
+        for port, value in zip(ports, values, strict=True):
+            port.get_tensor().set_names({str(value.name)})
 
 
 def _mark(model: openvino.Model, islands: Iterable[Island]) -> None:
