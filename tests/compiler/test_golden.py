@@ -212,10 +212,14 @@ def test_inputs_of_every_format_are_filled(tmp_path: Path) -> None:
     assert fed["part/main/rate"] == 3
 
 
-def test_sizes_that_do_not_work_together_are_the_recipes_fault(
-    toy: dict[str, ProgramComponent], tmp_path: Path
-) -> None:
-    graph = replace(toy["part"].graphs["toy"], inputs=toy["part"].graphs["toy"].inputs[:1])
+def test_sizes_that_do_not_work_together_are_the_recipes_fault(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 23]> toy (float[rows] a, float[columns] b)'
+        " => (float[N] y) { y = Add (a, b) }"
+    )
+    onnx.save(model, tmp_path / "toy.onnx")
+    inputs = tuple(Input(name, (size,), "request", "request") for name, size in (("a", "rows"), ("b", "columns")))
+    graph = ProgramGraph("toy.onnx", inputs, (Output("y", ("N",)),), example={"rows": 3, "columns": 2})
     with pytest.raises(RecipeError) as caught:
         write_golden({"part": ProgramComponent({"toy": graph}, {})}, tmp_path)
     assert caught.value.message == "part/toy does not run at the sizes {columns: 2, rows: 3}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,10 @@ def _component(
     program: Program, raw: Mapping[str, Any], name: str, locate: Locate, report: Fields | None
 ) -> dict[str, Any]:
     part, described = program.components[name], raw["components"][name]["graphs"]
-    built = {graph: [file.file for file in program.files_of(name, graph)] for graph in part.graphs}
     return {
         "graphs": {
             graph: {
-                **_graph(entry, [entry.file] if entry.file else built[graph], described[graph], locate),
+                **_graph(entry, _files(program, name, graph), described[graph], locate),
                 **kernels_of(report, name, graph),
             }
             for graph, entry in part.graphs.items()
@@ -85,14 +84,14 @@ def _graph(entry: ProgramGraph, files: Sequence[str], described: Mapping[str, An
     The file's weights are those that the program refers to, and the small constants that stayed inside the graph.
     Nothing here looks into files that are not ONNX.
     """
-    paths = [path for file in files if (path := locate(file))]
-    models = [describe_model(path) for path in paths if path.suffix == ".onnx"]
+    found = {path: is_onnx for file, is_onnx in files.items() if (path := locate(file))}
+    models = [describe_model(path) for path, is_onnx in found.items() if is_onnx]
     # Of a graph in several segments the first one stands for all, except where there is something to count.
     model = models[0] if models else {}
     return {
-        "file": files[0] if files else None,
+        "file": next(iter(files), None),
         "segments": len(files),
-        "size": sum(path.stat().st_size for path in paths) if paths else None,
+        "size": sum(path.stat().st_size for path in found) if found else None,
         "inputs": [
             {"dtype": value.dtype, **written} for value, written in zip(entry.inputs, described["inputs"], strict=True)
         ],
