@@ -78,7 +78,17 @@ def _component(
     }
 
 
-def _graph(entry: ProgramGraph, files: Sequence[str], described: Mapping[str, Any], locate: Locate) -> dict[str, Any]:
+def _files(program: Program, component: str, graph: str) -> dict[str, bool]:
+    """The files that a graph lies in, and whether each is ONNX: its own, or what an engine has made of its segments."""
+    own = program.components[component].graphs[graph].file
+    if own is not None:
+        return {own: not own.endswith(".xml")}
+    return {file.file: file.engine == "onnxruntime" for file in program.files_of(component, graph)}
+
+
+def _graph(
+    entry: ProgramGraph, files: Mapping[str, bool], described: Mapping[str, Any], locate: Locate
+) -> dict[str, Any]:
     """The interface as the program declares it; the rest from the files, or None where there are none.
 
     The file's weights are those that the program refers to, and the small constants that stayed inside the graph.
