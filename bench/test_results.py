@@ -156,3 +156,11 @@ def test_twenty_prompts_in_one_process_cost_little_more_than_half_of_twenty_proc
     assert report["prompts"] == 20 and len(report["rounds"]) >= 3
     assert report["ratio"] <= 0.6
     assert max(entry["ratio"] for entry in report["rounds"]) <= 0.6
+
+
+@pytest.mark.parametrize("name", ["step onnxruntime", "step openvino", "video tiny-wan"])
+def test_cutting_where_graphs_are_lowered_costs_nothing(name: str) -> None:
+    """Beside the commit before, `python bench/against.py 6d38747`: pairs in turn, in one run."""
+    found = json.loads((RESULTS / "against-6d38747.json").read_bytes())["measured"][name]
+    assert found["pairs"] >= 40
+    assert found["ratio"] <= 1.03

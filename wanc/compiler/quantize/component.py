@@ -50,7 +50,7 @@ class Samples:
     weights: Sequence[float]
 
     def some(self, count: int) -> Samples:
-        """So many of them, far apart."""
+        """At most about `count` of them, spread evenly over all."""
         indices = range(0, len(self.given), max(1, len(self.given) // count))
         return Samples([self.given[index] for index in indices], [self.weights[index] for index in indices])
 

@@ -6,7 +6,7 @@ What one input's Linears share is decided once for all of them: its step, and ho
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -38,7 +38,7 @@ class Choice:
     """The groups of a component, and why Linears stay in float that do, by name."""
 
     groups: tuple[LinearGroup, ...]
-    kept: dict[str, str]
+    kept: Mapping[str, str]
 
 
 def choose(model: ir.Model, component: str, patterns: Sequence[str]) -> Choice:
@@ -61,7 +61,7 @@ def _reason(component: str, linear: Linear, patterns: Sequence[str], products: C
 
 
 def _group(
-    activation: ir.Value, members: Sequence[Linear], kept: dict[str, str], products: Counter[str]
+    activation: ir.Value, members: Sequence[Linear], kept: Mapping[str, str], products: Counter[str]
 ) -> LinearGroup:
     users = {use.node for use in activation.uses()}
     names = [linear.name for linear in members]

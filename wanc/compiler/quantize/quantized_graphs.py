@@ -42,7 +42,7 @@ class QuantizedGraphs:
     """
 
     def __init__(self, files: ComponentFiles, model: ir.Model, choice: Choice, scheme: str, out: Path) -> None:
-        self._files, self._model, self._choice, self._scheme = files, model, choice, scheme
+        self._files, self._model, self._kept, self._scheme = files, model, dict(choice.kept), scheme
         self._name, self._weights, self._out = files.name, files.weights, out
         name = files.name
         self._linears = {linear.name: linear for linear in linears(model)}
@@ -93,7 +93,8 @@ class QuantizedGraphs:
         for name, tensor in replaced.items():
             _refer(model.graph.initializers[name], tensor)
         divide(model, self._divisors)
-        insert_quantizers(model, {name: self._quantization(name) for name in self._codes})
+        self._divide_rows()
+        insert_quantizers(model, {name: self._stored(name) for name in self._codes})
         common.RemoveUnusedNodesPass()(model)  # the weights that codes have taken the place of
         save(model, self._out / str(component.graphs[GRAPH].file))
         gone = {str(self._linears[name].weight.name) for name in self._codes} | replaced.keys()
@@ -113,7 +114,7 @@ class QuantizedGraphs:
     def _entry(self, name: str, share: float, effect: float | None) -> QuantTableEntry:
         position = self._position(name)
         if name not in self._codes:
-            return QuantTableEntry(FLOAT, self._choice.kept[name], share, position, effect=effect)
+            return QuantTableEntry(FLOAT, self._kept[name], share, position, effect=effect)
         decided = self._decided[name]
         sqnr = decided.sqnr_db[name]
         return QuantTableEntry(
@@ -167,7 +168,7 @@ class QuantizedGraphs:
     def keep(self, reasons: Mapping[str, str]) -> None:
         """Leave Linears in float that were decided on already."""
         for name, reason in reasons.items():
-            self._choice.kept[name] = reason
+            self._kept[name] = reason
             del self._codes[name], self._own.entries[f"{self._linears[name].weight.name}.codes"]
 
     def _alone(self, name: str) -> StoredDecision:
@@ -188,15 +189,18 @@ class QuantizedGraphs:
             None if divisors is None else ir.tensor(divisors),
         )
 
-    def _quantization(self, name: str) -> StoredDecision:
-        """A decision as the graph takes it; what its rows are divided by goes into their scales."""
-        tensor, codes = self._codes[name]
-        weight = str(self._linears[name].weight.name)
-        if (divisor := self._divisors.get(weight)) is not None:
-            self._codes[name] = (tensor, replace(codes, scales=codes.scales / divisor[:, None]))
-            self._probes.add(name, "divisors", divisor)
+    def _divide_rows(self) -> None:
+        """What the rows of a Linear are divided by goes into their scales."""
+        for name, (tensor, codes) in self._codes.items():
+            if (divisor := self._divisors.get(str(self._linears[name].weight.name))) is not None:
+                self._codes[name] = (tensor, replace(codes, scales=codes.scales / divisor[:, None]))
+                self._probes.add(name, "divisors", divisor)
+
+    def _stored(self, name: str) -> StoredDecision:
+        """A decision as the graph takes it, its scales beside the codes."""
         decision = self._alone(name)
-        return replace(decision, scales=self._own.add(f"{weight}.scales", decision.scales), divisors=None)
+        scales = self._own.add(f"{self._linears[name].weight.name}.scales", decision.scales)
+        return replace(decision, scales=scales, divisors=None)
 
     def _replaced_weights(self) -> dict[str, ir.ExternalTensor]:
         """Weights that stay in float, and take smoothing in: as inputs are multiplied, and rows divided."""

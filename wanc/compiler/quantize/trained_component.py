@@ -34,7 +34,8 @@ def write_trained(
     (scheme,) = {entry.scheme for entry in table.quantized.values()}
     model = files.model(GRAPH)
     choice = choose(model, name, keep)
-    choice.kept.update({linear: entry.reason for linear, entry in table.linears.items() if entry.scheme == FLOAT})
+    floats = {linear: entry.reason for linear, entry in table.linears.items() if entry.scheme == FLOAT}
+    choice = replace(choice, kept={**choice.kept, **floats})
     found: dict[str, float] = {}
     with QuantizedGraphs(files, model, choice, scheme, out) as quantized:
         for group in choice.groups:
