@@ -237,7 +237,7 @@ def test_a_build_says_for_people_where_the_bundle_is(wanc: Wanc, tiny_recipe: Pa
     finished = wanc("build", tiny_recipe, "-o", tiny_bundle.parents[1])
     assert finished.code == 0
     assert finished.out == f"{tiny_bundle}  {Manifest.read(tiny_bundle).id}\n"
-    assert finished.err == "export: cached\nfuse: cached\nengine: cached\ntables: cached\nseal: cached\n"
+    assert finished.err == "".join(f"{stage}: cached\n" for stage in STAGES[1:])
 
 
 def test_a_matrix_builds_a_list(wanc: Wanc, tiny_recipe: Path, tiny_bundle: Path) -> None:
@@ -249,9 +249,9 @@ def test_a_matrix_builds_a_list(wanc: Wanc, tiny_recipe: Path, tiny_bundle: Path
     assert [Path(report["bundle"]).name for report in reports] == ["both-quick", "both-fine"]
     assert len({report["id"] for report in reports}) == 2
     # The variants differ in nothing that an engine depends on; their timesteps are others.
-    assert all(
-        [stage["cached"] for stage in report["stages"]] == [False, True, True, True, False, False] for report in reports
-    )
+    for report in reports:
+        made = [stage["name"] for stage in report["stages"] if not stage["cached"]]
+        assert made == ["resolve", "tables", "seal"]
     assert [load("both.yaml")[index].recipe.sampling.steps for index in (0, 1)] == [2, 30]
 
 
@@ -367,7 +367,7 @@ def test_store_ls_lists_finished_actions(wanc: Wanc, tiny_bundle: Path) -> None:
 
 def test_store_why_tells_what_has_changed(wanc: Wanc, tiny_recipe: Path, tiny_bundle: Path) -> None:
     output = tiny_bundle.parents[1]
-    before = "export: stored\nfuse: stored\nengine: stored\ntables: stored\n"
+    before = "".join(f"{stage}: stored\n" for stage in STAGES[1:-1])
     assert wanc("store", "why", tiny_recipe, "-o", output).out == f"{before}seal: stored\n"
     finished = wanc("store", "why", tiny_recipe, "-o", output, "--set", "sampling.fps=24")
     assert (finished.code, finished.err) == (0, "")

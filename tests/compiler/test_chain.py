@@ -80,7 +80,7 @@ def test_what_is_given_stays_as_it_is(made: Weighted, chain: Callable[..., Chain
 
 def test_what_later_pieces_take(chain: Callable[..., Chain]) -> None:
     tried = chain(SQUARE)
-    assert [piece.inputs for piece in tried.pieces] == [["x"], ["early", "t"], ["shift", "x"]]
+    assert [piece.inputs for piece in tried.pieces] == [["x"], ["t", "early"], ["x", "shift"]]
     assert [tried.needed_behind(index) for index in range(3)] == [
         {"early", "t", "shift", "x", "y"},
         {"shift", "x", "early", "y"},

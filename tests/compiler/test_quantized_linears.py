@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from wanc.compiler.engines.products import Products
 from wanc.compiler.engines.quantization_check import check_products
 from wanc.compiler.graphs.quantized_linears import flops_of_linears, quantized_linears
-from wanc.compiler.program.graph_file import save
 from wanc.errors import EXIT_REFUSED, UserError
 
 from .passes.builder import parse
@@ -61,9 +58,8 @@ RIGHT = {
 
 
 @pytest.mark.parametrize("scheme", RIGHT)
-def test_an_engine_that_multiplies_what_was_asked_for(scheme: str, tmp_path: Path) -> None:
-    save(linear(scheme, INTO, OUT), tmp_path / "a.onnx")
-    check_products("part/main", tmp_path / "a.onnx", SIZES, RIGHT[scheme])
+def test_an_engine_that_multiplies_what_was_asked_for(scheme: str) -> None:
+    check_products("part/main", linear(scheme, INTO, OUT), SIZES, RIGHT[scheme])
 
 
 @pytest.mark.parametrize(
@@ -76,8 +72,7 @@ def test_an_engine_that_multiplies_what_was_asked_for(scheme: str, tmp_path: Pat
         ("int4-weight", Products(0, FLOPS, FLOPS), "weights that are codes in 100.00% .* has 0.00%"),
     ],
 )
-def test_an_engine_that_multiplies_less(scheme: str, built: Products, message: str, tmp_path: Path) -> None:
-    save(linear(scheme, INTO, OUT), tmp_path / "a.onnx")
+def test_an_engine_that_multiplies_less(scheme: str, built: Products, message: str) -> None:
     with pytest.raises(UserError, match=f"part/main asks for {message}") as caught:
-        check_products("part/main", tmp_path / "a.onnx", SIZES, built)
+        check_products("part/main", linear(scheme, INTO, OUT), SIZES, built)
     assert caught.value.exit_code == EXIT_REFUSED

@@ -46,7 +46,7 @@ def test_nothing_quantised_needs_no_prompts(resolved: Resolve) -> None:
     found = resolved(PROMPTS, "quantize=null")
     assert (found.prompts, found.prompts_blob) == ((), None)
     assert found.described["quantize"] == {"scheme": "none"}
-    assert NAME not in lock_of(found, [], {})["inputs"]
+    assert NAME not in lock_of(found, [])["inputs"]
 
 
 def test_what_the_prompts_say_is_what_identifies_them(resolved: Resolve) -> None:
@@ -59,7 +59,7 @@ def test_what_the_prompts_say_is_what_identifies_them(resolved: Resolve) -> None
 
 
 def test_the_lock_pins_them_and_names_no_place(resolved: Resolve, tmp_path: Path) -> None:
-    lock = lock_of(resolved(), [], {})
+    lock = lock_of(resolved(), [])
     pinned = lock["inputs"][NAME]
     assert lock["recipe"]["quantize"]["calibrate"]["prompts"] == pinned["sha256"]
     assert pinned["size"] == len(PROMPTS.strip().encode())

@@ -343,7 +343,7 @@ def test_the_schema_requires_keys_only_of_recipes_that_extend_nothing() -> None:
     assert schema["then"]["if"] == {"properties": {"model": {"required": ["source"]}}}
     assert schema["then"]["then"] == {"required": ["shapes", "sampling"]}
     assert schema["then"]["properties"]["model"] == {"oneOf": [{"required": [kind]} for kind in KINDS]}
-    assert schema["$defs"]["Shape"]["required"] == ["name", "height", "width", "frames"]
+    assert schema["$defs"]["ShapeSection"]["required"] == ["name", "height", "width", "frames"]
     required = {name for name, field in fields_at(("sampling",)).items() if field.is_required()}
     assert required == set(schema["then"]["properties"]["sampling"]["required"])
 

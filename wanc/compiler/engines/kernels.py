@@ -13,6 +13,11 @@ from wanc.compiler.engines.products import Products
 from wanc.errors import EXIT_REFUSED, UserError
 from wanc.words import FUSED_OPERATORS
 
+PRODUCTS = frozenset(
+    {"Attention", "Conv", "Convolution", "FullyConnected", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul"}
+    | {"MultiHeadAttention", "ScaledDotProductAttention"}
+)
+"""What engines call the kernels that multiply matrices."""
 HALVES = ("bf16", "f16", "bfloat16", "float16")
 """What engines call the floats of 16 bits."""
 Precision = Literal["float32", "integer", "half"]
@@ -39,7 +44,7 @@ class Kernels:
     @property
     def precision(self) -> Precision:
         """The coarsest numbers that products were made of."""
-        if any(precision in HALVES for _, precision in self.by_type):
+        if any(kernel in PRODUCTS and precision in HALVES for kernel, precision in self.by_type):
             return "half"
         return "integer" if self.products.integer_linear or self.products.coded_linear else "float32"
 

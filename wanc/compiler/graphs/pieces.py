@@ -105,7 +105,7 @@ def reaching(owned: Collection[ir.Node]) -> Reach:
 def alive(nodes: Sequence[ir.Node], reach: Reach) -> list[int]:
     """How many values, scalars and shapes aside, are computed by then and still needed, behind each node.
 
-    What only leaves the graph is not counted: it leaves wherever the cut is made.
+    What the graph gives is not counted: it is kept wherever the cut is made.
     """
     last: dict[ir.Value, int] = {}
     for index, node in enumerate(nodes):
@@ -113,7 +113,8 @@ def alive(nodes: Sequence[ir.Node], reach: Reach) -> list[int]:
     change = np.zeros(len(nodes) + 1, int)
     for index, node in enumerate(nodes):
         for value in node.outputs:
-            if last.get(value, index) > index and (value.shape is None or len(value.shape) > 1):
+            is_counted = not value.is_graph_output() and (value.shape is None or len(value.shape) > 1)
+            if is_counted and last.get(value, index) > index:
                 change[index] += 1
                 change[last[value]] -= 1
     return np.cumsum(change)[:-1].tolist()
@@ -145,4 +146,8 @@ def _captured(node: ir.Node) -> list[ir.Value]:
 def _piece(model: ir.Model, taken: Collection[ir.Value], given: Sequence[ir.Value]) -> Piece:
     passed_on = [value for value in given if value.is_graph_input() and value not in taken]
     graph = ir.convenience.extract(model.graph, [*taken, *passed_on], given)
+    # It keeps weights in a set: in their own order, the same graph is the same bytes in any process.
+    weights = [graph.initializers.pop(name) for name in model.graph.initializers if name in graph.initializers]
+    for value in weights:
+        graph.register_initializer(value)
     return Piece(ir.Model(graph, ir_version=model.ir_version, functions=list(model.functions.values())))
