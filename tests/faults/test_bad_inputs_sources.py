@@ -124,6 +124,8 @@ CASES: dict[str, Case] = {
         code=65,
         err="export: S s, peak N MiB\n"
         "fuse: S s, peak N MiB\n"
+        "partition: S s, peak N MiB\n"
+        "compile: S s, peak N MiB\n"
         "error: model/main: onnxruntime cannot load this graph\n"
         "caused by: [ONNXRuntimeError] : 10 : INVALID_GRAPH : Load model from "
         "main.s0.cpu.onnx failed:This is an "
@@ -195,6 +197,7 @@ CASES: dict[str, Case] = {
         code=65,
         err="export: S s, peak N MiB\n"
         "fuse: S s, peak N MiB\n"
+        "partition: S s, peak N MiB\n"
         "error: DIR/m.data: model: tensor w holds 1 value that is not finite\n"
         "hint: if that is meant, as in a mask, allow it: model.allow_not_finite: [w]\n",
         broken=onnx_model(with_value(np.nan)),
@@ -204,6 +207,7 @@ CASES: dict[str, Case] = {
         code=65,
         err="export: S s, peak N MiB\n"
         "fuse: S s, peak N MiB\n"
+        "partition: S s, peak N MiB\n"
         "error: DIR/m.data: model: tensor w holds 1 value that is not finite\n"
         "hint: if that is meant, as in a mask, allow it: model.allow_not_finite: [w]\n",
         broken=onnx_model(with_value(np.inf)),
@@ -386,10 +390,12 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert before == (
         "export: S s, peak N MiB\n"
         "fuse: S s, peak N MiB\n"
+        "partition: S s, peak N MiB\n"
         "error: DIR/artifacts/store/tmp/RANDOM/out: no space left: N bytes needed, N bytes free\n"
         "caused by: No space left on device\n"
         "hint: free some space, or choose a directory on another file system\n"
     )
-    assert after == "export: cached\nfuse: cached\nengine: S s, peak N MiB\nseal: S s, peak N MiB\n"
+    computed = "".join(f"{stage}: S s, peak N MiB\n" for stage in ("compile", "engine", "seal"))
+    assert after == f"export: cached\nfuse: cached\npartition: cached\n{computed}"
     empty = "artifacts/store/quarantine:\n\nartifacts/store/tmp:\n"
     assert re.fullmatch(rf"exit 74\n{empty}artifacts/bundles/graph  sha256:\w{{64}}\n", finished.stdout)
