@@ -331,27 +331,12 @@ CASES: dict[str, Case] = {
     ),
 }
 
-SLOW = {
-    "no such function",
-    "a module with a syntax error",
-    "a function that wants arguments",
-    "a function that returns no module",
-    "too many inputs",
-    "a size that cannot change",
-    "too many outputs",
-}
-"""PyTorch is imported, at three seconds each, before these can be found."""
 
-
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in CASES])
+@pytest.mark.parametrize("name", CASES)
 def test_the_whole_answer(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     case = CASES[name]
     assert answer(case, tmp_path) == (case.code, case.out, case.err)
-
-
-def test_only_known_cases_are_slow() -> None:
-    assert CASES.keys() >= SLOW
 
 
 def test_infinities_that_are_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
