@@ -15,6 +15,8 @@ from scripts.make_checkpoint import make
 from wanc import cli
 from wanc.runtime.verify import verify
 
+pytestmark = pytest.mark.slow  # two builds from nothing
+
 LAYOUTS = ("diffusers", "original")
 TINY = MODELS["tiny"].with_layers(1)
 # Two resolutions where Wan's VAE has four, which take four times as long to export.

@@ -102,6 +102,7 @@ def test_the_share_of_integers_is_what_others_count(result: BuildResult, compone
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_it_comes_out_again_bit_by_bit(
     result: BuildResult, tiny_bundle: Path, loaded: LoadedRecipe, tmp_path: Path
 ) -> None:

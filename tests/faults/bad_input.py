@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,9 @@ from typing import Any
 from wanc.artifacts import fsck
 from wanc.artifacts.store import Store
 
+from .prober import probers, run_in_fork
+
+PATIENCE_SECONDS = 120
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = """\
 wanc: 1
@@ -59,11 +64,29 @@ class Case:
     """Limits of the process, by the number of `resource.RLIMIT_*`."""
 
 
-def run(arguments: str, folder: Path, limits: Mapping[int, int] | None = None) -> subprocess.CompletedProcess[str]:
-    """`python -m wanc ARGUMENTS` in `folder`, in a process of its own."""
+def run(arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """`wanc ARGUMENTS` in `folder`, in a fork of a process that has everything imported."""
+    return _prober().submit(_run_in, arguments, folder).result(PATIENCE_SECONDS)
+
+
+def _run_in(arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    os.chdir(folder)
+    for name in [name for name in os.environ if name.startswith(("WANC_", "COLUMNS"))]:
+        del os.environ[name]
+    return run_in_fork(arguments.split())
+
+
+@functools.cache
+def _prober() -> ProcessPoolExecutor:
+    """One for as long as the tests run."""
+    return probers(1, also=("torch.onnx", "wanc.compiler.export.torch_module"))
+
+
+def run_limited(arguments: str, folder: Path, limits: Mapping[int, int]) -> subprocess.CompletedProcess[str]:
+    """`python -m wanc ARGUMENTS` in `folder`, in a process that may use no more than these limits."""
 
     def limit() -> None:
-        for kind, value in (limits or {}).items():
+        for kind, value in limits.items():
             resource.setrlimit(kind, (value, value))
 
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("WANC_", "COLUMNS"))}
@@ -74,7 +97,7 @@ def run(arguments: str, folder: Path, limits: Mapping[int, int] | None = None) -
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_SECONDS,
         preexec_fn=limit,
         check=False,
     )
@@ -87,7 +110,7 @@ def answer(case: Case, folder: Path) -> Answer:
     """Exit code, stdout and stderr, without what differs from run to run. Nothing half-written may be left."""
     case.broken()
     before = _listing(folder / "artifacts")
-    finished = run(case.arguments, folder, case.limits)
+    finished = run_limited(case.arguments, folder, case.limits) if case.limits else run(case.arguments, folder)
     assert_nothing_half_written(folder / "artifacts", before)
     return finished.returncode, finished.stdout, without_chance(finished.stderr, folder)
 

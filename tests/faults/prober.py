@@ -15,9 +15,8 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 
 from wanc import cli
 from wanc.compiler.bundle.assemble import Assemble
@@ -40,12 +39,13 @@ PATIENCE_SECONDS = 60
 PR_SET_PTRACER, PTRACER_ANY = 0x59616D61, ctypes.c_ulong(-1)  # linux/prctl.h
 
 
-@contextmanager
-def probers(count: int = 2) -> Iterator[ProcessPoolExecutor]:
-    """Processes in which `run_in_fork` may be called; two, as many as there are cores in the smallest machine."""
+def probers(count: int = 2, also: Sequence[str] = ()) -> ProcessPoolExecutor:
+    """Processes in which `run_in_fork` may be called; two, as many as there are cores in the smallest machine.
+
+    They import `also` besides what builds use.
+    """
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=spawn, initializer=_prepare) as pool:
-        yield pool
+    return ProcessPoolExecutor(count, mp_context=spawn, initializer=_prepare, initargs=(also,))
 
 
 def run_in_fork(arguments: Sequence[str], *tracer: str) -> subprocess.CompletedProcess[str]:
@@ -70,8 +70,8 @@ def call_in_fork(function: Callable[[], object], *tracer: str) -> subprocess.Com
     return subprocess.CompletedProcess(sys.argv, os.waitstatus_to_exitcode(status), *texts)
 
 
-def _prepare() -> None:
-    for name in USED:
+def _prepare(also: Sequence[str]) -> None:
+    for name in (*USED, *also):
         importlib.import_module(name)
     for stage in (ExportOnnx, Fuse, Partition, Compile, OnnxRuntimeEngine, Assemble, Seal):
         code_version(stage.__module__)
