@@ -69,6 +69,10 @@ class BuiltGraph:
         name = self.files[0].graph
         return [self.reference().prober(name) if prober is None else prober for prober in found]
 
+    def close(self) -> None:
+        """Give the memory of its segments back: a component's graphs need not fit in it together."""
+        self.__dict__.pop("_backends", None)
+
     @cached_property
     def _backends(self) -> list[Backend | None]:
         return [self._open(self._path(file)) for file in self.files]

@@ -87,9 +87,15 @@ def examine(
         name: BuiltGraph(compiler, entry.graph, _files(compiled, name), folder, reference)
         for name, entry in graphs.items()
     }
-    interfaces = {name: entry.graph for name, entry in graphs.items()}
-    golden.record(files.name, interfaces, given, lambda name, inputs: built[name].run(inputs))
-    kernels = {name: entry.kernels() for name, entry in built.items()}
+    kernels: dict[str, Kernels] = {}
+
+    def execute(name: str, inputs: Arrays) -> Arrays:
+        outputs = built[name].run(inputs)
+        kernels[name] = built[name].kernels()
+        built[name].close()
+        return outputs
+
+    golden.record(files.name, {name: entry.graph for name, entry in graphs.items()}, given, execute)
     for name, entry in kernels.items():
         golden.tolerate(files.name, name, entry.precision)
     lowerings = {name: [entry.lowered[name] for entry in compiled if name in entry.lowered] for name in graphs}

@@ -45,8 +45,7 @@ def compile_segment(
     present = {name: piece for name, piece in pieces.items() if piece is not None}
     is_whole = segment.first == 0 and segment.stop == len(blocks)
     shared = shared_weights([] if is_whole else [entry.model for entry in graphs.values()], blocks)
-    ends = f"s{segment.index}.{target}"
-    folder = out / FOLDER / files.name
+    ends, folder = f"s{segment.index}.{target}", out / FOLDER / files.name
     folder.mkdir(parents=True)
     lowered: dict[str, dict[str, Any]] = {}
     written: dict[str, Path] = {}
@@ -57,23 +56,11 @@ def compile_segment(
     if stored.path not in stored.files:
         stored.path.unlink()
     made = compiler.compile(files.name, written, stored.files)
-    described = [
-        EngineFile(
-            component=files.name,
-            graph=name,
-            segment=segment.index,
-            engine=compiler.engine,
-            target=target,
-            profile=None,
-            device=segment.device,
-            file=path.relative_to(out).as_posix(),
-            inputs=tuple(present[name].inputs),
-            outputs=tuple(present[name].outputs),
-        )
-        for name, path in made.items()
-    ]
     return Compiled(
-        tuple(described),
+        tuple(
+            _engine_file(compiler.engine, name, present[name], segment, target, path.relative_to(out).as_posix())
+            for name, path in made.items()
+        ),
         {name: entry.graph for name, entry in graphs.items()},
         lowered,
         {
@@ -82,6 +69,21 @@ def compile_segment(
             if (folder / weight.file).exists()
         },
         tuple(sorted(finite.found)),
+    )
+
+
+def _engine_file(engine: str, graph: str, piece: Piece, segment: Segment, target: str, file: str) -> EngineFile:
+    return EngineFile(
+        component=segment.component,
+        graph=graph,
+        segment=segment.index,
+        engine=engine,
+        target=target,
+        profile=None,
+        device=segment.device,
+        file=file,
+        inputs=tuple(piece.inputs),
+        outputs=tuple(piece.outputs),
     )
 
 
