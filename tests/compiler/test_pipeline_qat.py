@@ -39,7 +39,7 @@ def results(tiny_bundle: Path) -> tuple[BuildResult, BuildResult]:
 def test_training_is_a_stage_behind_quantising(results: tuple[BuildResult, BuildResult]) -> None:
     names = [run.name for run in results[1].stages]
     expert = ["calibrate", "quantize", "train"]
-    assert names[names.index("texts") + 1 : names.index("engine")] == expert * 2
+    assert names[names.index("texts") + 1 : names.index("partition")] == expert * 2
     assert verify(results[1].bundle).ok
 
 
