@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wanc.artifacts.files import output_errors, read_small
+from wanc.artifacts.timeout import timeout_seconds
 from wanc.errors import EXIT_TEMPORARY, OutputError, UserError
 
 TIMEOUT_VARIABLE = "WANC_LOCK_TIMEOUT"
@@ -85,7 +86,7 @@ def _locked(descriptor: int, shared: bool) -> int | None:
 
 
 def _wait(path: Path, shared: bool, on_wait: OnWait) -> int:
-    seconds = _timeout_seconds()
+    seconds = timeout_seconds(TIMEOUT_VARIABLE, DEFAULT_TIMEOUT_SECONDS, allow_zero=True)
     on_wait(f"waiting for {_holder(path)}, for at most {seconds:g} s ({TIMEOUT_VARIABLE})")
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -99,17 +100,6 @@ def _wait(path: Path, shared: bool, on_wait: OnWait) -> int:
         hint=f"wait for it to end, or set {TIMEOUT_VARIABLE} to the number of seconds to wait",
         exit_code=EXIT_TEMPORARY,
     )
-
-
-def _timeout_seconds() -> float:
-    text = os.environ.get(TIMEOUT_VARIABLE, "")
-    try:
-        seconds = float(text) if text else DEFAULT_TIMEOUT_SECONDS
-    except ValueError:
-        seconds = -1.0
-    if not seconds >= 0:  # also refuses NaN
-        raise UserError(f"{TIMEOUT_VARIABLE} must be a number of seconds, not {text!r}")
-    return seconds
 
 
 def _sign(descriptor: int) -> None:

@@ -110,8 +110,3 @@ class Executor:
             counter.executions += 1
             counter.bytes += size + sum(value.bytes for value in outputs.values())
         return outputs
-
-
-def flat(counters: Mapping[str, Mapping[str, int | float]]) -> dict[str, int | float]:
-    """`<component>/<graph>.<counter>` → its value, as reports have it."""
-    return {f"{graph}.{name}": value for graph, counter in counters.items() for name, value in counter.items()}

@@ -9,11 +9,11 @@ from typing import Any
 
 from .arrays import read_arrays, write_arrays
 from .bundle import Bundle
-from .executor import Executor, flat
+from .cost import RunCost
+from .executor import Executor
 from .interface import COMPONENT, GRAPH, TASK
-from .memory import peak_rss_bytes
 from .progress import OnProgress, ignore
-from .timer import Timer, shown_seconds
+from .timer import Timer
 from .value import Array
 
 
@@ -44,21 +44,14 @@ class GraphReport:
     """What a run of a graph gave, and what it cost."""
 
     outputs: Path
-    seconds: dict[str, float]
-    peak_rss_bytes: int
-    counters: dict[str, dict[str, int | float]]
+    cost: RunCost
     ok = True
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "outputs": str(self.outputs),
-            "seconds": self.seconds,
-            "peak_rss_bytes": self.peak_rss_bytes,
-            "counters": flat(self.counters),
-        }
+        return {"outputs": str(self.outputs), **self.cost.as_json()}
 
     def as_text(self) -> str:
-        return f"{self.outputs} ({shown_seconds(self.seconds)}; peak memory {self.peak_rss_bytes / 2**20:.0f} MiB)"
+        return f"{self.outputs} ({self.cost})"
 
 
 def run_graph(
@@ -76,4 +69,4 @@ def run_graph(
         outputs = graph.run(arrays)
     with timer.phase("write"):
         write_arrays(output, outputs)
-    return GraphReport(output, timer.seconds, peak_rss_bytes(), graph.executor.counters())
+    return GraphReport(output, RunCost.so_far(timer, graph.executor))

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .cost import RunCost
 from .errors import EXIT_IO, UserError
-from .executor import flat
-from .memory import peak_rss_bytes
 from .pipeline import Pipeline, load_latents
 from .progress import OnProgress, ignore
 from .prompts import read_prompts
@@ -39,22 +38,14 @@ class VideoReport:
     """What `run_video` made, and what it cost."""
 
     made: MadeVideo
-    seconds: dict[str, float]
-    peak_rss_bytes: int
-    counters: dict[str, dict[str, int | float]]
+    cost: RunCost
     ok = True
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "video": str(self.made.video),
-            "frames": self.made.frames,
-            "seconds": self.seconds,
-            "peak_rss_bytes": self.peak_rss_bytes,
-            "counters": flat(self.counters),
-        }
+        return {"video": str(self.made.video), "frames": self.made.frames, **self.cost.as_json()}
 
     def as_text(self) -> str:
-        return f"{self.made} ({shown_seconds(self.seconds)}; peak memory {self.peak_rss_bytes / 2**20:.0f} MiB)"
+        return f"{self.made} ({self.cost})"
 
 
 @dataclass(frozen=True)
@@ -62,23 +53,16 @@ class VideosReport:
     """What `run_videos` made, and what it cost: each video by itself, and all together."""
 
     made: list[MadeVideo]
-    seconds: dict[str, float]
-    peak_rss_bytes: int
-    counters: dict[str, dict[str, int | float]]
+    cost: RunCost
     ok = True
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "videos": [{**vars(entry), "video": str(entry.video)} for entry in self.made],
-            "seconds": self.seconds,
-            "peak_rss_bytes": self.peak_rss_bytes,
-            "counters": flat(self.counters),
-        }
+        videos = [{**vars(entry), "video": str(entry.video)} for entry in self.made]
+        return {"videos": videos, **self.cost.as_json()}
 
     def as_text(self) -> str:
-        total = f"{len(self.made)} videos ({shown_seconds(self.seconds)}; peak memory "
         lines = [f"{entry} ({shown_seconds(entry.seconds)})" for entry in self.made]
-        return "\n".join([*lines, f"{total}{self.peak_rss_bytes / 2**20:.0f} MiB)"])
+        return "\n".join([*lines, f"{len(self.made)} videos ({self.cost})"])
 
 
 def run_video(
@@ -101,7 +85,7 @@ def run_video(
     noise = load_latents(latents) if latents is not None else None
     made = _make(pipeline, output, Request(prompt, latents=noise, **options), latents, on_progress)
     timer.add(made.seconds)
-    return VideoReport(made, timer.seconds, peak_rss_bytes(), pipeline.executor.counters())
+    return VideoReport(made, RunCost.so_far(timer, pipeline.executor))
 
 
 def run_videos(
@@ -133,7 +117,7 @@ def run_videos(
             output = folder / f"{number:0{digits}}.mp4"
             made.append(_make(pipeline, output, Request(prompt, latents=noise, **options), latents, numbered))
             timer.add(made[-1].seconds)
-    return VideosReport(made, timer.seconds, peak_rss_bytes(), pipeline.executor.counters())
+    return VideosReport(made, RunCost.so_far(timer, pipeline.executor))
 
 
 def _make(

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from wanc.compiler.engines.compiler import Compiler, Prober
+from wanc.compiler.engines.compiler import Compiler, Prober, Probers
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.host.reference import Reference
 from wanc.compiler.program.program import ProgramGraph
@@ -63,11 +63,11 @@ class BuiltGraph:
         opened = zip(self.files, self._backends, strict=True)
         return reduce(add, [self.compiler.report(self._path(file), backend) for file, backend in opened])
 
-    def probers(self) -> list[Prober]:
-        """What executes single Linears of each segment, or of the graph on the host."""
-        found = [self.compiler.prober(self._path(file)) for file in self.files]
-        name = self.files[0].graph
-        return [self.reference().prober(name) if prober is None else prober for prober in found]
+    def prober(self) -> Prober:
+        """What executes single Linears of all segments, or of the graph on the host where one cannot be executed."""
+        probers = [self.compiler.prober(self._path(file)) for file in self.files]
+        here = [prober for prober in probers if prober is not None]
+        return Probers(here) if len(here) == len(probers) else self.reference().prober(self.files[0].graph)
 
     def close(self) -> None:
         """Give the memory of its segments back: a component's graphs need not fit in it together."""

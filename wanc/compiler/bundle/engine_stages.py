@@ -11,7 +11,7 @@ from wanc.compiler.engines.compiled import FILE as COMPILED
 from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.stage import Compile
 from wanc.compiler.program.component_files import component_inputs
-from wanc.compiler.program.program import FILE, Program
+from wanc.compiler.program.program import FILE, Program, Segment
 from wanc.compiler.stages.stage import Stage, Tree
 from wanc.runtime.model import HIGH, LOW
 
@@ -39,20 +39,21 @@ class EngineStages:
         placed = Program.read(program.locate()[FILE])
         assert placed.placement is not None
         inputs = {"program": program, "exported": exported, "source": source}
-        compiled: dict[str, Tree] = {}
+        compiled: dict[tuple[Segment, str], Tree] = {}
         for segment in placed.placement.segments:
             own = component_inputs((segment.component,), program, exported, source)
             for target in self.targets:
                 stage = Compile(self.engine, segment, target, self.assemble.allow_not_finite)
-                compiled[f"{segment.component}/{segment.index}/{target}"] = run(stage, own)
-        assembled = run(self.assemble, {**inputs, **compiled})
+                compiled[segment, target] = run(stage, own)
+        named = {f"{segment.component}/{segment.index}/{target}": tree for (segment, target), tree in compiled.items()}
+        assembled = run(self.assemble, {**inputs, **named})
         engines = _joined(assembled, compiled.values())
         if self.tables is None:
             return engines
         # No other component is asked: a changed decoder tabulates nothing again.
         experts = [name for name in placed.components if name in (HIGH, LOW)]
         own = component_inputs(experts, program, exported, source)
-        theirs = [tree for name, tree in compiled.items() if name.split("/")[0] in experts]
+        theirs = [tree for (segment, _), tree in compiled.items() if segment.component in experts]
         only = _joined(assembled.only(lambda name: name == FILE), theirs)
         return engines.joined(run(self.tables, {**own, "engines": only}))
 

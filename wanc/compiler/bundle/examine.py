@@ -48,7 +48,7 @@ class Examined:
                 products = self.kernels[graph].products
                 check_products(f"{self.files.name}/{graph}", entry.model, entry.graph.example, products)
         models = {graph: entry.model for graph, entry in self.graphs.items()}
-        check_linears(self.files.name, models, {graph: entry.probers() for graph, entry in self.built.items()}, of)
+        check_linears(self.files.name, models, {graph: entry.prober() for graph, entry in self.built.items()}, of)
         return of.table
 
     def report(self) -> dict[str, Any]:

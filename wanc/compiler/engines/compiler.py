@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -23,6 +24,18 @@ class Prober(Protocol):
     def run(self, linear: str, inputs: Array) -> Array | None:
         """What a quantised Linear gives for rows of its input [rows, in], without its bias; None for one not there."""
         ...
+
+
+@dataclass(frozen=True)
+class Probers:
+    """The probers of a graph that was built in several pieces, as one: a Linear is in one of them."""
+
+    pieces: Sequence[Prober]
+
+    def run(self, linear: str, inputs: Array) -> Array | None:
+        """As `Prober.run`."""
+        found = (prober.run(linear, inputs) for prober in self.pieces)
+        return next((outputs for outputs in found if outputs is not None), None)
 
 
 class Compiler(Protocol):

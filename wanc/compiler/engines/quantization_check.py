@@ -6,7 +6,7 @@ reads back what it built, and puts probes through it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,9 +64,9 @@ def check_products(where: str, canonical: ir.Model, sizes: Mapping[str, int], pr
 
 
 def check_linears(
-    component: str, graphs: Mapping[str, ir.Model], built: Mapping[str, Sequence[Prober]], of: QuantizedComponent
+    component: str, graphs: Mapping[str, ir.Model], built: Mapping[str, Prober], of: QuantizedComponent
 ) -> None:
-    """Put the probes of a component through what was built of its canonical graphs, segment by segment.
+    """Put the probes of a component through what was built of its canonical graphs.
 
     Raises UserError where a Linear is gone, or is less exact than its QuantTable says.
     """
@@ -74,8 +74,7 @@ def check_linears(
     for graph, model in graphs.items():
         for linear in quantized_linears(model):
             entry, probe = missing.pop(linear.name), of.probes[linear.name]
-            found_in = (prober.run(linear.name, probe.inputs) for prober in built[graph])
-            outputs = next((array for array in found_in if array is not None), None)
+            outputs = built[graph].run(linear.name, probe.inputs)
             if outputs is None:
                 raise _refusal(
                     f"{component}/{linear.name} is {entry.scheme} in the QuantTable, and float in the engine"

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from wanc.compiler.engines.compiler import Prober, Probers
 from wanc.compiler.engines.onnxruntime.probe import OnnxRuntimeProber
 from wanc.compiler.graphs.lowerable import LowerableGraph
 from wanc.compiler.host.chain import Chain
@@ -42,9 +43,10 @@ class Reference:
         (outputs,) = self._chain(graph).run([inputs])
         return outputs
 
-    def prober(self, graph: str) -> ReferenceProber:
+    def prober(self, graph: str) -> Prober:
         """The quantised Linears of a graph, one by one."""
-        return ReferenceProber(self._chain(graph))
+        chain = self._chain(graph)
+        return Probers([OnnxRuntimeProber(chain.file(index)) for index in range(len(chain.pieces))])
 
     def _chain(self, graph: str) -> Chain:
         if graph not in self._chains:
@@ -53,15 +55,3 @@ class Reference:
             model, finite = self._graphs[graph].model, FiniteCheck(self._files.name, self._allowed)
             self._chains[graph] = Chain(model.clone(), self._files.weights, folder, finite)
         return self._chains[graph]
-
-
-class ReferenceProber:
-    """Looks for a Linear in one piece of a graph after the other."""
-
-    def __init__(self, chain: Chain) -> None:
-        self._probers = [OnnxRuntimeProber(chain.file(index)) for index in range(len(chain.pieces))]
-
-    def run(self, linear: str, inputs: Array) -> Array | None:
-        """What a quantised Linear gives for rows of its input [rows, in], without its bias; None for one not there."""
-        found = (prober.run(linear, inputs) for prober in self._probers)
-        return next((outputs for outputs in found if outputs is not None), None)

@@ -82,10 +82,6 @@ class Placement:
     devices: tuple[str, ...]
     segments: tuple[Segment, ...]
 
-    def of(self, component: str) -> tuple[Segment, ...]:
-        """The segments of a component."""
-        return tuple(segment for segment in self.segments if segment.component == component)
-
 
 @dataclass(frozen=True)
 class Program:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wanc.artifacts.files import output_errors
+from wanc.artifacts.timeout import timeout_seconds
 from wanc.compiler.stages.confinement import confine
 from wanc.compiler.stages.stage import Files, Stage
 from wanc.errors import EXIT_TEMPORARY, EXIT_UNAVAILABLE, UserError
@@ -49,7 +50,7 @@ def run_in_worker(stage: Stage, inputs: Mapping[str, Files], out: Path, *, progr
     Raises what the stage raised, and UserError where the process was killed from outside or ran for longer than the
     seconds in WANC_STAGE_TIMEOUT, by default a day.
     """
-    timeout = _timeout_seconds()
+    timeout = timeout_seconds(TIMEOUT_VARIABLE, DEFAULT_TIMEOUT_SECONDS, allow_zero=False)
     context = multiprocessing.get_context(START_METHOD)
     others = multiprocessing.active_children()
     with ProcessPoolExecutor(1, mp_context=context, initializer=confine, initargs=(os.getpid(),)) as pool:
@@ -72,17 +73,6 @@ def run_in_worker(stage: Stage, inputs: Mapping[str, Files], out: Path, *, progr
     if outcome.error is not None:
         raise outcome.error from _chain(outcome.causes)
     return outcome.peak_rss_bytes
-
-
-def _timeout_seconds() -> float:
-    text = os.environ.get(TIMEOUT_VARIABLE, "")
-    try:
-        seconds = float(text) if text else DEFAULT_TIMEOUT_SECONDS
-    except ValueError:
-        seconds = -1.0
-    if not seconds > 0:  # also refuses NaN
-        raise UserError(f"{TIMEOUT_VARIABLE} must be a number of seconds, not {text!r}")
-    return seconds
 
 
 def _too_long(stage: Stage, seconds: float) -> UserError:

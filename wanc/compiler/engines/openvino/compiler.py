@@ -101,7 +101,7 @@ class OpenVinoCompiler:
             elif is_attention(kernel, info):
                 fused["Attention"] += 1
         model = core().read_model(path)
-        products = openvino_products(opened.compiled, core().read_model(path))
+        products = openvino_products(opened.compiled, model)
         floats = products.total - products.integer_linear - products.coded_linear
         if floats and model.has_rt_info(PRECISION) and not any(precision == "bf16" for _, precision in by_type):
             raise UserError(
