@@ -1,4 +1,4 @@
-"""This tree beside an earlier commit: the same denoising step and the same video, in turn. Writes into bench/results.
+"""This tree beside an earlier commit: the same step, video and first video of a process. Writes into bench/results.
 
 `python bench/against.py 6d38747 [NAME …]`; names are those of `MEASURED`, all unless some are given. Each tree runs in
 a process of its own, which waits while the other works. Takes about twenty minutes.
@@ -26,6 +26,7 @@ MEASURED = {
     "step onnxruntime": "wanc onnxruntime",
     "step openvino": "wanc openvino",
     "video tiny-wan": "",
+    "start tiny-wan": "",
 }
 """What is measured, and the contender of `wanc bench` that a step is of."""
 
@@ -49,6 +50,17 @@ from wanc.runtime.pipeline import Pipeline
 pipeline = Pipeline.open(build(loaded, Path(FOLDER), progress=False).bundle, threads=2)
 work = lambda: pipeline.generate("A red circle moves to the left.", seed=7)
 """
+START = """
+import subprocess, sys
+from pathlib import Path
+from wanc.compiler.pipeline import build
+from wanc.recipe.load import load
+(loaded,) = load(Path(RECIPE))
+bundle = build(loaded, Path(FOLDER), progress=False).bundle
+options = ["--prompt", "A red circle.", "--frames", "1", "--steps", "1", "-o", Path(FOLDER) / "out.mp4"]
+work = lambda: subprocess.run([sys.executable, bundle / "run.py", *options], check=True, capture_output=True)
+"""
+BODIES = {"step": STEP, "video": VIDEO, "start": START}
 LOOP = """
 import sys, time
 if __name__ == "__main__":
@@ -86,7 +98,7 @@ def started(tree: Path, name: str, folder: Path) -> Generator[Worker]:
     (folder / "loop.py").write_text(LOOP)
     values = {"FOLDER": str(folder), "NAME": MEASURED[name], "RECIPE": str(tree / "recipes" / "tiny-wan.yaml")}
     body = "".join(f"{key} = {value!r}\n" for key, value in values.items())
-    body += STEP if name.startswith("step") else VIDEO
+    body += BODIES[name.partition(" ")[0]]
     process = subprocess.Popen(
         [sys.executable, folder / "loop.py", body],
         cwd=folder,

@@ -19,6 +19,7 @@ from wanc import cli
 from wanc.compiler.pipeline import BuildResult, build
 from wanc.compiler.stages.runner import StageRun
 from wanc.recipe.load import load
+from wanc.runtime.backends.offline import stay_offline
 
 if TYPE_CHECKING:
     from tests.compiler.builder import Project
@@ -34,6 +35,8 @@ FIRST = (
     "compiler/test_parity_layouts.py", "bundle/test_cut.py", "faults/test_concurrency.py",
     "faults/test_random_kills.py", "models/test_onnx_file_fuzz.py", "models/test_onnx_file_limits.py",
 )  # fmt: skip
+
+stay_offline()  # before a test loads an engine's library of its own accord
 
 settings.register_profile("fixed", derandomize=True)  # the same examples every time
 settings.load_profile("fixed")

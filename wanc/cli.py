@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 
 from wanc import __version__
 from wanc.errors import EXIT_REFUSED, EXIT_UNAVAILABLE, UserError, render
+from wanc.runtime.backends.offline import stay_offline
 from wanc.runtime.options import OPTIONS, OUTPUT_HELP
 
 EXIT_INTERRUPTED = 130
@@ -72,7 +73,7 @@ def build(
     from wanc.compiler.explain import explain_tables
     from wanc.compiler.pipeline import build, rebuild_and_compare
     from wanc.recipe.load import load
-    from wanc.runtime.main import clean_up_on_sigterm
+    from wanc.runtime.ending import clean_up_on_sigterm
     from wanc.terminal import show
 
     clean_up_on_sigterm()
@@ -176,13 +177,12 @@ def run(
     **options: Any,
 ) -> None:
     """Run a bundle, exactly as its own run.py does: prompts give videos, or arrays give arrays."""
+    from wanc.runtime.ending import ending_on_signals
     from wanc.runtime.execute import run
-    from wanc.runtime.main import clean_up_on_sigterm
     from wanc.runtime.progress import Bars
 
-    clean_up_on_sigterm()
     threads = options.pop("threads")
-    with Bars(enabled=_shows_progress(as_json)) as bars:
+    with ending_on_signals(), Bars(enabled=_shows_progress(as_json)) as bars:
         report = run(bundle, output, options, threads=threads, on_progress=bars)
     print(json.dumps(report.as_json()) if as_json else report.as_text())
 
@@ -362,6 +362,7 @@ def _usage(error: TyperException) -> str:
 
 def main() -> None:
     """The console script: faults of the user's are printed for people, bugs keep their traceback."""
+    stay_offline()
     try:
         raise SystemExit(app(prog_name="wanc", standalone_mode=False))
     except UserError as error:

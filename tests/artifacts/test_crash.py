@@ -246,14 +246,14 @@ def test_a_bundle_is_durable_before_it_is_named(tmp_path: Path, monkeypatch: pyt
     directory = tmp_path / "d"
     prepare(directory)
     durability = Durability(monkeypatch)
-    exchange = publish_module._exchange  # pyright: ignore[reportPrivateUsage]
+    exchange = publish_module.exchange
 
     def watched(staged: Path, destination: Path) -> bool:
         durability.too_early.clear()  # adopted files are renamed into the private copy before they are fsynced
         durability.about_to_name(staged)
         return exchange(staged, destination)
 
-    monkeypatch.setattr(publish_module, "_exchange", watched)
+    monkeypatch.setattr(publish_module, "exchange", watched)
     seal_in(directory, b"new graph")
     assert durability.too_early == []
     assert directory.stat().st_ino in durability.synced

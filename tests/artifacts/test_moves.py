@@ -66,7 +66,7 @@ def test_a_kill_at_every_step_of_a_seal_loses_nothing(
     quick_path: Path, break_at: Break, monkeypatch: pytest.MonkeyPatch, stands: bool, exchange: bool
 ) -> None:
     if not exchange:
-        monkeypatch.setattr(publish_module, "_exchange", lambda *_: False)
+        monkeypatch.setattr(publish_module, "exchange", lambda *_: False)
     returned = 0
     for number in range(1, 400):
         root, destination = quick_path / str(number) / "store", quick_path / str(number) / "bundles/tiny"

@@ -336,7 +336,7 @@ def test_a_bundle_for_another_version_says_so(tmp_path: Path) -> None:
 def test_the_reader_works_without_the_compiler(bundle: Path, tmp_path: Path) -> None:
     """As in a bundle: a copy of the folder under another name, and nothing of wanc to be found."""
     (tmp_path / "shipped").mkdir()
-    for name in ("errors", "safe_read", "strict_json", "manifest", "verify"):
+    for name in ("directory", "errors", "folder", "safe_read", "strict_json", "manifest", "verify"):
         shutil.copy(ROOT / f"wanc/runtime/{name}.py", tmp_path / "shipped")
     script = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); sys.modules['wanc'] = None;"

@@ -161,7 +161,7 @@ def test_single_steps_agree_to_float32(plain: Result, result: Callable[..., Resu
     inputs, expected = (SafetensorsFile(plain.root / FOLDER / file) for file in (INPUTS, EXPECTED))
     bundle = VideoBundle.open(result("openvino", "engine.kind=openvino").root)
     assert bundle.engines.keys() == VideoBundle.open(plain.root).engines.keys()
-    executor = Executor(bundle.root, bundle.engines, threads=1)
+    executor = Executor(bundle.folder, bundle.engines, threads=1)
     for component, graph in bundle.engines:
         outputs = executor.run(component, graph, named(inputs, component, graph))
         for name, array in named(expected, component, graph).items():

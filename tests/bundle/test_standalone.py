@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 import venv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -172,6 +174,59 @@ def test_a_read_only_bundle_runs(own_copy: Path, deployed: Deployed) -> None:
     finally:
         for path in paths:
             path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def without(deployed: Deployed, folder: Path, name: str) -> Deployed:
+    """The same, without what is installed under this name."""
+    shutil.copytree(deployed.site, folder / "site", symlinks=True)
+    for path in (folder / "site").glob(f"{name}*"):
+        path.unlink()
+    return replace(deployed, site=folder / "site")
+
+
+@pytest.mark.parametrize("name", ["numpy", "onnxruntime", "av", "tokenizers", "ftfy"])
+def test_a_missing_package_is_told(tiny_bundle: Path, deployed: Deployed, tmp_path: Path, name: str) -> None:
+    finished = without(deployed, tmp_path, name).run(tiny_bundle / "run.py", "--prompt", "a", *SHORT, "-o", "out.mp4")
+    built_with = importlib.metadata.version(name)
+    assert (finished.returncode, finished.stdout) == (69, "")
+    assert finished.stderr.startswith("error: ") and "Traceback" not in finished.stderr
+    hint = f"hint: {name} is missing here, and the bundle was built with {built_with}: pip install -r requirements.txt"
+    assert hint in finished.stderr
+
+
+def test_another_engine_version_is_told(tiny_bundle: Path, deployed: Deployed, tmp_path: Path) -> None:
+    """Where the engine fails, and by the self-test where it does not."""
+    other = without(deployed, tmp_path, "onnxruntime")
+    (other.site / "onnxruntime").mkdir()
+    (other.site / "onnxruntime/__init__.py").write_text("class SessionOptions: pass\n")
+    (other.site / "onnxruntime-1.5.2.dist-info").mkdir()
+    (other.site / "onnxruntime-1.5.2.dist-info/METADATA").write_text("Name: onnxruntime\nVersion: 1.5.2\n")
+    built_with = importlib.metadata.version("onnxruntime")
+    finished = other.run(tiny_bundle / "run.py", "--prompt", "a", *SHORT, "-o", "out.mp4")
+    assert (finished.returncode, finished.stdout) == (69, "")
+    assert finished.stderr.splitlines()[-1] == (
+        f"hint: onnxruntime is 1.5.2 here, and the bundle was built with {built_with}: "
+        "pip install -r requirements.txt, which the bundle has"
+    )
+    shutil.rmtree(other.site / "onnxruntime")
+    (other.site / "onnxruntime").symlink_to((deployed.site / "onnxruntime").resolve())
+    report = other.json(tiny_bundle / "run.py", "--selftest")
+    assert report["ok"] is True
+    assert report["packages"] == [f"onnxruntime is 1.5.2 here, and the bundle was built with {built_with}"]
+
+
+def test_an_old_python_is_told(tiny_bundle: Path) -> None:
+    """What an older one parses before it is told is Python to it, and it is told before anything else is executed."""
+    source = (tiny_bundle / "run.py").read_text()
+    tree = ast.parse(source, feature_version=(3, 7))
+    (first,) = (node for node in tree.body if isinstance(node, ast.If) and "version_info" in ast.unparse(node.body[0]))
+    assert all(isinstance(node, (ast.Expr, ast.Import)) for node in tree.body[: tree.body.index(first)])
+    old = f"import sys; sys.version_info = (3, 9, 2, 'final', 0); exec(compile({source!r}, 'run.py', 'exec'))"
+    finished = subprocess.run([sys.executable, "-c", old], capture_output=True, text=True, check=False, timeout=60)
+    assert (finished.returncode, finished.stderr) == (
+        69,
+        "error: a bundle runs with Python 3.11 or newer, and this is 3.9\n",
+    )
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ REFUSED = 1
 # One of every kind. `engines/…/weights…` is raw numbers: no format of its own would notice.
 KINDS = [
     "WANC",
+    "__pycache__",
     "program.json",
     "recipe.lock.json",
     "engine_report.json",
@@ -156,9 +157,9 @@ def test_truncation_and_growth_are_found(refused: Refusal, path: str) -> None:
         ".hidden",
         "engines/denoiser_high/extra.onnx",
         "engines/denoiser_high/.step.s0.cpu.onnx.swp",
-        "runtime/__pycache__/main.cpython-311.pyc",
+        "golden/__pycache__/main.cpython-311.pyc",
         "runtime/extra.py",
-        "__pycache__/run.cpython-311.pyc",
+        "tokenizer/run.cpython-311.pyc",
         "tokenizer/TOKENIZER.JSON",
         "attestations/payload.so",
         ".git/config",

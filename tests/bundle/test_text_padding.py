@@ -11,7 +11,7 @@ from wanc.runtime.embeddings import EmbeddingTable
 from wanc.runtime.encode import encode_prompt
 from wanc.runtime.errors import TargetError
 from wanc.runtime.parts import Parts
-from wanc.runtime.pipeline import EMBEDDING_TENSOR, Pipeline
+from wanc.runtime.pipeline import EMBEDDING_TENSOR, TOKENIZER, Pipeline
 from wanc.runtime.text import Tokenizer
 
 PROMPT = "A red circle moves to the left."
@@ -31,12 +31,14 @@ def velocity(pipeline: Pipeline, text: np.ndarray, component: str) -> np.ndarray
 
 @pytest.fixture(scope="module")
 def tokenizer(pipeline: Pipeline) -> Tokenizer:
-    return Tokenizer.open(pipeline.bundle.root / "tokenizer", pipeline.bundle.model.text_length)
+    length = pipeline.bundle.model.text_length
+    return pipeline.bundle.folder.read(TOKENIZER, lambda path: Tokenizer.open(path.parent, length))
 
 
 @pytest.fixture(scope="module")
 def states(pipeline: Pipeline, tokenizer: Tokenizer) -> np.ndarray:
-    table = EmbeddingTable.open(pipeline.bundle.embedding, EMBEDDING_TENSOR)
+    bundle = pipeline.bundle
+    table = bundle.folder.read(bundle.embedding, lambda path: EmbeddingTable.open(path, EMBEDDING_TENSOR))
     return encode_prompt(PROMPT, tokenizer, table, pipeline.executor)
 
 

@@ -117,7 +117,7 @@ def test_one_step_of_each_expert_equals_diffusers(wide: Wide) -> None:
         ("denoiser_high", "transformer", 923.0),
         ("denoiser_low", "transformer_2", 500.0),
     ):
-        executor = Executor(bundle.root, bundle.engines)
+        executor = Executor(bundle.folder, bundle.engines)
         inputs = {"latents": latents, "timestep": np.array([timestep], np.float32), "text": text}
         parts = Parts(component, bundle.interfaces(component), executor)
         ours = parts.run("step", inputs, branch="conditional")["velocity"].numpy()

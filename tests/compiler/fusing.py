@@ -32,6 +32,7 @@ from wanc.models.wan.checkpoint import Checkpoint
 from wanc.recipe.schema import PARTS
 from wanc.runtime.backends.openvino import core
 from wanc.runtime.executor import Executor
+from wanc.runtime.folder import PlainFolder
 from wanc.runtime.interface import Interface
 from wanc.runtime.parts import Parts
 from wanc.runtime.segments import Segments
@@ -94,7 +95,7 @@ class CompiledComponent:
 
     def __post_init__(self) -> None:
         engines = {(file.component, file.graph): Segments.whole(file) for file in self.made.files}
-        self.executor = Executor(self.folder, engines, threads=1)
+        self.executor = Executor(PlainFolder(self.folder), engines, threads=1)
 
     @property
     def name(self) -> str:

@@ -188,7 +188,7 @@ def test_with_progress_each_stage_has_a_line(runner: Runner, log: Path, capfd: p
 
 INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 SCRIPT = """
-from wanc.runtime.main import clean_up_on_sigterm
+from wanc.runtime.ending import clean_up_on_sigterm
 clean_up_on_sigterm()
 import sys
 from pathlib import Path

@@ -20,6 +20,7 @@ from wanc.runtime.backends.open import open_backend
 from wanc.runtime.engine_file import EngineFile
 from wanc.runtime.errors import TargetError
 from wanc.runtime.executor import Executor
+from wanc.runtime.folder import PlainFolder
 from wanc.runtime.segments import Segments
 from wanc.runtime.value import Value
 
@@ -37,7 +38,7 @@ def engine_file(file: str, engine: str, *, segment: int = 0, inputs: str = "x", 
 
 def executor_of(root: Path, *files: EngineFile, threads: int = 2) -> Executor:
     """Of a graph that takes x and gives y."""
-    return Executor(root, {KEY: Segments(files, ("x",), ("y",))}, threads=threads)
+    return Executor(PlainFolder(root), {KEY: Segments(files, ("x",), ("y",))}, threads=threads)
 
 
 def write(model: str, folder: Path, name: str, engine: str) -> str:

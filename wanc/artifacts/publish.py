@@ -25,7 +25,7 @@ def publish(staged: Path, destination: Path) -> None:
     """
     if not os.path.lexists(destination):
         staged.rename(destination)
-    elif not _exchange(staged, destination):
+    elif not exchange(staged, destination):
         aside = staged.parent / ASIDE
         destination.rename(aside)
         try:
@@ -44,7 +44,7 @@ def recover(private: Path, destination: Path) -> None:
         sync_directory(destination.parent)
 
 
-def _exchange(first: Path, second: Path) -> bool:
+def exchange(first: Path, second: Path) -> bool:
     """Swap two names at once (renameat2, Linux 3.15). False where that is not possible; raises OSError if it fails."""
     renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if renameat2 is None:

@@ -20,8 +20,9 @@ from wanc.artifacts.moves import Announce, Move
 from wanc.artifacts.private import abandoned, private_directory
 from wanc.artifacts.publish import publish, recover
 from wanc.errors import EXIT_NO_INPUT, BundleError, OutputError, UserError
+from wanc.runtime.directory import BundleDirectory
 from wanc.runtime.manifest import MANIFEST, MARKER, MARKER_LINE, SCHEMA, FileEntry, Manifest, check_marker
-from wanc.runtime.safe_read import Progress, irregularity, opened_directory
+from wanc.runtime.safe_read import Progress, irregularity
 from wanc.runtime.strict_json import JsonObject, JsonValue
 
 _SUFFIX = ".sealing"
@@ -260,8 +261,8 @@ def _check_replaceable(destination: Path) -> None:
     if not destination.is_symlink() and destination.is_dir():
         if not any(destination.iterdir()):
             return
-        with suppress(BundleError), opened_directory(destination) as directory:
-            check_marker(directory, str(destination))
+        with suppress(BundleError):
+            check_marker(BundleDirectory.open(destination))
             return
     raise UserError("exists and is not a bundle", where=str(destination), hint="choose another destination")
 

@@ -30,6 +30,7 @@ from wanc.models.wan.stored import file_weights
 from wanc.recipe.quantize import CalibrateSection, QuantizeSection
 from wanc.recipe.schema import PARTS
 from wanc.runtime.executor import Executor
+from wanc.runtime.folder import PlainFolder
 from wanc.runtime.interface import Interface
 from wanc.runtime.parts import Parts
 from wanc.runtime.segments import Segments
@@ -144,7 +145,7 @@ def _compiled(compiler: Compiler, files: ComponentFiles, out: Path, threads: int
     engines = {(file.component, file.graph): Segments.whole(file) for file in compiled.files}
     return Ours(
         {graph: Interface(entry.inputs, entry.outputs) for graph, entry in compiled.graphs.items()},
-        Executor(out, engines, threads=threads),
+        Executor(PlainFolder(out), engines, threads=threads),
         out / engines[COMPONENT, GRAPH].files[0].file,
         compiler,
     )

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import cast
 
+from .directory import Root
 from .engine_file import EngineFile, read_engine_files
 from .errors import BundleError, TargetError
+from .folder import VerifiedFolder
 from .interface import Interface
 from .manifest import MANIFEST, SEGMENTS, Manifest
 from .progress import OnProgress, ignore
 from .segments import Segments
 from .strict_json import Fields, JsonValue
-from .verify import ensure_verified
+from .verify import verified
 
 RUNNABLE = {("onnxruntime", "cpu", "cpu"), ("openvino", "cpu", "cpu")}
 """(engine, target, device) of what this runtime can execute."""
@@ -27,10 +28,10 @@ Key = tuple[str, str]
 class Bundle:
     """A bundle on disk, verified. What one task alone needs is read by `VideoBundle`.
 
-    `graphs` and `engines` are by (component, graph).
+    `graphs` and `engines` are by (component, graph); `folder` is where its files are read.
     """
 
-    root: Path
+    folder: VerifiedFolder
     manifest: Manifest
     task: str
     graphs: dict[Key, Interface]
@@ -38,13 +39,13 @@ class Bundle:
     threads: int
 
     @classmethod
-    def open(cls, root: Path, *, on_progress: OnProgress = ignore) -> Bundle:
+    def open(cls, root: Root, *, on_progress: OnProgress = ignore) -> Bundle:
         """Verify every file of the bundle, then read what it says.
 
         Raises VerificationError, BundleError, and TargetError where no engine fits this machine.
         """
-        manifest = ensure_verified(root, partial(on_progress, "verify"))
-        runtime, topology = (section(root, manifest, name) for name in ("runtime", "topology"))
+        manifest, folder = verified(root, partial(on_progress, "verify"))
+        runtime, topology = (section(folder, manifest, name) for name in ("runtime", "topology"))
         files = read_engine_files(topology.objects("engines"), {file.path for file in manifest.files})
         by_graph: dict[Key, list[EngineFile]] = {}
         for file in files:
@@ -52,18 +53,18 @@ class Bundle:
         components = topology.object("components")
         graphs = {(name, graph): Interface.read(components.object(name).object(graph)) for name, graph in by_graph}
         return Bundle(
-            root=root,
+            folder=folder,
             manifest=manifest,
             task=runtime.text("task"),
             graphs=graphs,
-            engines={key: _segments(graphs[key], files, root, manifest) for key, files in by_graph.items()},
+            engines={key: _segments(graphs[key], files, folder, manifest) for key, files in by_graph.items()},
             threads=runtime.integer("threads"),
         )
 
     def expect_task(self, task: str) -> None:
         """Raises BundleError unless this is what the bundle is for."""
         if self.task != task:
-            raise BundleError(f"the bundle's task is {self.task!r}, not {task!r}", where=str(self.root))
+            raise BundleError(f"the bundle's task is {self.task!r}, not {task!r}", where=self.folder.shown(""))
 
     def interface(self, component: str, graph: str) -> Interface:
         """What a graph takes and gives. Raises TargetError where there is no such graph."""
@@ -76,21 +77,23 @@ class Bundle:
         return {graph: interface for (owner, graph), interface in sorted(self.graphs.items()) if owner == component}
 
 
-def section(root: Path, manifest: Manifest, name: str) -> Fields:
+def section(folder: VerifiedFolder, manifest: Manifest, name: str) -> Fields:
     """`runtime` or `topology` of a bundle's manifest."""
     values = {"runtime": manifest.runtime, "topology": manifest.topology}[name]
-    return Fields(cast("JsonValue", values), str(root / MANIFEST), name)
+    return Fields(cast("JsonValue", values), folder.shown(MANIFEST), name)
 
 
-def listed(root: Path, manifest: Manifest, fields: Fields, name: str) -> Path:
-    """The file that a field names. Raises BundleError unless it is one of those that were verified."""
+def listed(manifest: Manifest, fields: Fields, name: str) -> str:
+    """The file that a field names, by its path in the bundle. Raises BundleError unless it was verified."""
     path = fields.text(name)
     if path not in {file.path for file in manifest.files}:
         fields.refuse(name, f"names {ascii(path)[:80]}, which is not a file of the bundle")
-    return root / path
+    return path
 
 
-def _segments(interface: Interface, files: Sequence[EngineFile], root: Path, manifest: Manifest) -> Segments:
+def _segments(
+    interface: Interface, files: Sequence[EngineFile], folder: VerifiedFolder, manifest: Manifest
+) -> Segments:
     """Of what is offered for a graph the first that this runtime can execute: all of one engine, target and profile.
 
     Raises TargetError where there is none, and BundleError where its segments do not make up the graph.
@@ -103,15 +106,15 @@ def _segments(interface: Interface, files: Sequence[EngineFile], root: Path, man
         raise TargetError(
             f"no engine of {files[0].component}/{files[0].graph} runs here: this machine offers "
             + ", ".join(f"{engine} on {target}" for engine, target, _ in sorted(RUNNABLE)),
-            where=str(root),
+            where=folder.shown(""),
             hint="the bundle holds: " + ", ".join(dict.fromkeys(map(str, files))),
         )
-    segments = Segments.of(interface, fitting[0], str(root / MANIFEST))
+    segments = Segments.of(interface, fitting[0], folder.shown(MANIFEST))
     if len(segments.files) > 1 and SEGMENTS not in manifest.requires:
         raise BundleError(
             f"{files[0].component}/{files[0].graph} has {len(segments.files)} segments, "
             f"which `requires` does not say: it lacks {SEGMENTS!r}",
-            where=str(root / MANIFEST),
+            where=folder.shown(MANIFEST),
         )
     return segments
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .bundle import Bundle
+from .directory import Root, as_directory
 from .errors import BundleError, UserError
 from .interface import TASK as GRAPH
 from .manifest import Manifest
 from .options import OPTIONS, VIDEO, options_of
 from .progress import OnProgress, ignore
+from .requirements import differences
 from .selftest import Check, selftest
 
 
@@ -33,10 +35,11 @@ DOES: Mapping[str, str] = {VIDEO: "makes videos", GRAPH: "runs one graph"}
 
 @dataclass(frozen=True)
 class SelftestReport:
-    """What `--selftest` found."""
+    """What `--selftest` found. `packages` says which are others than those that the bundle was built with."""
 
     bundle_id: str
     checks: list[Check]
+    packages: list[str]
 
     @property
     def ok(self) -> bool:
@@ -53,7 +56,7 @@ class SelftestReport:
             }
             for c in self.checks
         ]
-        return {"ok": self.ok, "id": self.bundle_id, "checks": checks}
+        return {"ok": self.ok, "id": self.bundle_id, "checks": checks, "packages": self.packages}
 
     def as_text(self) -> str:
         lines = [
@@ -61,11 +64,12 @@ class SelftestReport:
             f"at most {check.tolerance:.0e}"
             for check in self.checks
         ]
+        lines += [f"note: {line}" for line in self.packages]
         return "\n".join([*lines, "selftest passed" if self.ok else "selftest FAILED: do not use this bundle here"])
 
 
 def run(
-    root: Path,
+    root: Root,
     output: Path,
     options: Mapping[str, Any],
     *,
@@ -77,28 +81,31 @@ def run(
     Raises UserError, with exit code 2 before anything is verified where the options are not those of the task.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    task = _claimed_task(root)
+    directory = as_directory(root)
+    task = _claimed_task(directory)
     if task is not None:
         _check_options(task, given)
-    _check_output(root, output, is_folder="prompts" in given)
+    _check_output(directory.shown, output, is_folder="prompts" in given)
     if task == GRAPH:
         from .graph_task import run_graph
 
-        return run_graph(root, output, **given, threads=threads, on_progress=on_progress)
+        return run_graph(directory, output, **given, threads=threads, on_progress=on_progress)
     # Imported late: a bundle of one graph does not ask for the libraries that videos take.
     from .video_task import run_video, run_videos
 
     run_task = run_videos if "prompts" in given else run_video
-    return run_task(root, output, **given, threads=threads, on_progress=on_progress)
+    return run_task(directory, output, **given, threads=threads, on_progress=on_progress)
 
 
-def run_selftest(root: Path, *, threads: int | None = None, on_progress: OnProgress = ignore) -> SelftestReport:
+def run_selftest(root: Root, *, threads: int | None = None, on_progress: OnProgress = ignore) -> SelftestReport:
     """Verify the bundle and replay its golden inputs. Raises UserError."""
-    bundle = Bundle.open(root, on_progress=on_progress)
-    return SelftestReport(bundle.manifest.id, selftest(bundle, threads=threads, on_progress=on_progress))
+    directory = as_directory(root)
+    bundle = Bundle.open(directory, on_progress=on_progress)
+    checks = selftest(bundle, threads=threads, on_progress=on_progress)
+    return SelftestReport(bundle.manifest.id, checks, differences(directory))
 
 
-def _claimed_task(root: Path) -> str | None:
+def _claimed_task(root: Root) -> str | None:
     """What the bundle says that it is for: not verified yet, and so good for nothing but refusing early."""
     with suppress(BundleError):
         task = Manifest.read(root).runtime.get("task")

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from threading import Lock
 
 from .cores import available_cores
 from .engine_file import EngineFile
 from .errors import TargetError, UserError
+from .folder import PlainFolder
 from .segments import Segments
 from .session import Session
 from .value import Array, Given, Value, as_array
@@ -35,11 +35,11 @@ class Counter:
 class Executor:
     """What a bundle's engines compute, by (component, graph)."""
 
-    def __init__(self, root: Path, engines: Mapping[Key, Segments], *, threads: int = 0) -> None:
-        """The engines' files lie below `root`. Raises UserError for a number of threads that there cannot be."""
+    def __init__(self, folder: PlainFolder, engines: Mapping[Key, Segments], *, threads: int = 0) -> None:
+        """The engines' files lie in `folder`. Raises UserError for a number of threads that there cannot be."""
         if threads < 0:
             raise UserError(f"{threads} threads", hint="ask for 1 or more, or 0 for every core")
-        self._root, self._engines, self._threads = root, engines, threads
+        self._folder, self._engines, self._threads = folder, engines, threads
         self._open: dict[Key, list[Session]] = {}
         self._counters: dict[Key, Counter] = {}
         self._lock = Lock()
@@ -82,10 +82,12 @@ class Executor:
         return {"/".join(key): asdict(counter) for key, counter in self._counters.items()}
 
     def _session(self, file: EngineFile, lanes: int) -> Session:
-        path = self._root / file.file
-        session = Session(file.engine, path, threads=self._threads, lanes=lanes)
+        session = self._folder.read(
+            file.file, lambda path: Session(file.engine, path, threads=self._threads, lanes=lanes)
+        )
+        session.shown = self._folder.shown(file.file)
         if absent := set(file.outputs) - set(session.outputs):
-            raise TargetError(f"gives no {min(absent)}, which its entry in the manifest names", where=str(path))
+            raise TargetError(f"gives no {min(absent)}, which its entry in the manifest names", where=session.shown)
         return session
 
     def _execute(self, key: Key, inputs: Mapping[str, Given]) -> dict[str, Value]:

@@ -10,6 +10,7 @@ from typing import Any
 from .arrays import read_arrays, write_arrays
 from .bundle import Bundle
 from .cost import RunCost
+from .directory import Root
 from .executor import Executor
 from .interface import COMPONENT, GRAPH, TASK
 from .progress import OnProgress, ignore
@@ -23,10 +24,10 @@ class GraphPipeline:
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         bundle.expect_task(TASK)
         self.bundle, self.interface = bundle, bundle.interface(COMPONENT, GRAPH)
-        self.executor = Executor(bundle.root, bundle.engines, threads=bundle.threads if threads is None else threads)
+        self.executor = Executor(bundle.folder, bundle.engines, threads=bundle.threads if threads is None else threads)
 
     @classmethod
-    def open(cls, root: Path, *, threads: int | None = None, on_progress: OnProgress = ignore) -> GraphPipeline:
+    def open(cls, root: Root, *, threads: int | None = None, on_progress: OnProgress = ignore) -> GraphPipeline:
         """Verify a bundle and make it ready, as `Pipeline.open` does. Raises BundleError for one of another task."""
         return cls(Bundle.open(root, on_progress=on_progress), threads=threads)
 
@@ -55,7 +56,7 @@ class GraphReport:
 
 
 def run_graph(
-    root: Path, output: Path, *, inputs: Path, threads: int | None = None, on_progress: OnProgress = ignore
+    root: Root, output: Path, *, inputs: Path, threads: int | None = None, on_progress: OnProgress = ignore
 ) -> GraphReport:
     """Execute the bundle's graph on the arrays of an .npz file and write its outputs into another. Raises UserError."""
     timer = Timer()

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 from typing import NoReturn
 
-from .errors import EXIT_REFUSED, EXIT_USAGE, UserError, render
+from .directory import Root
+from .ending import ending_on_signals
+from .errors import EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, TargetError, UserError, render
 from .options import OPTIONS, OUTPUT_HELP
+from .requirements import INSTALL, differences
 
 EXIT_INTERRUPTED = 130
 EPILOG = """examples:
@@ -29,10 +31,16 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(EXIT_USAGE)
 
 
-def main(root: Path, arguments: Sequence[str] | None = None) -> int:
+def main(root: Root, arguments: Sequence[str] | None = None) -> int:
     """Run the bundle at `root` with command-line arguments; returns the exit code."""
     options = _parser().parse_args(arguments)
-    clean_up_on_sigterm()
+    # OpenBLAS makes its threads when numpy is loaded, which nothing here has work for.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    with ending_on_signals():
+        return _main(root, options)
+
+
+def _main(root: Root, options: argparse.Namespace) -> int:
     try:
         # Imported late, so that --help answers at once.
         from .execute import run, run_selftest
@@ -46,9 +54,12 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
                     raise UserError("-o FILE is needed", hint="python run.py --help")
                 given = {option.name: getattr(options, option.name) for option in OPTIONS if option.task}
                 report = run(root, options.output, given, threads=options.threads, on_progress=bars)
+    except TargetError as error:
+        return _fail(render(error), differences(root), error.exit_code)
     except UserError as error:
-        print(render(error), file=sys.stderr)
-        return error.exit_code
+        return _fail(render(error), [], error.exit_code)
+    except ImportError as error:  # a package that is missing, or made for another Python or numpy
+        return _fail(f"error: a package cannot be loaded\ncaused by: {error}", differences(root), EXIT_UNAVAILABLE)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -56,13 +67,10 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
     return 0 if report.ok else EXIT_REFUSED
 
 
-def clean_up_on_sigterm() -> None:
-    """Let SIGTERM end the process the way an exception does, so that nothing half-written stays; exit code 143."""
-
-    def stop(number: int, _: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    signal.signal(signal.SIGTERM, stop)
+def _fail(said: str, others: Sequence[str], code: int) -> int:
+    """Say it, and which packages are others than those that the bundle was built with."""
+    print("\n".join([said, *(f"hint: {line}: {INSTALL}" for line in others)]), file=sys.stderr)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

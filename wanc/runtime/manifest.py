@@ -10,10 +10,10 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
+from .directory import BundleDirectory, Root, as_directory
 from .errors import BundleError
-from .safe_read import opened_directory, read_whole
+from .safe_read import read_whole
 from .strict_json import MAX_BYTES, Fields, JsonValue, parse_object
 
 MARKER = "WANC"
@@ -75,21 +75,21 @@ class Manifest:
     parents: tuple[Mapping[str, JsonValue], ...]
 
     @classmethod
-    def read(cls, bundle: Path) -> Manifest:
+    def read(cls, bundle: Root) -> Manifest:
         """The manifest of the bundle in the directory `bundle`.
 
         Raises BundleError when this is no bundle, or one that this reader does not understand. The other files are
         not looked at: that is what `verify` does.
         """
-        with opened_directory(bundle) as directory:
-            check_marker(directory, str(bundle))
-            return cls.read_beneath(directory, str(bundle))
+        directory = as_directory(bundle)
+        check_marker(directory)
+        return cls.read_beneath(directory)
 
     @classmethod
-    def read_beneath(cls, directory: int, where: str) -> Manifest:
+    def read_beneath(cls, directory: BundleDirectory) -> Manifest:
         """The manifest in an open directory, whose marker is not looked at. Raises BundleError."""
-        data = read_whole(directory, MANIFEST, max_bytes=MAX_BYTES, where=where)
-        return cls.parse(data, where=f"{where}/{MANIFEST}")
+        data = read_whole(directory.descriptor, MANIFEST, max_bytes=MAX_BYTES, where=str(directory.shown))
+        return cls.parse(data, where=f"{directory.shown}/{MANIFEST}")
 
     @classmethod
     def parse(cls, data: bytes, *, where: str) -> Manifest:
@@ -123,9 +123,10 @@ class Manifest:
         )
 
 
-def check_marker(directory: int, where: str) -> None:
+def check_marker(directory: BundleDirectory) -> None:
     """Raises BundleError unless the open directory says that it is a bundle of format 1."""
-    marker = read_whole(directory, MARKER, max_bytes=1024, where=where).split(b"\n")[0]
+    where = str(directory.shown)
+    marker = read_whole(directory.descriptor, MARKER, max_bytes=1024, where=where).split(b"\n")[0]
     if marker != MARKER_LINE.encode():
         is_other = re.fullmatch(rb"wanc-bundle [0-9]{1,6}", marker) is not None
         raise BundleError(

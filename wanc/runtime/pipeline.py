@@ -15,6 +15,7 @@ from .arrays import read_array
 from .decode import COMPONENT as DECODER
 from .decode import decode
 from .denoise import Expert, denoise
+from .directory import Root
 from .embeddings import EmbeddingTable
 from .encode import TextStates, encode_prompt
 from .errors import UserError
@@ -31,7 +32,7 @@ from .text import Tokenizer
 from .timer import Timer
 from .video_bundle import Sampling, Shape, VideoBundle
 
-EMBEDDING_TENSOR = "embedding"
+EMBEDDING_TENSOR, TOKENIZER = "embedding", "tokenizer/tokenizer.json"
 
 
 class Pipeline:
@@ -39,15 +40,16 @@ class Pipeline:
 
     def __init__(self, bundle: VideoBundle, *, threads: int | None = None) -> None:
         self.bundle = bundle
-        self.executor = Executor(bundle.root, bundle.engines, threads=bundle.threads if threads is None else threads)
+        self.executor = Executor(bundle.folder, bundle.engines, threads=bundle.threads if threads is None else threads)
         # They are the same for every request.
         self._interfaces, self._tables = cache(bundle.interfaces), cache(bundle.tables)
-        self._tokenizer = Tokenizer.open(bundle.root / "tokenizer", bundle.model.text_length)
-        self._table = EmbeddingTable.open(bundle.embedding, EMBEDDING_TENSOR)
+        length = bundle.model.text_length
+        self._tokenizer = bundle.folder.read(TOKENIZER, lambda path: Tokenizer.open(path.parent, length))
+        self._table = bundle.folder.read(bundle.embedding, lambda path: EmbeddingTable.open(path, EMBEDDING_TENSOR))
         self._texts = TextStates(self._encode)
 
     @classmethod
-    def open(cls, root: Path, *, threads: int | None = None, on_progress: OnProgress = ignore) -> Pipeline:
+    def open(cls, root: Root, *, threads: int | None = None, on_progress: OnProgress = ignore) -> Pipeline:
         """Verify a bundle and make it ready.
 
         Raises VerificationError or BundleError where the bundle is not exactly what was sealed, and TargetError where

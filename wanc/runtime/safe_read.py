@@ -11,7 +11,6 @@ import os
 import stat
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from pathlib import Path
 
 from .errors import EXIT_NO_INPUT, BundleError
 
@@ -22,22 +21,6 @@ OnBytes = Callable[[int], None]
 
 Progress = Callable[[int, int], None]
 """Is called with (bytes done so far, bytes in total)."""
-
-
-@contextmanager
-def opened_directory(path: Path) -> Generator[int]:
-    """A descriptor of the directory; it stays the same directory whatever happens to its name meanwhile.
-
-    Raises BundleError when there is none.
-    """
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise BundleError("cannot open the bundle", where=str(path), exit_code=EXIT_NO_INPUT) from error
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from .executor import Executor
 from .golden import EXPECTED, FOLDER, INPUTS, TOLERANCES, named
 from .progress import OnProgress, ignore
 from .safetensors import SafetensorsFile
-from .strict_json import Fields, parse_object
+from .strict_json import parse_object
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Check:
 
 def selftest(bundle: Bundle, *, threads: int | None = None, on_progress: OnProgress = ignore) -> list[Check]:
     """Execute every graph on its golden inputs. Raises VerificationError where a graph has no golden outputs."""
-    golden = bundle.root / FOLDER
-    inputs, expected = SafetensorsFile(golden / INPUTS), SafetensorsFile(golden / EXPECTED)
-    path = golden / TOLERANCES
-    tolerances = Fields(parse_object(path.read_bytes(), where=str(path)).values, str(path))
-    executor = Executor(bundle.root, bundle.engines, threads=bundle.threads if threads is None else threads)
+    inputs, expected = (bundle.folder.read(f"{FOLDER}/{name}", SafetensorsFile) for name in (INPUTS, EXPECTED))
+    tolerances = bundle.folder.read(
+        f"{FOLDER}/{TOLERANCES}", lambda path: parse_object(path.read_bytes(), where=str(path))
+    )
+    executor = Executor(bundle.folder, bundle.engines, threads=bundle.threads if threads is None else threads)
     checks: list[Check] = []
     on_progress("selftest", 0, len(bundle.engines))
     for component, graph in sorted(bundle.engines):
@@ -45,7 +45,7 @@ def selftest(bundle: Bundle, *, threads: int | None = None, on_progress: OnProgr
         outputs = executor.run(component, graph, feeds)
         executor.close(component)
         if not wanted:
-            raise VerificationError(f"no golden outputs for {component}/{graph}", where=str(golden))
+            raise VerificationError(f"no golden outputs for {component}/{graph}", where=bundle.folder.shown(FOLDER))
         error = max(relative_error(outputs[name].numpy(), array) for name, array in wanted.items())
         checks.append(Check(f"{component}/{graph}", error, tolerances.number(f"{component}/{graph}")))
         on_progress("selftest", len(checks), len(bundle.engines))

@@ -11,6 +11,7 @@ import numpy as np
 from .backends.base import Backend
 from .backends.open import open_backend
 from .errors import TargetError
+from .requirements import INSTALL
 
 Array = np.ndarray[Any, Any]
 
@@ -18,21 +19,19 @@ Array = np.ndarray[Any, Any]
 class Session:
     """A file of an engine with the library that executes it; `backend` is that file if it is open already.
 
-    `lanes` threads may call `run` at once.
+    `lanes` threads may call `run` at once. `shown` is what errors call the file.
     """
 
     def __init__(
         self, engine: str, path: Path, *, threads: int, lanes: int = 1, backend: Backend | None = None
     ) -> None:
-        self._engine, self._path = engine, str(path)
+        self._engine, self.shown = engine, str(path)
         try:
             self._backend = backend or open_backend(engine, path, threads, lanes)
         except ModuleNotFoundError as error:
-            raise TargetError(
-                f"the package {error.name} is missing", hint="pip install -r requirements.txt, which the bundle has"
-            ) from None
+            raise TargetError(f"the package {error.name} is missing", hint=INSTALL) from None
         except Exception as error:  # the libraries' exceptions share no base class
-            raise TargetError(f"{engine} cannot load this engine", where=self._path) from error
+            raise TargetError(f"{engine} cannot load this engine", where=self.shown) from error
 
     @property
     def outputs(self) -> list[str]:
@@ -44,5 +43,5 @@ class Session:
         try:
             outputs = self._backend.run(inputs)
         except Exception as error:  # as above
-            raise TargetError(f"{self._engine} cannot execute this graph on these inputs", where=self._path) from error
+            raise TargetError(f"{self._engine} cannot execute this graph on these inputs", where=self.shown) from error
         return dict(zip(self._backend.outputs, outputs, strict=True))

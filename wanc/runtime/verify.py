@@ -1,8 +1,8 @@
 """Whether a bundle's directory holds exactly what its manifest lists: nothing less, nothing else, not one bit changed.
 
 This proves integrity against the manifest, and so against the bundle's id; who made the manifest is a matter of
-signatures. Files are opened without following links and hashed from the descriptor that was checked. A writer on the
-directory after that is out of reach: mount bundles read-only.
+signatures. Files are opened without following links and hashed from the descriptor that was checked; a run opens them
+beneath the same descriptor of the directory (`folder.py`).
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from .directory import BundleDirectory, Root, as_directory
 from .errors import BundleError, VerificationError
+from .folder import Identity, VerifiedFolder, identity_of
 from .manifest import (
     ATTESTATIONS,
     MANIFEST,
@@ -25,7 +27,7 @@ from .manifest import (
     is_component,
     parents_of,
 )
-from .safe_read import Progress, irregularity, opened_beneath, opened_directory, read_whole, sha256_of
+from .safe_read import Progress, irregularity, opened_beneath, read_whole, sha256_of
 from .strict_json import parse_object
 
 MAX_ATTESTATION_BYTES = 2**20
@@ -43,10 +45,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """All failures, sorted. `manifest` is None when it could not be read, and then nothing else was checked."""
+    """All failures, sorted. `manifest` is None when it could not be read, and then nothing else was checked.
+
+    `identities` are those of the files that were found as listed.
+    """
 
     manifest: Manifest | None
     failures: tuple[Failure, ...]
+    identities: Mapping[str, Identity] = field(default_factory=dict[str, Identity], repr=False)
 
     @property
     def ok(self) -> bool:
@@ -63,27 +69,59 @@ def verify(bundle: Path, progress: Progress | None = None) -> VerifyReport:
     `progress` is called with (bytes done, bytes in total) while files are hashed. Raises BundleError when `bundle` is
     not a directory; whatever is wrong inside it is a failure in the report.
     """
+    return _settled(bundle, progress)[1]
+
+
+def ensure_verified(root: Root, progress: Progress | None = None) -> Manifest:
+    """The manifest of a bundle that was just verified in full. Raises what `verified` raises."""
+    return verified(root, progress)[0]
+
+
+def verified(root: Root, progress: Progress | None = None) -> tuple[Manifest, VerifiedFolder]:
+    """The manifest of a bundle, and its files, all of which were just compared with it.
+
+    Raises VerificationError naming the first failures, BundleError when there is no manifest that could be read.
+    """
+    directory, report = _settled(root, progress)
+    if report.manifest is None:
+        Manifest.read(directory)  # says what is wrong with it, and what to do: it may be for another version
+    if report.manifest is None or report.failures:
+        shown = [f"{failure.path} {failure.reason}" for failure in report.failures[:5]]
+        if len(report.failures) > len(shown):
+            shown.append(f"and {len(report.failures) - len(shown)} more")
+        raise VerificationError(
+            f"the bundle is not what its manifest says: {'; '.join(shown)}",
+            where=str(directory.shown),
+            hint="fetch or build the bundle again; do not run it",
+        )
+    return report.manifest, VerifiedFolder(directory, report.identities)
+
+
+def _settled(root: Root, progress: Progress | None) -> tuple[BundleDirectory, VerifyReport]:
+    """What was verified, and what came of it."""
     while True:
-        with opened_directory(bundle) as root:
-            report = _verify(root, str(bundle), progress)
-            if report.ok or _is_still(root, bundle):
-                return report
+        directory = as_directory(root)
+        report = _verify(directory, progress)
+        if report.ok or isinstance(root, BundleDirectory) or _is_still(directory.descriptor, root):
+            return directory, report
         # Another bundle was put in its place meanwhile, and this one was being removed: look at the other.
 
 
-def _verify(root: int, where: str, progress: Progress | None) -> VerifyReport:
+def _verify(directory: BundleDirectory, progress: Progress | None) -> VerifyReport:
+    root = directory.descriptor
     try:
-        manifest = Manifest.read_beneath(root, where)
+        manifest = Manifest.read_beneath(directory)
     except BundleError as error:
         return VerifyReport(None, (Failure(MANIFEST, error.message),))
     present, failures = _survey(root, manifest)
-    failures += _check_files(root, manifest, present, progress)
+    identities, unlike = _check_files(root, manifest, present, progress)
+    failures += unlike
     if MARKER not in {failure.path for failure in failures}:
         try:
-            check_marker(root, where)
+            check_marker(directory)
         except BundleError as error:
             failures.append(Failure(MARKER, error.message))
-    return VerifyReport(manifest, tuple(sorted(failures)))
+    return VerifyReport(manifest, tuple(sorted(failures)), identities)
 
 
 def _is_still(directory: int, path: Path) -> bool:
@@ -92,26 +130,6 @@ def _is_still(directory: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(directory), os.stat(path))
     except FileNotFoundError:
         return True
-
-
-def ensure_verified(bundle: Path, progress: Progress | None = None) -> Manifest:
-    """The manifest of a bundle that was just verified in full.
-
-    Raises VerificationError naming the first failures, BundleError when there is no manifest that could be read.
-    """
-    report = verify(bundle, progress)
-    if report.manifest is None:
-        Manifest.read(bundle)  # says what is wrong with it, and what to do: it may be for another version
-    if report.manifest is None or report.failures:
-        shown = [f"{failure.path} {failure.reason}" for failure in report.failures[:5]]
-        if len(report.failures) > len(shown):
-            shown.append(f"and {len(report.failures) - len(shown)} more")
-        raise VerificationError(
-            f"the bundle is not what its manifest says: {'; '.join(shown)}",
-            where=str(bundle),
-            hint="fetch or build the bundle again; do not run it",
-        )
-    return report.manifest
 
 
 def _survey(root: int, manifest: Manifest) -> tuple[set[str], list[Failure]]:
@@ -165,22 +183,28 @@ def _walk(directory: int, prefix: str, depth: int) -> Iterator[tuple[str, os.sta
                 os.close(below)
 
 
-def _check_files(root: int, manifest: Manifest, present: set[str], progress: Progress | None) -> list[Failure]:
+def _check_files(
+    root: int, manifest: Manifest, present: set[str], progress: Progress | None
+) -> tuple[dict[str, Identity], list[Failure]]:
+    """The files that are as listed, with which ones they are, and a failure for each other."""
     total = sum(file.size for file in manifest.files)
     done = 0
+    identities: dict[str, Identity] = {}
     failures: list[Failure] = []
     for file in manifest.files:
-        reason = _file_fault(root, file, done, total, progress) if file.path in present else "is missing"
-        if reason:
-            failures.append(Failure(file.path, reason))
+        found = _check_file(root, file, done, total, progress) if file.path in present else "is missing"
+        if isinstance(found, str):
+            failures.append(Failure(file.path, found))
+        else:
+            identities[file.path] = found
         done += file.size
         if progress:
             progress(done, total)
-    return failures
+    return identities, failures
 
 
-def _file_fault(root: int, file: FileEntry, done: int, total: int, progress: Progress | None) -> str | None:
-    """Why the file is not the listed one. Kind, links and size come first: they cost nothing to check."""
+def _check_file(root: int, file: FileEntry, done: int, total: int, progress: Progress | None) -> Identity | str:
+    """Which file the listed one is, or why it is not that. Kind, links and size come first: they cost nothing."""
 
     def on_bytes(count: int) -> None:
         nonlocal done
@@ -197,12 +221,12 @@ def _file_fault(root: int, file: FileEntry, done: int, total: int, progress: Pro
             if before.st_size != file.size:
                 return f"has {before.st_size} bytes, not {file.size}"
             digest, _ = sha256_of(descriptor, on_bytes)
-            after = os.fstat(descriptor)
+            after = identity_of(os.fstat(descriptor))
     except OSError as error:
         return f"cannot be read: {error.strerror}"
-    if (before.st_mtime_ns, before.st_ctime_ns) != (after.st_mtime_ns, after.st_ctime_ns):
+    if identity_of(before) != after:
         return "changed while it was read"
-    return None if digest == file.sha256 else f"has {digest}, not {file.sha256}"
+    return after if digest == file.sha256 else f"has {digest}, not {file.sha256}"
 
 
 def _check_attestation(root: int, path: str, status: os.stat_result) -> list[Failure]:

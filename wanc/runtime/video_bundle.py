@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 from .bundle import Bundle, listed, section
+from .directory import Root
 from .errors import UserError
 from .model import Model
 from .options import VIDEO as TASK
@@ -51,25 +52,25 @@ class VideoBundle(Bundle):
     """A bundle whose task is text-to-video."""
 
     model: Model
-    embedding: Path
+    embedding: str
     sampling: Sampling
     shapes: tuple[Shape, ...]
 
     @classmethod
-    def open(cls, root: Path, *, on_progress: OnProgress = ignore) -> VideoBundle:
+    def open(cls, root: Root, *, on_progress: OnProgress = ignore) -> VideoBundle:
         """Verify a bundle and read what it says, as `Bundle.open` does. Raises BundleError for one of another task."""
         bundle = Bundle.open(root, on_progress=on_progress)
         bundle.expect_task(TASK)
-        runtime = section(root, bundle.manifest, "runtime")
+        runtime = section(bundle.folder, bundle.manifest, "runtime")
         return cls(
-            root=root,
+            folder=bundle.folder,
             manifest=bundle.manifest,
             task=bundle.task,
             graphs=bundle.graphs,
             engines=bundle.engines,
             threads=bundle.threads,
             model=_model(runtime.object("model")),
-            embedding=listed(root, bundle.manifest, runtime, "embedding"),
+            embedding=listed(bundle.manifest, runtime, "embedding"),
             sampling=_sampling(runtime.object("sampling")),
             shapes=tuple(_shape(fields) for fields in runtime.objects("shapes")),
         )
@@ -97,11 +98,12 @@ class VideoBundle(Bundle):
     def tables(self, component: str) -> dict[str, Table]:
         """The tables of a component's graphs, by the graph's name. Raises BundleError."""
         paths = {file.path for file in self.manifest.files}
-        return {
-            graph: Table(self.root / path, component, graph, interface)
-            for graph, interface in self.interfaces(component).items()
-            if (path := table_file(component, graph)) in paths
-        }
+        tables: dict[str, Table] = {}
+        for graph, interface in self.interfaces(component).items():
+            if (name := table_file(component, graph)) in paths:
+                table = partial(Table, component=component, graph=graph, interface=interface)
+                tables[graph] = self.folder.read(name, table)
+        return tables
 
     def latent_shape(self, shape: Shape) -> tuple[int, ...]:
         """[1, channels, latent frames, latent height, latent width] of a video size."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .cost import RunCost
+from .directory import Root
 from .errors import EXIT_IO, UserError
 from .pipeline import Pipeline, load_latents
 from .progress import OnProgress, ignore
@@ -66,7 +67,7 @@ class VideosReport:
 
 
 def run_video(
-    root: Path,
+    root: Root,
     output: Path,
     *,
     prompt: str,
@@ -89,7 +90,7 @@ def run_video(
 
 
 def run_videos(
-    root: Path,
+    root: Root,
     folder: Path,
     *,
     prompts: Path,

@@ -36,7 +36,10 @@ RUNTIME_REQUIREMENTS: Mapping[Task, tuple[str, ...]] = {
     "graph": ("numpy",),
 }
 TOKENIZER_FILE = "tokenizer/tokenizer.json"
+NO_BYTECODE = b"Python keeps no bytecode here: the bundle is sealed.\n"
+"""What stands in every folder of Python in place of the folder `__pycache__`, which can then not be made."""
 MEDIA_TYPES = {
+    "": "text/plain",
     ".py": "text/x-python",
     ".txt": "text/plain",
     ".json": "application/json",
@@ -45,7 +48,9 @@ MEDIA_TYPES = {
     ".safetensors": "application/vnd.safetensors",
     ".bin": "application/octet-stream",
 }
-ROLES = {ENTRY: "entry", "engines": "engine", "golden": "golden", "runtime": "runtime", "tokenizer": "tokenizer"}
+ROLES = {
+    ENTRY: "entry", "engines": "engine", "golden": "golden", "runtime": "runtime", "tokenizer": "tokenizer",
+}  # fmt: skip
 RUN_PY = Path(__file__).with_name("run.py")
 """What a bundle is run with, written for a folder that has the runtime beside it."""
 
@@ -200,7 +205,10 @@ def _sources() -> dict[str, Path]:
 
 
 def _program_files() -> list[BundleFile]:
-    return [_file(name, path.read_bytes()) for name, path in _sources().items()]
+    sources = {name: path.read_bytes() for name, path in _sources().items()}
+    folders = {name.rpartition("/")[0] for name in sources}
+    caches = dict.fromkeys((f"{folder}/__pycache__".lstrip("/") for folder in sorted(folders)), NO_BYTECODE)
+    return [_file(name, data) for name, data in (sources | caches).items()]
 
 
 def _program_digest() -> str:

@@ -14,6 +14,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from wanc.runtime.backends.offline import stay_offline
+
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 
@@ -30,6 +32,7 @@ def confine(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _keep_allowed_variables()
+    stay_offline()
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         # A killed build leaves no stage running behind it.

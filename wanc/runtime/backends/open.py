@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .base import Backend
+from .offline import stay_offline
 
 
 def open_backend(engine: str, path: Path, threads: int, lanes: int = 1) -> Backend:
@@ -12,6 +13,7 @@ def open_backend(engine: str, path: Path, threads: int, lanes: int = 1) -> Backe
 
     Raises what the library raises, ModuleNotFoundError where it is not installed, and ValueError for another engine.
     """
+    stay_offline()
     if engine == "onnxruntime":
         from .onnxruntime import OnnxRuntime
 

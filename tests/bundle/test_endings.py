@@ -1,0 +1,126 @@
+"""A run ends soon after it is told to, whatever native code is doing, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+
+from wanc.compiler.pipeline import build
+from wanc.recipe.load import load
+
+MOST_SECONDS = 2.0
+PRODUCTS = 60
+ROWS = 2500
+"""Products of that size take a core a second each."""
+
+RECIPE = """\
+wanc: 1
+name: products
+model: {{onnx: m.onnx, example: {{n: 4}}}}
+engine: {{kind: {engine}}}
+"""
+
+STRUCK = """
+import os, sys
+from pathlib import Path
+
+os.environ["OPENBLAS_NUM_THREADS"] = "1"  # as run.py does before it loads numpy
+sys.path.insert(0, sys.argv[1])
+from runtime.session import Session
+
+run = Session.run
+
+def told(session, inputs):
+    print("begun", flush=True)
+    return run(session, inputs)
+
+Session.run = told
+from runtime.main import main
+
+raise SystemExit(main(Path(sys.argv[1]), sys.argv[2:]))
+"""
+
+
+@pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
+def bundle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One graph that keeps its engine busy for minutes, in a single call."""
+    folder = tmp_path_factory.mktemp(request.param)
+    products = "".join(f"p{i} = MatMul (t{i}, x) t{i + 1} = Tanh (p{i})" for i in range(PRODUCTS))
+    graph = f"g (float[n, n] x) => (float[n, n] t{PRODUCTS}) {{t0 = Tanh (x) {products}}}"
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> {graph}'), folder / "m.onnx")
+    (folder / "recipe.yaml").write_text(RECIPE.format(engine=request.param))
+    (loaded,) = load(folder / "recipe.yaml")
+    return build(loaded, folder / "out", progress=False).bundle
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("inputs") / "in.npz"
+    np.savez(path, x=np.ones((ROWS, ROWS), np.float32))
+    return path
+
+
+def begun(
+    bundle: Path, inputs: Path, folder: Path, *options: str, wrapper: Sequence[str] = ()
+) -> subprocess.Popen[str]:
+    """A run whose engine is at work."""
+    arguments = ["--inputs", inputs, "-o", folder / "out.npz", *options]
+    command = [*wrapper, sys.executable, "-c", STRUCK, bundle, *arguments]
+    process = subprocess.Popen(
+        list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None and process.stdout.readline() == "begun\n"
+    return process
+
+
+@pytest.mark.parametrize(("strike", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_a_run_ends_while_its_engine_is_at_work(
+    bundle: Path, inputs: Path, tmp_path: Path, strike: signal.Signals, code: int
+) -> None:
+    process = begun(bundle, inputs, tmp_path)
+    started = time.monotonic()
+    process.send_signal(strike)
+    process.communicate(timeout=60)
+    assert time.monotonic() - started < MOST_SECONDS
+    assert process.returncode == code
+    assert os.listdir(tmp_path) == []
+
+
+WITHOUT_THREADS = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=clone3:error=EAGAIN")
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+
+
+@needs_strace
+@pytest.mark.parametrize("bundle", ["onnxruntime"], indirect=True)
+def test_a_run_ends_where_no_thread_can_be_made(bundle: Path, inputs: Path, tmp_path: Path) -> None:
+    """What waits for a signal cannot be there: the kernel ends the process. (OpenVINO does nothing without threads.)"""
+    process = begun(bundle, inputs, tmp_path, "--threads", "1", wrapper=WITHOUT_THREADS)
+    started = time.monotonic()
+    (traced,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(traced), signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert time.monotonic() - started < MOST_SECONDS
+    assert process.returncode in (143, -signal.SIGTERM)
+    assert os.listdir(tmp_path) == []
+
+
+@needs_strace
+def test_threads_that_cannot_be_made_are_told(bundle: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "in.npz", x=np.ones((4, 4), np.float32))
+    options = ["--inputs", tmp_path / "in.npz", "-o", tmp_path / "out.npz", "--threads", "2"]
+    command = [*WITHOUT_THREADS, sys.executable, bundle / "run.py", *options]
+    finished = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=60, check=False)
+    assert finished.returncode == 69, finished.stderr
+    assert finished.stderr.startswith("error: ") and "Traceback" not in finished.stderr
+    assert not (tmp_path / "out.npz").exists()

@@ -1,0 +1,61 @@
+"""Ending when told to, whatever native code is doing.
+
+Python runs a signal's handler between two instructions of its own, and an engine may be busy for minutes in one. What
+is written at once, by the handler in C, is a byte into a pipe: a thread waits for that, and ends the process if the
+exception that the handler raises has not ended it by then.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from threading import Thread
+from types import FrameType
+from typing import NoReturn
+
+GRACE_SECONDS = 1.0
+"""For unwinding: removing what is half-written takes milliseconds."""
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+def clean_up_on_sigterm() -> None:
+    """Let SIGTERM and SIGHUP end the process as an exception does, so that nothing half-written stays: 128 + signal."""
+    for number in ENDING:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) asks for that
+            signal.signal(number, _stop)
+
+
+@contextmanager
+def ending_on_signals() -> Generator[None]:
+    """`with ending_on_signals():` the same, and SIGINT, within `GRACE_SECONDS` at most."""
+    clean_up_on_sigterm()
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    try:
+        Thread(target=_end_late, args=(reading,), name="ending", daemon=True).start()
+    except RuntimeError:
+        # There cannot be another thread. The kernel needs none to end a process.
+        for number in (*ENDING, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writing)
+
+
+def _end_late(reading: int) -> None:
+    watched = {*ENDING, signal.SIGINT}
+    with suppress(OSError), os.fdopen(reading, "rb", buffering=0) as pipe:
+        while number := pipe.read(1):
+            if number[0] in watched:
+                time.sleep(GRACE_SECONDS)
+                os._exit(128 + number[0])
+
+
+def _stop(number: int, _: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + number)
