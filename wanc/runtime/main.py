@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from .errors import EXIT_REFUSED, EXIT_USAGE, UserError, render
 from .options import OPTIONS, OUTPUT_HELP
+from .printing import checked_stdout, print_note, print_report
 
 EXIT_INTERRUPTED = 130
 EPILOG = """examples:
@@ -38,31 +38,42 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
         from .execute import run, run_selftest
         from .progress import Bars
 
-        with Bars(enabled=sys.stderr.isatty() or not options.json) as bars:
+        with checked_stdout(), Bars(enabled=sys.stderr.isatty() or not options.json) as bars:
+            given = {option.name: getattr(options, option.name) for option in OPTIONS if option.task}
             if options.selftest:
+                _check_alone({"output": options.output, **given})
                 report = run_selftest(root, threads=options.threads, on_progress=bars)
             else:
                 if options.output is None:
                     raise UserError("-o FILE is needed", hint="python run.py --help")
-                given = {option.name: getattr(options, option.name) for option in OPTIONS if option.task}
-                report = run(root, options.output, given, threads=options.threads, on_progress=bars)
+                report = run(root, options.output, given, threads=options.threads, on_progress=bars, on_note=print_note)
+            print_report(report, options.output, as_json=options.json)
     except UserError as error:
         print(render(error), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    print(json.dumps(report.as_json()) if options.json else report.as_text())
     return 0 if report.ok else EXIT_REFUSED
 
 
 def clean_up_on_sigterm() -> None:
-    """Let SIGTERM end the process the way an exception does, so that nothing half-written stays; exit code 143."""
+    """Let SIGTERM, and what a terminal sends, end the process the way an exception does, so that nothing half-written
+    stays; exit code 128 and the signal's number. What was told to be ignored, as by nohup, still is.
+    """
 
     def stop(number: int, _: FrameType | None) -> NoReturn:
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, stop)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, stop)
+
+
+def _check_alone(others: Mapping[str, object]) -> None:
+    """The self-test takes no options but threads."""
+    if given := [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None]:
+        raise UserError(f"--selftest and {' and '.join(given)} exclude each other", hint="give one of them")
 
 
 def _parser() -> argparse.ArgumentParser:
