@@ -19,7 +19,7 @@ from typer.exceptions import TyperException
 from wanc import __version__
 from wanc.errors import EXIT_REFUSED, EXIT_UNAVAILABLE, UserError, render
 from wanc.runtime.options import OPTIONS, OUTPUT_HELP
-from wanc.runtime.printing import checked_stdout
+from wanc.runtime.printing import checked_stdout, replace_closed_streams
 
 EXIT_INTERRUPTED = 130
 
@@ -372,6 +372,7 @@ def _usage(error: TyperException) -> str:
 
 def main() -> None:
     """The console script: faults of the user's are printed for people, bugs keep their traceback."""
+    replace_closed_streams()
     try:
         with checked_stdout():
             code = app(prog_name="wanc", standalone_mode=False)

@@ -86,11 +86,19 @@ BRANDS = {"major_brand", "minor_version", "compatible_brands"}
 # What is in the way
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ""], ids=["mp4", "none"])
 @pytest.mark.parametrize("kind", IN_THE_WAY)
 def test_what_is_in_the_way_is_refused_before_the_work(
-    tiny_bundle: Path, run_py: RunPy, wanc: Wanc, picture: Result, tmp_path: Path, kind: str, unworked: None
+    tiny_bundle: Path,
+    run_py: RunPy,
+    wanc: Wanc,
+    picture: Result,
+    tmp_path: Path,
+    kind: str,
+    suffix: str,
+    unworked: None,
 ) -> None:
-    path = tmp_path / "out.mp4"
+    path = tmp_path / f"out{suffix}"
     words = IN_THE_WAY[kind](path)
     before = sorted((name, os.lstat(tmp_path / name).st_ino) for name in os.listdir(tmp_path))
     for finished in (run_py(tiny_bundle, *ONE, "-o", path), wanc("run", tiny_bundle, *ONE, "-o", path)):
@@ -207,6 +215,26 @@ def test_a_disk_that_gets_full_in_the_middle(tiny_bundle: Path, run_py: RunPy, t
     (tmp_path / f"whole{suffix}").write_bytes(whole)
     assert run_py(tiny_bundle, *ONE, "-o", tmp_path / f"again{suffix}").code == 0
     assert (tmp_path / f"again{suffix}").read_bytes() == whole
+
+
+def test_no_file_takes_the_place_of_a_closed_stream(
+    tiny_bundle: Path, run_py: RunPy, picture: Result, tmp_path: Path
+) -> None:
+    """What is printed would end up in it."""
+
+    def run(closed: str, output: object) -> subprocess.CompletedProcess[bytes]:
+        shell = ["sh", "-c", f'exec "$@" {closed}', "sh"]
+        return subprocess.run(
+            [*shell, *command(tiny_bundle, *ONE, "-o", output)], capture_output=True, timeout=60, check=False
+        )
+
+    picture.save(tmp_path / "plain.mp4")
+    plain = (tmp_path / "plain.mp4").read_bytes()
+    for closed in ("<&- >&- 2>&-", "2>&-", ">&-"):
+        assert run(closed, tmp_path / "out.mp4").returncode == 0
+        assert (tmp_path / "out.mp4").read_bytes() == plain
+    assert run("2>&-", "-").stdout == plain
+    assert run(">&-", "-").stderr == b"error: -: the video cannot be written\ncaused by: Bad file descriptor\n"
 
 
 # What it is written as
@@ -551,6 +579,30 @@ def test_in_a_list_the_one_that_is_cut_is_told(
     )
     videos = json.loads(finished.out)["videos"]
     assert [video.get("cut") for video in videos] == [None, {"prompt": [length, length + 2]}]
+
+
+def test_a_text_that_no_tag_can_hold_is_refused_before_the_work(
+    tiny_bundle: Path, run_py: RunPy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(Session, "run", never)
+    (tmp_path / "prompts.txt").write_text(f"{PROMPT}\na red\0circle\n")
+    finished = run_py(tiny_bundle, "--prompts", tmp_path / "prompts.txt", "-o", tmp_path / "videos")
+    assert (finished.code, finished.err) == (2, "error: the prompt holds a null character\n")
+    assert os.listdir(tmp_path) == ["prompts.txt"]
+
+
+def test_names_of_files_need_not_be_texts(tiny_bundle: Path, tmp_path: Path) -> None:
+    noise, path = tmp_path / "noise\udcff.npy", tmp_path / "out\udcff.mp4"
+    np.save(noise, np.zeros((1, 16, 1, 8, 8), np.float32))
+    options = ("--prompt", PROMPT, "--frames", "1", "--steps", "1", "--latents", noise, "-o", path)
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    finished = subprocess.run(command(tiny_bundle, *options), env=strict, capture_output=True, timeout=60, check=False)
+    assert (finished.returncode, finished.stderr) == (0, b"")
+    assert b"out\\udcff.mp4: 1 frames" in finished.stdout
+    assert read_tags(path)["seed"] == "latents from noise\\udcff.npy"
 
 
 # What a file tells about itself

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from wanc.runtime.errors import UserError
 from wanc.runtime.whole_file import MODE, reporting, require_writable, whole_file
 
 from ..conftest import ROOT
+from ..faults.strace import needs_strace
 from ..in_the_way import IN_THE_WAY, needs_root
 
 WRITE = """
@@ -188,6 +191,27 @@ def test_a_stream_that_cannot_be_emptied_hides_no_other_error(tmp_path: Path) ->
     assert os.listdir(tmp_path) == []
 
 
+@needs_root
+def test_the_file_of_somebody_else_where_files_are_their_owners() -> None:
+    """As in /tmp: known before, not when it is to be replaced."""
+    nobody, folder = 65534, Path(tempfile.mkdtemp())
+    try:
+        folder.chmod(0o1777)
+        for name, owner in (("theirs", 0), ("ours", nobody)):
+            (folder / name).touch()
+            os.chown(folder / name, owner, owner)
+        os.seteuid(nobody)
+        error = refused(folder / "theirs", lambda path: require_writable(path, "the text"))
+        assert (error.exit_code, str(error.__cause__)) == (74, "[Errno 1] Operation not permitted")
+        write(folder / "ours")
+        write(folder / "new")
+        with pytest.raises(PermissionError):
+            os.replace(folder / "new", folder / "theirs")
+    finally:
+        os.seteuid(0)
+        shutil.rmtree(folder)
+
+
 # Who writes is killed
 
 
@@ -199,6 +223,34 @@ def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
     write(tmp_path / "another")
     assert parts(tmp_path) == []
     assert (tmp_path / "out").read_bytes() == b"old"
+
+
+AT_ONCE = """
+import sys
+from pathlib import Path
+from wanc.runtime.whole_file import whole_file
+
+with whole_file(Path(sys.argv[1]), "the text") as file:
+    file.write(b"new")
+"""
+
+
+@needs_strace
+@pytest.mark.parametrize("earlier", [None, b"old"], ids=["new", "over an older file"])
+@pytest.mark.parametrize("syscall", ["flock", "fchmod", "ftruncate", "fsync", "link", "rename", "unlink"])
+def test_a_kill_at_a_system_call_leaves_a_whole_file_or_what_was_there(
+    tmp_path: Path, syscall: str, earlier: bytes | None
+) -> None:
+    path = tmp_path / "out"
+    if earlier is not None:
+        path.write_bytes(earlier)
+    kill = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={syscall}", "-e", f"inject={syscall}:signal=KILL:when=1"]
+    killed = subprocess.run([*kill, sys.executable, "-c", AT_ONCE, path], cwd=ROOT, check=False)
+    reached = syscall != "rename" or earlier is not None  # where nothing was there, a link is all that it takes
+    assert killed.returncode == (-signal.SIGKILL if reached else 0)
+    assert (path.read_bytes() if path.exists() else None) in (earlier, b"new")
+    write(tmp_path / "another")
+    assert parts(tmp_path) == []
 
 
 def test_the_file_of_a_living_writer_stays(tmp_path: Path) -> None:

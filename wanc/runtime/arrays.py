@@ -21,13 +21,13 @@ from typing import IO, Any, BinaryIO, cast
 import numpy as np
 
 from .errors import EXIT_NO_INPUT
-from .interface import InputError, Interface
+from .interface import TASK, InputError, Interface
+from .suffixes import WHAT
 from .whole_file import reporting, whole_file
 
 Array = np.ndarray[Any, Any]
 
-OUTPUTS = "the outputs"
-"""What errors call an .npz file that is written."""
+OUTPUTS = WHAT[TASK]
 MAX_TOTAL_BYTES = 4 * 2**30
 """Of all arrays of a file together, uncompressed."""
 MAX_MEMBERS = 4096

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from .errors import EXIT_REFUSED, EXIT_USAGE, UserError, render
 from .options import OPTIONS, OUTPUT_HELP
-from .printing import checked_stdout, print_note, print_report
+from .printing import checked_stdout, print_note, print_report, replace_closed_streams
 
 EXIT_INTERRUPTED = 130
 EPILOG = """examples:
@@ -31,6 +31,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(root: Path, arguments: Sequence[str] | None = None) -> int:
     """Run the bundle at `root` with command-line arguments; returns the exit code."""
+    replace_closed_streams()
     options = _parser().parse_args(arguments)
     clean_up_on_sigterm()
     try:

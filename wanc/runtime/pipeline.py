@@ -148,6 +148,8 @@ class Pipeline:
                 text.encode()
             except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8 are lone surrogates
                 raise UserError(f"the {name.replace('_', ' ')} is not valid Unicode") from error
+            if "\0" in text:
+                raise UserError(f"the {name.replace('_', ' ')} holds a null character")
         return texts
 
     def _encode(self, prompt: str) -> NDArray[np.float32]:

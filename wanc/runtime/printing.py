@@ -36,6 +36,20 @@ def print_note(note: str) -> None:
     print(f"note: {note}", file=sys.stderr, flush=True)
 
 
+def replace_closed_streams() -> None:
+    """Let /dev/null stand for standard streams that are closed.
+
+    Else the next file that is opened has the number of one of them, and what anybody prints ends up in it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free: this one
+    if sys.stderr is None:  # print would take stdout for it
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
 class _Checked(io.FileIO):
     """Standard output, whose faults are errors for the reader."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from .errors import UserError
 from .interface import TASK as GRAPH
 from .options import VIDEO
-from .whole_file import STDOUT
+from .whole_file import STDOUT, require_replaceable
 
 MP4, PNG, NPZ = ".mp4", ".png", ".npz"
 SUFFIXES: Mapping[str, Mapping[str, str]] = {
@@ -17,15 +17,22 @@ SUFFIXES: Mapping[str, Mapping[str, str]] = {
 }
 """By task, what can be written; the first is what standard output gets."""
 
+WHAT: Mapping[str, str] = {VIDEO: "the video", GRAPH: "the outputs"}
+"""By task, what errors call it."""
+
 
 def suffix_of(path: Path, task: str) -> str:
-    """The suffix in lower case. Raises UserError where the task writes nothing of that kind."""
+    """The suffix in lower case. Raises UserError where the task writes nothing of that kind.
+
+    Where nothing can be written to that name, as to a device, this is said and not what to write there.
+    """
     known = SUFFIXES[task]
     first = next(iter(known))
     if path == STDOUT:
         return first
     suffix = path.suffix.lower()
     if suffix not in known:
+        require_replaceable(path, WHAT[task])
         found = f"nothing is written as {path.suffix}" if suffix else "the name has no suffix"
         kinds = ", ".join(f"{name} ({content})" for name, content in known.items())
         raise UserError(

@@ -10,12 +10,12 @@ from typing import IO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from . import suffixes
 from .options import VIDEO
 from .suffixes import MP4, NPZ, PNG, require_frames, suffix_of
 from .whole_file import reporting, whole_file
 
-WHAT = "the video"
-"""What errors call it."""
+WHAT = suffixes.WHAT[VIDEO]
 
 
 class Writer(Protocol):

@@ -123,12 +123,14 @@ def run_videos(
         with timer.phase("verify"):
             pipeline = Pipeline.open(root, threads=threads, on_progress=on_progress)
         noise = load_latents(latents) if latents is not None else None
-        for number, (prompt, output) in enumerate(zip(texts, outputs, strict=True), 1):
+        requests = [Request(prompt, latents=noise, **options) for prompt in texts]
+        for request in requests:
+            pipeline.tags(request)  # now, and not after hours, it is said what cannot be made
+        for number, (request, output) in enumerate(zip(requests, outputs, strict=True), 1):
 
             def numbered(phase: str, done: int, total: int, of: str = f"{number}/{len(texts)}") -> None:
                 on_progress(f"{of} {phase}", done, total)
 
-            request = Request(prompt, latents=noise, **options)
             made.append(_make(pipeline, output, request, latents, numbered, on_note))
             timer.add(made[-1].seconds)
     return VideosReport(made, RunCost.so_far(timer, pipeline.executor))

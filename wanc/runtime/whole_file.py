@@ -66,7 +66,7 @@ def require_writable(path: Path, what: str) -> None:
 
 
 def require_replaceable(path: Path, what: str) -> None:
-    """Raises UserError, exit code 74, where something is at `path` that is no ordinary file: it would be destroyed.
+    """Raises UserError, exit code 74, where something is at `path` that is no ordinary file, or not ours to replace.
 
     Nor is a link followed: who may write into the folder would choose which file is replaced.
     """
@@ -83,6 +83,9 @@ def require_replaceable(path: Path, what: str) -> None:
                 else "name another file; - is standard output",
                 exit_code=EXIT_IO,
             )
+        folder = os.stat(path.parent)
+        if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid, folder.st_uid):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))  # as in /tmp, where files are their owners'
 
 
 def require_outside_bundles(path: Path, kind: str = "file") -> None:
