@@ -192,6 +192,23 @@ def test_a_stream_that_cannot_be_emptied_hides_no_other_error(tmp_path: Path) ->
 
 
 @needs_root
+def test_a_file_that_is_mounted_by_itself(tmp_path: Path) -> None:
+    """As containers do it. It cannot be replaced, which is known before."""
+    path, there = tmp_path / "out put é", tmp_path / "there"
+    path.write_bytes(b"old")
+    there.write_bytes(b"theirs")
+    subprocess.run(["mount", "--bind", there, path], check=True)
+    try:
+        error = refused(path, lambda path: require_writable(path, "the text"))
+        assert (error.exit_code, str(error.__cause__)) == (74, "[Errno 16] Device or resource busy")
+        with pytest.raises(OSError, match="busy"):
+            os.replace(there, path)
+    finally:
+        subprocess.run(["umount", path], check=True)
+    write(path)
+
+
+@needs_root
 def test_the_file_of_somebody_else_where_files_are_their_owners() -> None:
     """As in /tmp: known before, not when it is to be replaced."""
     nobody, folder = 65534, Path(tempfile.mkdtemp())

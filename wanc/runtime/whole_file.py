@@ -86,6 +86,8 @@ def require_replaceable(path: Path, what: str) -> None:
         folder = os.stat(path.parent)
         if folder.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid, folder.st_uid):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))  # as in /tmp, where files are their owners'
+        if _is_mounted(path):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
 
 
 def require_outside_bundles(path: Path, kind: str = "file") -> None:
@@ -197,6 +199,17 @@ def _put_in_place(part: Path, path: Path, what: str) -> None:
         return
     require_replaceable(path, what)
     os.replace(part, path)
+
+
+def _is_mounted(path: Path) -> bool:
+    """Whether the file is mounted by itself, as into a container: no other can take its place."""
+    real = os.fsencode(os.path.realpath(path))
+    with suppress(OSError):  # no Linux, or no /proc
+        for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+            # Spaces and the like are octal in there (proc_pid_mountinfo(5)).
+            if re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), line.split()[4]) == real:
+                return True
+    return False
 
 
 def _is_bundle(folder: Path) -> bool:
