@@ -21,8 +21,9 @@ from typing import Any
 from scripts.tiny_wan import comparison, evaluation
 from scripts.tiny_wan.configuration import STEPS
 from scripts.tiny_wan.progress import counted
+from wanc.runtime.destination import reporting
 from wanc.runtime.errors import UserError
-from wanc.runtime.whole_file import reporting, require_writable, whole_file
+from wanc.runtime.whole_file import require_writable, whole_file
 
 TABLE = "the table"
 PAIRS = 200

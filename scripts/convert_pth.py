@@ -29,8 +29,8 @@ from scripts.checkpoints.stream import Entry, write_tensors
 from wanc.artifacts.files import output_errors, require_space
 from wanc.artifacts.private import abandoned, private_directory
 from wanc.errors import EXIT_NO_INPUT, CheckpointError, UserError, render
+from wanc.runtime.destination import require_replaceable
 from wanc.runtime.progress import ProgressBar
-from wanc.runtime.whole_file import require_replaceable
 
 DTYPES = {
     torch.float64: "F64",

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
+from wanc.runtime.destination import reporting
 from wanc.runtime.errors import UserError
-from wanc.runtime.whole_file import MODE, reporting, require_writable, whole_file
+from wanc.runtime.whole_file import MODE, require_writable, whole_file
 
 from ..conftest import ROOT
 from ..faults.strace import needs_strace
@@ -373,7 +374,7 @@ def test_a_file_system_that_is_full_or_read_only(tmp_path: Path) -> None:
 
 
 def run(code: str, **streams: object) -> subprocess.CompletedProcess[bytes]:
-    header = "from wanc.runtime.whole_file import *\n"
+    header = "from wanc.runtime.destination import STDOUT\nfrom wanc.runtime.whole_file import whole_file\n"
     return subprocess.run([sys.executable, "-c", header + code], cwd=ROOT, check=False, **streams)  # type: ignore[call-overload]
 
 

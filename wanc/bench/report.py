@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from wanc.errors import EXIT_UNAVAILABLE, UserError
-from wanc.runtime.whole_file import reporting, require_writable, whole_file
+from wanc.runtime.destination import reporting
+from wanc.runtime.whole_file import require_writable, whole_file
 from wanc.terminal import TextTable
 
 WHAT = "the report"

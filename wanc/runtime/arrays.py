@@ -20,10 +20,11 @@ from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 
+from .destination import reporting
 from .errors import EXIT_NO_INPUT
 from .interface import TASK, InputError, Interface
 from .suffixes import WHAT
-from .whole_file import reporting, whole_file
+from .whole_file import whole_file
 
 Array = np.ndarray[Any, Any]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .bundle import Bundle
+from .destination import STDOUT, require_outside_bundles
 from .errors import BundleError, UserError
 from .interface import TASK as GRAPH
 from .manifest import Manifest
@@ -17,7 +18,6 @@ from .options import EXCLUSIVE, OPTIONS, VIDEO, options_of
 from .progress import OnNote, OnProgress, ignore, ignore_note
 from .selftest import Check, selftest
 from .suffixes import suffix_of
-from .whole_file import STDOUT, require_outside_bundles
 
 
 class Report(Protocol):

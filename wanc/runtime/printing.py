@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from .destination import STDOUT
 from .errors import EXIT_IO, UserError
-from .whole_file import STDOUT
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer

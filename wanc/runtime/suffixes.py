@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from .destination import STDOUT, require_replaceable
 from .errors import UserError
 from .interface import TASK as GRAPH
 from .options import VIDEO
-from .whole_file import STDOUT, require_replaceable
 
 MP4, PNG, NPZ = ".mp4", ".png", ".npz"
 SUFFIXES: Mapping[str, Mapping[str, str]] = {

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import suffixes
+from .destination import reporting
 from .options import VIDEO
 from .suffixes import MP4, NPZ, PNG, require_frames, suffix_of
-from .whole_file import reporting, whole_file
+from .whole_file import whole_file
 
 WHAT = suffixes.WHAT[VIDEO]
 

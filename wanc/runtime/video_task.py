@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .cost import RunCost
+from .destination import require_replaceable
 from .errors import EXIT_IO, UserError
 from .pipeline import Pipeline, load_latents
 from .progress import OnNote, OnProgress, ignore, ignore_note
@@ -17,7 +18,7 @@ from .request import Cut, Request
 from .suffixes import MP4
 from .timer import Timer, shown_seconds
 from .video import WHAT, create_video
-from .whole_file import require_replaceable, require_writable
+from .whole_file import require_writable
 
 FEWEST_DIGITS = 4
 
