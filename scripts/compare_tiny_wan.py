@@ -21,7 +21,11 @@ from typing import Any
 from scripts.tiny_wan import comparison, evaluation
 from scripts.tiny_wan.configuration import STEPS
 from scripts.tiny_wan.progress import counted
+from wanc.runtime.destination import reporting
+from wanc.runtime.errors import UserError
+from wanc.runtime.whole_file import require_writable, whole_file
 
+TABLE = "the table"
 PAIRS = 200
 LOWEST_PSNR_DB = 32.0
 LOWEST_COSINE = 0.995
@@ -125,8 +129,13 @@ def parse(command_line: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--hold names {unknown[0]}, which is none of the quantised bundles")
     if arguments.pairs < 1:
         parser.error("--pairs has to be at least 1")
-    if arguments.output is not None and not arguments.output.parent.is_dir():
-        parser.error(f"there is no {arguments.output.parent}")
+    if arguments.output is not None:
+        if not arguments.output.parent.is_dir():
+            parser.error(f"there is no {arguments.output.parent}")
+        try:
+            require_writable(arguments.output, TABLE)
+        except UserError as error:
+            parser.error(str(error))
     return arguments
 
 
@@ -143,7 +152,8 @@ def main(command_line: Sequence[str] | None = None) -> int:
     table, document = markdown(reference, measured, STEPS), as_json(reference, measured, held, STEPS)
     print(json.dumps(document, indent=2) + "\n" if arguments.json else table, end="")
     if arguments.output is not None:
-        arguments.output.write_text(table, encoding="utf-8")
+        with whole_file(arguments.output, TABLE) as file, reporting(arguments.output, TABLE):
+            file.write(table.encode())
     for bundle in document["bundles"]:
         for sentence in bundle["missed"]:
             print(f"{'error' if bundle['held'] else 'warning'}: {sentence}", file=sys.stderr)

@@ -29,6 +29,7 @@ from scripts.checkpoints.stream import Entry, write_tensors
 from wanc.artifacts.files import output_errors, require_space
 from wanc.artifacts.private import abandoned, private_directory
 from wanc.errors import EXIT_NO_INPUT, CheckpointError, UserError, render
+from wanc.runtime.destination import require_replaceable
 from wanc.runtime.progress import ProgressBar
 
 DTYPES = {
@@ -57,6 +58,7 @@ def convert(source: Path, target: Path, *, progress: bool = False) -> None:
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     entries = [Entry(name, DTYPES[tensors[name].dtype], tuple(tensors[name].shape)) for name in names]
     total = sum(entry.nbytes for entry in entries)
+    require_replaceable(target, "the checkpoint")
     prefix = f".{target.name}."
     with output_errors(target, total):
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -206,6 +206,7 @@ WRONG: dict[str, tuple[tuple[str, ...], str]] = {
     "nothing to hold": ((INT8, "--hold", FLOAT), "which is none of the quantised bundles"),
     "no pairs": ((INT8, "--pairs", "0"), "--pairs has to be at least 1"),
     "nowhere to write": ((INT8, "-o", "absent/table.md"), "there is no absent"),
+    "a folder to write over": ((INT8, "-o", "."), "the table cannot be written"),
 }
 
 

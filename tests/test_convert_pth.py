@@ -16,6 +16,7 @@ from scripts import convert_pth
 from scripts.checkpoints.models import MODELS
 from scripts.make_checkpoint import make
 from tests.conftest import ROOT
+from tests.in_the_way import IN_THE_WAY
 from wanc.errors import OutputError
 from wanc.models.wan.checkpoint import open_checkpoint
 
@@ -150,6 +151,17 @@ def test_the_pickle_itself_is_no_output(tmp_path: Path, capsys: pytest.CaptureFi
         convert_pth.main([str(tmp_path / "model.pth"), "-o", str(tmp_path / "x" / ".." / "model.pth")])
     assert stop.value.code == 2
     assert (tmp_path / "model.pth").read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", IN_THE_WAY)
+def test_only_an_ordinary_file_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+    torch.save({"a": BASE}, tmp_path / "model.pth")
+    path = tmp_path / "model.safetensors"
+    words = IN_THE_WAY[kind](path)
+    before = path.lstat()
+    assert convert_pth.main([str(tmp_path / "model.pth")]) == 74
+    assert words in capsys.readouterr().err
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

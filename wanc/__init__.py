@@ -2,7 +2,9 @@
 
 from importlib import import_module
 
-__version__ = "0.1.0"
+from wanc.runtime.version import VERSION
+
+__version__ = VERSION
 
 
 def __getattr__(name: str) -> object:

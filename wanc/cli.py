@@ -20,6 +20,7 @@ from wanc import __version__
 from wanc.errors import EXIT_REFUSED, EXIT_UNAVAILABLE, UserError, render
 from wanc.runtime.backends.offline import stay_offline
 from wanc.runtime.options import OPTIONS, OUTPUT_HELP
+from wanc.runtime.printing import checked_stdout, replace_closed_streams
 
 EXIT_INTERRUPTED = 130
 
@@ -120,31 +121,39 @@ def bench(
         Path | None, typer.Option("--e2e", metavar="RECIPE", help="Measure whole videos of this recipe instead.")
     ] = None,
     overrides: Overrides = [],
-    threads: Annotated[int, typer.Option(min=1, help="Threads for everyone, with --e2e.")] = 2,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads for everyone, with --e2e; 2 if unset.", show_default=False)
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that are counted.")] = 5,
     output: Annotated[Path, typer.Option("-o", "--output", help="Where the report is written.")] = DEFAULT_OUTPUT
     / "bench",
     as_json: Json = False,
 ) -> None:
     """Measure wanc beside its peers, all in turn in one run, and write a report with a picture."""
-    from wanc.bench.report import table, write_report
+    from wanc.bench.report import require_report, table, write_report
     from wanc.terminal import show
 
+    idle = {"--case": case, "--only": only != "float"} if e2e else {"--set": overrides, "--threads": threads}
+    if given := [flag for flag, value in idle.items() if value]:
+        raise UserError(f"{' and '.join(given)} would have no effect {'with' if e2e else 'without'} --e2e")
+    require_report(output)
     progress = _shows_progress(as_json)
     if e2e is not None:
         from wanc.bench.end_to_end import bench_end_to_end
 
-        report = bench_end_to_end(e2e, overrides, threads=threads, rounds=rounds, output=output, progress=progress)
+        report = bench_end_to_end(e2e, overrides, threads=threads or 2, rounds=rounds, output=output, progress=progress)
     else:
         from wanc.bench.case import Case
         from wanc.bench.contest import bench
 
         report = bench(Case.parse(case), only=only, rounds=rounds, work=output, progress=progress)
-    paths = write_report(report, output)
+    # What was measured is shown before anything can go wrong with its files.
     if as_json:
         print(json.dumps(report))
     else:
         show([table(report)])
+    paths = write_report(report, output)
+    if not as_json:
         print("\n".join(map(str, paths)))
 
 
@@ -179,12 +188,13 @@ def run(
     """Run a bundle, exactly as its own run.py does: prompts give videos, or arrays give arrays."""
     from wanc.runtime.ending import ending_on_signals
     from wanc.runtime.execute import run
+    from wanc.runtime.printing import print_note, print_report
     from wanc.runtime.progress import Bars
 
     threads = options.pop("threads")
     with ending_on_signals(), Bars(enabled=_shows_progress(as_json)) as bars:
-        report = run(bundle, output, options, threads=threads, on_progress=bars)
-    print(json.dumps(report.as_json()) if as_json else report.as_text())
+        report = run(bundle, output, options, threads=threads, on_progress=bars, on_note=print_note)
+    print_report(report, output, as_json=as_json)
 
 
 @app.command(epilog="Example: wanc verify artifacts/bundles/tiny-wan")
@@ -363,8 +373,11 @@ def _usage(error: TyperException) -> str:
 def main() -> None:
     """The console script: faults of the user's are printed for people, bugs keep their traceback."""
     stay_offline()
+    replace_closed_streams()
     try:
-        raise SystemExit(app(prog_name="wanc", standalone_mode=False))
+        with checked_stdout():
+            code = app(prog_name="wanc", standalone_mode=False)
+        raise SystemExit(code)
     except UserError as error:
         print(render(error), file=sys.stderr)
         raise SystemExit(error.exit_code) from None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from wanc.compiler.engines.products import Products
 from wanc.errors import EXIT_UNAVAILABLE, UserError
 
 from ..conftest import Wanc
+from ..in_the_way import IN_THE_WAY
 
 MACHINE = {"processor": "a processor", "cores": 2, "features": ["avx512f"], "tools": {"torch": "2.13.0"}}
 
@@ -101,6 +104,52 @@ def test_a_whole_video_needs_a_checkpoint(wanc: Wanc, tmp_path: Path) -> None:
     done = wanc("bench", "--e2e", recipe, "-o", tmp_path / "out")
     assert done.code == 2
     assert "the recipe needs a checkpoint" in done.err
+
+
+@pytest.mark.parametrize("kind", IN_THE_WAY)
+@pytest.mark.parametrize("number", range(3))
+def test_a_report_replaces_ordinary_files_alone(tmp_path: Path, kind: str, number: int) -> None:
+    paths = write_report(report(SLOW, FAST), tmp_path / "report")
+    paths[number].unlink()
+    words = IN_THE_WAY[kind](paths[number])
+    before = sorted(os.listdir(tmp_path / "report"))
+    with pytest.raises(UserError) as caught:
+        write_report(report(SLOW), tmp_path / "report")
+    assert caught.value.exit_code == 74
+    assert words in f"{caught.value.message} {caught.value.__cause__}"
+    assert sorted(os.listdir(tmp_path / "report")) == before
+    assert not stat.S_ISREG(paths[number].lstat().st_mode)
+
+
+@pytest.mark.parametrize("output", ["file", "file/deeper/down", "WANC-in/report"])
+def test_where_no_report_can_be_is_said_before_anything_is_measured(
+    wanc: Wanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("it is being measured")
+
+    monkeypatch.setattr(contests, "bench", never)
+    (tmp_path / "file").touch()
+    (tmp_path / "WANC-in").mkdir()
+    (tmp_path / "WANC-in" / "WANC").write_text("wanc-bundle 1\n")
+    before = sorted(tmp_path.rglob("*"))
+    done = wanc("bench", "-o", tmp_path / output)
+    assert done.code == (74 if output.startswith("file") else 2)
+    assert done.err.startswith(f"error: {tmp_path}")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--set", "a=1", "--threads", "2"), "--set and --threads would have no effect without --e2e"),
+        (("--e2e", "r.yaml", "--case", "width=8"), "--case would have no effect with --e2e"),
+        (("--e2e", "r.yaml", "--only", "int8"), "--only would have no effect with --e2e"),
+    ],
+)
+def test_options_without_effect(wanc: Wanc, tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+    done = wanc("bench", *options, "-o", tmp_path)
+    assert (done.code, done.err) == (2, f"error: {message}\n")
 
 
 @pytest.mark.slow

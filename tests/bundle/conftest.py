@@ -12,6 +12,7 @@ import pytest
 from wanc.compiler.pipeline import build
 from wanc.recipe.load import load
 from wanc.recipe.schema import Recipe
+from wanc.runtime import bundle as bundle_module
 from wanc.runtime.main import main
 
 from ..conftest import Finished
@@ -59,6 +60,16 @@ def few_step(variant: MakeVariant) -> Variant:
 def own_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the bundle that a test may break."""
     return Path(shutil.copytree(tiny_bundle, tmp_path / "bundle"))
+
+
+@pytest.fixture
+def unworked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bundle is not even verified: what is refused is refused before the work."""
+
+    def never(*_: object) -> None:
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(bundle_module, "verified", never)
 
 
 @pytest.fixture

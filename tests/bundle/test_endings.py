@@ -97,6 +97,38 @@ def test_a_run_ends_while_its_engine_is_at_work(
     assert os.listdir(tmp_path) == []
 
 
+BUSY = """
+import hashlib, os, sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+from runtime.session import Session
+
+def busy(session, inputs):
+    print("begun", *Path(sys.argv[-1]).parent.iterdir(), flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+
+Session.run = busy
+from runtime.main import main
+
+raise SystemExit(main(Path(sys.argv[1]), sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("strike", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_a_video_that_was_begun_goes_away(tiny_bundle: Path, tmp_path: Path, strike: signal.Signals) -> None:
+    """Whatever runs natively: here something that cannot be interrupted."""
+    command = [sys.executable, "-c", BUSY, tiny_bundle, "--prompt", "x", "-o", tmp_path / "out.mp4"]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None and process.stdout.readline().strip() != "begun", "nothing is there to clean up"
+    started = time.monotonic()
+    process.send_signal(strike)
+    process.communicate(timeout=60)
+    assert time.monotonic() - started < MOST_SECONDS
+    assert process.returncode == 128 + strike
+    assert os.listdir(tmp_path) == []
+
+
 WITHOUT_THREADS = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=clone3:error=EAGAIN")
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 

@@ -23,6 +23,7 @@ from wanc.runtime import safetensors
 from wanc.runtime.verify import verify
 
 from ..conftest import Wanc
+from ..in_the_way import IN_THE_WAY
 from .conftest import RunPy
 from .test_standalone import FORBIDDEN, closure
 
@@ -275,6 +276,50 @@ def test_outputs_are_never_written_into_the_bundle(bundle: Path, run_py: RunPy, 
         f"error: {bundle / 'out.npz'}: the output would lie inside the bundle, which is never written to\n"
         "hint: name a file elsewhere\n",
     )
+    assert verify(bundle).ok
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "hint"),
+    [
+        ("out.mp4", "nothing is written as .mp4", "out.npz"),
+        ("out.png", "nothing is written as .png", "out.npz"),
+        ("out", "the name has no suffix", "out.npz"),
+    ],
+)
+def test_outputs_of_a_graph_are_arrays(
+    bundle: Path, run_py: RunPy, inputs: Path, tmp_path: Path, name: str, found: str, hint: str
+) -> None:
+    finished = run_py(bundle, "--inputs", inputs, "-o", tmp_path / name)
+    assert (finished.code, finished.err) == (
+        2,
+        f"error: {tmp_path / name}: {found}; what can be written here: .npz (the outputs)\nhint: name it {hint}\n",
+    )
+    assert os.listdir(tmp_path) == ["in.npz"]
+    assert run_py(bundle, "--inputs", inputs, "-o", tmp_path / "OUT.NPZ").code == 0
+    assert_computed(tmp_path / "OUT.NPZ")
+
+
+@pytest.mark.parametrize("kind", IN_THE_WAY)
+def test_what_is_in_the_way_of_outputs_is_left_as_it_is(
+    bundle: Path, run_py: RunPy, inputs: Path, tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "out.npz"
+    words = IN_THE_WAY[kind](path)
+    before = path.lstat()
+    finished = run_py(bundle, "--inputs", inputs, "-o", path)
+    assert finished.code == 74
+    assert finished.err.startswith(f"error: {path}: ") and words in finished.err
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+
+
+def test_standard_output_gets_the_same_outputs(bundle: Path, run_py: RunPy, inputs: Path, tmp_path: Path) -> None:
+    assert run_py(bundle, "--inputs", inputs, "-o", tmp_path / "out.npz").code == 0
+    command = [sys.executable, bundle / "run.py", "--inputs", inputs, "-o", "-", "--json"]
+    finished = subprocess.run(command, capture_output=True, cwd=bundle, timeout=60, check=False)
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout == (tmp_path / "out.npz").read_bytes()
+    assert json.loads(finished.stderr)["outputs"] == "-"
     assert verify(bundle).ok
 
 

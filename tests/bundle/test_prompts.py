@@ -76,7 +76,7 @@ def test_a_bundle_is_verified_once_and_its_engines_are_opened_once(
 ) -> None:
     verified: list[Path] = []
     opened: Counter[str] = Counter()
-    verify, open_backend = bundle_module.ensure_verified, session_module.open_backend
+    verify, open_backend = bundle_module.verified, session_module.open_backend
 
     def counting_verify(root: Path, *arguments: Any) -> Any:
         verified.append(root)
@@ -86,7 +86,7 @@ def test_a_bundle_is_verified_once_and_its_engines_are_opened_once(
         opened[path.relative_to(tiny_bundle).as_posix()] += 1
         return open_backend(engine, path, *arguments)
 
-    monkeypatch.setattr(bundle_module, "ensure_verified", counting_verify)
+    monkeypatch.setattr(bundle_module, "verified", counting_verify)
     monkeypatch.setattr(session_module, "open_backend", counting_open)
     assert run_py(tiny_bundle, "--prompts", prompts, *SHORT, "-o", tmp_path / "videos").code == 0
     assert verified == [tiny_bundle]

@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
 
+from wanc.artifacts.files import output_errors
 from wanc.artifacts.private import private_directory
 from wanc.bench.case import Case
 from wanc.errors import EXIT_UNAVAILABLE, UserError
@@ -86,7 +87,8 @@ def bench(case: Case, *, only: str, rounds: int, work: Path, progress: bool) -> 
     from wanc.bench.contenders import REFERENCE, Material, contenders
 
     torch.set_num_threads(case.threads)
-    work.mkdir(parents=True, exist_ok=True)
+    with output_errors(work):
+        work.mkdir(parents=True, exist_ok=True)
     with private_directory(work, prefix=".bench.") as folder:
         entries = contenders(only, Material.prepare(case, folder))
         measured = contest({name: entry.step for name, entry in entries.items()}, rounds, progress=progress)

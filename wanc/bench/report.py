@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import json
+import os
+from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-from wanc.artifacts.files import output_errors
 from wanc.errors import EXIT_UNAVAILABLE, UserError
+from wanc.runtime.destination import reporting
+from wanc.runtime.whole_file import require_writable, whole_file
 from wanc.terminal import TextTable
 
+WHAT = "the report"
 OURS = "wanc "
 # Errors below are those of float32 itself: they say nothing about a contender.
 SMALLEST_ERROR = 2e-6
 
 
+def require_report(folder: Path) -> None:
+    """Find out before anything is measured whether a report can be written. Raises what `write_report` raises."""
+    _require_matplotlib()
+    # What is not there yet is made when there is something to put into it.
+    place = next(place for place in (folder, *folder.absolute().parents) if os.path.exists(place))
+    require_writable(place / "report.json", WHAT)
+
+
 def write_report(report: dict[str, Any], folder: Path) -> list[Path]:
     """Write a report's `.json`, `.md` and `.svg` into a folder, named after its case; returns the files.
 
-    Raises UserError where matplotlib is missing.
+    Raises UserError where matplotlib is missing, and what `whole_file` raises.
     """
     case = report["case"]
     if "recipe" in case:
@@ -26,13 +39,20 @@ def write_report(report: dict[str, Any], folder: Path) -> list[Path]:
     else:
         kind = "int8" if report["only"] == "int8" else "step"
         name = f"{kind}-{case['width']}x{case['blocks']}-{case['tokens']}"
-    with output_errors(folder):
+    paths = [folder / f"{name}.{suffix}" for suffix in ("json", "md", "svg")]
+    text = json.dumps(report, indent=1) + "\n"
+    contents = [text.encode(), markdown(report, paths[2].name).encode(), _drawn(report)]
+    with reporting(folder, WHAT):
         folder.mkdir(parents=True, exist_ok=True)
-        paths = [folder / f"{name}.{suffix}" for suffix in ("json", "md", "svg")]
-        paths[0].write_text(json.dumps(report, indent=1) + "\n", "utf-8")
-        paths[1].write_text(markdown(report, paths[2].name), "utf-8")
-        _draw(report, paths[2])
+    for path, content in zip(paths, contents, strict=True):
+        with whole_file(path, WHAT) as file, reporting(path, WHAT):
+            file.write(content)
     return paths
+
+
+def _require_matplotlib() -> None:
+    if find_spec("matplotlib") is None:
+        raise UserError("the picture needs matplotlib", hint="pip install 'wanc[report]'", exit_code=EXIT_UNAVAILABLE)
 
 
 def table(report: dict[str, Any]) -> TextTable:
@@ -89,15 +109,12 @@ def _rows(report: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _draw(report: dict[str, Any], path: Path) -> None:
-    """Time against error: whoever is to the left and below is better."""
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise UserError(
-            "the picture needs matplotlib", hint="pip install 'wanc[report]'", exit_code=EXIT_UNAVAILABLE
-        ) from error
+def _drawn(report: dict[str, Any]) -> bytes:
+    """Time against error, as SVG: whoever is to the left and below is better."""
+    _require_matplotlib()
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
     # Equal reports are equal files.
     mpl.rcParams["svg.hashsalt"] = "wanc"
     figure = Figure(figsize=(9, 5.5), layout="constrained")
@@ -110,4 +127,6 @@ def _draw(report: dict[str, Any], path: Path) -> None:
     axes.set(xscale="log", yscale="log", xlabel="seconds (median)", ylabel="relative error against PyTorch fp32")
     axes.set_title(_title(report), fontsize=10)
     axes.grid(visible=True, which="major", alpha=0.3)
-    figure.savefig(path, metadata={"Date": None})
+    picture = BytesIO()
+    figure.savefig(picture, format="svg", metadata={"Date": None})
+    return picture.getvalue()

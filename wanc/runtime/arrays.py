@@ -20,12 +20,15 @@ from typing import IO, Any, BinaryIO, cast
 
 import numpy as np
 
+from .destination import reporting
 from .errors import EXIT_NO_INPUT
-from .interface import InputError, Interface
+from .interface import TASK, InputError, Interface
+from .suffixes import WHAT
 from .whole_file import whole_file
 
 Array = np.ndarray[Any, Any]
 
+OUTPUTS = WHAT[TASK]
 MAX_TOTAL_BYTES = 4 * 2**30
 """Of all arrays of a file together, uncompressed."""
 MAX_MEMBERS = 4096
@@ -109,9 +112,13 @@ def read_arrays(path: Path, interface: Interface) -> dict[str, Array]:
 def write_arrays(path: Path, arrays: Mapping[str, Array]) -> None:
     """Write arrays into an uncompressed .npz file, which appears only when it is complete.
 
-    The same arrays give the same bytes. Raises UserError with exit code 74 where it cannot be written.
+    The same arrays give the same bytes. Raises what `whole_file` raises.
     """
-    with whole_file(path, "the outputs") as file, zipfile.ZipFile(file, "w", allowZip64=True) as archive:
+    with (
+        whole_file(path, OUTPUTS) as file,
+        reporting(path, OUTPUTS),
+        zipfile.ZipFile(file, "w", allowZip64=True) as archive,
+    ):
         for name, array in arrays.items():
             # A ZipInfo of its own has no date but 1980's.
             with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as member:

@@ -12,17 +12,21 @@ import signal
 import time
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from threading import Thread
 from types import FrameType
 from typing import NoReturn
 
 GRACE_SECONDS = 1.0
 """For unwinding: removing what is half-written takes milliseconds."""
-ENDING = (signal.SIGTERM, signal.SIGHUP)
+ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+
+unfinished: set[Path] = set()
+"""Files that are being written: what has no time for unwinding removes them."""
 
 
 def clean_up_on_sigterm() -> None:
-    """Let SIGTERM and SIGHUP end the process as an exception does, so that nothing half-written stays: 128 + signal."""
+    """Let a signal that ends a process do so as an exception does, so that nothing half-written stays: 128 + signal."""
     for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) asks for that
             signal.signal(number, _stop)
@@ -54,6 +58,8 @@ def _end_late(reading: int) -> None:
         while number := pipe.read(1):
             if number[0] in watched:
                 time.sleep(GRACE_SECONDS)
+                for path in tuple(unfinished):
+                    path.unlink(missing_ok=True)
                 os._exit(128 + number[0])
 
 

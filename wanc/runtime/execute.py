@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from .bundle import Bundle
+from .destination import STDOUT, require_outside_bundles
 from .directory import Root, as_directory
 from .errors import BundleError, UserError
 from .interface import TASK as GRAPH
 from .manifest import Manifest
-from .options import OPTIONS, VIDEO, options_of
-from .progress import OnProgress, ignore
+from .options import EXCLUSIVE, OPTIONS, VIDEO, options_of
+from .progress import OnNote, OnProgress, ignore, ignore_note
 from .requirements import differences
 from .selftest import Check, selftest
+from .suffixes import suffix_of
 
 
 class Report(Protocol):
@@ -75,17 +77,20 @@ def run(
     *,
     threads: int | None = None,
     on_progress: OnProgress = ignore,
+    on_note: OnNote = ignore_note,
 ) -> Report:
     """Do what the bundle is for. `options` are those of its task by name (see OPTIONS); None is one not given.
 
-    Raises UserError, with exit code 2 before anything is verified where the options are not those of the task.
+    Raises UserError, before anything is verified where the options are not those of the task, or nothing can be
+    written to `output`.
     """
     given = {name: value for name, value in options.items() if value is not None}
     directory = as_directory(root)
     task = _claimed_task(directory)
-    if task is not None:
-        _check_options(task, given)
-    _check_output(directory.shown, output, is_folder="prompts" in given)
+    if task is None:  # opening the bundle says what is wrong with it
+        Bundle.open(directory, on_progress=on_progress).expect_task(task := VIDEO)
+    _check_options(task, given)
+    _check_output(output, task, is_folder="prompts" in given)
     if task == GRAPH:
         from .graph_task import run_graph
 
@@ -94,7 +99,7 @@ def run(
     from .video_task import run_video, run_videos
 
     run_task = run_videos if "prompts" in given else run_video
-    return run_task(directory, output, **given, threads=threads, on_progress=on_progress)
+    return run_task(directory, output, **given, threads=threads, on_progress=on_progress, on_note=on_note)
 
 
 def run_selftest(root: Root, *, threads: int | None = None, on_progress: OnProgress = ignore) -> SelftestReport:
@@ -125,17 +130,19 @@ def _check_options(task: str, given: Mapping[str, Any]) -> None:
         raise UserError(f"{flags} {verb} not apply: this bundle {DOES[task]}", hint=None if asked else advice)
     if not asked:
         raise UserError(f"this bundle {DOES[task]}: {advice}")
-    if len(asked) > 1:
-        raise UserError(f"{' and '.join(asked)} exclude each other", hint="give one of them")
+    for exclusive in (asked, [option.flag for option in own if option.name in EXCLUSIVE & given.keys()]):
+        if len(exclusive) > 1:
+            raise UserError(f"{' and '.join(exclusive)} exclude each other", hint="give one of them")
 
 
-def _check_output(root: Path, output: Path, *, is_folder: bool) -> None:
-    """A file written into the bundle would break its seal, which `cd bundle; python run.py -o out.mp4` invites."""
-    if not output.name and not is_folder:
-        raise UserError("-o does not name a file", where=str(output))
-    if output.resolve().is_relative_to(root.resolve()):
-        raise UserError(
-            "the output would lie inside the bundle, which is never written to",
-            where=str(output),
-            hint=f"name a {'folder' if is_folder else 'file'} elsewhere",
-        )
+def _check_output(output: Path, task: str, *, is_folder: bool) -> None:
+    """What its name says; whether something can be written there is found out by whoever does."""
+    if is_folder:
+        if output == STDOUT:
+            raise UserError("the videos of --prompts go into a folder, not to standard output", hint="name a folder")
+        require_outside_bundles(output, "folder")
+    elif output != STDOUT:
+        if not output.name:
+            raise UserError("-o does not name a file", where=str(output))
+        require_outside_bundles(output)
+        suffix_of(output, task)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .arrays import read_arrays, write_arrays
+from .arrays import OUTPUTS, read_arrays, write_arrays
 from .bundle import Bundle
 from .cost import RunCost
 from .directory import Root
@@ -16,6 +16,7 @@ from .interface import COMPONENT, GRAPH, TASK
 from .progress import OnProgress, ignore
 from .timer import Timer
 from .value import Array
+from .whole_file import require_writable
 
 
 class GraphPipeline:
@@ -59,6 +60,7 @@ def run_graph(
     root: Root, output: Path, *, inputs: Path, threads: int | None = None, on_progress: OnProgress = ignore
 ) -> GraphReport:
     """Execute the bundle's graph on the arrays of an .npz file and write its outputs into another. Raises UserError."""
+    require_writable(output, OUTPUTS)
     timer = Timer()
     with timer.phase("verify"):
         graph = GraphPipeline.open(root, threads=threads, on_progress=on_progress)

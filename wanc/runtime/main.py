@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,6 +13,7 @@ from .directory import Root
 from .ending import ending_on_signals
 from .errors import EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, TargetError, UserError, render
 from .options import OPTIONS, OUTPUT_HELP
+from .printing import checked_stdout, print_note, print_report, replace_closed_streams
 from .requirements import INSTALL, differences
 
 EXIT_INTERRUPTED = 130
@@ -33,6 +33,7 @@ class _Parser(argparse.ArgumentParser):
 
 def main(root: Root, arguments: Sequence[str] | None = None) -> int:
     """Run the bundle at `root` with command-line arguments; returns the exit code."""
+    replace_closed_streams()
     options = _parser().parse_args(arguments)
     # OpenBLAS makes its threads when numpy is loaded, which nothing here has work for.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -46,14 +47,16 @@ def _main(root: Root, options: argparse.Namespace) -> int:
         from .execute import run, run_selftest
         from .progress import Bars
 
-        with Bars(enabled=sys.stderr.isatty() or not options.json) as bars:
+        with checked_stdout(), Bars(enabled=sys.stderr.isatty() or not options.json) as bars:
+            given = {option.name: getattr(options, option.name) for option in OPTIONS if option.task}
             if options.selftest:
+                _check_alone({"output": options.output, **given})
                 report = run_selftest(root, threads=options.threads, on_progress=bars)
             else:
                 if options.output is None:
                     raise UserError("-o FILE is needed", hint="python run.py --help")
-                given = {option.name: getattr(options, option.name) for option in OPTIONS if option.task}
-                report = run(root, options.output, given, threads=options.threads, on_progress=bars)
+                report = run(root, options.output, given, threads=options.threads, on_progress=bars, on_note=print_note)
+            print_report(report, options.output, as_json=options.json)
     except TargetError as error:
         return _fail(render(error), differences(root), error.exit_code)
     except UserError as error:
@@ -63,7 +66,6 @@ def _main(root: Root, options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    print(json.dumps(report.as_json()) if options.json else report.as_text())
     return 0 if report.ok else EXIT_REFUSED
 
 
@@ -71,6 +73,12 @@ def _fail(said: str, others: Sequence[str], code: int) -> int:
     """Say it, and which packages are others than those that the bundle was built with."""
     print("\n".join([said, *(f"hint: {line}: {INSTALL}" for line in others)]), file=sys.stderr)
     return code
+
+
+def _check_alone(others: Mapping[str, object]) -> None:
+    """The self-test takes no options but threads."""
+    if given := [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None]:
+        raise UserError(f"--selftest and {' and '.join(given)} exclude each other", hint="give one of them")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -52,7 +52,13 @@ OPTIONS = (
 )
 
 
-OUTPUT_HELP = "The .mp4 or .npz file to write, or the folder for the videos of --prompts."
+EXCLUSIVE = frozenset({"seed", "latents"})
+"""Of these at most one is given: the other has no effect."""
+
+OUTPUT_HELP = (
+    "The file to write, for a video .mp4, .png (one frame) or .npz, for a graph .npz; - is standard output; "
+    "or the folder for the videos of --prompts."
+)
 
 
 def options_of(task: str) -> tuple[Option, ...]:

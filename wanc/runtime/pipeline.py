@@ -25,11 +25,12 @@ from .model import HIGH, Model
 from .noise import initial_noise
 from .parts import Parts
 from .progress import OnProgress, ignore
-from .request import Frames, Request, Result
+from .request import Cut, Frames, Request, Result
 from .solvers.base import Solver
 from .solvers.create import create_solver
-from .text import Tokenizer
+from .text import Tokenizer, clean_prompt
 from .timer import Timer
+from .version import VERSION
 from .video_bundle import Sampling, Shape, VideoBundle
 
 EMBEDDING_TENSOR, TOKENIZER = "embedding", "tokenizer/tokenizer.json"
@@ -62,23 +63,41 @@ class Pipeline:
         request, timer = Request(prompt, **options), Timer()
         latents = self.denoise(request, timer, on_progress)
         frames = np.concatenate(list(self.decode(latents, timer, on_progress)))
-        return Result(frames, latents, timer.seconds, self.bundle.sampling.fps, self.tags(request))
+        fps, tags, cut = self.bundle.sampling.fps, self.tags(request), self.cut(request)
+        return Result(frames, latents, timer.seconds, fps, tags, cut)
 
     def tags(self, request: Request) -> dict[str, str]:
-        """What a file of the request's video says about itself."""
-        noise = str(request.seed) if request.latents is None else "latents"
-        return {"prompt": request.prompt, "seed": noise, "bundle": self.bundle.manifest.id}
+        """What a file of the video says about itself: all that it takes to make it again. Raises UserError."""
+        sampling, shape = self.bundle.sampling, self.bundle.shape(request.shape, request.frames)
+        cut = {f"{name}_cut": f"{kept} of {count} tokens" for name, (kept, count) in self.cut(request).items()}
+        return {
+            **self._prompts(request),
+            **cut,
+            "seed": str(request.seed) if request.latents is None else "latents",
+            "steps": str(self._solver(request).steps),
+            "shape": f"{shape.name}, {shape.width}x{shape.height}",
+            "frames": str(shape.frames),
+            "solver": f"{sampling.solver}, shift {sampling.shift:g}",
+            "guidance": f"high {sampling.guidance_high:g}, low {sampling.guidance_low:g}",
+            "bundle": self.bundle.manifest.id,
+            "wanc": VERSION,
+        }
+
+    def cut(self, request: Request) -> Cut:
+        """The texts of a request that are longer than the model reads: tokens kept and in all. Raises UserError."""
+        kept = self.bundle.model.text_length
+        counts = {name: self._tokenizer.count(clean_prompt(text)) for name, text in self._prompts(request).items()}
+        return {name: (kept, count) for name, count in counts.items() if count > kept}
 
     def denoise(self, request: Request, timer: Timer, on_progress: OnProgress = ignore) -> NDArray[np.float32]:
         """The clean latents of a request, float32 [1, channels, latent frames, latent height, latent width]."""
         shape = self.bundle.shape(request.shape, request.frames)
         solver = self._solver(request)
         latents = self._start(request, shape)
-        sampling = self.bundle.sampling
-        negative_prompt = sampling.negative_prompt if request.negative_prompt is None else request.negative_prompt
+        texts = self._prompts(request)
         with timer.phase("text"):
-            text = self._texts.of(request.prompt)
-            negative = self._texts.of(negative_prompt) if sampling.is_guided else text
+            text = self._texts.of(texts["prompt"])
+            negative = self._texts.of(texts["negative_prompt"]) if "negative_prompt" in texts else text
         with timer.phase("denoise"):
             return denoise(self._parts, solver, self._expert, latents, text, negative, on_progress)
 
@@ -118,11 +137,24 @@ class Pipeline:
             raise UserError("the latents hold values that are not finite")
         return request.latents
 
+    def _prompts(self, request: Request) -> dict[str, str]:
+        """The prompt and, where the bundle samples with guidance, the negative prompt in force. Raises UserError."""
+        texts, sampling = {"prompt": request.prompt}, self.bundle.sampling
+        if sampling.is_guided:
+            given = request.negative_prompt
+            texts["negative_prompt"] = sampling.negative_prompt if given is None else given
+        elif request.negative_prompt is not None:
+            raise UserError("the negative prompt has no effect: this bundle samples without guidance")
+        for name, text in texts.items():
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8 are lone surrogates
+                raise UserError(f"the {name.replace('_', ' ')} is not valid Unicode") from error
+            if "\0" in text:
+                raise UserError(f"the {name.replace('_', ' ')} holds a null character")
+        return texts
+
     def _encode(self, prompt: str) -> NDArray[np.float32]:
-        try:
-            prompt.encode()
-        except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8 arrive as lone surrogates
-            raise UserError("the prompt is not valid Unicode") from error
         return encode_prompt(prompt, self._tokenizer, self._table, self.executor)
 
     def _parts(self, component: str) -> Parts:

@@ -19,8 +19,16 @@ OnProgress = Callable[[str, int, int], None]
 """Is called with (phase, done so far, in total); the first time for a phase before anything of it is done."""
 
 
+OnNote = Callable[[str], None]
+"""Is called with a sentence for people, of what is not as it was asked for."""
+
+
 def ignore(phase: str, done: int, total: int) -> None:
     """The progress that nobody wants to know of."""
+
+
+def ignore_note(note: str) -> None:
+    """The notes of whoever looks at the result."""
 
 
 class ProgressBar:

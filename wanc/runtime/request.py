@@ -15,6 +15,7 @@ from .options import OPTIONS, OptionType
 
 Frames = NDArray[np.uint8]
 Latents = NDArray[np.float32]
+Cut = Mapping[str, tuple[int, int]]
 
 _KINDS: Mapping[OptionType, tuple[type, str]] = {
     str: (str, "a text"),
@@ -29,7 +30,7 @@ class Request:
     """What to make: the options of a run, by their names. Unset fields take the recipe's values.
 
     `latents`, float32 [1, channels, latent frames, latent height, latent width], replace the seeded noise. Raises
-    UserError for a value of another type.
+    UserError for a value of another type, and for a seed that latents leave without effect.
     """
 
     prompt: str
@@ -47,13 +48,16 @@ class Request:
             wanted, words = _KINDS[options[entry.name].type]
             if not isinstance(value, wanted) and (value is not None or entry.default is not None):
                 raise UserError(f"{entry.name} is {ascii(value)[:80]}, not {words}")
+        if self.latents is not None and self.seed:
+            raise UserError("the seed has no effect: the latents replace the seeded noise", hint="give one of them")
 
 
 @dataclass(frozen=True)
 class Result:
     """What was made: frames uint8 [frames, height, width, 3], the final latents, and seconds by phase.
 
-    `fps` are the frames per second that the recipe says, `tags` what a file of the video says about itself.
+    `fps` are the frames per second that the recipe says, `tags` what a file of the video says about itself. `cut` are
+    the texts that are longer than the model reads: tokens kept and tokens in all, by the name in `Request`.
     """
 
     frames: Frames
@@ -61,15 +65,18 @@ class Result:
     seconds: Mapping[str, float]
     fps: int
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    cut: Cut = field(default_factory=dict[str, tuple[int, int]])
 
     def save(self, path: str | Path) -> None:
-        """Write the frames into an mp4 file, which appears only when it is complete.
+        """Write the frames into a file, which appears only when it is complete, as `wanc run -o` does: its suffix says
+        whether it is an .mp4, a .png of a single frame, or an .npz with the array `frames`.
 
-        Raises UserError, exit code 74, where it cannot be written.
+        Raises UserError: what `create_video` raises.
         """
         # Imported late: who wants arrays does not need the library that encodes them.
         from .video import create_video
 
-        _, height, width, _ = self.frames.shape
-        with create_video(Path(path), height=height, width=width, fps=self.fps, metadata=self.tags) as video:
+        count, height, width, _ = self.frames.shape
+        size = {"height": height, "width": width, "frames": count}
+        with create_video(Path(path), **size, fps=self.fps, metadata=self.tags) as video:
             video.write(self.frames)

@@ -64,3 +64,9 @@ class Tokenizer:
     def encode(self, text: str) -> NDArray[np.int64]:
         """Token ids of a cleaned prompt; where it exceeds `text_length`, its tail is cut and the end mark kept."""
         return np.array(self._backend.encode(text).ids, dtype=np.int64)
+
+    def count(self, text: str) -> int:
+        """How many tokens a cleaned prompt has, end mark included, before anything is cut."""
+        encoding = self._backend.encode(text)
+        marks = self._backend.num_special_tokens_to_add(is_pair=False)
+        return len(encoding.ids) + sum(len(rest.ids) - marks for rest in encoding.overflowing)

@@ -9,26 +9,34 @@ from pathlib import Path
 from typing import Any
 
 from .cost import RunCost
+from .destination import require_replaceable
 from .directory import Root
 from .errors import EXIT_IO, UserError
 from .pipeline import Pipeline, load_latents
-from .progress import OnProgress, ignore
+from .progress import OnNote, OnProgress, ignore, ignore_note
 from .prompts import read_prompts
-from .request import Request
+from .request import Cut, Request
+from .suffixes import MP4
 from .timer import Timer, shown_seconds
-from .video import create_video
+from .video import WHAT, create_video
+from .whole_file import require_writable
 
 FEWEST_DIGITS = 4
 
 
 @dataclass(frozen=True)
 class MadeVideo:
-    """One video that was made: its file, what it shows, and seconds by phase."""
+    """One video that was made: its file, what it shows, seconds by phase, and the texts that were cut."""
 
     video: Path
     prompt: str
     frames: int
     seconds: dict[str, float]
+    cut: Cut
+
+    def as_json(self) -> dict[str, Any]:
+        """Of the texts those that were cut: [tokens kept, tokens in all]."""
+        return {"video": str(self.video), "frames": self.frames, **({"cut": self.cut} if self.cut else {})}
 
     def __str__(self) -> str:
         return f"{self.video}: {self.frames} frames"
@@ -43,7 +51,7 @@ class VideoReport:
     ok = True
 
     def as_json(self) -> dict[str, Any]:
-        return {"video": str(self.made.video), "frames": self.made.frames, **self.cost.as_json()}
+        return {**self.made.as_json(), **self.cost.as_json()}
 
     def as_text(self) -> str:
         return f"{self.made} ({self.cost})"
@@ -58,7 +66,7 @@ class VideosReport:
     ok = True
 
     def as_json(self) -> dict[str, Any]:
-        videos = [{**vars(entry), "video": str(entry.video)} for entry in self.made]
+        videos = [{**entry.as_json(), "prompt": entry.prompt, "seconds": entry.seconds} for entry in self.made]
         return {"videos": videos, **self.cost.as_json()}
 
     def as_text(self) -> str:
@@ -74,17 +82,19 @@ def run_video(
     latents: Path | None = None,
     threads: int | None = None,
     on_progress: OnProgress = ignore,
+    on_note: OnNote = ignore_note,
     **options: Any,
 ) -> VideoReport:
-    """Generate one video into an mp4 file, which appears only when it is complete.
+    """Generate one video into a file, which appears only when it is complete.
 
     `options` are the other fields of `Request`. Raises UserError.
     """
+    require_writable(output, WHAT)
     timer = Timer()
     with timer.phase("verify"):
         pipeline = Pipeline.open(root, threads=threads, on_progress=on_progress)
     noise = load_latents(latents) if latents is not None else None
-    made = _make(pipeline, output, Request(prompt, latents=noise, **options), latents, on_progress)
+    made = _make(pipeline, output, Request(prompt, latents=noise, **options), latents, on_progress, on_note)
     timer.add(made.seconds)
     return VideoReport(made, RunCost.so_far(timer, pipeline.executor))
 
@@ -97,6 +107,7 @@ def run_videos(
     latents: Path | None = None,
     threads: int | None = None,
     on_progress: OnProgress = ignore,
+    on_note: OnNote = ignore_note,
     **options: Any,
 ) -> VideosReport:
     """Generate a video for each prompt in a text file: `0001.mp4`, `0002.mp4`, … in a folder, made if it is not there.
@@ -104,38 +115,53 @@ def run_videos(
     Each is the video that the prompt alone would give with the same options, seed included, and appears when it is
     complete: those that are stay whatever happens to the next. Raises UserError.
     """
-    texts, timer = read_prompts(prompts), Timer()
-    with timer.phase("verify"):
-        pipeline = Pipeline.open(root, threads=threads, on_progress=on_progress)
-    noise = load_latents(latents) if latents is not None else None
-    digits, made = max(FEWEST_DIGITS, len(str(len(texts)))), list[MadeVideo]()
+    texts, timer, made = read_prompts(prompts), Timer(), list[MadeVideo]()
+    digits = max(FEWEST_DIGITS, len(str(len(texts))))
+    outputs = [folder / f"{number:0{digits}}{MP4}" for number in range(1, len(texts) + 1)]
     with _folder(folder):
-        for number, prompt in enumerate(texts, 1):
+        for output in outputs:
+            require_replaceable(output, WHAT)
+        require_writable(outputs[0], WHAT)
+        with timer.phase("verify"):
+            pipeline = Pipeline.open(root, threads=threads, on_progress=on_progress)
+        noise = load_latents(latents) if latents is not None else None
+        requests = [Request(prompt, latents=noise, **options) for prompt in texts]
+        for request in requests:
+            pipeline.tags(request)  # now, and not after hours, it is said what cannot be made
+        for number, (request, output) in enumerate(zip(requests, outputs, strict=True), 1):
 
             def numbered(phase: str, done: int, total: int, of: str = f"{number}/{len(texts)}") -> None:
                 on_progress(f"{of} {phase}", done, total)
 
-            output = folder / f"{number:0{digits}}.mp4"
-            made.append(_make(pipeline, output, Request(prompt, latents=noise, **options), latents, numbered))
+            made.append(_make(pipeline, output, request, latents, numbered, on_note))
             timer.add(made[-1].seconds)
     return VideosReport(made, RunCost.so_far(timer, pipeline.executor))
 
 
 def _make(
-    pipeline: Pipeline, output: Path, request: Request, latents: Path | None, on_progress: OnProgress
+    pipeline: Pipeline,
+    output: Path,
+    request: Request,
+    latents: Path | None,
+    on_progress: OnProgress,
+    on_note: OnNote,
 ) -> MadeVideo:
     """Generate a video; it is written while it is decoded."""
     timer = Timer()
-    size, fps = pipeline.bundle.shape(request.shape, request.frames), pipeline.bundle.sampling.fps
-    tags = pipeline.tags(request)
+    shape, fps = pipeline.bundle.shape(request.shape, request.frames), pipeline.bundle.sampling.fps
+    size = {"height": shape.height, "width": shape.width, "frames": shape.frames}
+    tags, cut = pipeline.tags(request), pipeline.cut(request)
     if latents is not None:
-        tags["seed"] = f"latents from {latents.name}"
-    with create_video(output, height=size.height, width=size.width, fps=fps, metadata=tags) as video:
+        name = latents.name.encode(errors="backslashreplace").decode()  # a file's name need not be a text
+        tags["seed"] = f"latents from {name}"
+    with create_video(output, **size, fps=fps, metadata=tags) as video:
+        for name, (kept, count) in cut.items():
+            on_note(f"{output}: the model reads {kept} of the {count} tokens of the {name.replace('_', ' ')}")
         clean = pipeline.denoise(request, timer, on_progress)
         for chunk in pipeline.decode(clean, timer, on_progress):
             with timer.phase("video"):
                 video.write(chunk)
-    return MadeVideo(output, request.prompt, size.frames, timer.seconds)
+    return MadeVideo(output, request.prompt, shape.frames, timer.seconds, cut)
 
 
 @contextmanager
