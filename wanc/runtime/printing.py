@@ -9,7 +9,7 @@ import sys
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from .destination import STDOUT
 from .errors import EXIT_IO, UserError
@@ -17,15 +17,10 @@ from .errors import EXIT_IO, UserError
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
-
-class Printed(Protocol):
-    """What came of something, for programs and for people."""
-
-    def as_json(self) -> dict[str, Any]: ...
-    def as_text(self) -> str: ...
+    from .execute import Report
 
 
-def print_report(report: Printed, output: Path | None, *, as_json: bool) -> None:
+def print_report(report: Report, output: Path | None, *, as_json: bool) -> None:
     """Print what came of a run: on stderr where its output has gone to stdout, which then holds nothing else."""
     text = json.dumps(report.as_json()) if as_json else report.as_text()
     print(text, file=sys.stderr if output == STDOUT else sys.stdout)
