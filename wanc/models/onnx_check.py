@@ -126,7 +126,7 @@ class _ModelCheck:
             self._visited += 1
             if self._visited > MAX_NODES:
                 raise self._fault(f"more than the {MAX_NODES} nodes allowed")
-            extent = self._node(node, _shown(node, index), scope, depth)
+            extent = self._node(node, describe_node(node, index), scope, depth)
             total += extent.nodes
             deepest = max(deepest, extent.depth)
         return Extent(total, deepest)
@@ -192,6 +192,8 @@ class _ModelCheck:
     def _attribute(self, attribute: onnx.AttributeProto, shown: str, scope: Scope, depth: int) -> list[Extent]:
         """Checks what an attribute holds; returns the extents of the graphs among it."""
         owner = f"of {shown}"
+        if not attribute.ref_attr_name and attribute.type == onnx.AttributeProto.UNDEFINED:
+            raise self._fault(f"attribute {quoted(attribute.name)} {owner} has no type that is known")
         for tensor in (*attribute.tensors, *_present(attribute, "t")):
             self._tensors.check(tensor, tensor.name or owner, may_be_external=False)
         if attribute.sparse_tensors or attribute.HasField("sparse_tensor"):
@@ -260,7 +262,8 @@ class _ModelCheck:
         return CheckpointError(message, where=self._where, hint=hint)
 
 
-def _shown(node: onnx.NodeProto, index: int) -> str:
+def describe_node(node: onnx.NodeProto, index: int) -> str:
+    """A node as messages name it: by its name, or by its number where it has none, and its operator."""
     return f"node {quoted(node.name) if node.name else index} ({quoted(node.op_type)[1:-1]})"
 
 
