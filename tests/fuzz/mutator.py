@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
-from .wire import Field, Message, decode, encode
+from .wire import BYTES, VARINT, Field, Message, decode, encode
 
 NUMBERS = (0, 1, -1, 2, 3, 7, 8, 16, 17, 127, 255, 10**5, 2**31 - 1, 2**31, 2**32, -(2**31), 2**62, 2**63 - 1, -(2**63))
 TEXTS = (
@@ -41,8 +41,8 @@ def mutated(seeds: Sequence[bytes], random: Random) -> bytes:
     data = random.choice(seeds)
     mutation = _mutation_of(data)
     for _ in range(random.choice((1, 1, 1, 2, 3, 4))):
-        # What is out of order on every level is refused on the first: most changes leave the format whole.
-        data = (mutation if random.random() < 0.8 else mutate_bytes)(data, seeds, random)
+        # What is no such file at all is refused at once: most changes leave the format whole.
+        data = (mutation if random.random() < 0.9 else mutate_bytes)(data, seeds, random)
     return data[:LARGEST]
 
 
@@ -82,22 +82,33 @@ def mutate_protobuf(data: bytes, seeds: Sequence[bytes], random: Random) -> byte
     message = decode(data)
     if not message:
         return mutate_bytes(data, seeds, random)
-    inside = random.choice(_messages(message))
+    messages = _messages(message)
+    numbers = [(found, index) for found in messages for index, field in enumerate(found) if field.wire == VARINT]
+    if numbers and random.random() < 0.5:  # sizes, axes, types: what readers compute with
+        inside, index = random.choice(numbers)
+        inside[index] = _changed(inside[index], random)
+    else:
+        other = decode(random.choice(seeds)) or message
+        _restructure(random.choice(messages), [field for found in _messages(other) for field in found], random)
+    return encode(message)
+
+
+def _restructure(inside: Message, others: Message, random: Random) -> None:
     index = random.randrange(len(inside))
-    match random.randrange(8):
+    field = inside[index]
+    match random.randrange(7):
         case 0:
             del inside[index]
         case 1:
-            inside.insert(random.randrange(len(inside) + 1), inside[index])
+            inside.insert(random.randrange(len(inside) + 1), field)
         case 2:
-            other = decode(random.choice(seeds)) or message
-            inside.insert(index, random.choice(random.choice(_messages(other))))
-        case 3:
-            field = inside[index]
+            inside.insert(index, random.choice(others))
+        case 3:  # of the same kind, as a node for a node
+            inside[index] = random.choice([other for other in others if other[:2] == field[:2]] or others)
+        case 4:
             inside[index] = Field(random.choice((random.randrange(1, 27), field.number + 1)), field.wire, field.value)
         case _:
-            inside[index] = _changed(inside[index], random)
-    return encode(message)
+            inside[index] = _changed(field, random)
 
 
 def _messages(message: Message) -> list[Message]:
@@ -112,7 +123,7 @@ def _changed(field: Field, random: Random) -> Field:
         value = random.choice((random.choice(NUMBERS), random.randrange(30), value ^ 1 << random.randrange(63)))
     elif isinstance(value, list):
         value = []
-    elif field.wire == 2:
+    elif field.wire == BYTES:
         value = random.choice((random.choice(TEXTS).encode(), value[:-1], value * 2, bytes(random.randrange(20))))
     else:
         value = random.randbytes(len(value))

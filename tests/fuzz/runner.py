@@ -73,17 +73,21 @@ def mutant(seeds: Sequence[bytes], name: str, seed: int, number: int) -> bytes:
     return mutated(seeds, Random(f"{name} {seed} {number}"))
 
 
-def read_in_fork(target: Target, inputs: Sequence[bytes]) -> tuple[int, list[tuple[int, str]]]:
+def read_in_fork(
+    target: Target, inputs: Sequence[bytes], patience: float = HANG_SECONDS
+) -> tuple[int, list[tuple[int, str]]]:
     """How many of the inputs a fork has read, in their order, and what was wrong with which; the last may kill it."""
     with mmap.mmap(-1, _NOW.size) as now, tempfile.TemporaryFile() as report, tempfile.TemporaryDirectory() as folder:
         _NOW.pack_into(now, 0, 0, time.monotonic())
         child = os.fork()
         if not child:
+            code = 1
             try:
                 _read_all(target, inputs, Path(folder) / "input", now, report.fileno())
+                code = 0
             finally:
-                os._exit(0)
-        death = _ending(child, now)
+                os._exit(code)
+        death = _ending(child, now, patience)
         index, _ = _NOW.unpack_from(now)
         faults = [_fault(line) for line in (report.seek(0), report.read().decode().splitlines())[1]]
     return (len(inputs), faults) if death is None else (index + 1, [*faults, (index, death)])
@@ -94,18 +98,19 @@ def _fault(line: str) -> tuple[int, str]:
     return int(index), what
 
 
-def _ending(child: int, now: mmap.mmap) -> str | None:
+def _ending(child: int, now: mmap.mmap, patience: float) -> str | None:
     """Waits for a fork; how it died, if it did."""
     watched = os.pidfd_open(child)
     try:
-        while not select.select([watched], [], [], 1.0)[0]:
-            if time.monotonic() - _NOW.unpack_from(now)[1] > HANG_SECONDS:
+        while not select.select([watched], [], [], min(patience, 1.0))[0]:
+            if time.monotonic() - _NOW.unpack_from(now)[1] > patience:
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)
-                return f"not done after {HANG_SECONDS:g} s"
+                return f"not done after {patience:g} s"
     finally:
         os.close(watched)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert code <= 0, "what went wrong is no reader's fault"
     return f"killed by {signal.Signals(-code).name}" if code < 0 else None
 
 

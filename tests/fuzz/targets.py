@@ -126,6 +126,14 @@ def read_tokenizer(data: bytes, folder: Path) -> None:
     Tokenizer.open(folder, 16).encode("A red circle moves to the left. 红色的圆")
 
 
+def tokenizers() -> list[bytes]:
+    """tiny-wan's, and the same with few pieces, of which more is something else."""
+    data = (ROOT / "models/tiny-wan/tokenizer/tokenizer.json").read_bytes()
+    small = json.loads(data)
+    small["model"]["vocab"] = small["model"]["vocab"][:12]
+    return [data, json.dumps(small).encode()]
+
+
 def read_recipe(data: bytes, folder: Path) -> object:
     return load_recipe(written(data, folder / "r.yaml"))
 
@@ -145,7 +153,7 @@ TARGETS: Mapping[str, Target] = {
         Target("program", programs, read_program),
         Target("safetensors", lambda: [tensors_of("model", "main", rows) for rows in (0, 1, 5)], read_safetensors),
         Target("recipe", files(*(f"recipes/{name}" for name in RECIPES)), read_recipe),
-        Target("tokenizer", files("models/tiny-wan/tokenizer/tokenizer.json"), read_tokenizer),
+        Target("tokenizer", tokenizers, read_tokenizer),
         Target("golden", lambda: [tensors_of("denoiser", "time", 3), TOLERANCES], read_golden),
     )
 }

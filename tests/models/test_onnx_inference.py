@@ -105,6 +105,22 @@ def test_what_inference_only_refuses_is_judged_by_what_it_declares(tmp_path: Pat
     assert read_onnx({MODEL: path}).outputs[0].shape == (2, 2)
 
 
+def test_a_size_that_is_inferred_has_the_limits_of_others(tmp_path: Path) -> None:
+    text = "g (float[2, 1, 2] x, float[1, 12, 2] w, float[1, 12, 3] r) => (y) { y = LSTM <hidden_size = 3> (x, w, r) }"
+    proto = model(text)
+    proto.graph.node[0].attribute[0].i = 2**31
+    assert refused(proto.SerializeToString(), tmp_path) == (
+        "error: m.onnx: output 'y' has a dimension of 2147483648, more than the 2147483647 allowed"
+    )
+
+
+def test_an_attribute_without_a_type(tmp_path: Path) -> None:
+    proto = model("g (float[2, 3] x) => (float[3, 2] y) { y = Transpose <perm = [1, 0]> (x) }")
+    proto.graph.node[0].attribute[0].type = onnx.AttributeProto.UNDEFINED
+    message = "error: m.onnx: attribute 'perm' of node 0 (Transpose) has no type that is known"
+    assert refused(proto.SerializeToString(), tmp_path) == message
+
+
 # Forks
 
 

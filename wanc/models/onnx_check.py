@@ -225,20 +225,8 @@ class _ModelCheck:
             raise self._fault(f"{shown} would take {size} bytes, more than the {MAX_TENSOR_BYTES} allowed")
 
     def _check_type(self, value: onnx.ValueInfoProto) -> None:
-        """Shapes may be partly unknown, but what is known has to be possible."""
-        tensor_type = value.type.tensor_type
-        dims = [dim.dim_value for dim in tensor_type.shape.dim if dim.HasField("dim_value")]
-        if len(tensor_type.shape.dim) > MAX_RANK:
-            raise self._fault(
-                f"{quoted(value.name)} has {len(tensor_type.shape.dim)} dimensions, more than the {MAX_RANK} allowed"
-            )
-        if too_large := [dim for dim in dims if dim > MAX_DIMENSION]:
-            raise self._fault(
-                f"{quoted(value.name)} has a dimension of {too_large[0]}, more than the {MAX_DIMENSION} allowed"
-            )
-        size = math.prod(dim for dim in dims if dim > 0) * BITS.get(tensor_type.elem_type, 8) // 8
-        if size > MAX_TENSOR_BYTES:
-            raise self._fault(f"{quoted(value.name)} has {size} bytes, more than the {MAX_TENSOR_BYTES} allowed")
+        if fault := size_fault(value):
+            raise self._fault(f"{quoted(value.name)} {fault}")
 
     def _define_weight(self, scope: Scope, name: str, inputs: set[str]) -> None:
         """An initializer may carry the name of an input, whose default it then is; once."""
@@ -260,6 +248,18 @@ class _ModelCheck:
 
     def _fault(self, message: str, *, hint: str | None = None) -> CheckpointError:
         return CheckpointError(message, where=self._where, hint=hint)
+
+
+def size_fault(value: onnx.ValueInfoProto) -> str | None:
+    """Why a value cannot have the shape that is said of it, or None. It may be partly unknown."""
+    tensor_type = value.type.tensor_type
+    dims = [dim.dim_value for dim in tensor_type.shape.dim if dim.HasField("dim_value")]
+    if len(tensor_type.shape.dim) > MAX_RANK:
+        return f"has {len(tensor_type.shape.dim)} dimensions, more than the {MAX_RANK} allowed"
+    if too_large := [dim for dim in dims if dim > MAX_DIMENSION]:
+        return f"has a dimension of {too_large[0]}, more than the {MAX_DIMENSION} allowed"
+    size = math.prod(dim for dim in dims if dim > 0) * BITS.get(tensor_type.elem_type, 8) // 8
+    return f"has {size} bytes, more than the {MAX_TENSOR_BYTES} allowed" if size > MAX_TENSOR_BYTES else None
 
 
 def describe_node(node: onnx.NodeProto, index: int) -> str:

@@ -13,6 +13,7 @@ import onnx
 
 from wanc.errors import CheckpointError
 from wanc.models.graph import Input, Output
+from wanc.models.onnx_check import size_fault
 from wanc.models.onnx_inference import inferred_outputs
 from wanc.models.onnx_limits import MAX_NAME_BYTES
 from wanc.models.onnx_tensors import quoted
@@ -103,7 +104,9 @@ def _fault(value: onnx.ValueInfoProto) -> str | None:
         types = {number: text.lower() for text, number in T.DataType.items()}
         found = types.get(tensor_type.elem_type, str(tensor_type.elem_type))
         return f"is of {found}, which an .npz file cannot hold" if tensor_type.elem_type else "has no type"
-    return None if tensor_type.HasField("shape") else "does not say how many dimensions it has"
+    if not tensor_type.HasField("shape"):
+        return "does not say how many dimensions it has"
+    return size_fault(value)  # what was inferred nobody has looked at yet
 
 
 def _typed_outputs(model: onnx.ModelProto, where: str) -> list[onnx.ValueInfoProto]:
