@@ -105,6 +105,15 @@ class Killed(Plain):
 
 
 @dataclass(frozen=True)
+class Crashing(Plain):
+    """Dies of itself, as a library does that follows a null pointer."""
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        super().run(inputs, out, progress=progress)
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
+@dataclass(frozen=True)
 class Resuming(Plain):
     """Finishes `parts` one after the other, keeps each, and dies behind the first `most` that it has to make."""
 

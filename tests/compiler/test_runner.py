@@ -16,9 +16,23 @@ from wanc.artifacts.store import Store
 from wanc.compiler.passes.apply import PassError
 from wanc.compiler.stages.runner import Runner
 from wanc.compiler.stages.stage import Stage, Tree
-from wanc.errors import EXIT_TEMPORARY, EXIT_UNAVAILABLE, CheckpointError, UserError, render
+from wanc.compiler.stages.worker import CrashError
+from wanc.errors import EXIT_DATA, EXIT_TEMPORARY, EXIT_UNAVAILABLE, CheckpointError, UserError, render
 
-from .stages import Blocked, Broken, Curious, Endless, Greedy, Hungry, Killed, Miswritten, Plain, Refusing, Resuming
+from .stages import (
+    Blocked,
+    Broken,
+    Crashing,
+    Curious,
+    Endless,
+    Greedy,
+    Hungry,
+    Killed,
+    Miswritten,
+    Plain,
+    Refusing,
+    Resuming,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,7 +132,13 @@ def test_a_killed_worker_is_told_from_a_bug(runner: Runner, log: Path) -> None:
     assert render(caught.value).splitlines()[-1] == "hint: most often the system is out of memory: `dmesg` tells"
 
 
-@pytest.mark.parametrize("kind", [Refusing, Broken, Killed])
+def test_a_worker_that_crashes_is_the_models_fault(runner: Runner, log: Path) -> None:
+    with pytest.raises(CrashError) as caught:
+        runner.run(Crashing("x", str(log)), {})
+    assert (caught.value.exit_code, caught.value.message) == (EXIT_DATA, "the process of stage plain crashed (SIGSEGV)")
+
+
+@pytest.mark.parametrize("kind", [Refusing, Broken, Killed, Crashing])
 def test_failures_are_not_remembered(runner: Runner, log: Path, kind: Callable[[str, str], Stage]) -> None:
     """Each of these has the key of a stage that works."""
     with pytest.raises((UserError, ZeroDivisionError)):

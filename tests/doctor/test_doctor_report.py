@@ -190,6 +190,13 @@ def test_problems_are_told_with_what_helps(monkeypatch: pytest.MonkeyPatch) -> N
             "build on a larger machine; running a small bundle may still work",
         )
     ]
+    assert problems(replace(MACHINE, hides_network=False)) == [
+        (
+            "warning",
+            "stages have the network that you have: this system gives them none of their own",
+            "allow user namespaces (sysctl user.max_user_namespaces), or build where there is no network",
+        )
+    ]
     assert problems(replace(MACHINE, system="Darwin")) == [
         ("warning", "wanc is built and tested on Linux, not on Darwin", "use Linux to build")
     ]

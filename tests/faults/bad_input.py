@@ -66,7 +66,7 @@ class Case:
 
 def run(arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """`wanc ARGUMENTS` in `folder`, in a fork of a process that has everything imported."""
-    return _prober().submit(_run_in, arguments, folder).result(PATIENCE_SECONDS)
+    return prober().submit(_run_in, arguments, folder).result(PATIENCE_SECONDS)
 
 
 def _run_in(arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -77,7 +77,7 @@ def _run_in(arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @functools.cache
-def _prober() -> ProcessPoolExecutor:
+def prober() -> ProcessPoolExecutor:
     """One for as long as the tests run."""
     return probers(1, also=("torch.onnx", "wanc.compiler.export.torch_module"))
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,28 @@ import onnx
 import onnx.parser
 import pytest
 
-from .bad_input import ROOT, Break, Case, answer, both, cut, edit, run, safetensors, without_chance, write
+from wanc import cli
+from wanc.compiler.fuse import Fuse
+
+from ..models.test_onnx_inference import EYE_LIKE, SPLIT, in_the_middle
+from ..models.test_onnx_inference import HINT as FATAL_HINT
+from ..models.test_onnx_inference import ONNX as LIBRARY
+from .bad_input import (
+    ROOT,
+    Break,
+    Case,
+    answer,
+    assert_nothing_half_written,
+    both,
+    cut,
+    edit,
+    prober,
+    run,
+    safetensors,
+    without_chance,
+    write,
+)
+from .prober import call_in_fork
 
 ONNX = """\
 wanc: 1
@@ -118,6 +141,27 @@ CASES: dict[str, Case] = {
         "caused by: DIR/m.onnx: not an ONNX file\n"
         "hint: is the download complete?\n",
         broken=both(onnx_model(), cut("m.onnx", 1)),
+    ),
+    "an ONNX file at which a library crashes": Case(
+        BUILD,
+        code=65,
+        err="error: graph.yaml:4:9: the model cannot be read\n"
+        f"caused by: DIR/m.onnx: {LIBRARY} crashes (SIGSEGV) over node 0 (EyeLike)\n{FATAL_HINT}\n",
+        broken=both(write("graph.yaml", ONNX), write("m.onnx", EYE_LIKE)),
+    ),
+    "an ONNX file that takes gigabytes": Case(
+        BUILD,
+        code=65,
+        err="error: graph.yaml:4:9: the model cannot be read\n"
+        f"caused by: DIR/m.onnx: {LIBRARY} takes more memory than a file of this size may over node 0 (Split)\n"
+        f"{FATAL_HINT}\n",
+        broken=both(write("graph.yaml", ONNX), write("m.onnx", SPLIT)),
+    ),
+    "an ONNX file at which a library would crash later": Case(
+        BUILD,
+        code=65,
+        err=f"error: DIR/m.onnx: {LIBRARY} crashes (SIGSEGV) over node 'eye' (EyeLike)\n{FATAL_HINT}\n",
+        broken=both(write("graph.yaml", ONNX), write("m.onnx", in_the_middle().SerializeToString())),
     ),
     "an unknown operator": Case(
         BUILD,
@@ -337,6 +381,51 @@ def test_the_whole_answer(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     case = CASES[name]
     assert answer(case, tmp_path) == (case.code, case.out, case.err)
+
+
+LOADED = """
+import sys
+sys.argv = ["wanc", "build", "graph.yaml"]
+try:
+    from wanc.cli import main
+    main()
+finally:
+    print({"onnx", "onnx_ir", "onnxruntime", "google.protobuf"} & sys.modules.keys())
+"""
+
+
+@pytest.mark.parametrize("name", ["an ONNX file at which a library crashes", "an ONNX file that takes gigabytes"])
+def test_as_a_user_starts_it(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes begin anew where the other tests fork them; in the build's own there is nothing that could crash."""
+    monkeypatch.chdir(tmp_path)
+    case = CASES[name]
+    case.broken()
+    finished = subprocess.run(
+        [sys.executable, "-c", LOADED],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (finished.returncode, finished.stderr.replace(str(tmp_path), "DIR")) == (case.code, case.err)
+    assert finished.stdout == "set()\n"
+
+
+def build_that_crashes(folder: Path) -> None:
+    os.chdir(folder)
+    Fuse.run = lambda *_, **__: os.kill(os.getpid(), signal.SIGSEGV)  # type: ignore[method-assign]
+    sys.argv = ["wanc", *BUILD.split()]
+    cli.main()
+
+
+def test_a_stage_that_crashes_names_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx_model()()
+    finished = prober().submit(call_in_fork, partial(build_that_crashes, tmp_path)).result(60)
+    error = finished.stderr.replace(str(tmp_path), "DIR").splitlines()[1:]
+    assert (finished.returncode, error[0]) == (65, "error: DIR/m.onnx: the process of stage fuse crashed (SIGSEGV)")
+    assert_nothing_half_written(tmp_path / "artifacts", [])
 
 
 def test_infinities_that_are_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

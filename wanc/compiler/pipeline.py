@@ -40,6 +40,7 @@ from wanc.compiler.quantize.experts import QuantizeStages, quantized_components
 from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.stages.runner import Runner, StageRun, say
 from wanc.compiler.stages.stage import Stage, Tree
+from wanc.compiler.stages.worker import CrashError
 from wanc.errors import RecipeError
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
@@ -174,12 +175,16 @@ def _build(loaded: LoadedRecipe, output: Path, paranoid: bool, progress: bool) -
 
 @contextmanager
 def _placed(loaded: LoadedRecipe) -> Generator[None]:
-    """A stage may find that recipe and model do not fit, and does not know where the recipe says what."""
+    """A stage may find that recipe and model do not fit, or crash, and does not know where the recipe says what."""
+    model = loaded.recipe.model
+    (kind,) = [kind for kind in KINDS if getattr(model, kind) is not None]
     try:
         yield
     except RecipeError as error:
-        (kind,) = [kind for kind in KINDS if getattr(loaded.recipe.model, kind) is not None]
         error.where = error.where or loaded.marks.where(error.key or f"model.{kind}")
+        raise
+    except CrashError as error:
+        error.where = str(getattr(model, kind))
         raise
 
 

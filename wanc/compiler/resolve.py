@@ -15,6 +15,7 @@ from wanc.artifacts.records import Blob
 from wanc.artifacts.sources import SourceDigests
 from wanc.compiler.program.program import Task
 from wanc.compiler.stages.stage import Tree
+from wanc.compiler.stages.worker import call_in_worker
 from wanc.errors import CheckpointError, RecipeError, UserError
 from wanc.models.source import ModelSource, open_source
 from wanc.models.wan.lints import check_sampling
@@ -109,6 +110,9 @@ def _open(loaded: LoadedRecipe) -> ModelSource:
     (kind,) = [kind for kind in KINDS if getattr(model, kind) is not None]
     mark = loaded.marks.mark(("model", kind))
     try:
+        if model.onnx is not None:
+            # Libraries parse it that others' files can crash. Those of a checkpoint are read by wanc alone.
+            return call_in_worker("resolve", open_source, model, mark.folder)
         return open_source(model, mark.folder)
     except UserError as error:
         # The reader wrote the recipe, not the model: say first which line led there.

@@ -39,7 +39,8 @@ class Gpu:
 class Machine:
     """What programs find here. `cores` and `memory_bytes` are what this process may use; swap is 0 where there is none.
 
-    `fast` maps a precision to the processor features, of those in `FAST`, that this machine has for it.
+    `fast` maps a precision to the processor features, of those in `FAST`, that this machine has for it. `hides_network`
+    tells whether a stage gets a network of its own, with nothing in it; `read_machine` does not try that.
     """
 
     system: str
@@ -51,6 +52,7 @@ class Machine:
     available_bytes: int
     swap_bytes: int
     gpus: tuple[Gpu, ...]
+    hides_network: bool = True
 
 
 def read_machine(root: Path = Path("/")) -> Machine:

@@ -6,7 +6,7 @@ import locale
 import platform
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from wanc.doctor.abilities import FoundAbility, find
 from wanc.doctor.distributions import clash, python_range
 from wanc.doctor.folder import Folder, examine_folder
 from wanc.doctor.machine import Gpu, Machine, read_machine
+from wanc.linux import can_leave_network
 from wanc.terminal import TextTable, size_text
 
 # Tracing a model and writing a small bundle take no less.
@@ -93,7 +94,8 @@ def examine(output: Path) -> MachineReport:
 
     Raises UserError where wanc itself is not installed.
     """
-    machine, folder = read_machine(), examine_folder(output)
+    machine = replace(read_machine(), hides_network=can_leave_network())
+    folder = examine_folder(output)
     encoding = sys.stdout.encoding or locale.getpreferredencoding(False)
     findings = find(has_gpu=bool(machine.gpus))
     return MachineReport(machine, folder, encoding, findings, tuple(_problems(machine, folder, encoding)))
@@ -127,6 +129,12 @@ def _problems(machine: Machine, folder: Folder, encoding: str) -> Iterator[Machi
     if machine.system != "Linux":
         yield MachineProblem(
             "warning", f"wanc is built and tested on Linux, not on {machine.system}", "use Linux to build"
+        )
+    if not machine.hides_network:
+        yield MachineProblem(
+            "warning",
+            "stages have the network that you have: this system gives them none of their own",
+            "allow user namespaces (sysctl user.max_user_namespaces), or build where there is no network",
         )
     if encoding.lower().replace("-", "") != "utf8":
         yield MachineProblem("warning", f"text is {encoding} here: not every prompt can be written", "set PYTHONUTF8=1")

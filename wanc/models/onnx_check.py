@@ -126,7 +126,7 @@ class _ModelCheck:
             self._visited += 1
             if self._visited > MAX_NODES:
                 raise self._fault(f"more than the {MAX_NODES} nodes allowed")
-            extent = self._node(node, _shown(node, index), scope, depth)
+            extent = self._node(node, describe_node(node, index), scope, depth)
             total += extent.nodes
             deepest = max(deepest, extent.depth)
         return Extent(total, deepest)
@@ -192,6 +192,8 @@ class _ModelCheck:
     def _attribute(self, attribute: onnx.AttributeProto, shown: str, scope: Scope, depth: int) -> list[Extent]:
         """Checks what an attribute holds; returns the extents of the graphs among it."""
         owner = f"of {shown}"
+        if not attribute.ref_attr_name and attribute.type == onnx.AttributeProto.UNDEFINED:
+            raise self._fault(f"attribute {quoted(attribute.name)} {owner} has no type that is known")
         for tensor in (*attribute.tensors, *_present(attribute, "t")):
             self._tensors.check(tensor, tensor.name or owner, may_be_external=False)
         if attribute.sparse_tensors or attribute.HasField("sparse_tensor"):
@@ -223,20 +225,8 @@ class _ModelCheck:
             raise self._fault(f"{shown} would take {size} bytes, more than the {MAX_TENSOR_BYTES} allowed")
 
     def _check_type(self, value: onnx.ValueInfoProto) -> None:
-        """Shapes may be partly unknown, but what is known has to be possible."""
-        tensor_type = value.type.tensor_type
-        dims = [dim.dim_value for dim in tensor_type.shape.dim if dim.HasField("dim_value")]
-        if len(tensor_type.shape.dim) > MAX_RANK:
-            raise self._fault(
-                f"{quoted(value.name)} has {len(tensor_type.shape.dim)} dimensions, more than the {MAX_RANK} allowed"
-            )
-        if too_large := [dim for dim in dims if dim > MAX_DIMENSION]:
-            raise self._fault(
-                f"{quoted(value.name)} has a dimension of {too_large[0]}, more than the {MAX_DIMENSION} allowed"
-            )
-        size = math.prod(dim for dim in dims if dim > 0) * BITS.get(tensor_type.elem_type, 8) // 8
-        if size > MAX_TENSOR_BYTES:
-            raise self._fault(f"{quoted(value.name)} has {size} bytes, more than the {MAX_TENSOR_BYTES} allowed")
+        if fault := size_fault(value):
+            raise self._fault(f"{quoted(value.name)} {fault}")
 
     def _define_weight(self, scope: Scope, name: str, inputs: set[str]) -> None:
         """An initializer may carry the name of an input, whose default it then is; once."""
@@ -260,7 +250,20 @@ class _ModelCheck:
         return CheckpointError(message, where=self._where, hint=hint)
 
 
-def _shown(node: onnx.NodeProto, index: int) -> str:
+def size_fault(value: onnx.ValueInfoProto) -> str | None:
+    """Why a value cannot have the shape that is said of it, or None. It may be partly unknown."""
+    tensor_type = value.type.tensor_type
+    dims = [dim.dim_value for dim in tensor_type.shape.dim if dim.HasField("dim_value")]
+    if len(tensor_type.shape.dim) > MAX_RANK:
+        return f"has {len(tensor_type.shape.dim)} dimensions, more than the {MAX_RANK} allowed"
+    if too_large := [dim for dim in dims if dim > MAX_DIMENSION]:
+        return f"has a dimension of {too_large[0]}, more than the {MAX_DIMENSION} allowed"
+    size = math.prod(dim for dim in dims if dim > 0) * BITS.get(tensor_type.elem_type, 8) // 8
+    return f"has {size} bytes, more than the {MAX_TENSOR_BYTES} allowed" if size > MAX_TENSOR_BYTES else None
+
+
+def describe_node(node: onnx.NodeProto, index: int) -> str:
+    """A node as messages name it: by its name, or by its number where it has none, and its operator."""
     return f"node {quoted(node.name) if node.name else index} ({quoted(node.op_type)[1:-1]})"
 
 

@@ -2,13 +2,15 @@
 
 The file is untrusted. What it costs is bounded before it is parsed, everything that it says of itself is checked before
 anything is done with it, and the names of files in it never lead out of its folder. The weights' values are not read.
+All of that happens in the confined process of a stage, and in memory that goes by the size of the file.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +20,11 @@ from google.protobuf.message import DecodeError
 
 from wanc.errors import EXIT_NO_INPUT, CheckpointError
 from wanc.models.graph import Input, Output
+from wanc.models.memory_limit import memory_limit
 from wanc.models.onnx_check import check_model
+from wanc.models.onnx_inference import check_survival
 from wanc.models.onnx_interface import read_interface
-from wanc.models.onnx_limits import MAX_PROTO_BYTES
+from wanc.models.onnx_limits import MAX_PROTO_BYTES, memory_bytes
 from wanc.models.onnx_tensors import ExternalRange, check_ranges, quoted
 from wanc.models.onnx_wire import check_wire
 from wanc.runtime.safe_read import opened_beneath
@@ -55,8 +59,10 @@ def open_onnx(path: Path) -> OnnxFile:
 
     Raises CheckpointError: no such file, not an ONNX model, beyond a limit, or weights that are not where they should.
     """
-    proto, ranges = _checked(path)
-    inputs, outputs = read_interface(proto, where=str(path))
+    data = _read(path)
+    with _bounded(path, len(data)):
+        proto, ranges = _checked(data, path)
+        inputs, outputs = read_interface(proto, where=str(path))
     sizes = _sizes_beneath(path, {entry.location for entry in ranges})
     check_ranges(ranges, sizes, where=str(path))
     data = {f"{DATA}{location}": path.parent / location for location in sorted(sizes)}
@@ -66,27 +72,45 @@ def open_onnx(path: Path) -> OnnxFile:
 def read_onnx(files: Mapping[str, Path]) -> OnnxModel:
     """The model in the files that `open_onnx` named, wherever they now are; everything is checked again.
 
-    Raises CheckpointError as `open_onnx` does.
+    Raises CheckpointError as `open_onnx` does, and where ONNX's own checker or shape inference dies of the graph.
     """
-    import onnx_ir as ir
+    import onnx_ir as ir  # before memory is counted
 
     path = files[MODEL]
-    proto, ranges = _checked(path)
-    inputs, outputs = read_interface(proto, where=str(path))
+    data = _read(path)
+    with _bounded(path, len(data)):
+        proto, ranges = _checked(data, path)
+        inputs, outputs = read_interface(proto, where=str(path))
+        check_survival(proto, where=str(path))
+        try:
+            model = ir.from_proto(proto)
+        except MemoryError:
+            raise
+        except Exception as error:  # onnx-ir has no base class for what it raises
+            raise CheckpointError("onnx-ir cannot read this model", where=str(path)) from error
     locations = {entry.location for entry in ranges}
     if absent := sorted(location for location in locations if f"{DATA}{location}" not in files):
         raise CheckpointError(f"its weights lie in {quoted(absent[0])}, which was not there before", where=str(path))
     check_ranges(ranges, {name: files[f"{DATA}{name}"].stat().st_size for name in locations}, where=str(path))
-    try:
-        model = ir.from_proto(proto)
-    except Exception as error:  # onnx-ir has no base class for what it raises
-        raise CheckpointError("onnx-ir cannot read this model", where=str(path)) from error
     return OnnxModel(model, inputs, outputs)
 
 
-def _checked(path: Path) -> tuple[onnx.ModelProto, list[ExternalRange]]:
+@contextmanager
+def _bounded(path: Path, size: int) -> Generator[None]:
+    """The memory that a file of this size may take."""
+    try:
+        with memory_limit(memory_bytes(size)):
+            yield
+    except MemoryError as error:
+        raise CheckpointError(
+            f"takes more than the {memory_bytes(size)} bytes of memory that a file of {size} bytes may",
+            where=str(path),
+            hint="is it what its exporter wrote?",
+        ) from error
+
+
+def _checked(data: bytes, path: Path) -> tuple[onnx.ModelProto, list[ExternalRange]]:
     """The parsed file, and where it says that its external tensors lie."""
-    data = _read(path)
     check_wire(data, onnx.ModelProto.DESCRIPTOR, where=str(path))
     model = onnx.ModelProto()
     try:

@@ -13,6 +13,8 @@ import onnx
 
 from wanc.errors import CheckpointError
 from wanc.models.graph import Input, Output
+from wanc.models.onnx_check import size_fault
+from wanc.models.onnx_inference import inferred_outputs
 from wanc.models.onnx_limits import MAX_NAME_BYTES
 from wanc.models.onnx_tensors import quoted
 from wanc.runtime.dimensions import Dimension, Dtype
@@ -31,11 +33,11 @@ def read_interface(model: onnx.ModelProto, *, where: str) -> tuple[tuple[Input, 
     """What the graph takes and gives; inputs that have a default are no part of it.
 
     Raises CheckpointError for what an .npz file cannot hold, and where an input has no type or rank, or an output has
-    none and none can be inferred.
+    none and none can be inferred, or inferring it is fatal.
     """
     defaults = {tensor.name for tensor in model.graph.initializer}
     declared = [value for value in model.graph.input if value.name not in defaults]
-    results = _typed_outputs(model)
+    results = _typed_outputs(model, where)
     names = [value.name for value in results]
     if len(set(names)) < len(names):
         raise CheckpointError("two outputs have the same name", where=where)
@@ -102,27 +104,14 @@ def _fault(value: onnx.ValueInfoProto) -> str | None:
         types = {number: text.lower() for text, number in T.DataType.items()}
         found = types.get(tensor_type.elem_type, str(tensor_type.elem_type))
         return f"is of {found}, which an .npz file cannot hold" if tensor_type.elem_type else "has no type"
-    return None if tensor_type.HasField("shape") else "does not say how many dimensions it has"
+    if not tensor_type.HasField("shape"):
+        return "does not say how many dimensions it has"
+    return size_fault(value)  # what was inferred nobody has looked at yet
 
 
-def _typed_outputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+def _typed_outputs(model: onnx.ModelProto, where: str) -> list[onnx.ValueInfoProto]:
     """The outputs, with types and ranks inferred where the file leaves them out."""
     outputs = list(model.graph.output)
     if all(value.type.tensor_type.elem_type and value.type.tensor_type.HasField("shape") for value in outputs):
         return outputs
-    try:
-        inferred = onnx.shape_inference.infer_shapes(_without_weights(model))
-    except Exception:  # the library raises nothing narrower; then the file's own declarations are judged
-        return outputs
-    return list(inferred.graph.output)
-
-
-def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with only its small tensors' values: shapes depend on no others."""
-    slim = onnx.ModelProto()
-    slim.CopyFrom(model)
-    for tensor in slim.graph.initializer:
-        if tensor.ByteSize() > 1024 and tensor.data_location != T.EXTERNAL:
-            for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data", "uint64_data"):
-                tensor.ClearField(field)
-    return slim
+    return inferred_outputs(model, where=where)

@@ -32,3 +32,13 @@ MAX_NAME_BYTES = 128
 OPSETS: Mapping[str, tuple[int, int]] = {"": (7, 28), "ai.onnx.ml": (1, 5), "com.microsoft": (1, 1)}
 """Operator sets that the CPU engine executes, by domain, with their versions: what onnxruntime guarantees of ONNX's
 own, and onnxruntime's contributed operators. Everything else needs a library that a bundle would not have."""
+
+
+def memory_bytes(size: int) -> int:
+    """What reading a file of so many bytes may take: nodes take 20 times what they have there, short ones 75 times."""
+    return 300 * 2**20 + 64 * size
+
+
+def inference_seconds(size: int) -> int:
+    """What ONNX's own checker and inference may compute over a graph of so many bytes; 15,000 nodes are 4 MiB."""
+    return 2 + 4 * size // 2**20

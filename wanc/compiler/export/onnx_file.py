@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from wanc.compiler.program.program import Program, ProgramComponent, ProgramGraph
 from wanc.compiler.stages.stage import Files, Stage
-from wanc.errors import RecipeError
+from wanc.errors import CheckpointError, RecipeError
 from wanc.models.graph import Input
 from wanc.models.weights import Weight
 from wanc.runtime.dimensions import split_dimension
@@ -38,9 +38,11 @@ class ExportOnnx(Stage):
     values: Mapping[str, float]
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        from onnx_ir.serde import SerdeError
+
         from wanc.compiler.program.graph_file import save
         from wanc.compiler.weights.own_file import store_weights
-        from wanc.models.onnx_file import read_onnx
+        from wanc.models.onnx_file import MODEL, read_onnx
 
         with ProgressBar(self.name, 1, enabled=progress) as bar:
             read = read_onnx(inputs["source"])
@@ -50,7 +52,11 @@ class ExportOnnx(Stage):
             (out / COMPONENT).mkdir()
             weights |= store_weights(read.model, out)
             file = f"{COMPONENT}/{GRAPH}.onnx"
-            save(read.model, out / file)
+            try:
+                save(read.model, out / file)
+            except SerdeError as error:
+                where = str(inputs["source"][MODEL])
+                raise CheckpointError("onnx-ir cannot write what it has read of this model", where=where) from error
             bar.advance()
         graph = ProgramGraph(file, read.inputs, read.outputs, self.example, self.values)
         Program("graph", None, {COMPONENT: ProgramComponent({GRAPH: graph}, weights)}, None).write(out)

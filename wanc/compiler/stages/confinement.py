@@ -6,7 +6,6 @@ behind, drive the machine into swapping, fetch what the recipe does not name, or
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import signal
@@ -14,10 +13,8 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from wanc.linux import die_with, leave_network
 from wanc.runtime.backends.offline import stay_offline
-
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
-CLONE_NEWNET = 0x40000000  # linux/sched.h
 
 # Variables that say where things are or how fast to go; the result may depend on no other.
 ALLOWED = ("PATH", "HOME", "USER", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SOURCE_DATE_EPOCH")
@@ -33,14 +30,11 @@ def confine(parent: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _keep_allowed_variables()
     stay_offline()
+    # Before anything has started a thread. Where it may not, `wanc doctor` says so, and there is the last line.
+    leave_network()
+    # A killed build leaves no stage running behind it.
+    die_with(parent)
     if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        # A killed build leaves no stage running behind it.
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it was killed before that
-            os._exit(1)
-        # A network of its own, with nothing in it. Only the superuser may; for others there is the next line.
-        libc.unshare(CLONE_NEWNET)
         _limit_memory()
     os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Mapping
+import signal
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 from wanc.artifacts.files import output_errors
 from wanc.artifacts.timeout import timeout_seconds
 from wanc.compiler.stages.confinement import confine
 from wanc.compiler.stages.stage import Files, Stage
-from wanc.errors import EXIT_TEMPORARY, EXIT_UNAVAILABLE, UserError
+from wanc.errors import EXIT_TEMPORARY, EXIT_UNAVAILABLE, CheckpointError, UserError
 from wanc.runtime.memory import peak_rss_bytes
 
 TIMEOUT_VARIABLE = "WANC_STAGE_TIMEOUT"
@@ -22,12 +25,16 @@ DEFAULT_TIMEOUT_SECONDS = 24 * 3600.0
 # A fresh interpreter, so that nothing of the parent's state can leak into the result.
 START_METHOD = "spawn"
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """How a stage ended: the most memory it held, or the fault that it found and that fault's causes."""
+    """How a stage ended: its result, or the fault that it found and that fault's causes; the most memory it held."""
 
     peak_rss_bytes: int
+    result: Any = None
     error: UserError | None = None
     causes: tuple[RemoteCause, ...] = ()
 
@@ -44,60 +51,97 @@ class RemoteCause(Exception):
         return self.text
 
 
+class CrashError(CheckpointError):
+    """A stage's process that died of the model that it worked on. What the model lies in, the stage does not know."""
+
+
 def run_in_worker(stage: Stage, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> int:
     """Run a stage to its end in a fresh process; returns the process's peak memory in bytes.
 
-    Raises what the stage raised, and UserError where the process was killed from outside or ran for longer than the
-    seconds in WANC_STAGE_TIMEOUT, by default a day.
+    Raises what the stage raised, CrashError where it crashed, and UserError where it was killed from outside or ran for
+    longer than the seconds in WANC_STAGE_TIMEOUT, by default a day.
     """
+    return _outcome(stage.name, _run, stage, inputs, out, progress).peak_rss_bytes
+
+
+def call_in_worker(stage: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    """What a function returns that is called in such a process, under the name of a stage. Raises the same."""
+    return _outcome(stage, function, *args, **kwargs).result
+
+
+def _outcome(stage: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> StageOutcome:
     timeout = timeout_seconds(TIMEOUT_VARIABLE, DEFAULT_TIMEOUT_SECONDS, allow_zero=False)
     context = multiprocessing.get_context(START_METHOD)
     others = multiprocessing.active_children()
-    with ProcessPoolExecutor(1, mp_context=context, initializer=confine, initargs=(os.getpid(),)) as pool:
-        try:
-            outcome = pool.submit(_run, stage, inputs, out, progress).result(timeout)
-        except BrokenProcessPool as error:
-            raise UserError(
-                f"the process of stage {stage.name} was killed",
-                hint="most often the system is out of memory: `dmesg` tells",
-                exit_code=EXIT_UNAVAILABLE,
-            ) from error
-        except BaseException as error:
-            # The pool would wait for the stage, which may take an hour.
-            for process in multiprocessing.active_children():
-                if process not in others:
+    own: list[BaseProcess] = []
+    try:
+        with ProcessPoolExecutor(1, mp_context=context, initializer=confine, initargs=(os.getpid(),)) as pool:
+            try:
+                future = pool.submit(_called, stage, function, args, kwargs)
+                own = _children_besides(others)
+                outcome = future.result(timeout)
+            except BrokenProcessPool:
+                raise
+            except BaseException as error:
+                # The pool would wait for the stage, which may take an hour.
+                for process in _children_besides(others):
                     process.kill()
-            if isinstance(error, TimeoutError):
-                raise _too_long(stage, timeout) from None
-            raise
+                if isinstance(error, TimeoutError):
+                    raise _too_long(stage, timeout) from None
+                raise
+    except BrokenProcessPool as error:
+        # Only now, when the pool has waited for it, is it known how the process ended.
+        raise _killed(stage, own[0].exitcode if own else None) from error
     if outcome.error is not None:
         raise outcome.error from _chain(outcome.causes)
-    return outcome.peak_rss_bytes
+    return outcome
 
 
-def _too_long(stage: Stage, seconds: float) -> UserError:
+def _children_besides(others: Sequence[BaseProcess]) -> list[BaseProcess]:
+    return [process for process in multiprocessing.active_children() if process not in others]
+
+
+def _killed(stage: str, exitcode: int | None) -> UserError:
+    if exitcode is None or exitcode >= 0 or -exitcode == signal.SIGKILL:
+        return UserError(
+            f"the process of stage {stage} was killed",
+            hint="most often the system is out of memory: `dmesg` tells",
+            exit_code=EXIT_UNAVAILABLE,
+        )
+    return CrashError(
+        f"the process of stage {stage} crashed ({signal.Signals(-exitcode).name})",
+        hint="is the model what its exporter wrote? If it is, a library has a bug that it meets: please tell us",
+    )
+
+
+def _too_long(stage: str, seconds: float) -> UserError:
     return UserError(
-        f"stage {stage.name} ran for more than {seconds:g} s and was stopped",
+        f"stage {stage} ran for more than {seconds:g} s and was stopped",
         hint=f"set {TIMEOUT_VARIABLE} to the number of seconds that it may take; finished stages are kept",
         exit_code=EXIT_TEMPORARY,
     )
 
 
-def _run(stage: Stage, inputs: Mapping[str, Files], out: Path, progress: bool) -> StageOutcome:
+def _run(stage: Stage, inputs: Mapping[str, Files], out: Path, progress: bool) -> None:
+    with output_errors(out):
+        stage.run(inputs, out, progress=progress)
+
+
+def _called(stage: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> StageOutcome:
     try:
-        with output_errors(out):
-            stage.run(inputs, out, progress=progress)
+        result = function(*args, **kwargs)
     except UserError as error:
         # Tracebacks do not travel between processes, and a fault of the user's needs none.
-        return StageOutcome(peak_rss_bytes(), error, tuple(_causes(error)))
+        return StageOutcome(peak_rss_bytes(), error=error, causes=tuple(_causes(error)))
     except MemoryError as error:
         needs_more = UserError(
-            f"stage {stage.name} needs more memory than this machine has",
+            f"stage {stage} needs more memory than this machine has",
             hint="build on a larger machine, or add swap",
             exit_code=EXIT_UNAVAILABLE,
         )
-        return StageOutcome(peak_rss_bytes(), needs_more, (RemoteCause(str(error) or "out of memory", None),))
-    return StageOutcome(peak_rss_bytes())
+        causes = (RemoteCause(str(error) or "out of memory", None),)
+        return StageOutcome(peak_rss_bytes(), error=needs_more, causes=causes)
+    return StageOutcome(peak_rss_bytes(), result)
 
 
 def _causes(error: BaseException) -> list[RemoteCause]:
