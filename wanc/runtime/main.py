@@ -13,6 +13,7 @@ from typing import NoReturn
 
 from .errors import EXIT_REFUSED, EXIT_USAGE, UserError, render
 from .options import OPTIONS, OUTPUT_HELP
+from .streams import complain, print_result, standard_streams
 
 EXIT_INTERRUPTED = 130
 EPILOG = """examples:
@@ -25,10 +26,11 @@ class _Parser(argparse.ArgumentParser):
     """argparse, with wanc's form of an error."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {message}\nhint: python run.py --help", file=sys.stderr)
+        complain(f"error: {message}\nhint: python run.py --help")
         raise SystemExit(EXIT_USAGE)
 
 
+@standard_streams()
 def main(root: Path, arguments: Sequence[str] | None = None) -> int:
     """Run the bundle at `root` with command-line arguments; returns the exit code."""
     options = _parser().parse_args(arguments)
@@ -46,13 +48,13 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
                     raise UserError("-o FILE is needed", hint="python run.py --help")
                 given = {option.name: getattr(options, option.name) for option in OPTIONS if option.task}
                 report = run(root, options.output, given, threads=options.threads, on_progress=bars)
+        print_result(json.dumps(report.as_json()) if options.json else report.as_text())
     except UserError as error:
-        print(render(error), file=sys.stderr)
+        complain(render(error))
         return error.exit_code
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        complain("interrupted")
         return EXIT_INTERRUPTED
-    print(json.dumps(report.as_json()) if options.json else report.as_text())
     return 0 if report.ok else EXIT_REFUSED
 
 
