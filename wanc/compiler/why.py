@@ -12,6 +12,7 @@ from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
 from wanc.artifacts.why import Absent, Change, explain_miss
 from wanc.compiler.bundle.seal import NAME as SEAL
+from wanc.compiler.bundle.seal import created
 from wanc.compiler.bundle.standing import look_at
 from wanc.compiler.pipeline import BuildPlan
 from wanc.compiler.resolve import resolve
@@ -56,6 +57,7 @@ class _Missed(Exception):
 
 def why(loaded: LoadedRecipe, output: Path) -> list[Answer]:
     """The stages of a build in order, up to the first that would run. Raises UserError as a build would."""
+    created()  # refused before everything is hashed
     store = Store.existing(output / "store")
     answers: list[Answer] = []
 

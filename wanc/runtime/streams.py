@@ -30,8 +30,8 @@ def standard_streams() -> Generator[None]:
         raise SystemExit(error.exit_code) from None
     try:
         yield
-    except BrokenPipeError:
-        complain(render(_unwritten()))
+    except BrokenPipeError as error:
+        complain(render(_unwritten(error)))
         _silence(sys.stdout)
         raise SystemExit(EXIT_IO) from None
     except BaseException as error:
@@ -49,7 +49,7 @@ def print_result(text: str, end: str = "\n") -> None:
         print(text, end=end, flush=True)
     except OSError as error:
         _silence(sys.stdout)
-        raise _unwritten() from error
+        raise _unwritten(error) from None
 
 
 def complain(text: str) -> None:
@@ -65,16 +65,14 @@ def complain(text: str) -> None:
 def _check_streams() -> None:
     for name, stream in (("stderr", sys.stderr), ("stdout", sys.stdout)):
         if fault := _fault(stream):
-            raise UserError(f"{name} {fault}", hint=f"let {name} lead somewhere, or to /dev/null", exit_code=EXIT_IO)
+            raise UserError(f"{name} {fault}: let it lead somewhere, if only to /dev/null", exit_code=EXIT_IO)
 
 
 def _check_folder() -> None:
     try:
         os.getcwd()
-    except OSError as error:
-        raise UserError(
-            "the working directory is gone", hint="cd to one that exists", exit_code=EXIT_NO_INPUT
-        ) from error
+    except OSError:
+        raise UserError("the working directory is gone: cd to one that exists", exit_code=EXIT_NO_INPUT) from None
 
 
 def _fault(stream: TextIO | None) -> str | None:
@@ -113,18 +111,14 @@ def _flush() -> bool:
         if sys.stdout is not None:  # pyright: ignore[reportUnnecessaryComparison]
             sys.stdout.flush()
     except OSError as error:
-        fault = _unwritten()
-        fault.__cause__ = error
-        complain(render(fault))
+        complain(render(_unwritten(error)))
         _silence(sys.stdout)
         return False
     return True
 
 
-def _unwritten() -> UserError:
-    return UserError(
-        "what was to be printed cannot be written to stdout", hint="what was made stands", exit_code=EXIT_IO
-    )
+def _unwritten(error: OSError) -> UserError:
+    return UserError(f"stdout cannot be written, but all else is done: {error.strerror}", exit_code=EXIT_IO)
 
 
 def _silence(stream: TextIO | None) -> None:

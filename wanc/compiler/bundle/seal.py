@@ -186,8 +186,7 @@ def created() -> int:
     text = os.environ.get(DATE_VARIABLE, "0")
     if not _SECONDS.fullmatch(text) or int(text) >= YEAR_10000:
         raise UserError(
-            f"{DATE_VARIABLE} must be a number of seconds since 1970, not {text[:40]!r}",
-            hint=f"unset {DATE_VARIABLE}, or set it to the output of `date +%s`",
+            f"{DATE_VARIABLE} must be a number of seconds since 1970, as date +%s says it, not {text[:40]!r}"
         )
     return int(text)
 
