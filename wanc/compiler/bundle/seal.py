@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ class Seal:
         facts = self._facts(programs.Program.read(located[programs.FILE]))
         if damage:
             say(f"warning: {self.destination}: {damage}: it is set aside and sealed again")
-        set_aside = runner.store.set_aside if damage else None
+        set_aside = partial(runner.store.set_aside, name=self.destination.name) if damage else None
         with ProgressBar(NAME, 0, enabled=runner.progress) as bar:
             sealed = seal(self.destination, files, facts, announce=announce, set_aside=set_aside, progress=bar.move_to)
         self._note_adopted(runner.store, sealed.path, [file for file in files if file.move])
