@@ -21,7 +21,7 @@ from wanc.compiler.bundle.standing import look_at
 from wanc.compiler.program import program as programs
 from wanc.compiler.program.program import Task
 from wanc.compiler.resolve import Resolved
-from wanc.compiler.stages.code_version import code_version
+from wanc.compiler.stages.code_version import check_code, code_version
 from wanc.compiler.stages.runner import Runner, say
 from wanc.compiler.stages.source_code import read_code
 from wanc.compiler.stages.stage import KEY_SCHEMA, Tree, tool_version
@@ -118,6 +118,7 @@ class Seal:
         located = engines.locate()
         files = [*_engine_files(located, engines.digests), *_program_files(), *self._other_files()]
         facts = self._facts(programs.Program.read(located[programs.FILE]))
+        check_code()  # of the runtime, which was read just now and is in the key as it was before
         if damage:
             say(f"warning: {self.destination}: {damage}: it is set aside and sealed again")
         set_aside = partial(runner.store.set_aside, name=self.destination.name) if damage else None

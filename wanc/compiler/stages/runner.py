@@ -12,6 +12,7 @@ from typing import Any
 from wanc.artifacts.canonical import key_of
 from wanc.artifacts.records import ActionRecord
 from wanc.artifacts.store import Store
+from wanc.compiler.stages.code_version import check_code
 from wanc.compiler.stages.stage import Files, Stage, Tree, scratch_of
 from wanc.compiler.stages.worker import run_in_worker
 from wanc.runtime.streams import complain
@@ -90,14 +91,19 @@ class Runner:
         try:
             peak = run_in_worker(stage, files, out, progress=self.progress)
         except Exception:
-            _locate_all(inputs)  # what changed meanwhile is a better reason than what the stage made of it
+            _look_again(inputs)  # what changed meanwhile is a better reason than what the stage made of it
             raise
-        _locate_all(inputs)
+        _look_again(inputs)
         return peak
 
 
 def _locate_all(inputs: Mapping[str, Tree]) -> dict[str, Files]:
     return {name: tree.locate() for name, tree in inputs.items()}
+
+
+def _look_again(inputs: Mapping[str, Tree]) -> None:
+    check_code()
+    _locate_all(inputs)
 
 
 def tree_of(record: ActionRecord, store: Store) -> Tree:
