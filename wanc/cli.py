@@ -20,7 +20,7 @@ from wanc import __version__
 from wanc.errors import EXIT_REFUSED, EXIT_UNAVAILABLE, UserError, render
 from wanc.runtime.backends.offline import stay_offline
 from wanc.runtime.options import OPTIONS, OUTPUT_HELP
-from wanc.runtime.printing import checked_stdout, replace_closed_streams
+from wanc.runtime.streams import complain, print_result, standard_streams
 
 EXIT_INTERRUPTED = 130
 
@@ -53,7 +53,7 @@ DEFAULT_OUTPUT = Path("artifacts")
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        print(f"wanc {__version__}")
+        print_result(f"wanc {__version__}")
         raise typer.Exit
 
 
@@ -89,14 +89,14 @@ def build(
         explained = explained_by(explain, result.stages, output) if explain else {}
         results.append({**result.as_json(), **({explain: explained} if explain else {})})
         if not as_json:
-            print(f"{result.bundle}  {result.id}")
+            print_result(f"{result.bundle}  {result.id}")
             if explain:
                 show(explain_tables(explain, explained))
     if as_json:
-        print(json.dumps(results if len(variants) > 1 or variants[0].variant is not None else results[0]))
+        print_result(json.dumps(results if len(variants) > 1 or variants[0].variant is not None else results[0]))
     for bundle, paths in different.items():
         verdict = f"differs when built again: {', '.join(paths)}" if paths else "is bit-identical when built again"
-        print(f"{bundle} {verdict}", file=sys.stderr)
+        complain(f"{bundle} {verdict}")
     if any(different.values()):
         raise typer.Exit(EXIT_REFUSED)
 
@@ -108,7 +108,7 @@ def passes(as_json: Json = False) -> None:
     from wanc.terminal import show
 
     if as_json:
-        print(json.dumps(list_passes()))
+        print_result(json.dumps(list_passes()))
     else:
         show(pass_tables())
 
@@ -149,12 +149,12 @@ def bench(
         report = bench(Case.parse(case), only=only, rounds=rounds, work=output, progress=progress)
     # What was measured is shown before anything can go wrong with its files.
     if as_json:
-        print(json.dumps(report))
+        print_result(json.dumps(report))
     else:
         show([table(report)])
     paths = write_report(report, output)
     if not as_json:
-        print("\n".join(map(str, paths)))
+        print_result("\n".join(map(str, paths)))
 
 
 def with_options_of_a_run(verb: Callable[..., None]) -> Callable[..., None]:
@@ -209,13 +209,13 @@ def verify(
         report = verify(bundle, bar.move_to)
     if as_json:
         failures = [{"path": failure.path, "reason": failure.reason} for failure in report.failures]
-        print(json.dumps({"ok": report.ok, "id": report.id, "failures": failures}))
+        print_result(json.dumps({"ok": report.ok, "id": report.id, "failures": failures}))
     elif report.ok:
-        print(f"verified {report.id}")
+        print_result(f"verified {report.id}")
     else:
         for failure in report.failures:
-            print(f"{failure.path}: {failure.reason}", file=sys.stderr)
-        print(f"error: {bundle} is not what its manifest says\nhint: do not run it", file=sys.stderr)
+            complain(f"{failure.path}: {failure.reason}")
+        complain(f"error: {bundle} is not what its manifest says\nhint: do not run it")
     if not report.ok:
         raise typer.Exit(EXIT_REFUSED)
 
@@ -240,7 +240,7 @@ def inspect(
 
     document = inspect(what, output)
     if as_json:
-        print(json.dumps(document))
+        print_result(json.dumps(document))
     else:
         show(tables(document))
 
@@ -253,7 +253,7 @@ def doctor(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
 
     report = examine(output)
     if as_json:
-        print(json.dumps(report.as_json()))
+        print_result(json.dumps(report.as_json()))
     else:
         show(report.tables())
     if not report.is_ok:
@@ -268,9 +268,9 @@ def recipe_show(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = F
 
     recipes = [loaded.recipe for loaded in load(recipe, overrides)]
     if as_json:
-        print(json.dumps([entry.model_dump(mode="json") for entry in recipes]))
+        print_result(json.dumps([entry.model_dump(mode="json") for entry in recipes]))
     else:
-        print("---\n".join(to_yaml(entry) for entry in recipes), end="")
+        print_result("---\n".join(to_yaml(entry) for entry in recipes), end="")
 
 
 @recipe_app.command("check", epilog="Example: wanc recipe check recipes/tiny-wan.yaml")
@@ -279,7 +279,7 @@ def recipe_check(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = 
     from wanc.recipe.load import load
 
     names = [loaded.recipe.name for loaded in load(recipe, overrides)]
-    print(json.dumps({"ok": True, "bundles": names}) if as_json else f"ok: {', '.join(names)}")
+    print_result(json.dumps({"ok": True, "bundles": names}) if as_json else f"ok: {', '.join(names)}")
 
 
 @recipe_app.command("schema", epilog="Example: wanc recipe schema > recipes/recipe.schema.json")
@@ -287,7 +287,7 @@ def recipe_schema() -> None:
     """Print the JSON Schema of recipes, for editors."""
     from wanc.recipe.json_schema import json_schema
 
-    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    print_result(json.dumps(json_schema(), indent=2, ensure_ascii=False))
 
 
 @recipe_app.command("new", epilog="Example: wanc recipe new checkpoints/my-wan --name my-wan > my-wan.yaml")
@@ -298,7 +298,7 @@ def recipe_new(
     """Print a commented recipe to start from."""
     from wanc.recipe.new import starter
 
-    print(starter(source, name), end="")
+    print_result(starter(source, name), end="")
 
 
 @store_app.command("ls", epilog="Example: wanc store ls")
@@ -307,7 +307,7 @@ def store_ls(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
     from wanc.artifacts.listing import list_store
 
     listing = list_store(output / "store")
-    print(json.dumps(listing.as_json()) if as_json else listing.as_text())
+    print_result(json.dumps(listing.as_json()) if as_json else listing.as_text())
 
 
 @store_app.command("why", epilog="Example: wanc store why recipes/tiny-wan.yaml --set sampling.steps=10")
@@ -323,9 +323,9 @@ def store_why(
 
     answers = [answer for loaded in load(recipe, overrides) for answer in why(loaded, output)]
     if as_json:
-        print(json.dumps([answer.as_json() for answer in answers]))
+        print_result(json.dumps([answer.as_json() for answer in answers]))
     else:
-        print("\n".join(answer.as_text() for answer in answers))
+        print_result("\n".join(answer.as_text() for answer in answers))
 
 
 @store_app.command("gc", epilog="Example: wanc store gc --days 30 --dry-run")
@@ -339,7 +339,7 @@ def store_gc(
     from wanc.artifacts.gc import clean
 
     cleaning = clean(output / "store", days=days, dry_run=dry_run)
-    print(json.dumps(cleaning.as_json()) if as_json else cleaning.as_text())
+    print_result(json.dumps(cleaning.as_json()) if as_json else cleaning.as_text())
 
 
 @store_app.command("fsck", epilog="Example: wanc store fsck")
@@ -350,7 +350,7 @@ def store_fsck(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
 
     with ProgressBar("fsck", 0, enabled=_shows_progress(as_json)) as bar:
         checkup = check(output / "store", progress=bar.move_to)
-    print(json.dumps(checkup.as_json()) if as_json else checkup.as_text())
+    print_result(json.dumps(checkup.as_json()) if as_json else checkup.as_text())
     if not checkup.ok:
         raise typer.Exit(EXIT_REFUSED)
 
@@ -370,28 +370,26 @@ def _usage(error: TyperException) -> str:
     return f"error: {message[0].lower()}{message[1:].rstrip('.')}\nhint: {command} --help"
 
 
+@standard_streams()
 def main() -> None:
     """The console script: faults of the user's are printed for people, bugs keep their traceback."""
     stay_offline()
-    replace_closed_streams()
     try:
-        with checked_stdout():
-            code = app(prog_name="wanc", standalone_mode=False)
-        raise SystemExit(code)
+        raise SystemExit(app(prog_name="wanc", standalone_mode=False))
     except UserError as error:
-        print(render(error), file=sys.stderr)
+        complain(render(error))
         raise SystemExit(error.exit_code) from None
     except TyperException as error:
-        print(_usage(error), file=sys.stderr)
+        complain(_usage(error))
         raise SystemExit(error.exit_code) from None
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package in ("", "wanc"):
             raise
-        print(f"error: the package {package} is missing\nhint: wanc doctor says how to install it", file=sys.stderr)
+        complain(f"error: the package {package} is missing\nhint: wanc doctor says how to install it")
         raise SystemExit(EXIT_UNAVAILABLE) from None
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        complain("interrupted")
         raise SystemExit(EXIT_INTERRUPTED) from None
 
 

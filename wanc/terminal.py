@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from wanc.runtime.streams import print_result
+
 _INDENT = "  "
 # A name of a megabyte must not bury the rest.
 _LONGEST_CELL = 400
@@ -34,7 +36,7 @@ def show(tables: Iterable[TextTable]) -> None:
         with suppress(ImportError):  # a broken installation is one of the things that have to be shown
             _draw(tables)
             return
-    print(as_text(tables))
+    print_result(as_text(tables))
 
 
 def as_text(tables: Iterable[TextTable]) -> str:

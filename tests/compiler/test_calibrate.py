@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from wanc.artifacts.kept import keep
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
 from wanc.compiler.pipeline import BuildPlan
@@ -216,11 +218,11 @@ def test_clips_take_prompts_in_turn(fused: Fused, calibrate: Run, texts: Files, 
 
 
 def test_a_clip_that_is_there_is_not_sampled_again(fused: Fused, calibrate: Run, tmp_path: Path) -> None:
-    """Not even looked at: it was complete when it got its name."""
+    """What it holds is not even looked at: it is what was kept."""
     scratch = tmp_path / "run" / "scratch"
     scratch.mkdir(parents=True)
     given = {LATENTS: np.zeros((1, 2), np.float32), TIMESTEPS: np.ones(1, np.float32), PROMPT: np.zeros(1, np.int64)}
-    safetensors.write(scratch / clip_file(1), given)
+    keep(scratch / clip_file(1), lambda path: safetensors.write(path, given))
     (scratch / clip_file(2)).with_suffix(".part").write_bytes(b"half of it")
     stage = replace(stage_of(fused, HIGH), timestep_bins=1)
     clips = calibrate(stage)
@@ -229,6 +231,29 @@ def test_a_clip_that_is_there_is_not_sampled_again(fused: Fused, calibrate: Run,
     for clip in (0, 2):
         np.testing.assert_array_equal(clips[clip][LATENTS], fresh[clip][LATENTS])
     assert fresh[1][LATENTS].shape != given[LATENTS].shape
+
+
+def test_a_clip_that_is_not_what_was_kept_is_sampled_again(
+    fused: Fused, calibrate: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stage = replace(stage_of(fused, HIGH), timestep_bins=1)
+    calibrate(stage)
+    right = [(tmp_path / "run/out" / clip_file(clip)).read_bytes() for clip in range(CLIPS)]
+    scratch = tmp_path / "run/scratch"
+    first, second, third = (scratch / clip_file(clip) for clip in range(CLIPS))
+    data = bytearray(first.read_bytes())
+    data[-1] ^= 1
+    first.write_bytes(data)
+    second.rename(tmp_path / "aside")
+    third.rename(second)
+    (tmp_path / "aside").rename(third)
+    (tmp_path / "run/out").rename(tmp_path / "run/before")
+    shutil.rmtree(tmp_path / "run/before")
+    calibrate(stage)
+    assert [(tmp_path / "run/out" / clip_file(clip)).read_bytes() for clip in range(CLIPS)] == right
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{path} is not what was kept: it is made again" for path in (first, second, third)
+    ]
 
 
 def test_the_low_noise_expert_is_behind_the_programs_high_noise_expert(
@@ -258,7 +283,7 @@ def test_latents_that_are_not_finite_are_the_models_fault(
     stage = replace(stage_of(fused, LOW), timestep_bins=1)
     with pytest.raises(CheckpointError, match=f"{HIGH}: the latents of clip 1 are not finite at timestep"):
         calibrate(stage, texts={RESULT: tmp_path / RESULT})
-    assert [path.name for path in (tmp_path / "run/scratch").iterdir()] == [clip_file(0)]
+    assert sorted(path.name for path in (tmp_path / "run/scratch").iterdir()) == [clip_file(0), f"{clip_file(0)}.kept"]
 
 
 @pytest.mark.parametrize(("component", "boundary"), [(HIGH, 2.0), (LOW, 0.0)])

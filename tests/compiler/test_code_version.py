@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from wanc.compiler.stages import code_version as module
-from wanc.compiler.stages.code_version import code_version
+from wanc.compiler.stages.code_version import check_code, code_version
+from wanc.errors import UserError
 
 
 @contextmanager
@@ -205,3 +207,17 @@ def test_what_runs_where_types_are_not_checked_is_followed(package: Path) -> Non
     before = version()
     (package / "alone.py").write_text("changed = True\n")
     assert version() != before
+
+
+def test_code_that_changes_while_it_builds_is_found(package: Path) -> None:
+    """A stage's process imports it later than its version was computed."""
+    (package / "helper.py").write_text(HELPER)
+    version()
+    check_code()
+    path = package / "helper.py"
+    times = path.stat()
+    path.write_text(HELPER.replace("1.5", "2.5"))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(UserError, match="changed while it was building") as caught:
+        check_code()
+    assert caught.value.where == str(path)

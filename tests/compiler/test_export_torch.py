@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import py_compile
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +17,7 @@ import torch
 from wanc.compiler.export.torch_module import ExportTorch, TorchInput
 from wanc.compiler.program.program import Program, weight_files
 from wanc.errors import UserError, render
+from wanc.models.torch_module import load_module
 from wanc.models.torch_source import find_files
 
 MODELS = """
@@ -184,3 +187,29 @@ def test_functions_that_make_no_module(source: Mapping[str, Path], tmp_path: Pat
     assert refusal(source, tmp_path / "out3", "absent", *INPUTS).splitlines()[0] == (
         "error: wanc_test_models:absent fails"
     )
+
+
+def test_bytecode_of_an_older_text_is_not_run(tmp_path: Path) -> None:
+    """Python takes it for current where a text of the same size has the time of the older one."""
+    package = tmp_path / "staleness"
+    package.mkdir()
+    for name, text in {"__init__.py": "", "sizes.py": "SIZE = 2\n", "build.py": STALE}.items():
+        (package / name).write_text(text)
+        py_compile.compile(
+            str(package / name), doraise=True, invalidation_mode=py_compile.PycInvalidationMode.TIMESTAMP
+        )
+    module = package / "sizes.py"
+    times = module.stat()
+    module.write_text("SIZE = 3\n")
+    os.utime(module, ns=(times.st_atime_ns, times.st_mtime_ns))
+    made = load_module("staleness.build:make", tmp_path)
+    assert made.get_parameter("weight").shape == (3, 1)
+
+
+STALE = """
+import torch
+from staleness.sizes import SIZE
+
+def make():
+    return torch.nn.Linear(1, SIZE)
+"""

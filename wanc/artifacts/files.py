@@ -136,6 +136,12 @@ def read_small(path: Path, most: int = MAX_BYTES) -> bytes:
         return file.read(most + 1)
 
 
+def identity_of(status: os.stat_result) -> str:
+    """What a file is recognised by without being read: device, inode, size, modification and change time."""
+    parts = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return ":".join(map(str, parts))
+
+
 def hash_file(path: Path, on_bytes: OnBytes | None = None) -> tuple[str, int]:
     """("sha256:<64 hex>", size in bytes) of a file. Raises UserError when it cannot be read."""
     with opened_input(path) as descriptor:

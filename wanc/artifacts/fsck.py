@@ -1,13 +1,17 @@
-"""Checking a store: every byte is read, and what is not what it says is set aside.
+"""Checking a store: every byte is read, and what is not what it says is set aside. So are the bundles beside it read.
 
 Afterwards the store holds only what is true: a record whose content was damaged or is gone is a miss, and its stage
 runs again. Content that no record names is no fault: a build that was killed leaves it, and a cleaning removes it.
 Nor is a record whose content lay in a bundle that was deleted or replaced since: it only has had its day.
+
+A bundle that is damaged stays where it is: somebody may run it, and its sound files may be all that there is of a blob.
+The next build of it sets it aside.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,24 +23,35 @@ from wanc.artifacts.records import ActionRecord, Blob
 from wanc.artifacts.refs import read_ref
 from wanc.artifacts.store import Store
 from wanc.errors import BundleError, UserError
-from wanc.runtime.manifest import MARKER, Manifest
+from wanc.runtime.manifest import MANIFEST, MARKER, Manifest
 from wanc.runtime.safe_read import Progress, irregularity
+from wanc.runtime.verify import verify
 
 Read = TypeVar("Read")
 
 
+BUNDLES = "../bundles/"
+"""Where a store's bundles are, from the store."""
+
+
 @dataclass(frozen=True, order=True)
 class Damage:
-    """Something that was damaged and has been set aside: its path in the store, and what was wrong."""
+    """Something that was damaged: its path in the store, where it has been set aside, or in a bundle (`../bundles/…`),
+    where it has not; and what was wrong.
+    """
 
     path: str
     reason: str
 
+    @property
+    def in_bundle(self) -> bool:
+        return self.path.startswith(BUNDLES)
+
 
 @dataclass(frozen=True)
 class Checkup:
-    """What a check found: the damage; sound records and blobs, and `orphans` among these that no record names; bytes
-    read; and `outdated`, the records whose content was in bundles that are no more.
+    """What a check found: the damage; sound records and blobs, and `orphans` among these that no record names; sound
+    bundles; bytes read; and `outdated`, the records whose content was in bundles that are no more.
     """
 
     findings: tuple[Damage, ...]
@@ -45,6 +60,7 @@ class Checkup:
     blobs: int
     orphans: int
     bytes: int
+    bundles: int = 0
 
     @property
     def ok(self) -> bool:
@@ -57,13 +73,17 @@ class Checkup:
 
     def as_text(self) -> str:
         lines = [f"{finding.path}: {finding.reason}" for finding in self.findings]
-        if lines:
-            lines.append(f"{len(lines)} damaged, set aside in quarantine/: a build makes them again")
+        inside = sum(finding.in_bundle for finding in self.findings)
+        if outside := len(lines) - inside:
+            lines.append(f"{outside} damaged, set aside in quarantine/: a build makes them again")
+        if inside:
+            lines.append(f"{inside} damaged in bundles: do not run them, a build makes them again")
         if self.outdated:
             lines.append(f"{self.outdated} outdated: their files were in bundles that were deleted or replaced")
         orphans = f" ({self.orphans} of them named by no record)" if self.orphans else ""
         sound = f"{self.records} records and {self.blobs} blobs{orphans} are sound, {self.bytes / 2**20:.1f} MiB read"
-        return "\n".join([*lines, sound])
+        bundles = [f"{self.bundles} bundles are sound"] if self.bundles else []
+        return "\n".join([*lines, sound, *bundles])
 
 
 def check(root: Path, *, progress: Progress | None = None, on_wait: OnWait | None = None) -> Checkup:
@@ -86,6 +106,8 @@ class _StoreCheck:
         self._findings: list[Damage] = []
         self._outdated = 0
         self._done = self._total = 0
+        self._bundles = 0
+        self._verified: dict[Path, Blob] = {}  # the files of sound bundles
 
     def run(self) -> Checkup:
         records = {path: record for path in self._entries("actions") if (record := self._sound(path, _record))}
@@ -98,14 +120,47 @@ class _StoreCheck:
         names = {path.name for path in paths}
         self._total = sum(path.lstat().st_size for path in paths)
         self._total += sum(blob.size for blob in named if blob.hex not in names)
+        bundles = self._bundles_beside()
+        self._total += sum(file.size for manifest in bundles.values() if manifest for file in manifest.files)
+        for bundle, manifest in bundles.items():
+            self._verify(bundle, manifest, {record.bundle_id for record in records.values()})
         stored = {blob for path in paths if (blob := self._sound(path, self._stored))}
         # What is stored is used from there: a note of another place is then of no use, and no fault.
         located = {blob for blob in named - stored if self._is_located(blob)}
         kept = [path for path, record in records.items() if self._is_complete(path, record, stored | located)]
         findings = tuple(sorted(self._findings))
         return Checkup(
-            findings, self._outdated, len(kept), len(stored | located), len(stored - named), bytes=self._done
+            findings,
+            self._outdated,
+            len(kept),
+            len(stored | located),
+            len(stored - named),
+            bytes=self._done,
+            bundles=self._bundles,
         )
+
+    def _bundles_beside(self) -> dict[Path, Manifest | None]:
+        """What stands where builds that refs name have sealed; None for what cannot be read."""
+        paths = [self._store.root / BUNDLES / path.name for path in self._entries("refs")]
+        found: dict[Path, Manifest | None] = {}
+        for path in (path for path in paths if path.is_dir() and any(path.iterdir())):
+            found[path] = None
+            with suppress(BundleError):
+                found[path] = Manifest.read(path)
+        return found
+
+    def _verify(self, bundle: Path, manifest: Manifest | None, sealed: Set[str | None]) -> None:
+        """Read a bundle whole."""
+        before = self._done
+        place = f"{BUNDLES}{bundle.name}"
+        report = verify(bundle, lambda done, _: self._read(before + done - self._done))
+        damage = [Damage(f"{place}/{failure.path}", failure.reason) for failure in report.failures]
+        if not damage and report.id not in sealed:
+            damage.append(Damage(f"{place}/{MANIFEST}", "is not that of a bundle which was sealed from this store"))
+        self._findings += damage
+        if manifest is not None and not damage:
+            self._bundles += 1
+            self._verified |= {bundle.resolve() / file.path: Blob(file.sha256, file.size) for file in manifest.files}
 
     def _entries(self, pattern: str) -> list[Path]:
         return sorted(self._store.root.glob(f"{pattern}/*"))
@@ -140,6 +195,9 @@ class _StoreCheck:
         if not note.exists():
             return False
         place, _ = read_note(note)
+        if self._verified.get(place.resolve()) == blob:
+            self._total -= blob.size  # read with its bundle
+            return True
         if self._store.find(blob) and self._sound(note, lambda _: Blob(*hash_file(place, self._read))) == blob:
             return True
         if note.exists() and _is_claimed(blob, place):

@@ -40,6 +40,12 @@ class ActionRecord:
     files: Mapping[str, Blob]
     meta: Mapping[str, JsonValue]
 
+    @property
+    def bundle_id(self) -> str | None:
+        """The id of the bundle that a seal has made; None of every other record."""
+        bundle_id = self.meta.get("id")
+        return bundle_id if isinstance(bundle_id, str) else None
+
     def to_bytes(self) -> bytes:
         """The canonical JSON that is stored, with a checksum over itself: a flipped bit must not yield other files."""
         content = self._content()

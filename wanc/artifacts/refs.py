@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from wanc.artifacts.files import read_small
-from wanc.artifacts.records import is_key
+from wanc.artifacts.records import ActionRecord, is_key
+from wanc.errors import BundleError
 from wanc.runtime.strict_json import parse_object
 
 
@@ -16,3 +18,14 @@ def read_ref(path: Path) -> list[str]:
     if not all(map(is_key, keys)):
         fields.refuse("keys", "holds something that is not 64 hex digits")
     return keys
+
+
+def last_sealed(root: Path, name: str) -> str | None:
+    """The id of the bundle that the last build of this name has sealed from the store `root`; None if not known."""
+    with suppress(OSError, BundleError):
+        for key in read_ref(root / "refs" / name):
+            with suppress(OSError, BundleError):
+                record = ActionRecord.parse(read_small(root / "actions" / f"{key}.json"), where=key)
+                if record.bundle_id is not None:
+                    return record.bundle_id
+    return None

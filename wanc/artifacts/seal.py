@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,8 +18,8 @@ from wanc.artifacts.canonical import canonical
 from wanc.artifacts.files import copy_file, hash_file, output_errors, require_space, sync_tree, write_new
 from wanc.artifacts.moves import Announce, Move
 from wanc.artifacts.private import abandoned, private_directory
-from wanc.artifacts.publish import publish, recover
-from wanc.errors import EXIT_NO_INPUT, BundleError, OutputError, UserError
+from wanc.artifacts.publish import ASIDE, publish, recover
+from wanc.errors import EXIT_DATA, EXIT_NO_INPUT, BundleError, OutputError, UserError
 from wanc.runtime.directory import BundleDirectory
 from wanc.runtime.manifest import MANIFEST, MARKER, MARKER_LINE, SCHEMA, FileEntry, Manifest, check_marker
 from wanc.runtime.safe_read import Progress, irregularity
@@ -27,15 +27,16 @@ from wanc.runtime.strict_json import JsonObject, JsonValue
 
 _SUFFIX = ".sealing"
 _BLOCK_BYTES = 4096
-_YEAR_10000 = 253_402_300_800  # in seconds since 1970
+YEAR_10000 = 253_402_300_800  # in seconds since 1970
 
 
 @dataclass(frozen=True)
 class BundleFile:
     """One file to seal: where it goes in the bundle, and its content as bytes or as a file to copy.
 
-    With `move`, the file is renamed into the bundle instead of copied where that is possible. It is copied when it has
-    another name, lies on another file system, or belongs to a bundle: sealed bundles are never taken apart.
+    `digest` is what the file's content must be, where that is known. With `move`, the file is renamed into the bundle
+    instead of copied where that is possible. It is copied when it has another name, lies on another file system, or
+    belongs to a bundle: sealed bundles are never taken apart.
     """
 
     path: str
@@ -44,6 +45,7 @@ class BundleFile:
     media_type: str
     executable: bool = False
     move: bool = False
+    digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class BundleFacts:
 
         Raises BundleError when `created` is not a time, ValueError when a fact cannot be said in JSON.
         """
-        if not 0 <= self.created < _YEAR_10000:
+        if not 0 <= self.created < YEAR_10000:
             raise BundleError(f"{self.created} is not a time between 1970 and 9999", hint="look at SOURCE_DATE_EPOCH")
         created = datetime.fromtimestamp(self.created, UTC)
         document: JsonObject = {
@@ -100,14 +102,17 @@ def seal(
     facts: BundleFacts,
     *,
     announce: Announce | None = None,
+    set_aside: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> Sealed:
     """Make the bundle `destination`, in place of the bundle that may stand there, at once and as a whole.
 
-    `announce` is called with what will be moved before any of it is; what it raises stops the seal. `progress` is
-    called with (bytes done, bytes in total). Raises BundleError when the manifest would not be valid,
-    UserError when a source cannot be read or something other than a bundle stands at `destination`, OutputError when
-    it cannot be written; then nothing has changed, and files to move are back where they were.
+    `announce` is called with what will be moved before any of it is; what it raises stops the seal. What was replaced
+    is handed to `set_aside`, or removed. `progress` is called with (bytes done, bytes in total).
+
+    Raises BundleError when the manifest would not be valid, UserError when a source cannot be read or is not what it
+    must be, or when something other than a bundle stands at `destination`, OutputError when it cannot be written; then
+    nothing has changed, and files to move are back where they were.
     """
     destination = Path(os.path.abspath(destination))
     marker = BundleFile(MARKER, f"{MARKER_LINE}\n".encode(), role="marker", media_type="text/plain")
@@ -130,6 +135,10 @@ def seal(
         except BaseException:
             staging.give_back()
             raise
+        if set_aside is not None:
+            for replaced in (staging.root, private / ASIDE):
+                if replaced.exists():
+                    set_aside(replaced)
     return Sealed(bundle_id, destination)
 
 
@@ -175,8 +184,14 @@ class _Staging:
             self._advance(len(file.source))
             return _entry(file, f"sha256:{hashlib.sha256(file.source).hexdigest()}", len(file.source))
         if file.path in self.moves and self._moved(file.source, target, mode):
-            return _entry(file, *hash_file(target, self._advance))
-        return _entry(file, *copy_file(file.source, target, mode=mode, on_bytes=self._advance))
+            digest, size = hash_file(target, self._advance)
+        else:
+            digest, size = copy_file(file.source, target, mode=mode, on_bytes=self._advance)
+        if file.digest not in (None, digest):
+            raise UserError(
+                "changed while the bundle was sealed", where=str(file.source), hint="build again", exit_code=EXIT_DATA
+            )
+        return _entry(file, digest, size)
 
     def _planned(self, file: BundleFile, destination: Path) -> Move | None:
         """How a file would be renamed in, if that is asked for and allowed; otherwise it must be copied."""
@@ -261,9 +276,11 @@ def _check_replaceable(destination: Path) -> None:
     if not destination.is_symlink() and destination.is_dir():
         if not any(destination.iterdir()):
             return
-        with suppress(BundleError):
-            check_marker(BundleDirectory.open(destination))
-            return
+        # One that is damaged may have lost its marker, or its manifest.
+        for is_one in (check_marker, Manifest.read_beneath):
+            with suppress(BundleError):
+                is_one(BundleDirectory.open(destination))
+                return
     raise UserError("exists and is not a bundle", where=str(destination), hint="choose another destination")
 
 

@@ -24,7 +24,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from wanc.artifacts.canonical import canonical, key_of
-from wanc.artifacts.files import hash_file, output_errors, read_small, replace_file, sync_directory
+from wanc.artifacts.files import hash_file, identity_of, output_errors, read_small, replace_file, sync_directory
 from wanc.artifacts.located import Located
 from wanc.artifacts.locks import OnWait, held, release, try_lock
 from wanc.artifacts.mounts import file_system, is_remote
@@ -53,7 +53,9 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._located = Located(root / "located")
-        self._checked: set[tuple[str, Path]] = set()  # digests that this process has seen to be true
+        # What a file looked like when this process has seen its digest to be true.
+        self._checked: dict[tuple[str, Path], str] = {}
+        self._is_sealing = False
 
     @classmethod
     def open(cls, root: Path) -> Store:
@@ -122,7 +124,11 @@ class Store:
                             self._located.record(blob, move.final, workdir=workdir)
                     write_journal(workdir, moves)
 
-                yield announce
+                self._is_sealing = True
+                try:
+                    yield announce
+                finally:
+                    self._is_sealing = False
 
     def workdir(self) -> AbstractContextManager[Path]:
         """A private directory on the store's file system, removed at the end. Raises OutputError."""
@@ -131,6 +137,9 @@ class Store:
     def scratch(self, key: str) -> Path:
         """The folder in which the computation of `key` keeps what it has finished, for who holds its lock."""
         path = self.root / "scratch" / _checked_key(key)
+        if path.is_symlink() or (os.path.lexists(path) and not path.is_dir()):
+            _log.warning("%s is not the folder that it was: it is set aside", path)
+            self.set_aside(path)
         with output_errors(path):
             path.mkdir(exist_ok=True)
         return path
@@ -194,20 +203,21 @@ class Store:
         return record
 
     def path(self, blob: Blob, on_bytes: OnBytes | None = None) -> Path:
-        """Where the content lies: read it there, never write. Its digest is checked once per process.
+        """Where the content lies: read it there, never write. Its digest is checked once per process and change.
 
         `on_bytes` follows that check. Raises DamagedBlobError when the content is missing or wrong; what is wrong has
         then been set aside, so that the next `lookup` of its record misses.
         """
-        path = self.find(blob)
+        path = self.find(blob) or self._find_behind_seals(blob)
         if path is None:
             raise DamagedBlobError(f"{blob.digest} is gone from the store", where=str(self.root), hint=_AGAIN)
-        if (blob.digest, path) not in self._checked:
+        looks = _looks(path)
+        if self._checked.get((blob.digest, path)) != looks:
             if hash_file(path, on_bytes)[0] != blob.digest:
                 _log.warning("%s is damaged: it is set aside and will be made again", path)
                 self._discard(blob, path)
                 raise DamagedBlobError("is damaged: not the content that was stored", where=str(path), hint=_AGAIN)
-            self._checked.add((blob.digest, path))
+            self._checked[blob.digest, path] = looks
         return path
 
     def is_stored(self, blob: Blob) -> bool:
@@ -247,7 +257,7 @@ class Store:
         finally:
             os.close(descriptor)
         source.rename(target)
-        self._checked.add((blob.digest, target))
+        self._checked[blob.digest, target] = _looks(target)
         return blob
 
     def _sweep(self) -> None:
@@ -269,6 +279,13 @@ class Store:
             self.set_aside(stored)
         return self._located.find(blob)
 
+    def _find_behind_seals(self, blob: Blob) -> Path | None:
+        """The same once no other process seals: content that it moves is for a moment at neither place."""
+        if self._is_sealing:
+            return None
+        with held(self._sealing_lock):
+            return self.find(blob)
+
     def _discard(self, blob: Blob, path: Path) -> None:
         if path == self.place(blob):
             self.set_aside(path)
@@ -289,8 +306,9 @@ class Store:
         self.set_aside(path)
         return None
 
-    def set_aside(self, path: Path) -> None:
-        target = self.root / "quarantine" / f"{path.name}.{secrets.token_hex(4)}"
+    def set_aside(self, path: Path, name: str | None = None) -> None:
+        """Move what is damaged to quarantine/, under its own name or another."""
+        target = self.root / "quarantine" / f"{name or path.name}.{secrets.token_hex(4)}"
         try:
             path.rename(target)
             os.utime(target, follow_symlinks=False)  # a cleaning leaves it for some days
@@ -312,6 +330,14 @@ class Store:
 
 
 _AGAIN = "run the build again: the stage that made it will be run again"
+
+
+def _looks(path: Path) -> str:
+    """What tells a change of a file, short of damage done beneath the file system."""
+    try:
+        return identity_of(os.stat(path))
+    except OSError:
+        return ""  # never equal to what was noted: it is looked for again
 
 
 def _checked_key(key: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from wanc.artifacts.files import output_errors, put_in_place
+from wanc.artifacts.kept import keep
 from wanc.errors import UserError
 from wanc.runtime import safetensors
 
@@ -27,10 +27,7 @@ def write(path: Path, sections: Mapping[str, Mapping[str, torch.Tensor]], run: s
         for name, tensor in tensors.items()
     }
     arrays[OF_RUN] = np.frombuffer(bytes.fromhex(run), np.uint8)
-    partial = path.with_name(f"{path.name}.partial")
-    with output_errors(path):
-        safetensors.write(partial, arrays)
-        put_in_place(partial, path)
+    keep(path, lambda place: safetensors.write(place, arrays))
 
 
 def read(path: Path, run: str) -> dict[str, Tensors]:

@@ -26,7 +26,7 @@ from wanc.artifacts.store import DamagedBlobError, Store
 from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.bundle.engine_stages import EngineStages
 from wanc.compiler.bundle.lock import lock_of
-from wanc.compiler.bundle.seal import Seal, requirements
+from wanc.compiler.bundle.seal import Seal, created, requirements
 from wanc.compiler.bundle.tables import Tables
 from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
@@ -150,12 +150,17 @@ def build(loaded: LoadedRecipe, output: Path, *, paranoid: bool = False, progres
     Everything that an earlier build has computed is taken from the store; `paranoid` reads the checkpoint again even
     where it looks unchanged. Raises UserError; then nothing half-written is left, and what was finished stays.
     """
-    try:
-        return _build(loaded, output, paranoid, progress)
-    except DamagedBlobError as error:
-        # It has been set aside, so that the stage which made it runs again.
-        say(f"warning: {error}")
-        return _build(loaded, output, paranoid, progress)
+    created()  # what is wrong with the date shows before the work, not at its end
+    damaged: set[str] = set()
+    while True:
+        try:
+            return _build(loaded, output, paranoid, progress)
+        except DamagedBlobError as error:
+            # It has been set aside, so that the stage which made it runs again; a disk that breaks it again is broken.
+            if str(error) in damaged:
+                raise
+            damaged.add(str(error))
+            say(f"warning: {error}")
 
 
 def _build(loaded: LoadedRecipe, output: Path, paranoid: bool, progress: bool) -> BuildResult:

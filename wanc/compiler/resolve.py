@@ -6,13 +6,15 @@ It runs at every build, needs no torch, and finds what is wrong with the inputs 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from wanc.artifacts.canonical import digest_of
+from wanc.artifacts.pins import PinnedFiles
 from wanc.artifacts.records import Blob
-from wanc.artifacts.sources import SourceDigests
+from wanc.artifacts.sources import SourceDigests, changed
 from wanc.compiler.program.program import Task
 from wanc.compiler.stages.stage import Tree
 from wanc.compiler.stages.worker import call_in_worker
@@ -41,6 +43,8 @@ class Resolved:
     """The digest of the header of each of a checkpoint's safetensors files."""
     prompts: tuple[str, ...] = ()
     """What quantisation is measured on; none where nothing is quantised."""
+    check: Callable[[], None] = lambda: None
+    """Raises UserError naming a file of the model that is no longer what it was, or that came to it."""
 
     @property
     def task(self) -> Task:
@@ -48,8 +52,12 @@ class Resolved:
 
     @property
     def source(self) -> Tree:
-        """The model's files, as the stages read them."""
-        return Tree({name: blob.digest for name, blob in self.blobs.items()}, lambda: dict(self.model.files))
+        """The model's files, as the stages read them: whoever asks where they are learns whether they have changed."""
+        return Tree({name: blob.digest for name, blob in self.blobs.items()}, self._locate)
+
+    def _locate(self) -> dict[str, Path]:
+        self.check()
+        return dict(self.model.files)
 
     @property
     def layout(self) -> Tree:
@@ -96,13 +104,23 @@ class Resolved:
 
 
 def resolve(loaded: LoadedRecipe, sources: SourceDigests, *, progress: bool) -> Resolved:
-    """Open the model and hash what is used of it. Raises RecipeError or CheckpointError."""
+    """Open the model and hash what is used of it. Raises RecipeError or CheckpointError, UserError where it changes."""
     model = _open(loaded)
     if loaded.recipe.model.source is not None:
         _check_components(loaded, model)
         check_sampling(loaded, model.components, model.boundary)
     prompts = _prompts(loaded)
-    return Resolved(loaded.recipe, model, _digests(model, sources, progress), _headers(model), prompts)
+    pinned = _pinned(model, sources, progress)
+
+    def check() -> None:
+        pinned.check()
+        _check_same(model, loaded)
+
+    headers = _headers(model)
+    # What was read before the files were hashed may have been of other ones: `check` reads it again.
+    check()
+    pinned.check()
+    return Resolved(loaded.recipe, model, pinned.blobs, headers, prompts, check)
 
 
 def _open(loaded: LoadedRecipe) -> ModelSource:
@@ -139,10 +157,29 @@ def _prompts(loaded: LoadedRecipe) -> tuple[str, ...]:
         raise RecipeError("the prompts cannot be read", where=where) from error
 
 
-def _digests(model: ModelSource, sources: SourceDigests, progress: bool) -> dict[str, Blob]:
-    total = sum(path.stat().st_size for path in model.files.values())
+def _pinned(model: ModelSource, sources: SourceDigests, progress: bool) -> PinnedFiles:
+    total = sum(map(_size, model.files.values()))
     with ProgressBar("hash inputs", total, enabled=progress) as bar:
-        return {name: sources.blob(path, bar.advance) for name, path in sorted(model.files.items())}
+        return PinnedFiles(model.files, sources, bar.advance)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise changed(path) from error
+
+
+def _check_same(model: ModelSource, loaded: LoadedRecipe) -> None:
+    """A file that comes to a model, or goes, may make it another one though none of the others has changed."""
+    try:
+        found = _open(loaded)
+    except UserError as error:
+        first, *_ = model.files.values()
+        raise changed(first.parent) from error
+    if found != model:
+        different = {path for _, path in found.files.items() ^ model.files.items()}
+        raise changed(min(different, default=next(iter(model.files.values())).parent))
 
 
 def _headers(model: ModelSource) -> dict[str, str]:

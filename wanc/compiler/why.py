@@ -12,7 +12,8 @@ from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
 from wanc.artifacts.why import Absent, Change, explain_miss
 from wanc.compiler.bundle.seal import NAME as SEAL
-from wanc.compiler.bundle.seal import stands
+from wanc.compiler.bundle.seal import created
+from wanc.compiler.bundle.standing import look_at
 from wanc.compiler.pipeline import BuildPlan
 from wanc.compiler.resolve import resolve
 from wanc.compiler.stages.runner import tree_of
@@ -56,6 +57,7 @@ class _Missed(Exception):
 
 def why(loaded: LoadedRecipe, output: Path) -> list[Answer]:
     """The stages of a build in order, up to the first that would run. Raises UserError as a build would."""
+    created()  # refused before everything is hashed
     store = Store.existing(output / "store")
     answers: list[Answer] = []
 
@@ -78,11 +80,11 @@ def why(loaded: LoadedRecipe, output: Path) -> list[Answer]:
     record = store.lookup(key_of(document))
     if record is None:
         answers.append(Answer(SEAL, False, explain_miss(SEAL, document, store.records())))
-    elif stands(seal.destination, str(record.meta["id"])):
-        answers.append(Answer(SEAL, True))
-    else:
-        gone = Change("the bundle", str(record.meta["id"]), "not at its destination")
-        answers.append(Answer(SEAL, False, (gone,)))
+        return answers
+    bundle_id = str(record.meta["id"])
+    standing = look_at(seal.destination, bundle_id, store)
+    gone = Change("the bundle", bundle_id, standing.damage or "not at its destination")
+    answers.append(Answer(SEAL, standing.is_wanted, () if standing.is_wanted else (gone,)))
     return answers
 
 

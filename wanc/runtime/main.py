@@ -13,8 +13,9 @@ from .directory import Root
 from .ending import ending_on_signals
 from .errors import EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, TargetError, UserError, render
 from .options import OPTIONS, OUTPUT_HELP
-from .printing import checked_stdout, print_note, print_report, replace_closed_streams
+from .printing import print_note, print_report
 from .requirements import INSTALL, differences
+from .streams import complain, standard_streams
 
 EXIT_INTERRUPTED = 130
 EPILOG = """examples:
@@ -27,13 +28,13 @@ class _Parser(argparse.ArgumentParser):
     """argparse, with wanc's form of an error."""
 
     def error(self, message: str) -> NoReturn:
-        print(f"error: {message}\nhint: python run.py --help", file=sys.stderr)
+        complain(f"error: {message}\nhint: python run.py --help")
         raise SystemExit(EXIT_USAGE)
 
 
+@standard_streams()
 def main(root: Root, arguments: Sequence[str] | None = None) -> int:
     """Run the bundle at `root` with command-line arguments; returns the exit code."""
-    replace_closed_streams()
     options = _parser().parse_args(arguments)
     # OpenBLAS makes its threads when numpy is loaded, which nothing here has work for.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -47,7 +48,7 @@ def _main(root: Root, options: argparse.Namespace) -> int:
         from .execute import run, run_selftest
         from .progress import Bars
 
-        with checked_stdout(), Bars(enabled=sys.stderr.isatty() or not options.json) as bars:
+        with Bars(enabled=sys.stderr.isatty() or not options.json) as bars:
             given = {option.name: getattr(options, option.name) for option in OPTIONS if option.task}
             if options.selftest:
                 _check_alone({"output": options.output, **given})
@@ -64,14 +65,14 @@ def _main(root: Root, options: argparse.Namespace) -> int:
     except ImportError as error:  # a package that is missing, or made for another Python or numpy
         return _fail(f"error: a package cannot be loaded\ncaused by: {error}", differences(root), EXIT_UNAVAILABLE)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        complain("interrupted")
         return EXIT_INTERRUPTED
     return 0 if report.ok else EXIT_REFUSED
 
 
 def _fail(said: str, others: Sequence[str], code: int) -> int:
     """Say it, and which packages are others than those that the bundle was built with."""
-    print("\n".join([said, *(f"hint: {line}: {INSTALL}" for line in others)]), file=sys.stderr)
+    complain("\n".join([said, *(f"hint: {line}: {INSTALL}" for line in others)]))
     return code
 
 

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TextIO
 
@@ -85,8 +85,9 @@ class ProgressBar:
         # A line as wide as the terminal would wrap, and the next carriage return would not reach its start.
         width = shutil.get_terminal_size().columns - 1
         # "\x1b[K" erases what a longer line left behind.
-        self._stream.write(f"\r{self._line()[:width]}\x1b[K{end}")
-        self._stream.flush()
+        with suppress(OSError):  # the terminal is gone: no reason to stop the work
+            self._stream.write(f"\r{self._line()[:width]}\x1b[K{end}")
+            self._stream.flush()
 
     def _line(self) -> str:
         share = min(self._done / self._total, 1.0) if self._total else 1.0

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +15,17 @@ import wanc.runtime
 from wanc.artifacts.canonical import canonical, digest_of, key_of
 from wanc.artifacts.moves import Announce
 from wanc.artifacts.records import ActionRecord, Blob
-from wanc.artifacts.seal import BundleFacts, BundleFile, seal
+from wanc.artifacts.seal import YEAR_10000, BundleFacts, BundleFile, seal
 from wanc.artifacts.store import Store
+from wanc.compiler.bundle.standing import look_at
 from wanc.compiler.program import program as programs
 from wanc.compiler.program.program import Task
 from wanc.compiler.resolve import Resolved
-from wanc.compiler.stages.code_version import code_version
+from wanc.compiler.stages.code_version import check_code, code_version
 from wanc.compiler.stages.runner import Runner, say
 from wanc.compiler.stages.source_code import read_code
 from wanc.compiler.stages.stage import KEY_SCHEMA, Tree, tool_version
-from wanc.errors import BundleError
+from wanc.errors import UserError
 from wanc.runtime.manifest import SEGMENTS, Manifest
 from wanc.runtime.memory import peak_rss_bytes
 from wanc.runtime.progress import ProgressBar
@@ -51,6 +54,8 @@ MEDIA_TYPES = {
 ROLES = {
     ENTRY: "entry", "engines": "engine", "golden": "golden", "runtime": "runtime", "tokenizer": "tokenizer",
 }  # fmt: skip
+DATE_VARIABLE = "SOURCE_DATE_EPOCH"
+_SECONDS = re.compile(r"[0-9]{1,15}")
 RUN_PY = Path(__file__).with_name("run.py")
 """What a bundle is run with, written for a folder that has the runtime beside it."""
 
@@ -74,18 +79,21 @@ class Seal:
         return requirements(self.resolved)
 
     def run(self, runner: Runner, engines: Tree) -> str:
-        """Returns the bundle's id. Raises UserError where something else stands at the destination."""
+        """Returns the bundle's id. Raises UserError where something else stands at the destination.
+
+        What stands there is read whole: one that is damaged is set aside, and sealed again.
+        """
         started = time.perf_counter()
         document = self.key_document(engines)
-        record = self._standing(runner.store, document)
+        record, _ = self._standing(runner, document)
         cached = record is not None
         if record is None:
             with runner.store.sealing(on_wait=say) as announce:
                 # Another build may have sealed it while this one waited.
-                record = self._standing(runner.store, document)
+                record, damage = self._standing(runner, document)
                 cached = record is not None
                 if record is None:
-                    record = self._seal(runner, engines, document, announce)
+                    record = self._seal(runner, engines, document, announce, damage)
         runner.note(NAME, started, cached, record)
         return str(record.meta["id"])
 
@@ -100,18 +108,27 @@ class Seal:
             "tools": {tool: tool_version(tool) for tool in self.requirements},
         }
 
-    def _standing(self, store: Store, document: dict[str, Any]) -> ActionRecord | None:
-        """The record of this very seal, if its bundle is there."""
-        record = store.lookup(key_of(document))
-        return record if record and stands(self.destination, str(record.meta["id"])) else None
+    def _standing(self, runner: Runner, document: dict[str, Any]) -> tuple[ActionRecord | None, str | None]:
+        """The record of this very seal, if its bundle is there; and what is wrong with a bundle that is damaged."""
+        record = runner.store.lookup(key_of(document))
+        wanted = str(record.meta["id"]) if record else None
+        with ProgressBar("verify", 0, enabled=runner.progress) as bar:
+            standing = look_at(self.destination, wanted, runner.store, bar.move_to)
+        return (record if standing.is_wanted else None), standing.damage
 
-    def _seal(self, runner: Runner, engines: Tree, document: dict[str, Any], announce: Announce) -> ActionRecord:
+    def _seal(
+        self, runner: Runner, engines: Tree, document: dict[str, Any], announce: Announce, damage: str | None
+    ) -> ActionRecord:
         started = time.perf_counter()
         located = engines.locate()
-        files = [*_engine_files(located), *_program_files(), *self._other_files()]
+        files = [*_engine_files(located, engines.digests), *_program_files(), *self._other_files()]
         facts = self._facts(programs.Program.read(located[programs.FILE]))
+        check_code()  # of the runtime, which was read just now and is in the key as it was before
+        if damage:
+            say(f"warning: {self.destination}: {damage}: it is set aside and sealed again")
+        set_aside = partial(runner.store.set_aside, name=self.destination.name) if damage else None
         with ProgressBar(NAME, 0, enabled=runner.progress) as bar:
-            sealed = seal(self.destination, files, facts, announce=announce, progress=bar.move_to)
+            sealed = seal(self.destination, files, facts, announce=announce, set_aside=set_aside, progress=bar.move_to)
         self._note_adopted(runner.store, sealed.path, [file for file in files if file.move])
         # The bundle itself lies outside the store: the record only remembers which one came out.
         with runner.store.workdir() as workdir:
@@ -130,10 +147,15 @@ class Seal:
         tokenizer = self.resolved.model.tokenizer
         lines = [f"{name}=={tool_version(name)}" for name in self.requirements]
         return [
-            *([_file(TOKENIZER_FILE, tokenizer)] if tokenizer else ()),
+            *([_file(TOKENIZER_FILE, tokenizer, digest=self._tokenizer_digest)] if tokenizer else ()),
             _file("requirements.txt", ("\n".join(lines) + "\n").encode(), role="requirements"),
             _file("recipe.lock.json", canonical(self.lock), role="lock"),
         ]
+
+    @property
+    def _tokenizer_digest(self) -> str:
+        assert self.resolved.tokenizer is not None
+        return self.resolved.blobs[self.resolved.tokenizer].digest
 
     def _facts(self, program: programs.Program) -> BundleFacts:
         recipe = self.resolved.recipe
@@ -163,19 +185,17 @@ class Seal:
         }
 
 
-def stands(destination: Path, bundle_id: str) -> bool:
-    """Whether the bundle with this id is at the destination, as far as names and sizes tell."""
-    try:
-        manifest = Manifest.read(destination)
-        sizes = {file.path: (destination / file.path).lstat().st_size for file in manifest.files}
-    except (BundleError, OSError):
-        return False
-    return manifest.id == bundle_id and all(sizes[file.path] == file.size for file in manifest.files)
-
-
 def created() -> int:
-    """The bundle's date, in seconds since 1970: SOURCE_DATE_EPOCH, or the epoch itself. Never the clock."""
-    return int(os.environ.get("SOURCE_DATE_EPOCH", "0"))
+    """The bundle's date, in seconds since 1970: SOURCE_DATE_EPOCH, or the epoch itself. Never the clock.
+
+    Raises UserError where the variable holds no time between 1970 and 9999.
+    """
+    text = os.environ.get(DATE_VARIABLE, "0")
+    if not _SECONDS.fullmatch(text) or int(text) >= YEAR_10000:
+        raise UserError(
+            f"{DATE_VARIABLE} must be a number of seconds since 1970, as date +%s says it, not {text[:40]!r}"
+        )
+    return int(text)
 
 
 def _topology(program: programs.Program) -> dict[str, Any]:
@@ -193,8 +213,11 @@ def _required(program: programs.Program) -> list[str]:
     return [SEGMENTS] if any(file.segment for file in program.engines) else []
 
 
-def _engine_files(located: Mapping[str, Path]) -> list[BundleFile]:
-    return [_file(name, path, move=path.stat().st_size > ADOPT_BYTES) for name, path in located.items()]
+def _engine_files(located: Mapping[str, Path], digests: Mapping[str, str]) -> list[BundleFile]:
+    return [
+        _file(name, path, move=path.stat().st_size > ADOPT_BYTES, digest=digests[name])
+        for name, path in located.items()
+    ]
 
 
 def _sources() -> dict[str, Path]:
@@ -217,6 +240,8 @@ def _program_digest() -> str:
     return digest_of({"runtime": shipped, ENTRY: entry})
 
 
-def _file(name: str, source: Path | bytes, *, role: str | None = None, move: bool = False) -> BundleFile:
-    media_type = MEDIA_TYPES[Path(name).suffix]
-    return BundleFile(name, source, role or ROLES.get(name.split("/")[0], "description"), media_type, move=move)
+def _file(
+    name: str, source: Path | bytes, *, role: str | None = None, move: bool = False, digest: str | None = None
+) -> BundleFile:
+    kind, media_type = role or ROLES.get(name.split("/")[0], "description"), MEDIA_TYPES[Path(name).suffix]
+    return BundleFile(name, source, kind, media_type, move=move, digest=digest)

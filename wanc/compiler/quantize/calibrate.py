@@ -10,13 +10,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from wanc.artifacts.files import put_in_place
+from wanc.artifacts.kept import keep, restore
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import FILE, Program
 from wanc.compiler.quantize.texts import RESULT as TEXTS
@@ -95,12 +96,12 @@ class Calibrate(Stage):
             files = {name: ComponentFiles.read(name, inputs) for name in needed}
             denoisers = {name: _Denoiser(chain_of(files[name], GRAPH, Path(folder) / name)) for name in needed}
             for clip in range(self.clips):
-                path = kept / clip_file(clip)
-                if not path.exists():
-                    _write(path, self._sample(clip, model, texts, denoisers))
+                name = clip_file(clip)
+                if not restore(kept / name, out / name):
+                    samples = self._sample(clip, model, texts, denoisers)
+                    safetensors.write(out / name, samples)
+                    keep(kept / name, partial(shutil.copyfile, out / name))
                 bar.advance()
-        for clip in range(self.clips):
-            shutil.copyfile(kept / clip_file(clip), out / clip_file(clip))
 
     def _sample(self, clip: int, model: Model, texts: Array, denoisers: Mapping[str, _Denoiser]) -> dict[str, Array]:
         """One clip, as far as the expert works on it."""
@@ -156,10 +157,3 @@ class _Denoiser:
 def clip_file(clip: int) -> str:
     """What the samples of a clip are called."""
     return f"clip-{clip:04}.safetensors"
-
-
-def _write(path: Path, tensors: Mapping[str, Array]) -> None:
-    """A file that is there is complete: a build that was stopped goes on behind it."""
-    part = path.with_suffix(".part")
-    safetensors.write(part, tensors)
-    put_in_place(part, path)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from wanc.artifacts.kept import forget_damaged
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import FILE, Program
 from wanc.compiler.quantize.calibrate import Trajectory
@@ -75,7 +76,9 @@ class Train(Stage):
         start = read_decisions(inputs["program"][decisions_file(self.component)])
         task = self._task(inputs, replace(program.model, boundary=self.trajectory.boundary), start)
         plan = TrainingPlan(SCHEMES[self.scheme].levels, self.learning_rate, self.rounds, seed=self.seed)
-        outcome = distill(task, plan, scratch_of(out) / CHECKPOINT, progress=progress)
+        checkpoint = scratch_of(out) / CHECKPOINT
+        forget_damaged(checkpoint)
+        outcome = distill(task, plan, checkpoint, progress=progress)
         component, table = write_trained(
             ComponentFiles.read(self.component, {**inputs, "program": inputs["fused"]}),
             inputs["program"],

@@ -14,8 +14,11 @@ from itertools import accumulate
 from pathlib import Path
 
 from wanc.compiler.stages.source_code import Code, Import, read_code
+from wanc.errors import EXIT_TEMPORARY, UserError
 
 ROOT = Path(__file__).parents[2]
+# What each module's file looked like before it was read.
+_looks: dict[Path, tuple[int, ...]] = {}
 
 
 @functools.cache
@@ -29,6 +32,18 @@ def code_version(module: str, *, inside: bool = False) -> str:
         digest.update(f"{name}\0".encode())
         digest.update(_code(name).digest)
     return f"sha256:{digest.hexdigest()}"
+
+
+def check_code() -> None:
+    """Raise UserError where a module has changed since it was read: a stage's process imports it after that."""
+    for path, look in _looks.items():
+        if path.is_relative_to(ROOT) and _look(path) != look:
+            raise UserError(
+                "changed while it was building: wanc itself is another one now",
+                where=str(path),
+                hint="build again",
+                exit_code=EXIT_TEMPORARY,
+            )
 
 
 def reached(module: str) -> list[str]:
@@ -87,7 +102,17 @@ def _named(module: str, statements: Iterable[Import]) -> list[str]:
 
 @functools.cache
 def _code(module: str) -> Code:
-    return read_code(_source(module).read_bytes())
+    path = _source(module)
+    _looks[path] = _look(path)
+    return read_code(path.read_bytes())
+
+
+def _look(path: Path) -> tuple[int, ...]:
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _exists(module: str) -> bool:

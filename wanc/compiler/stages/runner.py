@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from wanc.artifacts.canonical import key_of
 from wanc.artifacts.records import ActionRecord
 from wanc.artifacts.store import Store
+from wanc.compiler.stages.code_version import check_code
 from wanc.compiler.stages.stage import Files, Stage, Tree, scratch_of
 from wanc.compiler.stages.worker import run_in_worker
+from wanc.runtime.streams import complain
 
 
 @dataclass(frozen=True)
@@ -76,13 +78,32 @@ class Runner:
             out.mkdir()
             if stage.resumes:
                 scratch_of(out).symlink_to(self.store.scratch(key))
-            files = {name: tree.locate() for name, tree in inputs.items()}
-            peak = run_in_worker(stage, files, out, progress=self.progress)
+            peak = self._run(stage, inputs, out)
             meta = {"seconds": round(time.perf_counter() - started, 3), "peak_rss_bytes": peak}
             record = self.store.commit(key, stage=stage.name, document=document, tree=out, meta=meta)
         if stage.resumes:
             self.store.drop_scratch(key)
         return record
+
+    def _run(self, stage: Stage, inputs: Mapping[str, Tree], out: Path) -> int:
+        """The process of a stage, and then another look at all that it has read: the result is kept by its digests."""
+        files = _locate_all(inputs)
+        try:
+            peak = run_in_worker(stage, files, out, progress=self.progress)
+        except Exception:
+            _look_again(inputs)  # what changed meanwhile is a better reason than what the stage made of it
+            raise
+        _look_again(inputs)
+        return peak
+
+
+def _locate_all(inputs: Mapping[str, Tree]) -> dict[str, Files]:
+    return {name: tree.locate() for name, tree in inputs.items()}
+
+
+def _look_again(inputs: Mapping[str, Tree]) -> None:
+    check_code()
+    _locate_all(inputs)
 
 
 def tree_of(record: ActionRecord, store: Store) -> Tree:
@@ -97,5 +118,5 @@ def _locate(record: ActionRecord, store: Store) -> Files:
 
 
 def say(line: str) -> None:
-    """One line for people."""
-    print(line, file=sys.stderr, flush=True)
+    """One line for people. Where nobody can read it any more, the work goes on."""
+    complain(line)

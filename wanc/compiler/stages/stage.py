@@ -28,7 +28,10 @@ Files = Mapping[str, Path]
 
 @dataclass(frozen=True)
 class Tree:
-    """A set of files that a stage reads: their digests, and where they are when somebody asks."""
+    """A set of files that a stage reads: their digests, and where they are when somebody asks.
+
+    `locate` raises UserError where they are no longer what the digests say.
+    """
 
     digests: Mapping[str, str]
     locate: Callable[[], Files]
@@ -79,7 +82,10 @@ class Stage(ABC):
 
 
 def scratch_of(out: Path) -> Path:
-    """The folder of a stage that resumes: what lies there is there again when the same stage runs anew."""
+    """The folder of a stage that resumes: what lies there is there again when the same stage runs anew.
+
+    Only by `artifacts.kept` does it know what is still what it was.
+    """
     return out.parent / SCRATCH
 
 
