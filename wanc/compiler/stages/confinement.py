@@ -17,9 +17,22 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 
-# Variables that say where things are or how fast to go; the result may depend on no other.
-ALLOWED = ("PATH", "HOME", "USER", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SOURCE_DATE_EPOCH")
-ALLOWED_PREFIXES = ("LC_", "PYTHON", "WANC_", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "CUDA_", "NVIDIA_")
+# Variables that say where things are. Those that say how to calculate are not among them: on how many threads, with
+# which instructions, how exactly. OPENBLAS_CORETYPE alone makes three different models of one recipe.
+ALLOWED = (
+    "PATH", "HOME", "USER", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SOURCE_DATE_EPOCH",
+    "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES",
+)  # fmt: skip
+ALLOWED_PREFIXES = ("LC_", "PYTHON", "WANC_")
+
+
+def environment() -> dict[str, str]:
+    """The variables of a stage's process.
+
+    It has to be started with them: some are read by libraries as they are loaded, and some before Python begins.
+    """
+    kept = {name: value for name, value in os.environ.items() if name in ALLOWED or name.startswith(ALLOWED_PREFIXES)}
+    return {**kept, "HF_HUB_OFFLINE": "1"}
 
 
 def confine(parent: int) -> None:
@@ -29,23 +42,15 @@ def confine(parent: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _keep_allowed_variables()
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         # A killed build leaves no stage running behind it.
         libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it was killed before that
             os._exit(1)
-        # A network of its own, with nothing in it. Only the superuser may; for others there is the next line.
+        # A network of its own, with nothing in it. Only the superuser may; for others there is HF_HUB_OFFLINE.
         libc.unshare(CLONE_NEWNET)
         _limit_memory()
-    os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-def _keep_allowed_variables() -> None:
-    for name in list(os.environ):
-        if name not in ALLOWED and not name.startswith(ALLOWED_PREFIXES):
-            del os.environ[name]
 
 
 def _limit_memory() -> None:

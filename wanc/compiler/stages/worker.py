@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import subprocess
+import sys
+import traceback
 from collections.abc import Mapping
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Protocol
 
 from wanc.artifacts.files import output_errors
 from wanc.artifacts.timeout import timeout_seconds
-from wanc.compiler.stages.confinement import confine
+from wanc.compiler.stages.confinement import confine, environment
 from wanc.compiler.stages.stage import Files, Stage
 from wanc.errors import EXIT_TEMPORARY, EXIT_UNAVAILABLE, UserError
 from wanc.runtime.memory import peak_rss_bytes
 
 TIMEOUT_VARIABLE = "WANC_STAGE_TIMEOUT"
 DEFAULT_TIMEOUT_SECONDS = 24 * 3600.0
-# A fresh interpreter, so that nothing of the parent's state can leak into the result.
-START_METHOD = "spawn"
+BEGIN = """
+import json, sys
+paths, pipe, build = map(json.loads, sys.argv[1:])
+sys.path[:] = paths
+from wanc.compiler.stages.worker import work
+work(pipe, build)
+"""
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class StageOutcome:
     """How a stage ended: the most memory it held, or the fault that it found and that fault's causes."""
 
     peak_rss_bytes: int
-    error: UserError | None = None
+    error: BaseException | None = None
     causes: tuple[RemoteCause, ...] = ()
 
 
@@ -44,6 +53,29 @@ class RemoteCause(Exception):
         return self.text
 
 
+class Process(Protocol):
+    """What works for a build; `subprocess.Popen` is one."""
+
+    def kill(self) -> None: ...
+
+    def wait(self) -> int: ...
+
+
+def start(pipe: Connection) -> Process:
+    """A process that works for the other end of a pipe.
+
+    A fresh interpreter, so that nothing of this one's state can leak into the result; with an environment of its own
+    from the beginning, and without running the script that has called us.
+    """
+    told = map(json.dumps, (sys.path, pipe.fileno(), os.getpid()))
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", BEGIN, *told],
+        stdin=subprocess.DEVNULL,
+        pass_fds=[pipe.fileno()],
+        env=environment(),
+    )
+
+
 def run_in_worker(stage: Stage, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> int:
     """Run a stage to its end in a fresh process; returns the process's peak memory in bytes.
 
@@ -51,28 +83,48 @@ def run_in_worker(stage: Stage, inputs: Mapping[str, Files], out: Path, *, progr
     seconds in WANC_STAGE_TIMEOUT, by default a day.
     """
     timeout = timeout_seconds(TIMEOUT_VARIABLE, DEFAULT_TIMEOUT_SECONDS, allow_zero=False)
-    context = multiprocessing.get_context(START_METHOD)
-    others = multiprocessing.active_children()
-    with ProcessPoolExecutor(1, mp_context=context, initializer=confine, initargs=(os.getpid(),)) as pool:
+    ours, theirs = multiprocessing.Pipe()
+    with ours:
+        with theirs:
+            process = start(theirs)
         try:
-            outcome = pool.submit(_run, stage, inputs, out, progress).result(timeout)
-        except BrokenProcessPool as error:
-            raise UserError(
-                f"the process of stage {stage.name} was killed",
-                hint="most often the system is out of memory: `dmesg` tells",
-                exit_code=EXIT_UNAVAILABLE,
-            ) from error
+            ours.send((stage, inputs, out, progress))
+            if not ours.poll(timeout):
+                raise _too_long(stage, timeout)
+            outcome: StageOutcome = ours.recv()
         except BaseException as error:
-            # The pool would wait for the stage, which may take an hour.
-            for process in multiprocessing.active_children():
-                if process not in others:
-                    process.kill()
-            if isinstance(error, TimeoutError):
-                raise _too_long(stage, timeout) from None
+            # Where it waited for the stage, that might take an hour.
+            process.kill()
+            if isinstance(error, (EOFError, ConnectionError)):
+                raise _killed(stage) from None
             raise
+        finally:
+            process.wait()
     if outcome.error is not None:
         raise outcome.error from _chain(outcome.causes)
     return outcome.peak_rss_bytes
+
+
+def work(pipe: int, build: int) -> None:
+    """Run the stage that comes through a pipe, and send back how it ended; `build` is the process that wants it."""
+    confine(build)
+    with Connection(pipe) as connection:
+        try:
+            outcome = _run(*connection.recv())
+        except EOFError:  # the build is gone already
+            return
+        try:
+            connection.send(outcome)
+        except Exception:  # not every exception can be sent
+            connection.send(replace(outcome, error=RuntimeError(repr(outcome.error))))
+
+
+def _killed(stage: Stage) -> UserError:
+    return UserError(
+        f"the process of stage {stage.name} was killed",
+        hint="most often the system is out of memory: `dmesg` tells",
+        exit_code=EXIT_UNAVAILABLE,
+    )
 
 
 def _too_long(stage: Stage, seconds: float) -> UserError:
@@ -97,6 +149,8 @@ def _run(stage: Stage, inputs: Mapping[str, Files], out: Path, progress: bool) -
             exit_code=EXIT_UNAVAILABLE,
         )
         return StageOutcome(peak_rss_bytes(), needs_more, (RemoteCause(str(error) or "out of memory", None),))
+    except BaseException as error:
+        return StageOutcome(peak_rss_bytes(), error, (RemoteCause(traceback.format_exc(), None),))
     return StageOutcome(peak_rss_bytes())
 
 
