@@ -170,5 +170,8 @@ class Curious(Plain):
         super().run(inputs, out, progress=progress)
         interfaces = [name for _, name in socket.if_nameindex()]
         (out / "variables.txt").write_text("\n".join(sorted(os.environ)))
+        # What it was started with: libraries may read theirs before Python begins.
+        began = Path("/proc/self/environ").read_bytes().decode().split("\0")
+        (out / "began.txt").write_text("\n".join(sorted(entry.partition("=")[0] for entry in began if entry)))
         (out / "core.txt").write_text(str(resource.getrlimit(resource.RLIMIT_CORE)))
         (out / "interfaces.txt").write_text(" ".join(interfaces))

@@ -10,11 +10,17 @@ import onnx_ir as ir
 import pytest
 
 from wanc.calibration.schemes import SCHEMES
+from wanc.compiler.graphs.lowerable import LowerableGraph
 from wanc.compiler.graphs.quantizers import StoredDecision, insert_quantizers
 from wanc.compiler.host.chain import Chain, execute
+from wanc.compiler.host.reference import Reference
 from wanc.compiler.host.sample_states import SampleStates
+from wanc.compiler.program.component_files import ComponentFiles
+from wanc.compiler.program.graph_file import save
+from wanc.compiler.program.program import ProgramComponent, ProgramGraph
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.errors import CheckpointError
+from wanc.runtime.backends.onnxruntime import OnnxRuntime
 
 from .passes.builder import assert_close, noise, parse, run
 from .weighted import Array, Weighted, weighted
@@ -203,3 +209,16 @@ def test_what_no_later_piece_takes_leaves_the_disk(tmp_path: Path) -> None:
     np.testing.assert_array_equal(states.read(0, ["k", "l"])["k"], [1, 1, 1])
     states.write(0, {"k": np.zeros(1)})
     np.testing.assert_array_equal(states.read(0, ["k"])["k"], [0])
+
+
+def test_a_reference_does_not_depend_on_the_cores(tmp_path: Path) -> None:
+    """A golden record has to be the same wherever it is made. Of such a product the sums are parted among threads."""
+    model = parse("g (float[3, 4096] x, float[4096, 64] w) => (float[3, 64] y) { y = MatMul (x, w) }")
+    save(model, tmp_path / "g.onnx")
+    feeds = noise(model, {}, 0)
+    by_threads = {threads: OnnxRuntime(tmp_path / "g.onnx", threads).run(feeds)[0] for threads in (1, 2)}
+    assert (by_threads[1] != by_threads[2]).any()
+    files = ComponentFiles("model", ProgramComponent({}, {}), {}, {})
+    graphs = {"main": LowerableGraph(ProgramGraph(None, (), (), {}), model)}
+    found = Reference(files, graphs, tmp_path / "reference").run("main", feeds)["y"]
+    np.testing.assert_array_equal(found, by_threads[1])

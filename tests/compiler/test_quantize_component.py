@@ -191,6 +191,22 @@ def test_a_second_run_gives_the_same_bytes(quantise: Quantise, scheme: str) -> N
     assert first.denoiser.component == second.denoiser.component
 
 
+@pytest.mark.parametrize("scheme", ["none", *SCHEMES])
+def test_the_number_of_threads_makes_no_difference(
+    quantise: Quantise, denoiser: FloatDenoiser, scheme: str, tmp_path: Path
+) -> None:
+    """So calibration gives the same on any number of cores, bit by bit."""
+    model: Denoiser = denoiser if scheme == "none" else quantise(scheme).denoiser
+    found: list[bytes] = []
+    for threads in (1, 2, 3, 7, 16):
+        folder = tmp_path / str(threads)
+        folder.mkdir()
+        chain = Chain(model.whole(), model.weights, folder, FiniteCheck(NAME), threads=threads)
+        (outputs,) = chain.run([sample(1)])
+        found.append(outputs["velocity"].tobytes())
+    assert len(set(found)) == 1
+
+
 def test_graphs_and_weights_name_each_other(quantise: Quantise) -> None:
     """Every weight that a graph has is listed as it is there, and what nothing refers to is not."""
     made = quantise("int8", 0.5)

@@ -206,6 +206,13 @@ def test_with_progress_each_stage_has_a_line(runner: Runner, log: Path, capfd: p
     assert runs(log)[0][2] == "True"
 
 
+CALCULATING = (
+    "OMP_NUM_THREADS", "OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "MKL_NUM_THREADS", "MKL_CBWR",
+    "MKL_DEBUG_CPU_TYPE", "KMP_BLOCKTIME", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "NPY_DISABLE_CPU_FEATURES",
+    "ORT_DISABLE_FLASH_ATTENTION", "GLIBC_TUNABLES", "CUDA_LAUNCH_BLOCKING", "NVIDIA_TF32_OVERRIDE", "OV_CPU_PROFILE",
+)  # fmt: skip
+"""Variables by which libraries calculate otherwise, or might."""
+
 INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
 SCRIPT = """
 from wanc.runtime.ending import clean_up_on_sigterm
@@ -326,11 +333,13 @@ def test_a_stage_that_needs_too_much_memory(runner: Runner, log: Path) -> None:
 def test_a_stage_is_confined(runner: Runner, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("HF_HOME", "/elsewhere")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    for name in CALCULATING:
+        monkeypatch.setenv(name, "1")
     seen = contents(runner.run(Curious("x", str(log)), {}))
-    variables = seen["variables.txt"].split("\n")
-    assert {"PATH", "OMP_NUM_THREADS", "HF_HUB_OFFLINE"} <= set(variables)
-    assert not {"AWS_SECRET_ACCESS_KEY", "HF_HOME"} & set(variables)
+    for variables in (seen["variables.txt"].split("\n"), seen["began.txt"].split("\n")):
+        assert {"PATH", "LC_ALL", "HF_HUB_OFFLINE"} <= set(variables)
+        assert not {"AWS_SECRET_ACCESS_KEY", "HF_HOME", *CALCULATING} & set(variables)
     assert seen["core.txt"] == "(0, 0)"
     if subprocess.run(["unshare", "--net", "true"], capture_output=True).returncode == 0:
         assert seen["interfaces.txt"] == "lo"

@@ -37,6 +37,7 @@ from wanc.compiler.quantize.train import Train
 from wanc.compiler.resolve import Resolved
 from wanc.compiler.stages import stage as stage_module
 from wanc.compiler.stages.code_version import code_version
+from wanc.compiler.stages.processor import processor
 from wanc.compiler.stages.stage import Stage, Tree, tool_version
 from wanc.models.source import ModelSource
 from wanc.recipe.schema import Recipe
@@ -218,6 +219,7 @@ def test_the_document_names_all_that_the_result_depends_on(kind: type[Stage]) ->
         "inputs": {"source": INPUTS["source"].digest, "program": INPUTS["program"].digest},
         "tools": {tool: importlib.metadata.version(tool) for tool in tools},
         "platform": f"{platform.system()}-{platform.machine()}",
+        "processor": processor(),
         **engine,
     }
 
@@ -273,6 +275,25 @@ def test_the_platform_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     before = key_of(example(Compile).key_document(INPUTS))
     monkeypatch.setattr(platform, "machine", lambda: "riscv64")
     assert key_of(example(Compile).key_document(INPUTS)) != before
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+@pytest.mark.parametrize("what", ["vendor", "instructions", "caches"])
+def test_the_processor_is_in_the_key(monkeypatch: pytest.MonkeyPatch, kind: type[Stage], what: str) -> None:
+    before = key_of(example(kind).key_document(INPUTS))
+    monkeypatch.setattr(stage_module, "processor", lambda: {**processor(), what: "another"})
+    assert key_of(example(kind).key_document(INPUTS)) != before
+
+
+@pytest.mark.parametrize(
+    "variable", ["OPENBLAS_CORETYPE", "OMP_NUM_THREADS", "LC_ALL", "HOSTNAME", "WANC_STAGE_TIMEOUT"]
+)
+def test_variables_are_not_in_the_key(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """Where they could matter, a stage's process does not have them."""
+    before = key_of(example(Quantize).key_document(INPUTS))
+    monkeypatch.setenv(variable, "9")
+    processor.cache_clear()
+    assert key_of(example(Quantize).key_document(INPUTS)) == before
 
 
 def test_tool_versions() -> None:

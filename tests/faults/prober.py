@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing.connection import Connection
 
 from wanc import cli
 from wanc.compiler.bundle.assemble import Assemble
@@ -70,12 +71,28 @@ def call_in_fork(function: Callable[[], object], *tracer: str) -> subprocess.Com
     return subprocess.CompletedProcess(sys.argv, os.waitstatus_to_exitcode(status), *texts)
 
 
+class _Fork:
+    """A process of a stage that begins as a fork of this one."""
+
+    def __init__(self, pipe: Connection) -> None:
+        build = os.getpid()
+        self._process = multiprocessing.get_context("fork").Process(target=worker.work, args=(pipe.fileno(), build))
+        self._process.start()
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def wait(self) -> int:
+        self._process.join()
+        return self._process.exitcode or 0
+
+
 def _prepare(also: Sequence[str]) -> None:
     for name in (*USED, *also):
         importlib.import_module(name)
     for stage in (ExportOnnx, Fuse, Partition, Compile, OnnxRuntimeEngine, Assemble, Seal):
         code_version(stage.__module__)
-    worker.START_METHOD = "fork"
+    worker.start = _Fork
     # A lock that a dead process still held would be an error at once.
     os.environ["WANC_LOCK_TIMEOUT"] = "0"
 

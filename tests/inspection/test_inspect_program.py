@@ -31,6 +31,7 @@ MAIN = {
             "binding": "request",
             "per": "request",
             "shape_of": None,
+            "range": None,
         }
     ],
     "outputs": [{"name": "y", "dtype": "float32", "shape": ["rows", 4], "state": None}],

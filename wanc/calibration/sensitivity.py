@@ -1,6 +1,7 @@
 """Which Linears stay in float by what quantising them does to the final latents: two rules for one list.
 
-An effect is a squared error. Those of different Linears add up: roundings know nothing of each other.
+An effect is a squared error. Those of different Linears add up: roundings know nothing of each other. Of equals the
+first by name goes first.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ def kept_by_drop(effects: Mapping[str, float], max_drop_db: float) -> dict[str, 
     """
     left, kept = dict(effects), dict[str, str]()
     while len(left) > 1:
-        worst = max(left, key=lambda name: left[name])
+        worst = min(left, key=lambda name: (-left[name], name))
         total = math.fsum(left.values())
         rest = total - left[worst]
         drop = 10 * math.log10(total / rest) if rest > 0 else math.inf if total > 0 else 0.0
@@ -33,7 +34,7 @@ def kept_by_share(effects: Mapping[str, float], flops: Mapping[str, float], shar
     `flops` has the share of every Linear, those that stay in float anyway included; `effects` the others.
     """
     quantized, kept = math.fsum(flops[name] for name in effects), dict[str, str]()
-    for name in sorted(effects, key=lambda name: effects[name] / flops[name], reverse=True):
+    for name in sorted(effects, key=lambda name: (-effects[name] / flops[name], name)):
         if effects[name] > 0 and quantized - flops[name] >= share:
             quantized -= flops[name]
             kept[name] = f"is among the worst for its FLOPs; the others still have {quantized:.1%} of all"

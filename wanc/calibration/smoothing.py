@@ -8,7 +8,8 @@ samples: the channels' peaks and mean squares are enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,8 +49,8 @@ def channel_scales(
     An α of 0 leaves the weights' columns equally large, 1 the activation's channels.
     """
     columns = np.max([np.abs(weight).max(axis=0) for weight in weights], axis=0).astype(np.float64)
-    scales = _raised(statistics.peaks) ** alpha / _raised(columns) ** (1 - alpha)
-    return scales / np.exp(np.mean(np.log(scales)))
+    logs = alpha * _each(math.log, _raised(statistics.peaks)) - (1 - alpha) * _each(math.log, _raised(columns))
+    return _each(math.exp, logs - math.fsum(logs) / len(logs))
 
 
 def best_alpha(
@@ -89,6 +90,11 @@ def expected_noise(
         noise += step**2 / 12 * float(np.square(smoothed).sum())
         noise += float(np.square(steps).sum()) / 12 * float(mean_squares.sum())
     return noise
+
+
+def _each(function: Callable[[float], float], values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A function of every value. numpy's own differ in the last place, by which instructions it finds and may use."""
+    return np.array([function(value) for value in values.tolist()], np.float64)
 
 
 def _raised(peaks: NDArray[np.float64]) -> NDArray[np.float64]:

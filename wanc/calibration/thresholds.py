@@ -7,6 +7,7 @@ codes close to that of the values (Kullback–Leibler divergence; Migacz, "8-bit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -18,6 +19,8 @@ from wanc.words import Observer
 PERCENTILE = 99.99
 # How many thresholds are tried: steps of half a percent of the peak, which moves an error by less than that.
 CANDIDATES = 200
+# Of a divergence, behind the point: the last places of logarithms differ between processors.
+DIGITS = 9
 
 
 def threshold(histogram: Histogram, observer: Observer, *, levels: int = 127) -> float:
@@ -35,7 +38,8 @@ def squared_errors(histogram: Histogram, thresholds: NDArray[np.float64], levels
     steps = thresholds[:, None] / levels
     codes = np.minimum(np.rint(centres / steps), levels)
     errors = (codes * steps - centres) ** 2
-    return errors @ counts / counts.sum()
+    # Not a product of matrices: a BLAS sums in an order of its own.
+    return (errors * counts).sum(axis=1) / counts.sum()
 
 
 def _absmax(histogram: Histogram, _levels: int) -> float:
@@ -58,7 +62,7 @@ def _entropy(histogram: Histogram, levels: int) -> float:
     used = int(np.flatnonzero(histogram.counts)[-1]) + 1
     ends = np.unique(np.linspace(min(levels + 1, used), used, CANDIDATES).astype(int))
     divergences = [_divergence(histogram.counts, int(end), levels + 1) for end in ends]
-    return float(ends[int(np.argmin(divergences))]) * histogram.limit / BINS
+    return float(ends[divergences.index(min(divergences))]) * histogram.limit / BINS
 
 
 def _divergence(counts: NDArray[np.int64], end: int, codes: int) -> float:
@@ -74,7 +78,8 @@ def _divergence(counts: NDArray[np.int64], end: int, codes: int) -> float:
     # What was clipped may fall into a bin that had nothing: no code stands for it, and it costs all of its share.
     lost = clipped[~seen].sum()
     p, q = clipped / clipped.sum(), expanded / max(expanded.sum(), 1.0)
-    return float(np.sum(p[seen] * np.log(p[seen] / q[seen])) + lost / clipped.sum() * np.log(1e12))
+    divergence = float(np.sum(p[seen] * np.log(p[seen] / q[seen])) + lost / clipped.sum() * math.log(1e12))
+    return round(divergence, DIGITS)
 
 
 _BY_OBSERVER: Mapping[Observer, Callable[[Histogram, int], float]] = {

@@ -6,6 +6,7 @@ are numbers of the format E4M3 (Micikevicius et al., arXiv 2209.05433), with one
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,13 +71,13 @@ def best_scales(groups: NDArray[np.float32], levels: int) -> NDArray[np.float32]
     return best
 
 
-def sqnr_db(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    """The power of a signal over that of what is wrong with it, in dB; infinite where nothing is."""
+def sqnr_db(actual: NDArray[Any], expected: NDArray[Any]) -> float:
+    """The power of a signal over that of what is wrong with it, in dB to two places; infinite where nothing is."""
     noise = float(np.square(actual - expected, dtype=np.float64).sum())
     signal = float(np.square(expected, dtype=np.float64).sum())
     if noise == 0.0:
         return float("inf")
-    return 10 * float(np.log10(signal / noise)) if signal else float("-inf")
+    return round(10 * math.log10(signal / noise), 2) if signal else float("-inf")
 
 
 def _grouped(weights: NDArray[np.float32], width: int) -> NDArray[np.float32]:

@@ -12,7 +12,7 @@ from .bundle import Bundle
 from .cost import RunCost
 from .directory import Root
 from .executor import Executor
-from .interface import COMPONENT, GRAPH, TASK
+from .interface import COMPONENT, GRAPH, TASK, InputError
 from .progress import OnProgress, ignore
 from .timer import Timer
 from .value import Array
@@ -35,9 +35,11 @@ class GraphPipeline:
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Execute the graph once. Inputs and outputs by name.
 
-        Raises InputError where dtypes or shapes are not those that it takes, TargetError where the engine fails.
+        Raises InputError where dtypes, shapes or numbers are not those that it takes, TargetError where the engine
+        fails.
         """
         self.interface.check({name: (array.dtype.name, array.shape) for name, array in inputs.items()})
+        self.interface.check_values(inputs)
         return {name: value.numpy() for name, value in self.executor.run(COMPONENT, GRAPH, inputs).items()}
 
 
@@ -69,7 +71,11 @@ def run_graph(
     with timer.phase("open"):
         graph.executor.open(COMPONENT, GRAPH)
     with timer.phase("run"):
-        outputs = graph.run(arrays)
+        try:
+            outputs = graph.run(arrays)
+        except InputError as error:
+            error.where = str(inputs)
+            raise
     with timer.phase("write"):
         write_arrays(output, outputs)
     return GraphReport(output, RunCost.so_far(timer, graph.executor))

@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar, cast, get_args
 
+import numpy as np
+
 from .dimensions import Dimension, Dtype, split_dimension
 from .errors import EXIT_DATA, UserError
 from .strict_json import Fields
+from .value import Array
 
 TASK = "graph"
 COMPONENT, GRAPH = "model", "main"
@@ -31,7 +34,8 @@ class InputError(UserError):
 class Input:
     """One graph input: when its value becomes known (`binding`), and for whom (`per`). `dtype` is numpy's name.
 
-    Where `shape_of` names an input of the component, the value is that input's shape.
+    Where `shape_of` names an input of the component, the value is that input's shape. `range` is the least and the
+    largest number that it may hold, where its numbers say which entries of a table are taken.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Input:
     per: Scope
     dtype: Dtype = "float32"
     shape_of: str | None = None
+    range: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,23 @@ class Interface:
             for size, dimension in zip(shape, tensor.shape, strict=True):
                 _check_dimension(tensor, shape, size, dimension, sizes)
 
+    def check_values(self, given: Mapping[str, Array]) -> None:
+        """Compare the numbers of arrays that fit with the inputs' ranges, which not every engine does.
+
+        Raises InputError naming what was expected, what was found, and where in the array.
+        """
+        for tensor in self.inputs:
+            array = given[tensor.name]
+            if tensor.range is not None and array.size:
+                low, high = tensor.range
+                for place, is_wrong in ((array.argmin(), array.min() < low), (array.argmax(), array.max() > high)):
+                    if is_wrong:
+                        at = [int(index) for index in np.unravel_index(place, array.shape)]
+                        raise InputError(
+                            f"the input {tensor.name!r} holds {array.flat[place]} at {at}, "
+                            f"and numbers from {low} to {high} were expected"
+                        )
+
 
 def _check_dimension(
     tensor: Input, shape: tuple[int, ...], size: int, dimension: Dimension, sizes: dict[str, tuple[int, str]]
@@ -126,7 +148,16 @@ def _input(fields: Fields) -> Input:
         cast(Scope, _one_of(fields, "per", get_args(Scope))),
         cast(Dtype, _one_of(fields, "dtype", DTYPES)),
         fields.optional_text("shape_of"),
+        _range(fields),
     )
+
+
+def _range(fields: Fields) -> tuple[int, int] | None:
+    """Bundles of an earlier version have none."""
+    if fields.values.get("range") is None:
+        return None
+    low, high = fields.whole_numbers("range", 2)
+    return low, high
 
 
 def _output(fields: Fields) -> Output:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
-import os
-import sys
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .destination import STDOUT
 from .streams import complain, print_result
 
+if TYPE_CHECKING:
     from .execute import Report
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .backends.base import Backend
 from .backends.open import open_backend
-from .errors import TargetError
+from .errors import TargetError, UserError
 from .requirements import INSTALL
 
 Array = np.ndarray[Any, Any]
@@ -39,9 +39,14 @@ class Session:
         return self._backend.outputs
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Execute the file once. Inputs and outputs by name. Raises TargetError where the engine fails."""
+        """Execute the file once. Inputs and outputs by name.
+
+        Raises InputError for values that the engine would take for others, TargetError where it fails.
+        """
         try:
             outputs = self._backend.run(inputs)
+        except UserError:
+            raise
         except Exception as error:  # as above
             raise TargetError(f"{self._engine} cannot execute this graph on these inputs", where=self.shown) from error
         return dict(zip(self._backend.outputs, outputs, strict=True))

@@ -110,6 +110,14 @@ class Fields:
     def numbers(self, name: str) -> list[float]:
         return [self._number(f"{name}[{index}]", item) for index, item in enumerate(self._list(name))]
 
+    def whole_numbers(self, name: str, count: int) -> list[int]:
+        """So many integers of either sign."""
+        items = self._list(name)
+        whole = [item for item in items if isinstance(item, int) and not isinstance(item, bool)]
+        if len(whole) != len(items) or len(items) != count:
+            self.refuse(name, f"must be {count} integers")
+        return whole
+
     def object(self, name: str) -> Fields:
         return Fields(self._get(name), self._where, self._prefix + name)
 

@@ -22,6 +22,7 @@ from wanc.errors import RecipeError
 from wanc.models.graph import Input, concrete
 from wanc.runtime import safetensors
 from wanc.runtime.golden import EXPECTED, FOLDER, INPUTS, TOLERANCES, tensor_name
+from wanc.runtime.interface import InputError, Interface
 from wanc.runtime.noise import initial_noise
 
 Array = np.ndarray[Any, Any]
@@ -107,6 +108,12 @@ class _Known:
             self._inputs[graph] = given or {
                 value.name: self._input(graph, entry, value, seed) for seed, value in enumerate(entry.inputs)
             }
+            try:
+                Interface(entry.inputs, entry.outputs).check_values(self._inputs[graph])
+            except InputError as error:
+                raise RecipeError(
+                    f"{self.component}/{graph}: {error.message}", hint="give numbers that it takes under model.values"
+                ) from None
         return self._inputs[graph]
 
     def _input(self, graph: str, entry: ProgramGraph, value: Input, seed: int) -> Array:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from wanc.compiler.graphs.by_blocks import cut_by_blocks
 from wanc.compiler.graphs.hoist import hoist
+from wanc.compiler.graphs.index_ranges import index_ranges
 from wanc.compiler.graphs.pieces import Piece
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import ProgramGraph, Segment
@@ -29,7 +30,9 @@ def lowerable(files: ComponentFiles) -> dict[str, LowerableGraph]:
         for part in hoist(name, files.model(name), graph.inputs, graph.outputs, graph.example, graph.hoist):
             taken = {entry.name for entry in part.inputs}
             values = {key: value for key, value in graph.values.items() if key in taken}
-            interface = ProgramGraph(None, part.inputs, part.outputs, part.example, values)
+            ranges = index_ranges(part.model.graph)
+            inputs = tuple(replace(entry, range=ranges.get(entry.name)) for entry in part.inputs)
+            interface = ProgramGraph(None, inputs, part.outputs, part.example, values)
             found[part.name] = LowerableGraph(interface, part.model)
     return found
 

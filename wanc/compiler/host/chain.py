@@ -39,6 +39,9 @@ class Chain:
 
     `taps` are values that are given besides the graph's outputs. `weights` locates what external tensors name, and
     `folder` is where pieces are written. A graph of one piece stays open.
+
+    0 `threads` are all cores. What denoisers and text encoders compute does not depend on them; a product of two
+    activations of few columns would, and a convolution of a small picture, as a VAE's: their sums are parted otherwise.
     """
 
     def __init__(
@@ -50,10 +53,12 @@ class Chain:
         *,
         taps: Iterable[str] = (),
         most_weight_bytes: int = MOST_WEIGHT_BYTES,
+        threads: int = 0,
     ) -> None:
         self.pieces = cut_by_bytes(model, most_weight_bytes)
         self._outputs = [str(value.name) for value in model.graph.outputs]
         self._weights, self._folder, self._finite, self._taps = weights, folder, finite, set(taps)
+        self._threads = threads
         self._files: dict[int, Path] = {}
         self._kept: OnnxRuntime | None = None
 
@@ -124,10 +129,10 @@ class Chain:
         return path
 
     def _open(self, path: Path) -> OnnxRuntime:
-        options = session_options(threads=0)
+        options = session_options(self._threads)
         # What is not allocated in one arena goes back when a piece is closed.
         options.enable_cpu_mem_arena = False
-        return OnnxRuntime(path, threads=0, options=options)
+        return OnnxRuntime(path, self._threads, options=options)
 
 
 def chain_of(files: ComponentFiles, graph: str, folder: Path) -> Chain:

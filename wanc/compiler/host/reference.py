@@ -53,5 +53,6 @@ class Reference:
             folder = self._folder / graph
             folder.mkdir(parents=True)
             model, finite = self._graphs[graph].model, FiniteCheck(self._files.name, self._allowed)
-            self._chains[graph] = Chain(model.clone(), self._files.weights, folder, finite)
+            # On one thread, as engines are executed for the record, so that every machine agrees.
+            self._chains[graph] = Chain(model.clone(), self._files.weights, folder, finite, threads=1)
         return self._chains[graph]

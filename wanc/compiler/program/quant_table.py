@@ -17,6 +17,11 @@ TABLES = "quantization"
 """The folder of tables beside a program, and in a bundle."""
 
 
+def significant(value: float, digits: int) -> float:
+    """A figure with so many digits: those behind say more of the machine than of the model."""
+    return float(f"{value:.{digits - 1}e}")
+
+
 def table_file(component: str) -> str:
     """Where it lies beside the program, and in a bundle."""
     return f"{TABLES}/{component}.json"
@@ -28,9 +33,10 @@ class QuantTableEntry:
 
     `scheme` is a recipe's, or `float`. `flops_share` is its share of the FLOPs of all the component's Linears, at the
     sizes of calibration; `position` that of its block from 0, the first, to 1, the last, None outside of blocks.
-    `sqnr_db` is that of its outputs on calibration's rows, `activation_scale` what a code of 1 of its input stands for,
-    `alpha` how its input was smoothed: None where there is no such thing. `effect` is what quantising it alone adds to
-    the final latents, the squared error over their square, to first order; None where that was not measured.
+    `sqnr_db` is that of its outputs on calibration's rows, to 0.01 dB, `activation_scale` what a code of 1 of its input
+    stands for, to six digits, `alpha` how its input was smoothed: None where there is no such thing. `effect` is what
+    quantising it alone adds to the final latents, the squared error over their square, to first order and to four
+    digits; None where that was not measured.
     """
 
     scheme: str

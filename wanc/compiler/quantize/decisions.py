@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from wanc.calibration.exact import product
 from wanc.calibration.gptq import Moments
 from wanc.calibration.histogram import Histogram
 from wanc.calibration.schemes import LARGEST, SCHEMES, Scheme, rounded_inputs
@@ -243,8 +244,8 @@ def _decide(
             continue
         weight = weight_of(name)
         codes = scheme.codes(weight if divisors is None else weight * divisors, moments)
-        outputs = rows @ weight.T
-        sqnr = sqnr_db(rounded @ codes.weights().T, outputs)
+        outputs = product(rows, weight).astype(np.float32)
+        sqnr = sqnr_db(product(rounded, codes.weights()), outputs)
         yield GroupDecision(
             alone, alpha, divisors, scale, {name: codes}, {name: sqnr}, rows_per_sample, smoothed, {name: outputs}
         )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from wanc.compiler.graphs.linears import linears
 from wanc.compiler.graphs.quantizers import StoredDecision
 from wanc.compiler.host.chain import Chain
+from wanc.compiler.program.quant_table import significant
 
 Array = np.ndarray[Any, Any]
 State = dict[str, Array]
@@ -23,6 +24,7 @@ Errors = NDArray[np.float64]
 
 SAMPLES = 8
 """So many are enough: an effect is a sum over thousands of results."""
+DIGITS = 4
 
 
 def measure_effects(
@@ -34,7 +36,7 @@ def measure_effects(
 ) -> dict[str, float]:
     """The mean squared error that each Linear alone adds to the results, each sample's times its weight, by name.
 
-    `chain` computes in float and has no taps.
+    `chain` computes in float and has no taps. What comes of it has four digits, and so has what is decided by it.
     """
     states = [dict(sample) for sample in samples]
     effects = dict.fromkeys(decisions, 0.0)
@@ -49,7 +51,7 @@ def measure_effects(
                 effects[name] += float(np.mean(errors * np.nan_to_num(gains) * weights))
         states = floats
         on_piece()
-    return effects
+    return {name: significant(effect, DIGITS) for name, effect in effects.items()}
 
 
 def _execute(

@@ -23,7 +23,7 @@ from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.graph_file import save
 from wanc.compiler.program.probes import ProbeWriter
 from wanc.compiler.program.program import OWN, ProgramComponent
-from wanc.compiler.program.quant_table import FLOAT, QuantTableEntry
+from wanc.compiler.program.quant_table import FLOAT, QuantTableEntry, significant
 from wanc.compiler.quantize.decisions import GroupDecision
 from wanc.compiler.quantize.linear_groups import Choice
 from wanc.compiler.stages.stage import Files
@@ -33,6 +33,7 @@ from wanc.runtime.denoise import GRAPH
 
 Array = np.ndarray[Any, Any]
 FILE = "quantized.bin"
+SCALE_DIGITS = 6
 
 
 class QuantizedGraphs:
@@ -116,14 +117,14 @@ class QuantizedGraphs:
         if name not in self._codes:
             return QuantTableEntry(FLOAT, self._kept[name], share, position, effect=effect)
         decided = self._decided[name]
-        sqnr = decided.sqnr_db[name]
+        sqnr, scale = decided.sqnr_db[name], decided.activation_scale
         return QuantTableEntry(
             self._scheme,
             "no keep pattern fits",
             share,
             position,
             sqnr if np.isfinite(sqnr) else None,
-            decided.activation_scale,
+            None if scale is None else significant(scale, SCALE_DIGITS),
             decided.alpha,
             effect,
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wanc.calibration.decision import Decision
+from wanc.calibration.exact import product
 from wanc.calibration.schemes import SCHEMES, rounded_inputs
 from wanc.calibration.weights import sqnr_db
 from wanc.compiler.program.component_files import ComponentFiles
@@ -64,7 +65,7 @@ def _decided(group: LinearGroup, decisions: Mapping[str, Decision], probes: Prob
         divisors=None if shared is None or shared.smoothing is None else shared.smoothing.astype("float32"),
         activation_scale=scale,
         codes={name: decisions[name].codes for name in names},
-        sqnr_db={name: sqnr_db(rounded @ decisions[name].codes.weights().T, outputs[name]) for name in names},
+        sqnr_db={name: sqnr_db(product(rounded, decisions[name].codes.weights()), outputs[name]) for name in names},
         rows_per_sample=1.0,
         inputs=inputs,
         outputs=outputs,

@@ -16,9 +16,22 @@ from pathlib import Path
 from wanc.linux import die_with, leave_network
 from wanc.runtime.backends.offline import stay_offline
 
-# Variables that say where things are or how fast to go; the result may depend on no other.
-ALLOWED = ("PATH", "HOME", "USER", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SOURCE_DATE_EPOCH")
-ALLOWED_PREFIXES = ("LC_", "PYTHON", "WANC_", "OMP_", "MKL_", "KMP_", "OPENBLAS_", "CUDA_", "NVIDIA_")
+# Variables that say where things are. Those that say how to calculate are not among them: on how many threads, with
+# which instructions, how exactly. OPENBLAS_CORETYPE alone makes three different models of one recipe.
+ALLOWED = (
+    "PATH", "HOME", "USER", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SOURCE_DATE_EPOCH",
+    "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES",
+)  # fmt: skip
+ALLOWED_PREFIXES = ("LC_", "PYTHON", "WANC_")
+
+
+def environment() -> dict[str, str]:
+    """The variables of a stage's process.
+
+    It has to be started with them: some are read by libraries as they are loaded, and some before Python begins.
+    """
+    kept = {name: value for name, value in os.environ.items() if name in ALLOWED or name.startswith(ALLOWED_PREFIXES)}
+    return {**kept, "HF_HUB_OFFLINE": "1"}
 
 
 def confine(parent: int) -> None:
@@ -28,21 +41,13 @@ def confine(parent: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _keep_allowed_variables()
     stay_offline()
-    # Before anything has started a thread. Where it may not, `wanc doctor` says so, and there is the last line.
+    # Before anything has started a thread. Where it may not, `wanc doctor` says so, and there is HF_HUB_OFFLINE.
     leave_network()
     # A killed build leaves no stage running behind it.
     die_with(parent)
     if sys.platform == "linux":
         _limit_memory()
-    os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-def _keep_allowed_variables() -> None:
-    for name in list(os.environ):
-        if name not in ALLOWED and not name.startswith(ALLOWED_PREFIXES):
-            del os.environ[name]
 
 
 def _limit_memory() -> None:

@@ -1,8 +1,9 @@
 """What a stage is, and what its result depends on.
 
 A stage is a frozen dataclass whose fields are its parameters. Its action key is the digest of one document holding
-everything that can change the result: the stage's own code, its parameters, its inputs' digests, and the versions of
-the tools that it uses. Nothing else may influence `run`.
+everything that can change the result: the stage's own code, its parameters, its inputs' digests, the versions of the
+tools that it uses, and the platform with its processor, by which those choose their kernels. Nothing else may influence
+`run`: its process has no variables that could.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any, ClassVar
 
 from wanc.artifacts.canonical import digest_of
 from wanc.compiler.stages.code_version import code_version
+from wanc.compiler.stages.processor import processor
 from wanc.errors import EXIT_UNAVAILABLE, UserError
 
 KEY_SCHEMA = 1
@@ -71,6 +73,7 @@ class Stage(ABC):
             "inputs": {name: tree.digest for name, tree in inputs.items()},
             "tools": {tool: tool_version(tool) for tool in self.tools},
             "platform": f"{platform.system()}-{platform.machine()}",
+            "processor": processor(),
         }
 
     @abstractmethod

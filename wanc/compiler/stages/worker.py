@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
+import subprocess
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from wanc.artifacts.files import output_errors
 from wanc.artifacts.timeout import timeout_seconds
-from wanc.compiler.stages.confinement import confine
+from wanc.compiler.stages.confinement import confine, environment
 from wanc.compiler.stages.stage import Files, Stage
 from wanc.errors import EXIT_TEMPORARY, EXIT_UNAVAILABLE, CheckpointError, UserError
 from wanc.runtime.memory import peak_rss_bytes
 
 TIMEOUT_VARIABLE = "WANC_STAGE_TIMEOUT"
 DEFAULT_TIMEOUT_SECONDS = 24 * 3600.0
-# A fresh interpreter, so that nothing of the parent's state can leak into the result.
-START_METHOD = "spawn"
+BEGIN = """
+import json, sys
+paths, pipe, build = map(json.loads, sys.argv[1:])
+sys.path[:] = paths
+from wanc.compiler.stages.worker import work
+work(pipe, build)
+"""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -35,7 +42,7 @@ class StageOutcome:
 
     peak_rss_bytes: int
     result: Any = None
-    error: UserError | None = None
+    error: BaseException | None = None
     causes: tuple[RemoteCause, ...] = ()
 
 
@@ -55,6 +62,29 @@ class CrashError(CheckpointError):
     """A stage's process that died of the model that it worked on. What the model lies in, the stage does not know."""
 
 
+class Process(Protocol):
+    """What works for a build; `subprocess.Popen` is one."""
+
+    def kill(self) -> None: ...
+
+    def wait(self) -> int: ...
+
+
+def start(pipe: Connection) -> Process:
+    """A process that works for the other end of a pipe.
+
+    A fresh interpreter, so that nothing of this one's state can leak into the result; with an environment of its own
+    from the beginning, and without running the script that has called us.
+    """
+    told = map(json.dumps, (sys.path, pipe.fileno(), os.getpid()))
+    return subprocess.Popen(
+        [sys.executable, "-P", "-c", BEGIN, *told],
+        stdin=subprocess.DEVNULL,
+        pass_fds=[pipe.fileno()],
+        env=environment(),
+    )
+
+
 def run_in_worker(stage: Stage, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> int:
     """Run a stage to its end in a fresh process; returns the process's peak memory in bytes.
 
@@ -71,38 +101,45 @@ def call_in_worker(stage: str, function: Callable[P, R], *args: P.args, **kwargs
 
 def _outcome(stage: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> StageOutcome:
     timeout = timeout_seconds(TIMEOUT_VARIABLE, DEFAULT_TIMEOUT_SECONDS, allow_zero=False)
-    context = multiprocessing.get_context(START_METHOD)
-    others = multiprocessing.active_children()
-    own: list[BaseProcess] = []
-    try:
-        with ProcessPoolExecutor(1, mp_context=context, initializer=confine, initargs=(os.getpid(),)) as pool:
-            try:
-                future = pool.submit(_called, stage, function, args, kwargs)
-                own = _children_besides(others)
-                outcome = future.result(timeout)
-            except BrokenProcessPool:
-                raise
-            except BaseException as error:
-                # The pool would wait for the stage, which may take an hour.
-                for process in _children_besides(others):
-                    process.kill()
-                if isinstance(error, TimeoutError):
-                    raise _too_long(stage, timeout) from None
-                raise
-    except BrokenProcessPool as error:
-        # Only now, when the pool has waited for it, is it known how the process ended.
-        raise _killed(stage, own[0].exitcode if own else None) from error
+    ours, theirs = multiprocessing.Pipe()
+    with ours:
+        with theirs:
+            process = start(theirs)
+        try:
+            ours.send((stage, function, args, kwargs))
+            if not ours.poll(timeout):
+                raise _too_long(stage, timeout)
+            outcome: StageOutcome = ours.recv()
+        except (EOFError, ConnectionError):
+            # How the process ended is known when it has been waited for.
+            raise _killed(stage, process.wait()) from None
+        except BaseException:
+            # Where it waited for the stage, that might take an hour.
+            process.kill()
+            raise
+        finally:
+            process.wait()
     if outcome.error is not None:
         raise outcome.error from _chain(outcome.causes)
     return outcome
 
 
-def _children_besides(others: Sequence[BaseProcess]) -> list[BaseProcess]:
-    return [process for process in multiprocessing.active_children() if process not in others]
+def work(pipe: int, build: int) -> None:
+    """Call what comes through a pipe, and send back how it ended; `build` is the process that wants it."""
+    confine(build)
+    with Connection(pipe) as connection:
+        try:
+            outcome = _called(*connection.recv())
+        except EOFError:  # the build is gone already
+            return
+        try:
+            connection.send(outcome)
+        except Exception:  # not every exception can be sent
+            connection.send(replace(outcome, error=RuntimeError(repr(outcome.error))))
 
 
-def _killed(stage: str, exitcode: int | None) -> UserError:
-    if exitcode is None or exitcode >= 0 or -exitcode == signal.SIGKILL:
+def _killed(stage: str, exitcode: int) -> UserError:
+    if exitcode >= 0 or -exitcode == signal.SIGKILL:
         return UserError(
             f"the process of stage {stage} was killed",
             hint="most often the system is out of memory: `dmesg` tells",
@@ -141,6 +178,8 @@ def _called(stage: str, function: Callable[..., Any], args: tuple[Any, ...], kwa
         )
         causes = (RemoteCause(str(error) or "out of memory", None),)
         return StageOutcome(peak_rss_bytes(), error=needs_more, causes=causes)
+    except BaseException as error:
+        return StageOutcome(peak_rss_bytes(), error=error, causes=(RemoteCause(traceback.format_exc(), None),))
     return StageOutcome(peak_rss_bytes(), result)
 
 

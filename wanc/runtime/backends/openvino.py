@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import openvino
 
+from ..interface import InputError
 from .base import Array
 
 PRECISION = ["wanc", "precision"]
@@ -53,7 +54,7 @@ def compile_model(path: Path, threads: int, lanes: int = 1) -> openvino.Compiled
 
 
 class OpenVino:
-    """One IR. The library takes more than it should, so names and types of inputs are looked at here.
+    """One IR. The library takes more than it should, so names, types and values of inputs are looked at here.
 
     Where the first execution is of a single row, attention without a mask is computed wrongly for 16 keys and more ever
     after (2026.4). So a model is compiled anew for other sizes, if one of those that it met first was 1.
@@ -81,6 +82,7 @@ class OpenVino:
         for name, array in inputs.items():
             if array.dtype != self._inputs[name]:
                 raise ValueError(f"the input {name} is {array.dtype}, not {self._inputs[name]}")
+            _check_values(name, array)
         # By their numbers: see above.
         arrays = (inputs[name] for name in self._inputs)
         contiguous = {index: np.ascontiguousarray(array).reshape(array.shape) for index, array in enumerate(arrays)}
@@ -104,3 +106,22 @@ class OpenVino:
         ports = zip(self.compiled.inputs, self._inputs, strict=True)
         shapes = [zip(port.partial_shape, self._first[name], strict=True) for port, name in ports]
         return any(size == 1 and limit.is_dynamic for shape in shapes for limit, size in shape)
+
+
+def _check_values(name: str, array: Array) -> None:
+    """Raises InputError for what the library computes as something else.
+
+    Of an empty input it gives what the last execution has left, and integers are cut to 32 bits.
+    """
+    if not array.size:
+        raise InputError(
+            f"the input {name!r} is {array.dtype} {list(array.shape)}, and openvino gives no results for empty arrays",
+            hint="leave the execution out, or build with engine.kind: onnxruntime",
+        )
+    low, high = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+    if array.dtype.kind in "iu" and array.dtype.itemsize >= 4 and (array.min() < low or array.max() > high):
+        raise InputError(
+            f"the input {name!r} holds {array.max() if array.max() > high else array.min()}, "
+            f"and openvino takes integers from {low} to {high}",
+            hint="build with engine.kind: onnxruntime for larger ones",
+        )
