@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,13 +17,17 @@ from hypothesis import settings
 
 from wanc import cli
 from wanc.compiler.pipeline import BuildResult, build
+from wanc.compiler.stages import worker
 from wanc.compiler.stages.runner import StageRun
 from wanc.recipe.load import load
 from wanc.runtime.backends.offline import stay_offline
 
+from .zygote import Zygote
+
 if TYPE_CHECKING:
     from tests.compiler.builder import Project
 
+FRESH = worker.start
 ROOT = Path(__file__).resolve().parents[1]
 
 # The files that take longest are begun first, so that no process is left with one of them when others are done.
@@ -57,6 +61,25 @@ class Finished:
 
 
 Wanc = Callable[..., Finished]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def stages_are_forked() -> Iterator[None]:
+    """A stage's process is a fork of one that has imported all that stages use; see `fresh_stages`."""
+    zygote = Zygote()
+    worker.start = zygote.start
+    yield
+    worker.start = FRESH
+    zygote.close()
+
+
+@pytest.fixture(scope="module")
+def fresh_stages() -> Iterator[None]:
+    """For `pytestmark`: stages begin as a user's do, in an interpreter of their own."""
+    forked = worker.start
+    worker.start = FRESH
+    yield
+    worker.start = forked
 
 
 @pytest.fixture(scope="session")

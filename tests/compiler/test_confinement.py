@@ -20,6 +20,8 @@ from tests.faults.prober import call_in_fork, probers
 from wanc.compiler.stages.worker import call_in_worker
 from wanc.linux import can_leave_network
 
+pytestmark = pytest.mark.usefixtures("fresh_stages")
+
 NOBODY = 65534
 PR_SET_DUMPABLE = 4  # linux/prctl.h
 

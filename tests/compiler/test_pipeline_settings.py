@@ -13,6 +13,8 @@ import pytest
 from ..calibration.settings import settings
 from .builder import Project
 
+pytestmark = pytest.mark.usefixtures("fresh_stages")
+
 ROOT = Path(__file__).parents[2]
 PROMPTS = "a red circle\na blue square\n"
 QUANTISED = """\

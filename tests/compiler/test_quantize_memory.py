@@ -24,7 +24,7 @@ from wanc.runtime.model import HIGH
 
 from .fusing import DEFAULT, files_of
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("fresh_stages")]
 
 GIB = 2**30
 MODEL = MODELS["wan2.1-1.3b-shape"]

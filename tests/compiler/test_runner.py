@@ -34,6 +34,8 @@ from .stages import (
     Resuming,
 )
 
+pytestmark = pytest.mark.usefixtures("fresh_stages")
+
 ROOT = Path(__file__).parents[2]
 
 

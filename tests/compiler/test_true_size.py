@@ -19,7 +19,7 @@ from wanc.compiler.program.program import FILE, Program
 from wanc.compiler.stages.worker import run_in_worker
 from wanc.models.wan.checkpoint import open_checkpoint
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.usefixtures("fresh_stages")]
 
 GIB = 2**30
 MOST_RSS = 2 * GIB
