@@ -13,6 +13,7 @@ from .cost import RunCost
 from .executor import Executor
 from .interface import COMPONENT, GRAPH, TASK, InputError
 from .progress import OnProgress, ignore
+from .ranges import check_ranges
 from .timer import Timer
 from .value import Array
 
@@ -37,7 +38,7 @@ class GraphPipeline:
         fails.
         """
         self.interface.check({name: (array.dtype.name, array.shape) for name, array in inputs.items()})
-        self.interface.check_values(inputs)
+        check_ranges(self.interface, inputs)
         return {name: value.numpy() for name, value in self.executor.run(COMPONENT, GRAPH, inputs).items()}
 
 
