@@ -26,7 +26,7 @@ print(hashlib.sha256(path.read_bytes()).hexdigest())
 def test_the_order_of_sets_is_not_in_a_file(tmp_path: Path) -> None:
     """Sets of texts have another order for every seed of their hashes, of which each process draws its own."""
     running: list[subprocess.Popen[str]] = []
-    for seed in range(4):
+    for seed in (0, 1):  # at which the order of the domains in this file was another one
         folder = tmp_path / str(seed)
         folder.mkdir()
         running.append(
