@@ -12,7 +12,6 @@ import pytest
 from onnx import numpy_helper
 
 from wanc.compiler.pipeline import build
-from wanc.errors import RecipeError
 from wanc.recipe.load import load
 from wanc.runtime.graph_task import GraphPipeline
 from wanc.runtime.interface import InputError
@@ -110,12 +109,3 @@ def test_an_empty_input(bundles: dict[str, Path]) -> None:
         pipeline.run(empty)
     outputs = GraphPipeline.open(bundles["onnxruntime"]).run(empty)
     assert {name: array.shape for name, array in outputs.items()} == {"rows": (0, 2), "kind": (0,), "doubled": (0,)}
-
-
-def test_the_numbers_of_the_example_are_looked_at_as_well(tmp_path: Path) -> None:
-    """The golden record would hold what happened to lie there."""
-    recipe = write(tmp_path)
-    (loaded,) = load(recipe, ["engine.kind=openvino", "model.values={kinds: 3}"])
-    with pytest.raises(RecipeError, match="model/main: the input 'kinds' holds 3 at") as caught:
-        build(loaded, tmp_path / "out", progress=False)
-    assert caught.value.hint == "give numbers that it takes under model.values"

@@ -173,5 +173,6 @@ class Curious(Plain):
         # What it was started with: libraries may read theirs before Python begins.
         began = Path("/proc/self/environ").read_bytes().decode().split("\0")
         (out / "began.txt").write_text("\n".join(sorted(entry.partition("=")[0] for entry in began if entry)))
+        (out / "hash.txt").write_text(str(hash("a text")))
         (out / "core.txt").write_text(str(resource.getrlimit(resource.RLIMIT_CORE)))
         (out / "interfaces.txt").write_text(" ".join(interfaces))

@@ -212,6 +212,22 @@ def test_inputs_of_every_format_are_filled(tmp_path: Path) -> None:
     assert fed["part/main/rate"] == 3
 
 
+def test_numbers_outside_of_a_table_are_the_recipes_fault(tmp_path: Path) -> None:
+    """An engine may give whatever lies in memory there, and the record would hold that."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 23]> rows (int64[N] ids) => (float[N] y)'
+        " <float[2] table = {1, 2}> { y = Gather (table, ids) }"
+    )
+    onnx.save(model, tmp_path / "rows.onnx")
+    inputs = (Input("ids", ("n",), "request", "request", "int64"),)
+    graph = ProgramGraph("rows.onnx", inputs, (Output("y", ("n",)),), example={"n": 4}, values={"ids": 2})
+    with pytest.raises(RecipeError) as caught:
+        write_golden({"part": ProgramComponent({"main": graph}, {})}, tmp_path)
+    assert caught.value.message == ("part/main: the input 'ids' holds 2 at [0], and numbers from -2 to 1 were expected")
+    assert caught.value.hint == "give numbers that it takes under model.values"
+    assert not (tmp_path / "golden").exists()
+
+
 def test_sizes_that_do_not_work_together_are_the_recipes_fault(tmp_path: Path) -> None:
     model = onnx.parser.parse_model(
         '<ir_version: 10, opset_import: ["" : 23]> toy (float[rows] a, float[columns] b)'

@@ -10,19 +10,22 @@ from pathlib import Path
 
 import pytest
 
+from wanc.artifacts.store import Store
+
 from ..calibration.settings import settings
 from .builder import Project
 
 pytestmark = pytest.mark.usefixtures("fresh_stages")
 
 ROOT = Path(__file__).parents[2]
+GRAPHS = ("export", "fuse")
 PROMPTS = "a red circle\na blue square\n"
-QUANTISED = """\
-quantize:
-  scheme: int8
-  calibrate: {prompts: prompts.txt, clips: 2, timestep_bins: 2}
-  keep: {patterns: [proj_out], sensitivity: {int8_share: 0.8}}
-"""
+CALIBRATE = "calibrate: {prompts: prompts.txt, clips: 2, timestep_bins: 2}"
+TRAIN = "train: {rounds: 1, requests: 2, validation: 1}"
+QUANTISED = {
+    "int8": f"quantize: {{scheme: int8, {CALIBRATE}, keep: {{sensitivity: {{int8_share: 0.8}}}}}}\n",
+    "int4, trained": f"quantize: {{scheme: int4-weight, method: qat, {CALIBRATE}, {TRAIN}}}\n",
+}
 BUILD = """
 import json, os, sys
 from pathlib import Path
@@ -37,11 +40,15 @@ print(json.dumps([result.id, [run.name for run in result.stages if run.cached]])
 """
 
 
-def built(project: Project, folder: Path, setting: dict[str, str], cores: int) -> str:
+def built(project: Project, scheme: str, folder: Path, setting: dict[str, str], cores: int) -> str:
     """The id of its bundle, of which the graphs are there and nothing else."""
     own = project.copy(folder)
+    store = Store.open(own.output / "store")
+    for record in list(store.records()):
+        if record.stage not in GRAPHS:
+            (store.root / "actions" / f"{record.key}.json").unlink()
     (own.root / "prompts.txt").write_text(PROMPTS)
-    own.recipe.write_text(own.recipe.read_text() + QUANTISED)
+    own.recipe.write_text(own.recipe.read_text() + QUANTISED[scheme])
     done = subprocess.run(
         [sys.executable, "-c", BUILD, str(own.recipe), str(own.output), str(cores)],
         env={**os.environ, **setting, "PYTHONPATH": str(ROOT)},
@@ -51,13 +58,14 @@ def built(project: Project, folder: Path, setting: dict[str, str], cores: int) -
     )
     assert done.returncode == 0, done.stderr
     bundle, cached = json.loads(done.stdout)
-    assert {*cached} <= {"export", "fuse"}
+    assert tuple(cached) == GRAPHS
     return bundle
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be taken away here")
-def test_all_of_them_together(project: Project, tmp_path: Path) -> None:
+@pytest.mark.parametrize("scheme", QUANTISED)
+def test_all_of_them_together(project: Project, scheme: str, tmp_path: Path) -> None:
     together = {name: value for setting in settings().values() for name, value in setting.items()}
-    one = built(project, tmp_path / "plain", {}, cores=os.cpu_count() or 1)
-    assert built(project, tmp_path / "set", together, cores=1) == one
+    one = built(project, scheme, tmp_path / "plain", {}, cores=os.cpu_count() or 1)
+    assert built(project, scheme, tmp_path / "set", together, cores=1) == one

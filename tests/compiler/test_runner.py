@@ -332,6 +332,29 @@ def test_a_stage_that_needs_too_much_memory(runner: Runner, log: Path) -> None:
     assert caught.value.exit_code == EXIT_UNAVAILABLE
 
 
+def test_the_script_that_builds_is_not_executed_again(runner: Runner, log: Path, tmp_path: Path) -> None:
+    """It needs no guard, and what it does first happens once."""
+    script = tmp_path / "script.py"
+    script.write_text(f"""print("begun", flush=True)
+from pathlib import Path
+from tests.compiler.stages import Plain
+from wanc.artifacts.store import Store
+from wanc.compiler.stages.runner import Runner
+Runner(Store.open(Path({str(runner.store.root)!r})), progress=False).run(Plain("x", {str(log)!r}), {{}})
+""")
+    done = subprocess.run(
+        [sys.executable, str(script)], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "begun\n", "")
+    assert len(runs(log)) == 1
+
+
+def test_every_stage_goes_through_sets_in_one_order(runner: Runner, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = contents(runner.run(Curious("x", str(log)), {}))["hash.txt"]
+    monkeypatch.setenv("PYTHONHASHSEED", "7")
+    assert contents(runner.run(Curious("y", str(log)), {}))["hash.txt"] == one
+
+
 def test_a_stage_is_confined(runner: Runner, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("HF_HOME", "/elsewhere")

@@ -219,6 +219,7 @@ def test_the_document_names_all_that_the_result_depends_on(kind: type[Stage]) ->
         "inputs": {"source": INPUTS["source"].digest, "program": INPUTS["program"].digest},
         "tools": {tool: importlib.metadata.version(tool) for tool in tools},
         "platform": f"{platform.system()}-{platform.machine()}",
+        "libc": " ".join(platform.libc_ver()),
         "processor": processor(),
         **engine,
     }
@@ -271,9 +272,10 @@ def test_the_version_of_the_code_is_in_the_key(monkeypatch: pytest.MonkeyPatch) 
         assert key_of(example(kind).key_document(INPUTS)) != key
 
 
-def test_the_platform_is_in_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("what", "other"), [("machine", "riscv64"), ("libc_ver", ("glibc", "2.17"))])
+def test_the_platform_is_in_the_key(monkeypatch: pytest.MonkeyPatch, what: str, other: object) -> None:
     before = key_of(example(Compile).key_document(INPUTS))
-    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    monkeypatch.setattr(platform, what, lambda: other)
     assert key_of(example(Compile).key_document(INPUTS)) != before
 
 

@@ -187,6 +187,9 @@ def test_segments_that_do_not_make_up_the_graph_are_refused(tmp_path: Path) -> N
     [
         (("inputs", 0, "binding"), "sometimes", "binding is 'sometimes', not one of build, request, chunk, step"),
         (("inputs", 0, "per"), "video", "per is 'video', not one of branch, expert, request"),
+        (("inputs", 0, "range"), [0], "range must be 2 integers"),
+        (("inputs", 0, "range"), [0, 1.5], "range must be 2 integers"),
+        (("inputs", 0, "range"), "all", "range must be a list, not a string"),
         (("outputs", 1, "dtype"), "bfloat16", "dtype is 'bfloat16', not one of bool, int8"),
         (("outputs", 1, "state"), 1, "state must be a string, not a number"),
     ],

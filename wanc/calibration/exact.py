@@ -41,13 +41,15 @@ Slices = list[tuple[Exact, Exact]]
 
 
 def _sliced(values: NDArray[Any], bits: int, slices: int) -> Slices:
-    left, found = values.astype(np.float64), Slices()
+    left, found = values, Slices()
     for _ in range(slices):
         if found:
-            left = left - found[-1][0] * found[-1][1]
-        _, exponents = np.frexp(np.abs(left).max(axis=1, keepdims=True, initial=0.0))
-        units = np.ldexp(1.0, exponents - bits)
-        found.append((np.rint(left / units), units))
+            whole, units = found[-1]
+            left = left - whole * units
+        lowest, highest = (bound(axis=1, keepdims=True, initial=0) for bound in (left.min, left.max))
+        _, exponents = np.frexp(np.maximum(-lowest, highest).astype(np.float64))
+        whole = np.multiply(left, np.ldexp(1.0, bits - exponents), dtype=np.float64)
+        found.append((np.rint(whole, out=whole), np.ldexp(1.0, exponents - bits)))
     return found
 
 

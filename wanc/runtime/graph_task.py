@@ -14,6 +14,7 @@ from .directory import Root
 from .executor import Executor
 from .interface import COMPONENT, GRAPH, TASK, InputError
 from .progress import OnProgress, ignore
+from .ranges import check_ranges
 from .timer import Timer
 from .value import Array
 from .whole_file import require_writable
@@ -39,7 +40,7 @@ class GraphPipeline:
         fails.
         """
         self.interface.check({name: (array.dtype.name, array.shape) for name, array in inputs.items()})
-        self.interface.check_values(inputs)
+        check_ranges(self.interface, inputs)
         return {name: value.numpy() for name, value in self.executor.run(COMPONENT, GRAPH, inputs).items()}
 
 

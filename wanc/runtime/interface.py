@@ -6,12 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar, cast, get_args
 
-import numpy as np
-
 from .dimensions import Dimension, Dtype, split_dimension
 from .errors import EXIT_DATA, UserError
 from .strict_json import Fields
-from .value import Array
 
 TASK = "graph"
 COMPONENT, GRAPH = "model", "main"
@@ -92,23 +89,6 @@ class Interface:
                 raise _mismatch(tensor, dtype, shape)
             for size, dimension in zip(shape, tensor.shape, strict=True):
                 _check_dimension(tensor, shape, size, dimension, sizes)
-
-    def check_values(self, given: Mapping[str, Array]) -> None:
-        """Compare the numbers of arrays that fit with the inputs' ranges, which not every engine does.
-
-        Raises InputError naming what was expected, what was found, and where in the array.
-        """
-        for tensor in self.inputs:
-            array = given[tensor.name]
-            if tensor.range is not None and array.size:
-                low, high = tensor.range
-                for place, is_wrong in ((array.argmin(), array.min() < low), (array.argmax(), array.max() > high)):
-                    if is_wrong:
-                        at = [int(index) for index in np.unravel_index(place, array.shape)]
-                        raise InputError(
-                            f"the input {tensor.name!r} holds {array.flat[place]} at {at}, "
-                            f"and numbers from {low} to {high} were expected"
-                        )
 
 
 def _check_dimension(

@@ -18,6 +18,7 @@ from wanc.compiler.program.program import ProgramGraph
 from wanc.errors import CheckpointError, RecipeError, TargetError
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.engine_file import EngineFile
+from wanc.runtime.interface import InputError
 from wanc.runtime.session import Session
 
 Array = np.ndarray[Any, Any]
@@ -91,7 +92,7 @@ class BuiltGraph:
     def _run(self, file: EngineFile, backend: Backend | None, inputs: Mapping[str, Array]) -> dict[str, Array]:
         try:
             return Session(file.engine, self._path(file), threads=1, backend=backend).run(inputs)
-        except TargetError as error:
+        except (TargetError, InputError) as error:
             sizes = ", ".join(f"{size}: {count}" for size, count in sorted(self.graph.example.items()))
             raise RecipeError(
                 f"{self.where} does not run at the sizes {{{sizes}}}",

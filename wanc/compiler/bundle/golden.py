@@ -24,6 +24,7 @@ from wanc.runtime import safetensors
 from wanc.runtime.golden import EXPECTED, FOLDER, INPUTS, TOLERANCES, tensor_name
 from wanc.runtime.interface import InputError, Interface
 from wanc.runtime.noise import initial_noise
+from wanc.runtime.ranges import check_ranges
 
 Array = np.ndarray[Any, Any]
 Arrays = Mapping[str, Array]
@@ -109,7 +110,7 @@ class _Known:
                 value.name: self._input(graph, entry, value, seed) for seed, value in enumerate(entry.inputs)
             }
             try:
-                Interface(entry.inputs, entry.outputs).check_values(self._inputs[graph])
+                check_ranges(Interface(entry.inputs, entry.outputs), self._inputs[graph])
             except InputError as error:
                 raise RecipeError(
                     f"{self.component}/{graph}: {error.message}", hint="give numbers that it takes under model.values"

@@ -17,12 +17,15 @@ from wanc.linux import die_with, leave_network
 from wanc.runtime.backends.offline import stay_offline
 
 # Variables that say where things are. Those that say how to calculate are not among them: on how many threads, with
-# which instructions, how exactly. OPENBLAS_CORETYPE alone makes three different models of one recipe.
+# which instructions, how exactly. OPENBLAS_CORETYPE alone has made three different bundles of one recipe.
 ALLOWED = (
     "PATH", "HOME", "USER", "TMPDIR", "TZ", "LANG", "LD_LIBRARY_PATH", "VIRTUAL_ENV", "SOURCE_DATE_EPOCH",
     "CUDA_HOME", "CUDA_PATH", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES",
 )  # fmt: skip
 ALLOWED_PREFIXES = ("LC_", "PYTHON", "WANC_")
+# By the seed of their hashes, sets of texts have another order in every process, and so has what is made by going
+# through one: a library does.
+FIXED = {"HF_HUB_OFFLINE": "1", "PYTHONHASHSEED": "0"}
 
 
 def environment() -> dict[str, str]:
@@ -31,7 +34,7 @@ def environment() -> dict[str, str]:
     It has to be started with them: some are read by libraries as they are loaded, and some before Python begins.
     """
     kept = {name: value for name, value in os.environ.items() if name in ALLOWED or name.startswith(ALLOWED_PREFIXES)}
-    return {**kept, "HF_HUB_OFFLINE": "1"}
+    return {**kept, **FIXED}
 
 
 def confine(parent: int) -> None:

@@ -73,6 +73,7 @@ class Stage(ABC):
             "inputs": {name: tree.digest for name, tree in inputs.items()},
             "tools": {tool: tool_version(tool) for tool in self.tools},
             "platform": f"{platform.system()}-{platform.machine()}",
+            "libc": " ".join(platform.libc_ver()),
             "processor": processor(),
         }
 
