@@ -13,6 +13,7 @@ from wanc.artifacts.canonical import digest_of, key_of
 from wanc.artifacts.files import identity_of
 from wanc.artifacts.kept import forget_damaged, keep
 from wanc.artifacts.records import ActionRecord
+from wanc.artifacts.sources import changed
 from wanc.artifacts.store import Store
 from wanc.compiler.stages.code_version import check_code
 from wanc.compiler.stages.stage import Files, Stage, Tree, scratch_of
@@ -119,7 +120,7 @@ class Runner:
         They may have been others while it was made, and put back after the build was killed.
         """
         outside = {
-            f"{tree}/{name}": identity_of(path.stat())
+            f"{tree}/{name}": _looks(path)
             for tree, paths in files.items()
             for name, path in paths.items()
             if not path.is_relative_to(self.store.root)
@@ -134,6 +135,13 @@ class Runner:
             )
             self.store.drop_scratch(key)
         keep(self.store.scratch(key) / SOURCES, lambda place: place.write_text(looks, "ascii"))
+
+
+def _looks(path: Path) -> str:
+    try:
+        return identity_of(path.stat())
+    except OSError as error:
+        raise changed(path) from error
 
 
 def _locate_all(inputs: Mapping[str, Tree]) -> dict[str, Files]:
