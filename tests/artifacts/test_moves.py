@@ -162,6 +162,29 @@ def test_who_looks_while_a_seal_moves_waits_for_it(
     assert contents(other, record) == WEIGHTS
 
 
+def test_who_reads_while_a_seal_moves_waits_as_well(
+    store: Store, destination: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build has looked a result up, computed for an hour, and looks at what it has read once more."""
+    record = commit(store, files=WEIGHTS)
+    original = seal_module.publish
+    found: list[dict[str, bytes]] = []
+    waiting = threading.Event()
+    other = Store.open(store.root)
+    monkeypatch.setattr("wanc.artifacts.locks._log.warning", lambda *_: waiting.set())
+    reader = threading.Thread(target=lambda: found.append(contents(other, record)))
+
+    def publish(staged: Path, destination: Path) -> None:
+        reader.start()
+        assert waiting.wait(30), "the reader did not wait"
+        original(staged, destination)
+
+    monkeypatch.setattr(seal_module, "publish", publish)
+    seal_from(store, record, destination)
+    reader.join(30)
+    assert found == [WEIGHTS]
+
+
 def test_one_seal_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANC_LOCK_TIMEOUT", "0")
     lines: list[str] = []

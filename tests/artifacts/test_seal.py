@@ -169,6 +169,21 @@ def test_moved_files_are_adopted(destination: Path, tmp_path: Path) -> None:
     assert verify(destination).ok
 
 
+@pytest.mark.parametrize("move", [False, True])
+def test_a_file_that_is_not_what_it_must_be_is_not_sealed(destination: Path, tmp_path: Path, move: bool) -> None:
+    """Between a stage's end and the seal somebody may have written to it."""
+    source = tmp_path / "weights"
+    source.write_bytes(b"weights")
+    digest = f"sha256:{hashlib.sha256(b'weights').hexdigest()}"
+    file = dataclasses.replace(moving(source), move=move, digest=digest)
+    before = seal(destination, [file, *files()], FACTS)
+    source.write_bytes(b"WEIGHTS")
+    with pytest.raises(UserError, match="changed while the bundle was sealed") as caught:
+        seal(destination, [file, *files()], FACTS)
+    assert caught.value.where == str(source) and source.read_bytes() == b"WEIGHTS"
+    assert verify(destination).id == before.id
+
+
 def test_a_file_with_another_name_is_copied_not_moved(destination: Path, tmp_path: Path) -> None:
     source = tmp_path / "weights"
     source.write_bytes(b"weights")

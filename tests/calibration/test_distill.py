@@ -12,6 +12,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch, an extra")
 
+from wanc.artifacts.kept import forget_damaged  # noqa: E402
 from wanc.calibration.distill import TrainingOutcome, TrainingPlan, distill  # noqa: E402
 from wanc.calibration.fake_quantize import quantize_module  # noqa: E402
 from wanc.calibration.lessons import Task  # noqa: E402
@@ -236,3 +237,19 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     file.write_bytes(b"not safetensors at all")
     with pytest.raises(BundleError):
         distill(task(), PLAN, file)
+
+
+@pytest.mark.parametrize("damage", ["a bit", "truncated"])
+def test_a_state_that_is_not_what_was_kept_is_trained_anew(tmp_path: Path, damage: str) -> None:
+    """A bit in a weight would read as a state like any other."""
+    file, short = tmp_path / "state.safetensors", dataclasses.replace(PLAN, rounds=1)
+    undisturbed = distill(task(), short, file)
+    forget_damaged(file)
+    assert file.exists(), "it is sound"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data[:-4] if damage == "truncated" else data)
+    forget_damaged(file)
+    assert not file.exists()
+    again = distill(task(), short, file)
+    assert again.errors == undisturbed.errors and equal(again.decisions, undisturbed.decisions)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from wanc.artifacts.canonical import key_of
+from wanc.artifacts.pins import PinnedFiles
+from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
 from wanc.compiler.passes.apply import PassError
 from wanc.compiler.stages.runner import Runner
@@ -170,6 +172,49 @@ def test_what_was_kept_goes_when_the_result_is_recorded(runner: Runner, log: Pat
     runner.run(Resuming("x", str(log)), {})
     assert [run.cached for run in runner.runs] == [False, True]
     assert list((runner.store.root / "scratch").iterdir()) == []
+
+
+def source_of(path: Path, store: Store) -> Tree:
+    """A file outside the store, as a checkpoint's are."""
+    pins = PinnedFiles({"source": path}, SourceDigests(store))
+
+    def locate() -> dict[str, Path]:
+        pins.check()
+        return {"source": path}
+
+    return Tree({name: blob.digest for name, blob in pins.blobs.items()}, locate)
+
+
+@pytest.mark.parametrize("change", ["none", "put back", "put back with its times"])
+def test_what_was_kept_goes_when_the_sources_are_other_files(
+    runner: Runner, log: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], change: str
+) -> None:
+    """They have the same content: but they need not have had it while the parts were made."""
+    path = tmp_path / "weights"
+    path.write_bytes(b"weights")
+    with pytest.raises(UserError, match="was killed"):
+        runner.run(Resuming("x", str(log), most=3), {"source": source_of(path, runner.store)})
+    times = path.stat()
+    if change != "none":
+        path.write_bytes(b"WEIGHTS")
+        path.write_bytes(b"weights")
+    if change == "put back with its times":
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    result = runner.run(Resuming("x", str(log)), {"source": source_of(path, runner.store)})
+    parts = {text.split()[1] for name, text in contents(result).items() if "part" in name}
+    processes = [process for _, process, _ in runs(log)]
+    assert parts == (set(processes) if change == "none" else {processes[1]})
+    assert ("sources have changed" in capfd.readouterr().err) == (change != "none")
+    assert list((runner.store.root / "scratch").iterdir()) == []
+
+
+def test_what_was_kept_goes_when_a_source_changes_meanwhile(runner: Runner, log: Path) -> None:
+    """The file that the stage itself writes into."""
+    log.touch()
+    with pytest.raises(UserError, match="changed while it was being built") as caught:
+        runner.run(Resuming("x", str(log), most=3), {"source": source_of(log, runner.store)})
+    assert caught.value.where == str(log)
+    assert list((runner.store.root / "scratch").iterdir()) == [] and list(runner.store.records()) == []
 
 
 def test_another_stage_finds_nothing_of_it(runner: Runner, log: Path) -> None:

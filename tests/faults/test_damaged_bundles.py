@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Wanc
+from wanc.artifacts import publish
 from wanc.artifacts.fsck import check
 from wanc.compiler.bundle import seal
 from wanc.compiler.pipeline import BuildResult, build
@@ -102,8 +103,13 @@ def test_a_build_heals_it(block: Project, output: Path, capfd: pytest.CaptureFix
     assert computed(build(block.load(), output, progress=False)) == ["resolve"]
 
 
-def test_what_is_aside_is_all_that_stood_there(block: Project, output: Path) -> None:
+@pytest.mark.parametrize("can_exchange", [True, False])
+def test_what_is_aside_is_all_that_stood_there(
+    block: Project, output: Path, monkeypatch: pytest.MonkeyPatch, can_exchange: bool
+) -> None:
     """A file that somebody put into a bundle is not gone."""
+    if not can_exchange:
+        monkeypatch.setattr(publish, "_exchange", lambda first, second: False)
     (output / "bundles/block/notes").write_text("mine")
     build(block.load(), output, progress=False)
     (aside,) = (output / "store/quarantine").iterdir()

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ import pytest
 from tests.conftest import ROOT
 from wanc.artifacts.records import ActionRecord
 from wanc.compiler.pipeline import BuildResult, build
+from wanc.compiler.quantize.calibrate import clip_file
 
 from .project import Project, assert_resumes, assert_sound, records_of
 
@@ -88,27 +90,35 @@ def no_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANC_LOCK_TIMEOUT", "0")
 
 
-def strike(project: Project, output: Path, key: str, seconds: float) -> bool:
-    """Kill a build so long after it has begun with the action `key`; whether it had not ended by then."""
+def strike(project: Project, output: Path, key: str, seconds: float, *, behind_a_clip: bool) -> bool:
+    """Kill a build so long after it has begun with the action `key`, or has kept a clip of it.
+
+    Returns whether it had not ended by then.
+    """
     with project.start(output) as process:
         try:
-            _wait_for(process, output / "store/locks" / key)
-            with suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=seconds)
+            _wait_for(process, lambda: _signed(output / "store/locks" / key, process))
+            if behind_a_clip:
+                _wait_for(process, (output / "store/scratch" / key / clip_file(0)).exists)
+            else:
+                with suppress(subprocess.TimeoutExpired):
+                    process.communicate(timeout=seconds)
             return process.poll() is None
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
 
 
-def _wait_for(process: subprocess.Popen[str], lock: Path) -> None:
-    """Return when the process has signed a lock, or has ended."""
-    signature = f"process {process.pid} on "
+def _signed(lock: Path, process: subprocess.Popen[str]) -> bool:
+    with suppress(FileNotFoundError):
+        return lock.read_text().startswith(f"process {process.pid} on ")
+    return False
+
+
+def _wait_for(process: subprocess.Popen[str], is_reached: Callable[[], bool]) -> None:
+    """Return when the process has come to something, or has ended."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while process.poll() is None:
-        with suppress(FileNotFoundError):
-            if lock.read_text().startswith(signature):
-                return
+    while process.poll() is None and not is_reached():
         assert time.monotonic() < deadline, "the build does not come that far"
         time.sleep(POLL_SECONDS)
 
@@ -143,7 +153,8 @@ def test_ten_kills_inside_a_build(undisturbed: Undisturbed, tmp_path: Path, seed
         for _ in range(times):
             if key in done:
                 break
-            struck += strike(project, output, key, chance.uniform(0.1, 0.9) * undisturbed.seconds[key])
+            seconds = chance.uniform(0.1, 0.9) * undisturbed.seconds[key]
+            struck += strike(project, output, key, seconds, behind_a_clip=not damaged and not struck)
             now = records_by_key(output)
             assert {key: now.get(key) for key in done} == done, "what was finished was done again, or is gone"
             assert_sound(project, output)

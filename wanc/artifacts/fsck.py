@@ -31,7 +31,7 @@ Read = TypeVar("Read")
 
 
 BUNDLES = "../bundles/"
-"""Where a store's bundles are, from the store."""
+"""How paths begin that are in a store's bundles, which are beside it."""
 
 
 @dataclass(frozen=True, order=True)
@@ -141,7 +141,7 @@ class _StoreCheck:
 
     def _bundles_beside(self) -> dict[Path, Manifest | None]:
         """What stands where builds that refs name have sealed; None for what cannot be read."""
-        paths = [self._store.root / BUNDLES / path.name for path in self._entries("refs")]
+        paths = [self._store.root.parent / "bundles" / path.name for path in self._entries("refs")]
         found: dict[Path, Manifest | None] = {}
         for path in (path for path in paths if path.is_dir() and any(path.iterdir())):
             found[path] = None

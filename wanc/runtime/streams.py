@@ -120,7 +120,7 @@ def _flush() -> bool:
 
 
 def _unwritten(error: OSError) -> UserError:
-    return UserError(f"stdout cannot be written, but all else is done: {error.strerror}", exit_code=EXIT_IO)
+    return UserError(f"stdout cannot be written ({error.strerror}); what was made stands", exit_code=EXIT_IO)
 
 
 def _silence(stream: TextIO | None) -> None:

@@ -9,13 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wanc.artifacts.canonical import key_of
+from wanc.artifacts.canonical import digest_of, key_of
+from wanc.artifacts.files import identity_of
+from wanc.artifacts.kept import forget_damaged, keep
 from wanc.artifacts.records import ActionRecord
+from wanc.artifacts.sources import changed
 from wanc.artifacts.store import Store
 from wanc.compiler.stages.code_version import check_code
 from wanc.compiler.stages.stage import Files, Stage, Tree, scratch_of
 from wanc.compiler.stages.worker import run_in_worker
+from wanc.errors import UserError
 from wanc.runtime.streams import complain
+
+SOURCES = "sources"
+"""In the folder of a stage that resumes: the looks of the sources that it began with."""
 
 
 @dataclass(frozen=True)
@@ -78,32 +85,67 @@ class Runner:
             out.mkdir()
             if stage.resumes:
                 scratch_of(out).symlink_to(self.store.scratch(key))
-            peak = self._run(stage, inputs, out)
+            peak = self._run(stage, key, inputs, out)
             meta = {"seconds": round(time.perf_counter() - started, 3), "peak_rss_bytes": peak}
             record = self.store.commit(key, stage=stage.name, document=document, tree=out, meta=meta)
         if stage.resumes:
             self.store.drop_scratch(key)
         return record
 
-    def _run(self, stage: Stage, inputs: Mapping[str, Tree], out: Path) -> int:
+    def _run(self, stage: Stage, key: str, inputs: Mapping[str, Tree], out: Path) -> int:
         """The process of a stage, and then another look at all that it has read: the result is kept by its digests."""
         files = _locate_all(inputs)
+        if stage.resumes:
+            self._forget_if_changed(key, files)
         try:
             peak = run_in_worker(stage, files, out, progress=self.progress)
         except Exception:
-            _look_again(inputs)  # what changed meanwhile is a better reason than what the stage made of it
+            self._look_again(stage, key, inputs)  # what changed is a better reason than what the stage made of it
             raise
-        _look_again(inputs)
+        self._look_again(stage, key, inputs)
         return peak
+
+    def _look_again(self, stage: Stage, key: str, inputs: Mapping[str, Tree]) -> None:
+        try:
+            check_code()
+            _locate_all(inputs)
+        except UserError:
+            if stage.resumes:
+                self.store.drop_scratch(key)
+            raise
+
+    def _forget_if_changed(self, key: str, files: Mapping[str, Files]) -> None:
+        """Drop what a stage has kept unless its sources are the very files that they were when it began.
+
+        They may have been others while it was made, and put back after the build was killed.
+        """
+        outside = {
+            f"{tree}/{name}": _looks(path)
+            for tree, paths in files.items()
+            for name, path in paths.items()
+            if not path.is_relative_to(self.store.root)
+        }
+        if not outside:
+            return
+        looks, note = digest_of(outside), self.store.scratch(key) / SOURCES
+        forget_damaged(note)
+        if any(note.parent.iterdir()) and not (note.exists() and note.read_text("ascii") == looks):
+            say(
+                "warning: sources have changed since a build was stopped: what it had finished of a stage is made again"
+            )
+            self.store.drop_scratch(key)
+        keep(self.store.scratch(key) / SOURCES, lambda place: place.write_text(looks, "ascii"))
+
+
+def _looks(path: Path) -> str:
+    try:
+        return identity_of(path.stat())
+    except OSError as error:
+        raise changed(path) from error
 
 
 def _locate_all(inputs: Mapping[str, Tree]) -> dict[str, Files]:
     return {name: tree.locate() for name, tree in inputs.items()}
-
-
-def _look_again(inputs: Mapping[str, Tree]) -> None:
-    check_code()
-    _locate_all(inputs)
 
 
 def tree_of(record: ActionRecord, store: Store) -> Tree:
