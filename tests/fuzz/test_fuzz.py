@@ -19,7 +19,7 @@ from .target import Target
 
 # Input → how many of it in every run of the suite, and how many parts of PART there are in the long one.
 COUNTS = {
-    "onnx": (1600, 20), "inspect": (800, 4), "manifest": (500, 4), "program": (500, 3), "safetensors": (600, 3),
+    "onnx": (1200, 20), "inspect": (800, 4), "manifest": (500, 4), "program": (500, 3), "safetensors": (600, 3),
     "recipe": (400, 3), "tokenizer": (400, 2), "golden": (600, 2),
 }  # fmt: skip
 PART = 5000
