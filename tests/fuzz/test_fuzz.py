@@ -31,8 +31,11 @@ SEED = 1
 @functools.cache
 def _process() -> ProcessPoolExecutor:
     """A process that has imported what it fuzzes and little else, and has one thread: it forks for every few inputs."""
-    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"), initializer=_keep_to_one_thread)
+
+
+def _keep_to_one_thread() -> None:
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
 def _fuzzed(name: str, numbers: range) -> list[Finding]:

@@ -157,6 +157,11 @@ def test_how_a_fork_dies(function: object, death: str) -> None:
         call_in_fork(function, seconds=1)  # type: ignore[arg-type]
 
 
+def test_a_fork_that_the_system_kills_is_no_fault_of_the_graphs() -> None:
+    with pytest.raises(MemoryError, match="killed from outside"):
+        call_in_fork(lambda: bytes(os.kill(os.getpid(), signal.SIGKILL) or 0), seconds=1)
+
+
 # Memory
 
 

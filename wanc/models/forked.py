@@ -12,8 +12,8 @@ from contextlib import suppress
 
 from wanc.linux import die_with
 
-# How much longer than its share of a processor a fork may take, where others use the machine as well.
-PATIENCE = 10
+# By the clock, for a fork that computes nothing: a machine may stand still for a while through no fault of the graph's.
+PATIENCE_SECONDS = 300
 _ANSWERED, _RAISED, _OUT_OF_MEMORY = range(3)
 
 
@@ -24,7 +24,8 @@ class DeathError(Exception):
 def call_in_fork(function: Callable[[], bytes], *, seconds: int) -> bytes | None:
     """What `function` returns when it is called in a fork of this process; None where it raises an exception.
 
-    Raises DeathError where it dies by a signal, runs out of memory, or computes for more than `seconds`.
+    Raises DeathError where it dies of itself, runs out of memory, or computes for more than `seconds`, and MemoryError
+    where the system kills it.
     """
     parent = os.getpid()
     reader, writer = os.pipe()
@@ -42,6 +43,8 @@ def call_in_fork(function: Callable[[], bytes], *, seconds: int) -> bytes | None
         raise DeathError("takes more memory than a file of this size may")
     if code in (-signal.SIGXCPU, -signal.SIGALRM):
         raise DeathError(f"takes more than {seconds} s")
+    if code == -signal.SIGKILL:
+        raise MemoryError("killed from outside, most likely for the system's lack of memory")
     if code < 0:
         raise DeathError(f"crashes ({signal.Signals(-code).name})")
     return answer if code == _ANSWERED else None
@@ -55,9 +58,9 @@ def _answer(function: Callable[[], bytes], writer: int, parent: int, seconds: in
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with suppress(ValueError):  # it has less already
             resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-        for number in (signal.SIGALRM, signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGALRM, signal.SIGINT, signal.SIGTERM, signal.SIGXCPU):
             signal.signal(number, signal.SIG_DFL)
-        signal.alarm(PATIENCE * seconds)
+        signal.alarm(PATIENCE_SECONDS + seconds)
         answer = function()
         with open(writer, "wb") as stream:
             stream.write(answer)
