@@ -205,7 +205,8 @@ def verify(
     else:
         for failure in report.failures:
             print(f"{failure.path}: {failure.reason}", file=sys.stderr)
-        print(f"error: {bundle} is not what its manifest says\nhint: do not run it", file=sys.stderr)
+        hint = report.remedy(bundle) or "do not run it"
+        print(f"error: {bundle} is not what its manifest says\nhint: {hint}", file=sys.stderr)
     if not report.ok:
         raise typer.Exit(EXIT_REFUSED)
 

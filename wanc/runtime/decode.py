@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from .executor import Executor
 from .interface import Interface, carried
-from .value import Value
+from .value import Value, expect
 
 COMPONENT = "vae_decoder"
 
@@ -34,7 +34,7 @@ def decode(
         graph = "steady" if index else "first"
         outputs = executor.run(COMPONENT, graph, {"latent": latent, **caches})
         caches = carried(graphs[graph].outputs, outputs)
-        yield to_pixels(outputs["frames"].numpy())
+        yield to_pixels(expect(outputs["frames"], "frames", (1, 3, None, None, None)))
 
 
 def to_pixels(frames: NDArray[np.float32]) -> NDArray[np.uint8]:

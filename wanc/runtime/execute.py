@@ -93,8 +93,13 @@ def run(
 
 
 def run_selftest(root: Path, *, threads: int | None = None, on_progress: OnProgress = ignore) -> SelftestReport:
-    """Verify the bundle and replay its golden inputs. Raises UserError."""
+    """Verify the bundle and replay its golden inputs. Raises UserError, for whatever its task would be refused for."""
     bundle = Bundle.open(root, on_progress=on_progress)
+    if bundle.task == VIDEO:
+        from .text_bundle import open_text
+        from .video_bundle import VideoBundle
+
+        open_text(VideoBundle.of(bundle))
     return SelftestReport(bundle.manifest.id, selftest(bundle, threads=threads, on_progress=on_progress))
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .cost import RunCost
 from .errors import EXIT_IO, UserError
-from .pipeline import Pipeline, load_latents
+from .pipeline import Pipeline
 from .progress import OnProgress, ignore
 from .prompts import read_prompts
 from .request import Request
@@ -82,7 +85,7 @@ def run_video(
     timer = Timer()
     with timer.phase("verify"):
         pipeline = Pipeline.open(root, threads=threads, on_progress=on_progress)
-    noise = load_latents(latents) if latents is not None else None
+    noise = _noise(pipeline, latents, options)
     made = _make(pipeline, output, Request(prompt, latents=noise, **options), latents, on_progress)
     timer.add(made.seconds)
     return VideoReport(made, RunCost.so_far(timer, pipeline.executor))
@@ -106,7 +109,7 @@ def run_videos(
     texts, timer = read_prompts(prompts), Timer()
     with timer.phase("verify"):
         pipeline = Pipeline.open(root, threads=threads, on_progress=on_progress)
-    noise = load_latents(latents) if latents is not None else None
+    noise = _noise(pipeline, latents, options)
     digits, made = max(FEWEST_DIGITS, len(str(len(texts)))), list[MadeVideo]()
     with _folder(folder):
         for number, prompt in enumerate(texts, 1):
@@ -118,6 +121,13 @@ def run_videos(
             made.append(_make(pipeline, output, Request(prompt, latents=noise, **options), latents, numbered))
             timer.add(made[-1].seconds)
     return VideosReport(made, RunCost.so_far(timer, pipeline.executor))
+
+
+def _noise(pipeline: Pipeline, latents: Path | None, options: Mapping[str, Any]) -> NDArray[np.float32] | None:
+    """What a file holds of initial noise for the videos of these options."""
+    if latents is None:
+        return None
+    return pipeline.load_latents(latents, options.get("shape"), options.get("frames"))
 
 
 def _make(
