@@ -35,10 +35,18 @@ def entry(manifest: Any, component: str, graph: str) -> Any:
     return manifest["topology"]["components"][component][graph]
 
 
+def engine_of(manifest: Any, component: str, graph: str) -> Any:
+    (found,) = (
+        found for found in manifest["topology"]["engines"] if (found["component"], found["graph"]) == (component, graph)
+    )
+    return found
+
+
 def taking(graph: str, name: str, **more: Any) -> Change:
-    """A graph of the high-noise expert takes one more value."""
+    """A graph of the high-noise expert takes one more value, and so says its engine."""
 
     def change(_: Path, manifest: Any) -> None:
+        engine_of(manifest, "denoiser_high", graph)["inputs"].append(name)
         inputs = entry(manifest, "denoiser_high", graph)["inputs"]
         described = {"dtype": "float32", "shape": [1], "binding": "request", "per": "request", "shape_of": None}
         inputs.append({"name": name, **described, **more})
@@ -62,6 +70,7 @@ def needing_itself(root: Path, manifest: Any) -> None:
 def without_an_output(component: str, graph: str, name: str) -> Change:
     def change(root: Path, manifest: Any) -> None:
         found = entry(manifest, component, graph)
+        engine_of(manifest, component, graph)["outputs"].remove(name)
         found["outputs"] = [output for output in found["outputs"] if output["name"] != name]
 
     return change
@@ -84,12 +93,7 @@ def with_output(component: str, graph: str, name: str, **changed: Any) -> Change
 
 
 def engine(component: str, graph: str, /, **changed: Any) -> Change:
-    def change(_: Path, manifest: Any) -> None:
-        for found in manifest["topology"]["engines"]:
-            if (found["component"], found["graph"]) == (component, graph):
-                found.update(changed)
-
-    return change
+    return lambda _, manifest: engine_of(manifest, component, graph).update(changed)
 
 
 def nothing_at_all(root: Path, manifest: Any) -> None:
@@ -258,6 +262,11 @@ LIES: dict[str, tuple[Change, str]] = {
     "an engine that gives something else": (
         engine("vae_decoder", "first", outputs=["x"]),
         "no segment gives the output",
+    ),
+    "an engine that takes less": (engine("vae_decoder", "first", inputs=[]), "does not take the input 'latent'"),
+    "an engine that gives more": (
+        engine("text_encoder", "encode", outputs=["hidden", "x"]),
+        "its one segment gives 'x', which the graph does not",
     ),
     "an engine of no graph": (engine("vae_decoder", "first", graph="last"), "topology.components.vae_decoder.last"),
     # The golden record

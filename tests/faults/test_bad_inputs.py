@@ -526,7 +526,7 @@ CASES: dict[str, Case] = {
     "the low-noise expert alone": Case(
         BUILD,
         code=2,
-        err="error: recipe.yaml: a text-to-video bundle needs the component denoiser_high\n"
+        err="error: recipe.yaml:4:3: a text-to-video bundle needs the component denoiser_high\n"
         "hint: a single expert has to be called transformer: rename the folder transformer_2, and write in "
         'model_index.json "transformer": ["diffusers", "WanTransformer3DModel"], "transformer_2": [null, null], '
         '"boundary_ratio": null\n',

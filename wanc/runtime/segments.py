@@ -65,6 +65,14 @@ class Segments:
                     return f"segments {given[name]} and {file.segment} both give {_short(name)}"
         if absent := [name for name in self.outputs if name not in given]:
             return f"no segment gives the output {_short(absent[0])}"
+        return self._whole_fault(self.files[0]) if len(self.files) == 1 else None
+
+    def _whole_fault(self, file: EngineFile) -> str | None:
+        """A graph that is not cut is the file: it takes and gives what the graph does, and nothing else."""
+        if untaken := set(self.inputs) - set(file.inputs):
+            return f"its one segment does not take the input {_short(min(untaken))}"
+        if unknown := set(file.outputs) - set(self.outputs):
+            return f"its one segment gives {_short(min(unknown))}, which the graph does not"
         return None
 
 
