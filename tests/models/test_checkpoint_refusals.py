@@ -333,6 +333,7 @@ def test_weights_in_float8_are_sound_and_not_read_yet(model: Path, dtype: torch.
     save_file({"decoder.conv_in.bias": torch.zeros(3).to(dtype)}, path)
     name = {torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}[dtype]
     assert refusal(model) == (
-        f"error: MODEL/vae/{STEM}.safetensors: float8 weights are not read yet: decoder.conv_in.bias is {name}\n"
+        f"error: MODEL/vae/{STEM}.safetensors: float8 weights are not read yet: decoder.conv_in.bias has the "
+        f"dtype '{name}'; known are F64, F32, F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8, BOOL\n"
         "hint: take the same model in bfloat16, float16 or float32"
     )

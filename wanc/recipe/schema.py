@@ -73,9 +73,9 @@ def _distinct_names(shapes: tuple[ShapeSection, ...]) -> tuple[ShapeSection, ...
 class GuidanceSection(Section):
     """How strongly each expert follows the prompt; 1 is no guidance, and saves every second execution."""
 
-    high: Annotated[float, Field(ge=1, le=1000)]
+    high: Annotated[float, Field(ge=1, le=1_000_000)]
     """For the high-noise expert, which makes the first steps."""
-    low: Annotated[float, Field(ge=1, le=1000)]
+    low: Annotated[float, Field(ge=1, le=1_000_000)]
     """For the low-noise expert, which makes the last steps."""
 
 

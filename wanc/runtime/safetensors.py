@@ -203,10 +203,11 @@ def _parse_tensor(name: str, entry: JsonValue, data_start: int) -> TensorInfo:
     if set(fields) != {"dtype", "shape", "data_offsets"}:
         raise _FormatError(f"{name} is not described by dtype, shape and data_offsets alone")
     dtype = fields["dtype"]
-    if isinstance(dtype, str) and dtype in FLOAT8:
-        raise UnreadDtypeError(f"float8 weights are not read yet: {name} is {dtype}")
     if not isinstance(dtype, str) or dtype not in STORAGE_DTYPES:
-        raise _FormatError(f"{name} has the dtype {str(dtype)[:100]!r}; known are {', '.join(STORAGE_DTYPES)}")
+        unknown = f"{name} has the dtype {str(dtype)[:100]!r}; known are {', '.join(STORAGE_DTYPES)}"
+        if dtype in FLOAT8:
+            raise UnreadDtypeError(f"float8 weights are not read yet: {unknown}")
+        raise _FormatError(unknown)
     shape = _naturals(f"the shape of {name}", fields["shape"])
     span = _naturals(f"the data_offsets of {name}", fields["data_offsets"])
     # A zero among the dimensions must not hide others whose product no array library can hold.
