@@ -215,7 +215,8 @@ def verify(
     else:
         for failure in report.failures:
             complain(f"{failure.path}: {failure.reason}")
-        complain(f"error: {bundle} is not what its manifest says\nhint: do not run it")
+        hint = report.remedy(bundle) or "do not run it"
+        complain(f"error: {bundle} is not what its manifest says\nhint: {hint}")
     if not report.ok:
         raise typer.Exit(EXIT_REFUSED)
 

@@ -37,6 +37,12 @@ SHORT = ("--frames", "5", "--steps", "2")
         (("--steps", "two"), 2, "error: argument --steps: invalid int value: 'two'\nhint: python run.py --help\n"),
         (("--seed", "-1"), 2, "error: the seed is -1\nhint: give a whole number from 0 to 9223372036854775807\n"),
         (("--threads", "-2"), 2, "error: -2 threads\nhint: ask for 1 or more, or 0 for every core\n"),
+        (("--prompt", "a" * 70_000), 2, "error: prompt has 70000 bytes, more than the 65536 allowed\n"),
+        (
+            ("--negative-prompt", "a" * 70_000),
+            2,
+            "error: negative_prompt has 70000 bytes, more than the 65536 allowed\n",
+        ),
         (("--speed", "9"), 2, "error: unrecognized arguments: --speed 9\nhint: python run.py --help\n"),
         (
             ("--latents", "absent.npy"),
@@ -50,7 +56,7 @@ SHORT = ("--frames", "5", "--steps", "2")
             "character '\\udcff' in position 7: surrogates not allowed\n",
         ),
     ],
-    ids=lambda value: " ".join(value).encode("ascii", "replace").decode() if isinstance(value, tuple) else "",
+    ids=lambda value: " ".join(value).encode("ascii", "replace").decode()[:40] if isinstance(value, tuple) else "",
 )
 def test_what_cannot_be_done_is_said(
     tiny_bundle: Path,
@@ -64,6 +70,18 @@ def test_what_cannot_be_done_is_said(
     monkeypatch.chdir(tmp_path)
     finished = run_py(tiny_bundle, "--prompt", PROMPT, "-o", "out.mp4", *options)
     assert (finished.code, finished.out, finished.err) == (code, "", message)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("what", [("--prompt", PROMPT, "-o", "out.mp4"), ("--selftest",)], ids=["run", "selftest"])
+def test_more_threads_than_there_are(
+    tiny_bundle: Path, run_py: RunPy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("wanc.runtime.cores.available_cores", lambda: 4)
+    finished = run_py(tiny_bundle, *what, "--threads", "100000")
+    hint = "this machine has 4: ask for 1 to 4, or 0 for every core"
+    assert (finished.code, finished.out, finished.err) == (2, "", f"error: 100000 threads\nhint: {hint}\n")
     assert os.listdir(tmp_path) == []
 
 

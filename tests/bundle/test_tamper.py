@@ -61,17 +61,23 @@ class Refusal:
     wanc: Wanc
     run_py: RunPy
 
-    def __call__(self, path: str, reason: str = "") -> None:
-        """Both refuse, name `path` and say `reason`; nothing is written, and the bundle stays as it was."""
+    def __call__(self, path: str, reason: str = "", *, leftover: str = "") -> None:
+        """Both refuse, name `path` and say `reason`; nothing is written, and the bundle stays as it was.
+
+        `leftover` is what both say has to be removed.
+        """
+        remedy = f"removing what was left there mends the bundle: rm -r {self.root / leftover}" if leftover else ""
         verified = self.wanc("verify", self.root)
         assert (verified.code, verified.out) == (REFUSED, "")
         assert any(line.startswith(f"{path}: {reason}") for line in verified.err.splitlines()), verified.err
-        assert verified.err.endswith(f"error: {self.root} is not what its manifest says\nhint: do not run it\n")
+        hint = remedy or "do not run it"
+        assert verified.err.endswith(f"error: {self.root} is not what its manifest says\nhint: {hint}\n")
         ran = self.run_py(self.root, "--prompt", "a", "-o", self.root.parent / "out.mp4")
         assert (ran.code, ran.out) == (REFUSED, "")
         assert ran.err.startswith(f"error: {self.root}: the bundle is not what its manifest says: ")
         assert f"{path} {reason}" in ran.err
-        assert ran.err.endswith("\nhint: fetch or build the bundle again; do not run it\n")
+        hint = remedy or "fetch or build the bundle again; do not run it"
+        assert ran.err.endswith(f"\nhint: {hint}\n")
         assert not (self.root.parent / "out.mp4").exists()
 
 
@@ -151,22 +157,22 @@ def test_truncation_and_growth_are_found(refused: Refusal, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("path", "leftover"),
     [
-        "notes.txt",
-        ".hidden",
-        "engines/denoiser_high/extra.onnx",
-        "engines/denoiser_high/.step.s0.cpu.onnx.swp",
-        "golden/__pycache__/main.cpython-311.pyc",
-        "runtime/extra.py",
-        "tokenizer/run.cpython-311.pyc",
-        "tokenizer/TOKENIZER.JSON",
-        "attestations/payload.so",
-        ".git/config",
-        "empty-folder/",
+        ("notes.txt", ""),
+        (".hidden", ""),
+        ("engines/denoiser_high/extra.onnx", ""),
+        ("engines/denoiser_high/.step.s0.cpu.onnx.swp", "engines/denoiser_high/.step.s0.cpu.onnx.swp"),
+        ("golden/__pycache__/main.cpython-311.pyc", "golden/__pycache__"),
+        ("runtime/extra.py", ""),
+        ("tokenizer/run.cpython-311.pyc", ""),
+        ("tokenizer/TOKENIZER.JSON", ""),
+        ("attestations/payload.so", ""),
+        (".git/config", ".git"),
+        ("empty-folder/", ""),
     ],
 )
-def test_an_extra_file_is_found(refused: Refusal, path: str) -> None:
+def test_an_extra_file_is_found(refused: Refusal, path: str, leftover: str) -> None:
     added = refused.root / path
     top = refused.root / next(part for part in _prefixes(path) if not (refused.root / part).exists())
     if path.endswith("/"):
@@ -175,9 +181,61 @@ def test_an_extra_file_is_found(refused: Refusal, path: str) -> None:
         added.parent.mkdir(parents=True, exist_ok=True)
         added.write_bytes(b"x")
     try:
-        refused(path.rstrip("/"))
+        refused(path.rstrip("/"), leftover=leftover)
     finally:
         shutil.rmtree(top) if top.is_dir() else top.unlink()
+
+
+@pytest.mark.parametrize(
+    ("path", "who"),
+    [
+        (".DS_Store", "macOS"),
+        ("engines/vae_decoder/.DS_Store", "macOS"),
+        ("golden/._inputs.safetensors", "macOS"),
+        ("attestations/.DS_Store", "macOS"),
+        ("Thumbs.db", "Windows"),
+        ("tokenizer/desktop.ini", "Windows"),
+        (".directory", "a Linux desktop"),
+        ("run.py~", "an editor"),
+        ("runtime/.main.py.swp", "an editor"),
+        ("#run.py#", "an editor"),
+        (".nfs000000000012ab3400000001", "the file system"),
+        ("lost+found/", "the file system"),
+        ("runtime/__pycache__/main.cpython-311.pyc", "Python"),
+        (".git/objects/ab/cd", "version control"),
+        (".ipynb_checkpoints/run-checkpoint.py", "Jupyter"),
+    ],
+)
+def test_what_desktops_and_editors_leave_is_told_apart_and_can_be_removed(
+    copy: Path, wanc: Wanc, path: str, who: str
+) -> None:
+    added = copy / path
+    added.mkdir(parents=True) if path.endswith("/") else added.parent.mkdir(parents=True, exist_ok=True)
+    if not path.endswith("/"):
+        added.write_bytes(b"x")
+    finished = wanc("verify", copy)
+    assert finished.code == REFUSED
+    failures = {line.split(": ")[0]: line for line in finished.err.splitlines()[:-2]}
+    top = next(prefix for prefix in _prefixes(path) if prefix in failures)
+    assert failures[top] == f"{top}: is not in the manifest: {who} left it there"
+    report = json.loads(wanc("verify", copy, "--json").out)
+    assert {"path": top, "reason": f"is not in the manifest: {who} left it there"} in report["failures"]
+    hint = finished.err.splitlines()[-1]
+    command = hint.removeprefix("hint: removing what was left there mends the bundle: ")
+    subprocess.run(["sh", "-c", command], check=True)
+    if path.startswith("attestations/"):
+        (copy / "attestations").rmdir()
+    assert wanc("verify", copy).code == 0
+
+
+def test_what_a_desktop_left_excuses_no_damage(refused: Refusal) -> None:
+    (refused.root / ".DS_Store").write_bytes(b"x")
+    try:
+        with replaced(refused.root / "run.py", b"print()\n"):
+            refused("run.py", "has 8 bytes")
+            refused(".DS_Store", "is not in the manifest: macOS left it there")
+    finally:
+        (refused.root / ".DS_Store").unlink()
 
 
 def _prefixes(path: str) -> list[str]:

@@ -11,8 +11,9 @@ from wanc.runtime.embeddings import EmbeddingTable
 from wanc.runtime.encode import encode_prompt
 from wanc.runtime.errors import TargetError
 from wanc.runtime.parts import Parts
-from wanc.runtime.pipeline import EMBEDDING_TENSOR, TOKENIZER, Pipeline
+from wanc.runtime.pipeline import Pipeline
 from wanc.runtime.text import Tokenizer
+from wanc.runtime.text_bundle import EMBEDDING_TENSOR, TOKENIZER
 
 PROMPT = "A red circle moves to the left."
 

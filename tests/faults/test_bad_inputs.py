@@ -503,9 +503,34 @@ CASES: dict[str, Case] = {
     "a tokenizer of something else": Case(
         BUILD,
         code=65,
-        err="error: DIR/model/tokenizer/tokenizer.json: not a tokenizer definition\n"
-        "caused by: invalid type: sequence, expected struct Tokenizer at line 1 column 1\n",
+        err="error: DIR/model/tokenizer/tokenizer.json:1:2: not a tokenizer definition: not JSON: Expecting value\n"
+        "hint: a tokenizer.json as transformers' T5TokenizerFast saves it\n",
         broken=write("model/tokenizer/tokenizer.json", "["),
+    ),
+    "a tokenizer without an end mark": Case(
+        BUILD,
+        code=65,
+        err="error: DIR/model/tokenizer/tokenizer.json: not a tokenizer definition: post_processor is null: "
+        "nothing adds the end mark, which every prompt has to have\n"
+        "hint: a tokenizer.json as transformers' T5TokenizerFast saves it\n",
+        broken=set_json("model/tokenizer/tokenizer.json", post_processor=None),
+    ),
+    "a scheduler of another kind": Case(
+        BUILD,
+        code=65,
+        err="error: recipe.yaml:4:11: the model cannot be read\n"
+        'caused by: DIR/model/scheduler/scheduler_config.json: prediction_type is "epsilon"; '
+        'it must be "flow_prediction"\n',
+        broken=set_json("model/scheduler/scheduler_config.json", prediction_type="epsilon"),
+    ),
+    "the low-noise expert alone": Case(
+        BUILD,
+        code=2,
+        err="error: recipe.yaml:4:3: a text-to-video bundle needs the component denoiser_high\n"
+        "hint: a single expert has to be called transformer: rename the folder transformer_2, and write in "
+        'model_index.json "transformer": ["diffusers", "WanTransformer3DModel"], "transformer_2": [null, null], '
+        '"boundary_ratio": null\n',
+        broken=set_json("model/model_index.json", transformer=[None, None], boundary_ratio=1.0),
     ),
     # its weights
     "no weights": Case(

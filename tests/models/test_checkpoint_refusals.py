@@ -57,6 +57,22 @@ REFUSALS: dict[str, tuple[Callable[[Path], None], str]] = {
     "image-to-video by channels": (change("transformer/config.json", in_channels=36), I2V),
     "image-to-video by image_dim": (change("transformer/config.json", image_dim=1280), I2V),
     "image-to-video by added projections": (change("transformer/config.json", added_kv_proj_dim=24), I2V),
+    **{
+        f"a scheduler of another {key}": (
+            change("scheduler/scheduler_config.json", **{key: value}),
+            f"error: MODEL/scheduler/scheduler_config.json: {key} is {json.dumps(value)}; it must be {wanted}",
+        )
+        for key, value, wanted in (
+            ("prediction_type", "epsilon", '"flow_prediction"'),
+            ("num_train_timesteps", 5000, "1000"),
+            ("use_flow_sigmas", False, "true"),
+            ("flow_shift", 0, "a number above 0"),
+        )
+    },
+    "a VAE whose output is not the video": (
+        change("vae/config.json", out_channels=12),
+        "error: MODEL/vae/config.json: out_channels is 12; it must be 3",
+    ),
     "residual VAE": (
         change("vae/config.json", is_residual=True),
         "error: MODEL/vae/config.json: the residual VAE of Wan 2.2 5B is not built yet; "
@@ -308,4 +324,16 @@ def test_weights_of_an_unknown_dtype(model: Path) -> None:
     save_file({"decoder.conv_in.bias": torch.zeros(3, dtype=torch.int8)}, path)
     assert refusal(model) == (
         f"error: MODEL/vae/{STEM}.safetensors: decoder.conv_in.bias has dtype I8; wanc reads F32, F16, BF16"
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_weights_in_float8_are_sound_and_not_read_yet(model: Path, dtype: torch.dtype) -> None:
+    path = model / f"vae/{STEM}.safetensors"
+    save_file({"decoder.conv_in.bias": torch.zeros(3).to(dtype)}, path)
+    name = {torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2"}[dtype]
+    assert refusal(model) == (
+        f"error: MODEL/vae/{STEM}.safetensors: float8 weights are not read yet: decoder.conv_in.bias has the "
+        f"dtype '{name}'; known are F64, F32, F16, BF16, I64, I32, I16, I8, U64, U32, U16, U8, BOOL\n"
+        "hint: take the same model in bfloat16, float16 or float32"
     )

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from wanc.artifacts.seal import BundleFacts, BundleFile, seal
+from wanc.models.graph import concrete
+from wanc.runtime import safetensors
 from wanc.runtime.errors import BundleError, TargetError, UserError
 from wanc.runtime.video_bundle import VideoBundle
 
@@ -34,19 +39,73 @@ def tensor(name: str, **more: object) -> dict[str, Any]:
     return {"name": name, "dtype": "float32", "shape": [1, "rows"], **more}
 
 
-TOPOLOGY: dict[str, Any] = {
-    "components": {
-        "vae_decoder": {
-            "first": {
-                "inputs": [tensor("latent", binding="step", per="request", shape_of=None)],
-                "outputs": [tensor("frames", state=None), tensor("cache", state="old")],
-            }
+def taken(name: str, shape: list[int | str], binding: str, per: str, **more: object) -> dict[str, Any]:
+    return tensor(name, shape=shape, **{"binding": binding, "per": per, "shape_of": None, **more})
+
+
+LATENTS: list[int | str] = [1, 2, "frames", "2*rows", "2*columns"]
+LATENT = taken("latent", [1, 2, 1, "height", "width"], "chunk", "request")
+STEP = {
+    "inputs": [
+        taken("latents", LATENTS, "step", "request"),
+        taken("timestep", [1], "build", "expert"),
+        taken("text", [1, 64, 6], "request", "branch"),
+    ],
+    "outputs": [tensor("velocity", shape=LATENTS, state=None)],
+}
+
+
+def decoded(frames: int) -> list[dict[str, Any]]:
+    return [
+        tensor("frames", shape=[1, 3, frames, "8*height", "8*width"], state=None),
+        tensor("cache", shape=[1, "height"], state="old"),
+    ]
+
+
+COMPONENTS: dict[str, Any] = {
+    "text_encoder": {
+        "encode": {
+            "inputs": [
+                taken("embeddings", [1, "tokens", 4], "request", "branch"),
+                taken("mask", [1, "tokens"], "request", "branch", dtype="int64"),
+            ],
+            "outputs": [tensor("hidden", shape=[1, "tokens", 6], state=None)],
         }
     },
+    "denoiser_high": {"step": STEP},
+    "denoiser_low": {"step": STEP},
+    "vae_decoder": {
+        "first": {"inputs": [LATENT], "outputs": decoded(1)},
+        "steady": {"inputs": [LATENT, taken("old", [1, "height"], "chunk", "request")], "outputs": decoded(4)},
+    },
+}
+
+
+def whole(component: str, graph: str) -> dict[str, Any]:
+    """The engine of a graph that is not cut."""
+    sides = {side: [entry["name"] for entry in COMPONENTS[component][graph][side]] for side in ("inputs", "outputs")}
+    return engine("onnxruntime", "cpu", "engines/a.onnx", component=component, graph=graph, **sides)
+
+
+OTHERS = [
+    whole(component, graph)
+    for component, graphs in COMPONENTS.items()
+    for graph in graphs
+    if (component, graph) != ("vae_decoder", "first")
+]
+TOPOLOGY: dict[str, Any] = {
+    "components": COMPONENTS,
     "engines": [
         engine("tensorrt", "sm80", "engines/a.plan"),
         engine("onnxruntime", "cpu", "engines/a.onnx"),
         engine("openvino", "cpu", "engines/b.onnx"),
+        *OTHERS,
+    ],
+}
+ONE_GRAPH: dict[str, Any] = {
+    "components": {"model": {"main": {"inputs": [], "outputs": [tensor("y", state=None)]}}},
+    "engines": [
+        engine("onnxruntime", "cpu", "engines/a.onnx", component="model", graph="main", inputs=[], outputs=["y"])
     ],
 }
 RUNTIME: dict[str, Any] = {
@@ -78,15 +137,39 @@ RUNTIME: dict[str, Any] = {
 }
 
 
+def golden(folder: Path, components: dict[str, Any]) -> dict[str, bytes]:
+    """The record of these graphs, every size that has a name being 2."""
+
+    def record(side: str) -> bytes:
+        arrays: dict[str, np.ndarray[Any, Any]] = {}
+        for component, graphs in components.items():
+            for graph, interface in graphs.items():
+                for entry in interface[side]:
+                    shape = concrete(tuple(entry["shape"]), defaultdict(lambda: 2))
+                    arrays[f"{component}/{graph}/{entry['name']}"] = np.zeros(shape, entry["dtype"])
+        safetensors.write(folder / side, arrays)
+        return (folder / side).read_bytes()
+
+    folder.mkdir(parents=True, exist_ok=True)
+    tolerances = {f"{component}/{graph}": 1e-4 for component, graphs in components.items() for graph in graphs}
+    return {
+        "golden/inputs.safetensors": record("inputs"),
+        "golden/expected.safetensors": record("outputs"),
+        "golden/tolerances.json": json.dumps(tolerances).encode(),
+    }
+
+
 def sealed(
     root: Path,
     *,
     topology: dict[str, Any] = TOPOLOGY,
     runtime: dict[str, Any] = RUNTIME,
     requires: tuple[str, ...] = (),
+    recorded: dict[str, Any] = COMPONENTS,
 ) -> Path:
     names = ("engines/a.plan", "engines/a.onnx", "engines/b.onnx", "engines/embedding.safetensors", "run.py")
-    files = [BundleFile(name, name.encode(), role="engine", media_type="text/plain") for name in names]
+    content = {**{name: name.encode() for name in names}, **golden(root / "golden", recorded)}
+    files = [BundleFile(name, data, role="engine", media_type="text/plain") for name, data in content.items()]
     facts = BundleFacts("b", "1.0", 0, "run.py", f"sha256:{'0' * 64}", topology, runtime, requires=requires)
     return seal(root / "bundle", files, facts).path
 
@@ -110,9 +193,8 @@ def test_everything_is_read(tmp_path: Path) -> None:
 
 def test_the_first_engine_that_fits_is_taken(tmp_path: Path) -> None:
     bundle = VideoBundle.open(sealed(tmp_path))
-    ((key, segments),) = bundle.engines.items()
-    assert key == ("vae_decoder", "first")
-    assert [file.file for file in segments.files] == ["engines/a.onnx"]
+    assert bundle.engines.keys() == {(file["component"], file["graph"]) for file in TOPOLOGY["engines"]}
+    assert [file.file for file in bundle.engines["vae_decoder", "first"].files] == ["engines/a.onnx"]
 
 
 def test_a_bundle_for_other_machines_lists_both_sides(tmp_path: Path) -> None:
@@ -146,7 +228,7 @@ def cut(**second: str) -> dict[str, Any]:
         engine("onnxruntime", "cpu", "engines/a.onnx", outputs=["h", "cache"]),
         engine("onnxruntime", "cpu", "engines/b.onnx", segment=1, inputs=["h"], outputs=["frames"], **second),
     ]
-    return {**TOPOLOGY, "engines": entries}
+    return {**TOPOLOGY, "engines": [*entries, *OTHERS]}
 
 
 def test_a_graph_in_segments_is_read_where_the_bundle_says_that_there_are_some(tmp_path: Path) -> None:
@@ -258,7 +340,8 @@ def test_frames_that_no_latent_decodes_to(tmp_path: Path, frames: int, nearest: 
 
 
 def test_a_bundle_of_another_task_is_not_one_for_videos(tmp_path: Path) -> None:
-    root = sealed(tmp_path, runtime={"task": "graph", "threads": 0})
+    runtime = {"task": "graph", "threads": 0}
+    root = sealed(tmp_path, topology=ONE_GRAPH, runtime=runtime, recorded=ONE_GRAPH["components"])
     with pytest.raises(BundleError) as caught:
         VideoBundle.open(root)
     assert str(caught.value) == f"{root}: the bundle's task is 'graph', not 'text-to-video'"

@@ -42,3 +42,8 @@ def test_seeds_differ() -> None:
 def test_a_seed_out_of_range_is_a_user_error(seed: int) -> None:
     with pytest.raises(UserError, match=f"the seed is {seed}"):
         initial_noise((1,), seed)
+
+
+def test_more_than_a_machine_can_hold_is_refused() -> None:
+    with pytest.raises(UserError, match=r"the latents take 4503599627370496 bytes, which this machine does not have"):
+        initial_noise((2**50,), 0)

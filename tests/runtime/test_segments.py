@@ -45,6 +45,10 @@ def test_an_output_that_is_also_taken_is_kept_to_the_end() -> None:
         ([file(0, "x", "y"), file(1, "x", "y")], "segments 0 and 1 both give 'y'"),
         ([file(0, "x", "h"), file(1, "h", "k")], "no segment gives the output 'y'"),
         ([file(0, "x text", "z")], "no segment gives the output 'y'"),
+        ([file(0, "x", "y")], "its one segment does not take the input 'text'"),
+        ([file(0, "x text", "y z")], "its one segment gives 'z', which the graph does not"),
+        ([file(2**53, "x text", "y")], "segment 0 is missing"),
+        ([file(0, "x", "h"), file(0, "text", "y")], "segment 0 comes twice"),
     ],
 )
 def test_what_does_not_make_up_the_graph_is_refused(files: list[EngineFile], fault: str) -> None:

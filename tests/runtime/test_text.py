@@ -14,7 +14,8 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from wanc.runtime.errors import EXIT_DATA, EXIT_NO_INPUT, BundleError
-from wanc.runtime.text import MAX_BYTES, Tokenizer, clean_prompt
+from wanc.runtime.text import Tokenizer, clean_prompt
+from wanc.runtime.tokenizer_file import MAX_BYTES
 
 PROMPTS = [
     "",
@@ -130,11 +131,12 @@ def test_a_damaged_tokenizer_is_a_user_error(tmp_path: Path, content: bytes) -> 
     assert caught.value.exit_code == EXIT_DATA
 
 
-def test_the_size_of_a_tokenizer_is_limited(tmp_path: Path) -> None:
-    definition = tokenizers.Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).to_str()
+def test_the_size_of_a_tokenizer_is_limited(tokenizer_folder: Path, tmp_path: Path) -> None:
+    definition = (tokenizer_folder / "tokenizer.json").read_bytes()
     path = tmp_path / "tokenizer.json"
-    path.write_text(definition + " " * (MAX_BYTES - len(definition)))
-    assert Tokenizer.open(tmp_path, 8).encode("a").tolist() == [0]
+    path.write_bytes(definition + b" " * (MAX_BYTES - len(definition)))
+    expected = Tokenizer.open(tokenizer_folder, 8).encode("a").tolist()
+    assert Tokenizer.open(tmp_path, 8).encode("a").tolist() == expected
     with path.open("a") as file:
         file.write(" ")
     with pytest.raises(BundleError) as caught:

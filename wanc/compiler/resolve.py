@@ -30,6 +30,10 @@ from wanc.runtime.safetensors import header_bytes
 
 # What a text-to-video bundle cannot do without. The low-noise expert is a matter of the model.
 NEEDED = ("text_encoder", "denoiser_high", "vae_decoder")
+ONE_EXPERT_HINT = (
+    "a single expert has to be called transformer: rename the folder transformer_2, and write in model_index.json "
+    '"transformer": ["diffusers", "WanTransformer3DModel"], "transformer_2": [null, null], "boundary_ratio": null'
+)
 
 
 @dataclass(frozen=True)
@@ -139,10 +143,15 @@ def _open(loaded: LoadedRecipe) -> ModelSource:
 
 def _check_components(loaded: LoadedRecipe, model: ModelSource) -> None:
     if missing := [name for name in NEEDED if name not in model.components]:
+        hint = "leave components out to build all of the model's"
+        if loaded.recipe.model.components is None:
+            hint = "is the download complete?"
+            if "denoiser_low" in model.components:
+                hint = ONE_EXPERT_HINT
         raise RecipeError(
             f"a text-to-video bundle needs the component {missing[0]}",
             where=loaded.marks.where("model.components"),
-            hint="leave components out to build all of the model's",
+            hint=hint,
         )
 
 

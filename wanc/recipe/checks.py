@@ -8,6 +8,8 @@ from typing import TypeVar, cast
 
 from pydantic_core import PydanticCustomError
 
+from wanc.runtime.prompts import prompt_fault
+
 T = TypeVar("T")
 
 # The position table of Wan has 1024 entries for each of height, width and time; a token is 16 x 16 pixels.
@@ -91,6 +93,13 @@ def four_n_plus_one(frames: int) -> int:
             _nearest(frames - rest, 4, MOST_FRAMES),
         )
     return frames
+
+
+def short_enough(prompt: str) -> str:
+    """Refuses a prompt that no bundle would take."""
+    if too_long := prompt_fault(prompt):
+        raise fault(f"the prompt {too_long}", "write a shorter one: a text encoder looks at some hundred words")
+    return prompt
 
 
 def falling(timesteps: tuple[float, ...]) -> tuple[float, ...]:

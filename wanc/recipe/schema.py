@@ -19,6 +19,7 @@ from wanc.recipe.checks import (
     fault,
     four_n_plus_one,
     multiple_of_16,
+    short_enough,
     whole_number,
     without_repeats,
     word_or_list,
@@ -72,9 +73,9 @@ def _distinct_names(shapes: tuple[ShapeSection, ...]) -> tuple[ShapeSection, ...
 class GuidanceSection(Section):
     """How strongly each expert follows the prompt; 1 is no guidance, and saves every second execution."""
 
-    high: Annotated[float, Field(ge=1)]
+    high: Annotated[float, Field(ge=1, le=1_000_000)]
     """For the high-noise expert, which makes the first steps."""
-    low: Annotated[float, Field(ge=1)]
+    low: Annotated[float, Field(ge=1, le=1_000_000)]
     """For the low-noise expert, which makes the last steps."""
 
 
@@ -103,7 +104,7 @@ class SamplingSection(Section):
     """Guidance scales, {high: for the high-noise expert, low: for the low-noise expert}; few-step models have none."""
     boundary: Annotated[float, Field(ge=0, le=1)] | None = None
     """The noise level, 0 to 1, from which up the high-noise expert works; the model's own unless given."""
-    negative_prompt: str = ""
+    negative_prompt: Annotated[str, AfterValidator(short_enough)] = ""
     """What the unconditional branch is told."""
     fps: Annotated[int, Field(ge=1, le=240)] = 16
     """Frames per second of the video's file."""

@@ -12,7 +12,7 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +21,15 @@ from typing import IO, Any, BinaryIO, cast
 import numpy as np
 
 from .destination import reporting
+from .dimensions import MOST_DIMENSIONS
 from .errors import EXIT_NO_INPUT
 from .interface import TASK, InputError, Interface
 from .suffixes import WHAT
 from .whole_file import whole_file
 
 Array = np.ndarray[Any, Any]
+CheckHeader = Callable[[str, tuple[int, ...]], None]
+"""Is told an array's dtype and shape, and raises what it has against them."""
 
 OUTPUTS = WHAT[TASK]
 MAX_TOTAL_BYTES = 4 * 2**30
@@ -35,6 +38,8 @@ MAX_MEMBERS = 4096
 # The format pads headers to 64 bytes; 128 hold any array of 8 dimensions that has no fields.
 MAX_HEADER_BYTES = 1024
 CHUNK_BYTES = 2**20
+MAX_DIRECTORY_BYTES = 4 * 2**20
+"""Of an archive: its list of members, which is read at once."""
 # Deflate cannot do better (zlib.net/zlib_tech.html): a member that claims to is lying about its size.
 MOST_COMPRESSION = 1032
 
@@ -59,8 +64,15 @@ class _Described:
     offset: int
 
     def read(self, stream: IO[bytes]) -> Array:
-        """The values that follow in the stream; the declared size is right: no more is allocated than is read."""
-        array = np.empty(self.shape, self.dtype, order="F" if self.fortran else "C")
+        """The values that follow in the stream. Memory is taken as they come: what is allocated is not touched before.
+
+        Raises InputError where this machine has not that much.
+        """
+        try:
+            array = np.empty(self.shape, self.dtype, order="F" if self.fortran else "C")
+        except MemoryError:
+            size = math.prod(self.shape) * self.dtype.itemsize
+            raise InputError(f"an array takes {size} bytes, which this machine does not have") from None
         _fill(stream, memoryview(cast("Any", array.reshape(-1, order="A").view(np.uint8))))
         return array
 
@@ -72,17 +84,24 @@ class _Member(_Described):
     info: zipfile.ZipInfo
 
 
-def read_array(path: Path) -> Array:
-    """The one array of an .npy file.
+def any_header(dtype: str, shape: tuple[int, ...]) -> None:
+    """Has nothing against any array."""
 
-    Raises InputError where the file is not one of plain numbers, and exit code 66 where there is none.
+
+def read_array(path: Path, check: CheckHeader = any_header) -> Array:
+    """The one array of an .npy file; `check` is told what it is before its values are read.
+
+    Raises InputError where the file is not one of plain numbers, exit code 66 where there is none, and what `check`
+    raises.
     """
     with _opened(path) as file:
         size = os.fstat(file.fileno()).st_size
         try:
             if size > MAX_TOTAL_BYTES:
                 raise InputError(f"{size} bytes, more than the {MAX_TOTAL_BYTES} allowed")
-            return _described(file, size, ascii(path.stem)[:80]).read(file)
+            described = _described(file, size, ascii(path.stem)[:80])
+            check(described.dtype.name, described.shape)
+            return described.read(file)
         except InputError as error:
             error.where = str(path)
             raise
@@ -98,8 +117,8 @@ def read_arrays(path: Path, interface: Interface) -> dict[str, Array]:
     """
     with _opened(path) as file:
         try:
-            with zipfile.ZipFile(file) as archive:
-                members = _members(archive)
+            with zipfile.ZipFile(cast("IO[bytes]", _Pieces(file))) as archive:
+                members = _members(archive, os.fstat(file.fileno()).st_size)
                 interface.check({name: (member.dtype.name, member.shape) for name, member in members.items()})
                 return {name: _read(archive, member) for name, member in members.items()}
         except InputError as error:
@@ -139,12 +158,27 @@ def _opened(path: Path) -> Generator[BinaryIO]:
         yield file
 
 
-def _members(archive: zipfile.ZipFile) -> dict[str, _Member]:
+class _Pieces:
+    """An archive's file, of which nobody asks for much at once; `zipfile` would take a directory of gigabytes whole."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        if size > MAX_DIRECTORY_BYTES:
+            raise InputError(f"{size} bytes of names, more than the {MAX_DIRECTORY_BYTES} allowed")
+        return self._file.read(size)
+
+
+def _members(archive: zipfile.ZipFile, file_size: int) -> dict[str, _Member]:
     entries = archive.infolist()
     if len(entries) > MAX_MEMBERS:
         raise InputError(f"{len(entries)} arrays, more than the {MAX_MEMBERS} allowed")
     if (total := sum(info.file_size for info in entries)) > MAX_TOTAL_BYTES:
         raise InputError(f"{total} bytes of arrays, more than the {MAX_TOTAL_BYTES} allowed")
+    if any(info.header_offset + info.compress_size > file_size for info in entries):
+        raise InputError("ends before its arrays do")
     members: dict[str, _Member] = {}
     for info in entries:
         name = info.filename.removesuffix(".npy")
@@ -180,6 +214,11 @@ def _described(stream: IO[bytes], file_size: int, shown: str) -> _Described:
     needed = offset + math.prod(shape) * dtype.itemsize
     if file_size != needed:
         raise InputError(f"the array {shown} has {file_size} bytes; {dtype.name} {list(shape)} takes {needed}")
+    # A zero among the sizes must not hide others that no array can have.
+    if len(shape) > MOST_DIMENSIONS or math.prod(size or 1 for size in shape) * dtype.itemsize > MAX_TOTAL_BYTES:
+        raise InputError(
+            f"the array {shown} is {dtype.name} {list(shape)}, more than the {MAX_TOTAL_BYTES} bytes allowed"
+        )
     return _Described(dtype, shape, header[2] == b"True", offset)
 
 

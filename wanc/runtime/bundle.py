@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
+from .check_bundle import check_bundle
 from .directory import Root
-from .engine_file import EngineFile, read_engine_files
+from .engine_file import EngineFile, Key, read_engine_files
 from .errors import BundleError, TargetError
 from .folder import VerifiedFolder
 from .interface import Interface
@@ -20,8 +21,8 @@ from .verify import verified
 
 RUNNABLE = {("onnxruntime", "cpu", "cpu"), ("openvino", "cpu", "cpu")}
 """(engine, target, device) of what this runtime can execute."""
-
-Key = tuple[str, str]
+MOST_THREADS = 1024
+"""That a bundle may ask for; a machine with fewer has its own number."""
 
 
 @dataclass(frozen=True)
@@ -42,23 +43,26 @@ class Bundle:
     def open(cls, root: Root, *, on_progress: OnProgress = ignore) -> Bundle:
         """Verify every file of the bundle, then read what it says.
 
-        Raises VerificationError, BundleError, and TargetError where no engine fits this machine.
+        Raises VerificationError, BundleError, and TargetError where no engine fits this machine. No engine is opened.
         """
         manifest, folder = verified(root, partial(on_progress, "verify"))
         runtime, topology = (section(folder, manifest, name) for name in ("runtime", "topology"))
-        files = read_engine_files(topology.objects("engines"), {file.path for file in manifest.files})
+        paths = {file.path for file in manifest.files}
+        files = read_engine_files(topology.objects("engines"), paths)
         by_graph: dict[Key, list[EngineFile]] = {}
         for file in files:
             by_graph.setdefault((file.component, file.graph), []).append(file)
         components = topology.object("components")
         graphs = {(name, graph): Interface.read(components.object(name).object(graph)) for name, graph in by_graph}
+        engines = {key: _segments(graphs[key], files, folder, manifest) for key, files in by_graph.items()}
+        check_bundle(graphs, runtime, topology, paths, folder)
         return Bundle(
             folder=folder,
             manifest=manifest,
             task=runtime.text("task"),
             graphs=graphs,
-            engines={key: _segments(graphs[key], files, folder, manifest) for key, files in by_graph.items()},
-            threads=runtime.integer("threads"),
+            engines=engines,
+            threads=runtime.integer("threads", maximum=MOST_THREADS),
         )
 
     def expect_task(self, task: str) -> None:

@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import os
+
+from .errors import UserError
+
+LOG = logging.getLogger(__name__)
 
 
 def available_cores() -> int:
     """The processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_to_use(asked: int | None, recipe: int) -> int:
+    """The number of threads of a run: what it was asked for, or, None, what the recipe of its bundle says; 0 is all.
+
+    A bundle moves to other machines: a recipe's number that is too large for this one becomes all that there are, with
+    a warning. Raises UserError where more are asked for than there are.
+    """
+    available = available_cores()
+    if asked is None:
+        if recipe > available:
+            LOG.warning(
+                "note: the bundle asks for %d threads, and this machine has %d: all are used", recipe, available
+            )
+        return min(recipe, available)
+    if asked > available:
+        there = f"1 to {available}" if available > 1 else "1"
+        raise UserError(f"{asked} threads", hint=f"this machine has {available}: ask for {there}, or 0 for every core")
+    return asked

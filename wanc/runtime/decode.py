@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from .errors import TargetError
 from .executor import Executor
 from .interface import Interface, carried
-from .value import Value
+from .value import Value, expect
 
 COMPONENT = "vae_decoder"
 
@@ -37,7 +37,7 @@ def decode(
         graph = "steady" if index else "first"
         outputs = executor.run(COMPONENT, graph, {"latent": latent, **caches})
         caches = carried(graphs[graph].outputs, outputs)
-        frames = outputs["frames"].numpy()
+        frames = expect(outputs["frames"], "frames", (1, 3, None, None, None))
         _check_finite(frames, graph, done)
         done += frames.shape[2]
         yield to_pixels(frames)

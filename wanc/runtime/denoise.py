@@ -13,7 +13,7 @@ from .errors import TargetError
 from .parts import Parts
 from .progress import OnProgress, ignore
 from .solvers.base import Solver
-from .value import Value
+from .value import Value, expect
 
 Latents = NDArray[np.float32]
 GRAPH, TIMESTEP = "step", "timestep"
@@ -39,7 +39,8 @@ class Expert:
         known = {"latents": latents, TIMESTEP: np.array([timestep], np.float32)}
         texts = {"conditional": text} if self.guidance == 1.0 else {"conditional": text, "unconditional": negative}
         given = {branch: {**known, "text": embeddings} for branch, embeddings in texts.items()}
-        velocities = [results["velocity"].numpy() for results in parts.run_branches(GRAPH, given)]
+        found = parts.run_branches(GRAPH, given)
+        velocities = [expect(results["velocity"], "velocity", latents.shape) for results in found]
         if len(velocities) == 1:
             return velocities[0]
         conditional, unconditional = velocities

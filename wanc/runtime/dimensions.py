@@ -5,7 +5,14 @@ A size is a number, or a name for what a request may choose: `rows`, or `2*rows`
 
 from __future__ import annotations
 
+import re
 from typing import Literal, TypeAlias
+
+LARGEST_SIZE = 2**31 - 1
+"""Of one dimension: what ONNX's tools take."""
+MOST_DIMENSIONS = 8
+NAMED = re.compile(r"(?:[1-9][0-9]{0,8}\*)?[A-Za-z_][A-Za-z0-9_]{0,254}")
+"""How a size that is not fixed is written."""
 
 Dimension: TypeAlias = int | str
 Dtype = Literal[

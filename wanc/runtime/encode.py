@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from .embeddings import EmbeddingTable
 from .text import Tokenizer, clean_prompt
-from .value import Value
+from .value import Value, expect
 
 COMPONENT, GRAPH = "text_encoder", "encode"
 MOST_KEPT_BYTES = 256 * 2**20
@@ -50,5 +50,6 @@ def encode_prompt(prompt: str, tokenizer: Tokenizer, table: EmbeddingTable, enco
     ids = tokenizer.encode(clean_prompt(prompt))
     embeddings = table.gather(ids)[None]
     mask = np.ones((1, len(ids)), np.int64)
-    hidden = encoder.run(COMPONENT, GRAPH, {"embeddings": embeddings, "mask": mask})["hidden"].numpy()
+    results = encoder.run(COMPONENT, GRAPH, {"embeddings": embeddings, "mask": mask})
+    hidden = expect(results["hidden"], "hidden", (1, len(ids), None))
     return np.pad(hidden, ((0, 0), (0, tokenizer.text_length - len(ids)), (0, 0)))

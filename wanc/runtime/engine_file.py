@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass
 
 from .strict_json import Fields, JsonObject, JsonValue
 
+Key = tuple[str, str]
+"""(component, graph)."""
+
 
 @dataclass(frozen=True)
 class EngineFile:

@@ -9,6 +9,7 @@ from typing import Any
 
 from .arrays import OUTPUTS, read_arrays, write_arrays
 from .bundle import Bundle
+from .cores import threads_to_use
 from .cost import RunCost
 from .directory import Root
 from .executor import Executor
@@ -26,7 +27,7 @@ class GraphPipeline:
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         bundle.expect_task(TASK)
         self.bundle, self.interface = bundle, bundle.interface(COMPONENT, GRAPH)
-        self.executor = Executor(bundle.folder, bundle.engines, threads=bundle.threads if threads is None else threads)
+        self.executor = Executor(bundle.folder, bundle.engines, threads=threads_to_use(threads, bundle.threads))
 
     @classmethod
     def open(cls, root: Root, *, threads: int | None = None, on_progress: OnProgress = ignore) -> GraphPipeline:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar, cast, get_args
 
-from .dimensions import Dimension, Dtype, split_dimension
+from .dimensions import LARGEST_SIZE, MOST_DIMENSIONS, NAMED, Dimension, Dtype, split_dimension
 from .errors import EXIT_DATA, UserError
 from .strict_json import Fields
 
@@ -17,6 +17,10 @@ COMPONENT, GRAPH = "model", "main"
 BindingTime = Literal["build", "request", "chunk", "step"]
 Scope = Literal["branch", "expert", "request"]
 DTYPES: tuple[str, ...] = get_args(Dtype)
+
+MOST_VALUES = 4096
+"""Inputs, or outputs, of one graph: as many as an archive of arrays may have."""
+MOST_NAME = 512
 
 AnyValue = TypeVar("AnyValue")
 
@@ -68,8 +72,12 @@ class Interface:
 
     @classmethod
     def read(cls, fields: Fields) -> Interface:
-        """What a manifest says of a graph. Raises BundleError."""
-        return cls(tuple(map(_input, fields.objects("inputs"))), tuple(map(_output, fields.objects("outputs"))))
+        """What a manifest says of a graph.
+
+        Raises BundleError for what no graph has: two values of one name, sizes that no array can have.
+        """
+        inputs, outputs = (_values(fields, side) for side in ("inputs", "outputs"))
+        return cls(tuple(map(_input, inputs)), tuple(map(_output, outputs)))
 
     def check(self, given: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
         """Compare arrays, given as name → (dtype, shape), with the declared inputs.
@@ -120,10 +128,35 @@ def _mismatch(tensor: Input, dtype: str, shape: tuple[int, ...]) -> InputError:
     return InputError(f"the input {tensor.name!r} is {dtype} {list(shape)}, and {_shown(tensor)} was expected")
 
 
+def _values(fields: Fields, side: str) -> list[Fields]:
+    entries = fields.objects(side)
+    if len(entries) > MOST_VALUES:
+        fields.refuse(side, f"has {len(entries)} entries, more than the {MOST_VALUES} allowed")
+    seen: set[str] = set()
+    for entry in entries:
+        name = entry.text("name")
+        if not (0 < len(name) <= MOST_NAME and name.isprintable()):
+            entry.refuse("name", f"must be 1 to {MOST_NAME} characters that can be printed, not {ascii(name)[:80]}")
+        if name in seen:
+            entry.refuse("name", f"is {ascii(name)[:80]}, as another one's of these {side}")
+        seen.add(name)
+    return entries
+
+
+def _shape(fields: Fields) -> tuple[Dimension, ...]:
+    shape = tuple(fields.dimensions("shape", most=LARGEST_SIZE))
+    if len(shape) > MOST_DIMENSIONS:
+        fields.refuse("shape", f"has {len(shape)} dimensions, more than the {MOST_DIMENSIONS} allowed")
+    for index, size in enumerate(shape):
+        if isinstance(size, str) and not NAMED.fullmatch(size):
+            fields.refuse(f"shape[{index}]", f"must be a size, `name` or `2*name`, not {ascii(size)[:80]}")
+    return shape
+
+
 def _input(fields: Fields) -> Input:
     return Input(
         fields.text("name"),
-        tuple(fields.dimensions("shape")),
+        _shape(fields),
         cast(BindingTime, _one_of(fields, "binding", get_args(BindingTime))),
         cast(Scope, _one_of(fields, "per", get_args(Scope))),
         cast(Dtype, _one_of(fields, "dtype", DTYPES)),
@@ -142,7 +175,7 @@ def _range(fields: Fields) -> tuple[int, int] | None:
 
 def _output(fields: Fields) -> Output:
     dtype = cast(Dtype, _one_of(fields, "dtype", DTYPES))
-    return Output(fields.text("name"), tuple(fields.dimensions("shape")), fields.optional_text("state"), dtype)
+    return Output(fields.text("name"), _shape(fields), fields.optional_text("state"), dtype)
 
 
 def _one_of(fields: Fields, name: str, known: tuple[str, ...]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,8 +18,13 @@ def initial_noise(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     A seed gives the same noise whatever engine and device run the model: it is made on the host, by numpy alone.
 
     Raises:
-        UserError: a seed outside 0 to 2^63 - 1.
+        UserError: a seed outside 0 to 2^63 - 1, or more noise than this machine can hold.
     """
     if not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"the seed is {seed}", hint=f"give a whole number from 0 to {LARGEST_SEED}")
-    return np.random.Generator(np.random.Philox(seed)).standard_normal(shape, dtype=np.float32)
+    try:
+        return np.random.Generator(np.random.Philox(seed)).standard_normal(shape, dtype=np.float32)
+    except MemoryError:
+        size = 4 * math.prod(shape)
+        message = f"the latents take {size} bytes, which this machine does not have"
+        raise UserError(message, hint="take a smaller shape or fewer frames") from None

@@ -89,11 +89,15 @@ class Parts:
     def _key(self, graph: str, given: Mapping[str, Given], branch: str) -> Key:
         """What a graph's results depend on, its inputs' included; within a request nothing else changes."""
         parts: list[object] = []
+        givers: set[str] = set()
         for tensor in self.graphs[graph].inputs:
             if tensor.shape_of is not None:
                 parts.append(self._shape(tensor.shape_of, given))
             elif tensor.name not in given:
-                parts.append(self._key(self._giver(tensor), given, branch))
+                giver = self._giver(tensor)
+                if giver not in givers:  # most inputs come from one or two others: each goes in once
+                    givers.add(giver)
+                    parts.append(self._key(giver, given, branch))
             elif tensor.binding == "build":
                 parts.append(as_array(given[tensor.name]).tobytes())
             elif tensor.per == "branch":

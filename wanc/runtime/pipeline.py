@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import read_array
+from .arrays import CheckHeader, any_header, read_array
+from .cores import threads_to_use
 from .decode import COMPONENT as DECODER
 from .decode import decode
 from .denoise import Expert, denoise
 from .directory import Root
-from .embeddings import EmbeddingTable
 from .encode import TextStates, encode_prompt
-from .errors import UserError
+from .errors import TargetError, UserError
 from .executor import Executor
 from .interface import InputError
 from .model import HIGH, Model
@@ -28,12 +28,11 @@ from .progress import OnProgress, ignore
 from .request import Cut, Frames, Request, Result
 from .solvers.base import Solver
 from .solvers.create import create_solver
-from .text import Tokenizer, clean_prompt
+from .text import clean_prompt
+from .text_bundle import open_text
 from .timer import Timer
 from .version import VERSION
 from .video_bundle import Sampling, Shape, VideoBundle
-
-EMBEDDING_TENSOR, TOKENIZER = "embedding", "tokenizer/tokenizer.json"
 
 
 class Pipeline:
@@ -41,12 +40,10 @@ class Pipeline:
 
     def __init__(self, bundle: VideoBundle, *, threads: int | None = None) -> None:
         self.bundle = bundle
-        self.executor = Executor(bundle.folder, bundle.engines, threads=bundle.threads if threads is None else threads)
+        self.executor = Executor(bundle.folder, bundle.engines, threads=threads_to_use(threads, bundle.threads))
         # They are the same for every request.
         self._interfaces, self._tables = cache(bundle.interfaces), cache(bundle.tables)
-        length = bundle.model.text_length
-        self._tokenizer = bundle.folder.read(TOKENIZER, lambda path: Tokenizer.open(path.parent, length))
-        self._table = bundle.folder.read(bundle.embedding, lambda path: EmbeddingTable.open(path, EMBEDDING_TENSOR))
+        self._tokenizer, self._table = open_text(bundle)
         self._texts = TextStates(self._encode)
 
     @classmethod
@@ -54,7 +51,8 @@ class Pipeline:
         """Verify a bundle and make it ready.
 
         Raises VerificationError or BundleError where the bundle is not exactly what was sealed, and TargetError where
-        it does not fit this machine. `threads` is the recipe's unless given; 0 means every core.
+        it does not fit this machine. `threads` is the recipe's unless given; 0 means every core, and more than there
+        are is a UserError.
         """
         return cls(VideoBundle.open(root, on_progress=on_progress), threads=threads)
 
@@ -104,12 +102,15 @@ class Pipeline:
     def decode(self, latents: NDArray[np.float32], timer: Timer, on_progress: OnProgress = ignore) -> Iterator[Frames]:
         """The frames of clean latents, chunk by chunk: uint8 [frames, height, width, 3]."""
         model, total = self.bundle.model, latents.shape[2]
+        height, width = (size * model.spatial_stride for size in latents.shape[3:])
         graphs = self._interfaces(DECODER)
         chunks = decode(latents, model.latent_mean, model.latent_std, self.executor, graphs)
         for done in range(total):
             on_progress("decode", done, total)
             with timer.phase("decode"):
                 chunk = next(chunks)
+            if chunk.shape != (wanted := (model.temporal_stride if done else 1, height, width, 3)):
+                raise TargetError(f"an engine gives frames of {list(chunk.shape)}, and {list(wanted)} was expected")
             yield chunk
         on_progress("decode", total, total)
 
@@ -124,15 +125,27 @@ class Pipeline:
             sampling = replace(sampling, steps=request.steps)
         return create_solver(sampling.solver, shift=sampling.shift, steps=sampling.steps, timesteps=sampling.timesteps)
 
+    def load_latents(self, path: Path, shape: str | None = None, frames: int | None = None) -> NDArray[np.float32]:
+        """Initial noise from a `.npy` file, for a video of this shape and number of frames.
+
+        What the file says that it holds is compared with what is needed before it is read. Raises UserError.
+        """
+        size = self.bundle.shape(shape, frames)
+        return load_latents(path, lambda dtype, sizes: self._check_latents(dtype, sizes, size))
+
+    def _check_latents(self, dtype: str, sizes: tuple[int, ...], shape: Shape) -> None:
+        expected = self.bundle.latent_shape(shape)
+        if sizes != expected or dtype != "float32":
+            raise UserError(
+                f"the latents are {dtype} {list(sizes)}; "
+                f"{shape.width}x{shape.height}, {shape.frames} frames needs float32 {list(expected)}"
+            )
+
     def _start(self, request: Request, shape: Shape) -> NDArray[np.float32]:
         expected = self.bundle.latent_shape(shape)
         if request.latents is None:
             return initial_noise(expected, request.seed)
-        if request.latents.shape != expected or request.latents.dtype != np.float32:
-            raise UserError(
-                f"the latents are {request.latents.dtype} {list(request.latents.shape)}; "
-                f"{shape.width}x{shape.height}, {shape.frames} frames needs float32 {list(expected)}"
-            )
+        self._check_latents(request.latents.dtype.name, request.latents.shape, shape)
         if not np.isfinite(request.latents).all():
             raise UserError("the latents hold values that are not finite")
         return request.latents
@@ -170,10 +183,13 @@ def choose_expert(model: Model, sampling: Sampling, timestep: float) -> Expert:
     return Expert(component, sampling.guidance_high if component == HIGH else sampling.guidance_low)
 
 
-def load_latents(path: Path) -> NDArray[np.float32]:
-    """Initial noise from a `.npy` file, float32. Raises UserError where it cannot be read."""
+def load_latents(path: Path, check: CheckHeader = any_header) -> NDArray[np.float32]:
+    """Initial noise from a `.npy` file; `check` is told dtype and shape before anything is read.
+
+    Raises UserError where it cannot be read, and what `check` raises.
+    """
     try:
-        return read_array(path)
+        return read_array(path, check)
     except InputError as error:
         if isinstance(error.__cause__, FileNotFoundError):
             raise

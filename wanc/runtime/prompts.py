@@ -1,4 +1,4 @@
-"""A list of prompts: a text file with a prompt in each line."""
+"""Prompts: how long one may be, and a list of them, a text file with a prompt in each line."""
 
 from __future__ import annotations
 
@@ -8,16 +8,29 @@ from pathlib import Path
 from .errors import UserError
 from .text_file import Kind, read_text
 
+MOST_PROMPT_BYTES = 64 * 2**10
+"""Of UTF-8: some hundred times what any text encoder looks at, and little enough to be read in no time."""
+
+
+def prompt_fault(prompt: str) -> str | None:
+    """Why this is too long for a prompt, or None when it is not."""
+    size = len(prompt.encode("utf-8", "surrogatepass"))
+    return f"has {size} bytes, more than the {MOST_PROMPT_BYTES} allowed" if size > MOST_PROMPT_BYTES else None
+
 
 def read_prompts(path: Path, *, error: type[UserError] = UserError) -> tuple[str, ...]:
     """The prompts in the file at `path`, without empty lines and comments, which begin with `#`.
 
     Raises:
-        UserError: of the type `error`; the file cannot be read as UTF-8 text, is too large, or holds no prompt.
+        UserError: of the type `error`; the file cannot be read as UTF-8 text, is too large, holds no prompt, or one
+            that is too long.
     """
     size = "a list of prompts is a few kilobytes of text, a prompt in each line"
     text = read_text(path, str(path), Kind("list of prompts", "prompts.txt", size, error))
     lines = [line.strip() for line in io.StringIO(text, newline=None)]
+    for number, line in enumerate(lines, 1):
+        if not line.startswith("#") and (fault := prompt_fault(line)):
+            raise error(f"the line {fault}", where=f"{path}:{number}:1", hint="write a shorter prompt")
     prompts = tuple(line for line in lines if line and not line.startswith("#"))
     if not prompts:
         raise error("it holds no prompt", where=str(path), hint="write a prompt in each line")

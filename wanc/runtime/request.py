@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from .errors import UserError
 from .options import OPTIONS, OptionType
+from .prompts import prompt_fault
 
 Frames = NDArray[np.uint8]
 Latents = NDArray[np.float32]
@@ -30,7 +31,8 @@ class Request:
     """What to make: the options of a run, by their names. Unset fields take the recipe's values.
 
     `latents`, float32 [1, channels, latent frames, latent height, latent width], replace the seeded noise. Raises
-    UserError for a value of another type, and for a seed that latents leave without effect.
+    UserError for a value of another type, for a text that is too long, and for a seed that latents leave without
+    effect.
     """
 
     prompt: str
@@ -46,8 +48,12 @@ class Request:
         for entry in fields(self):
             value = getattr(self, entry.name)
             wanted, words = _KINDS[options[entry.name].type]
-            if not isinstance(value, wanted) and (value is not None or entry.default is not None):
-                raise UserError(f"{entry.name} is {ascii(value)[:80]}, not {words}")
+            # To Python, true is a whole number.
+            if isinstance(value, bool) or not isinstance(value, wanted):
+                if value is not None or entry.default is not None:
+                    raise UserError(f"{entry.name} is {ascii(value)[:80]}, not {words}")
+            elif isinstance(value, str) and (too_long := prompt_fault(value)):
+                raise UserError(f"{entry.name} {too_long}")
         if self.latents is not None and self.seed:
             raise UserError("the seed has no effect: the latents replace the seeded noise", hint="give one of them")
 

@@ -45,24 +45,34 @@ class Segments:
         for index, file in enumerate(self.files):
             last |= dict.fromkeys((*file.inputs, *file.outputs), index)
         kept = set(self.outputs)
-        return tuple(
-            tuple(name for name, final in last.items() if final == index and name not in kept)
-            for index in range(len(self.files))
-        )
+        dropped: list[list[str]] = [[] for _ in self.files]
+        for name, final in last.items():
+            if name not in kept:
+                dropped[final].append(name)
+        return tuple(map(tuple, dropped))
 
     def _fault(self) -> str | None:
-        numbers = [file.segment for file in self.files]
-        if missing := sorted(set(range(max(numbers) + 1)) - set(numbers)):
-            return f"segment {missing[0]} is missing"
+        for index, file in enumerate(self.files):
+            if file.segment != index:
+                return f"segment {index} is missing" if file.segment > index else f"segment {file.segment} comes twice"
         given: dict[str, int] = {}
+        taken = set(self.inputs)
         for file in self.files:
-            if unknown := [name for name in file.inputs if name not in given and name not in self.inputs]:
+            if unknown := [name for name in file.inputs if name not in given and name not in taken]:
                 return f"segment {file.segment} takes {_short(unknown[0])}, which nothing before it gives"
             for name in file.outputs:
                 if given.setdefault(name, file.segment) != file.segment:
                     return f"segments {given[name]} and {file.segment} both give {_short(name)}"
         if absent := [name for name in self.outputs if name not in given]:
             return f"no segment gives the output {_short(absent[0])}"
+        return self._whole_fault(self.files[0]) if len(self.files) == 1 else None
+
+    def _whole_fault(self, file: EngineFile) -> str | None:
+        """A graph that is not cut is the file: it takes and gives what the graph does, and nothing else."""
+        if untaken := set(self.inputs) - set(file.inputs):
+            return f"its one segment does not take the input {_short(min(untaken))}"
+        if unknown := set(file.outputs) - set(self.outputs):
+            return f"its one segment gives {_short(min(unknown))}, which the graph does not"
         return None
 
 

@@ -86,13 +86,11 @@ class Fields:
     def optional_text(self, name: str) -> str | None:
         return None if self._get(name) is None else self.text(name)
 
-    def integer(self, name: str, *, minimum: int = 0) -> int:
+    def integer(self, name: str, *, minimum: int = 0, maximum: int = MAX_INTEGER) -> int:
         value = self._get(name)
         if isinstance(value, bool) or not isinstance(value, int):
             self.refuse(name, f"must be an integer, not {_kind(value)}")
-        if value < minimum:
-            self.refuse(name, f"must be at least {minimum}, not {value}")
-        return value
+        return int(self._within(name, value, minimum, maximum))
 
     def boolean(self, name: str) -> bool:
         value = self._get(name)
@@ -100,15 +98,18 @@ class Fields:
             self.refuse(name, f"must be true or false, not {_kind(value)}")
         return value
 
-    def number(self, name: str) -> float:
-        return self._number(name, self._get(name))
+    def number(self, name: str, *, minimum: float = -math.inf, maximum: float = math.inf) -> float:
+        return self._within(name, self._number(name, self._get(name)), minimum, maximum)
 
-    def optional_number(self, name: str) -> float | None:
-        value = self._get(name)
-        return None if value is None else self._number(name, value)
+    def optional_number(self, name: str, *, minimum: float = -math.inf, maximum: float = math.inf) -> float | None:
+        return None if self._get(name) is None else self.number(name, minimum=minimum, maximum=maximum)
 
-    def numbers(self, name: str) -> list[float]:
-        return [self._number(f"{name}[{index}]", item) for index, item in enumerate(self._list(name))]
+    def numbers(self, name: str, *, minimum: float = -math.inf, maximum: float = math.inf) -> list[float]:
+        found: list[float] = []
+        for index, item in enumerate(self._list(name)):
+            entry = f"{name}[{index}]"
+            found.append(self._within(entry, self._number(entry, item), minimum, maximum))
+        return found
 
     def whole_numbers(self, name: str, count: int) -> list[int]:
         """So many integers of either sign."""
@@ -133,14 +134,23 @@ class Fields:
                 self.refuse(f"{name}[{index}]", f"must be a string, not {_kind(item)}")
         return cast("list[str]", items)
 
-    def dimensions(self, name: str) -> list[int | str]:
-        """Sizes from 0, and names for sizes."""
+    def dimensions(self, name: str, *, most: int = MAX_INTEGER) -> list[int | str]:
+        """Sizes from 0 to `most`, and names for sizes."""
         sizes: list[int | str] = []
         for index, item in enumerate(self._list(name)):
-            if isinstance(item, bool) or not isinstance(item, (int, str)) or (isinstance(item, int) and item < 0):
+            if isinstance(item, bool) or not isinstance(item, (int, str)):
                 self.refuse(f"{name}[{index}]", "must be a size or the name of one")
+            if isinstance(item, int) and not 0 <= item <= most:
+                self.refuse(f"{name}[{index}]", f"must be a size from 0 to {most}, not {item}")
             sizes.append(item)
         return sizes
+
+    def _within(self, name: str, value: float, minimum: float, maximum: float) -> float:
+        if value < minimum:
+            self.refuse(name, f"must be at least {minimum}, not {value}")
+        if value > maximum:
+            self.refuse(name, f"must be at most {maximum}, not {value}")
+        return value
 
     def _number(self, name: str, value: JsonValue) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .errors import BundleError
-from .golden import named
-from .interface import Interface
-from .safetensors import SafetensorsFile
+from .golden import tensor_name
+from .interface import Interface, shown_shape
+from .safetensors import STORAGE_DTYPES, SafetensorsFile
 from .value import Array, Given, as_array
 
 
@@ -17,20 +17,39 @@ def table_file(component: str, graph: str) -> str:
     return f"engines/{component}/{graph}.table.safetensors"
 
 
+MOST_ROWS = 1000
+"""A model is trained at as many timesteps."""
+
+
 class Table:
     """The rows of one graph, mapped into memory: those that are not asked for are not read."""
 
     def __init__(self, path: Path, component: str, graph: str, interface: Interface) -> None:
-        """Raises BundleError where the file holds something else."""
-        tensors = named(SafetensorsFile(path), component, graph)
-        names = {tensor.name for tensor in (*interface.inputs, *interface.outputs)}
-        lengths = {array.shape[:1] for array in tensors.values()}
-        if tensors.keys() != names or len(lengths) != 1 or lengths == {()}:
+        """Raises BundleError where the file holds something else than rows of the graph's inputs and outputs."""
+        file = SafetensorsFile(path)
+        values = {
+            tensor_name(component, graph, tensor.name): tensor for tensor in (*interface.inputs, *interface.outputs)
+        }
+        rows = {info.shape[:1] for info in file.tensors.values()}
+        if file.tensors.keys() != values.keys() or len(rows) != 1 or rows == {()}:
             raise BundleError(f"is no table of {component}/{graph}", where=str(path))
+        if max(rows) > (MOST_ROWS,):
+            raise BundleError(f"has {max(rows)[0]} rows, more than the {MOST_ROWS} allowed", where=str(path))
+        for name, tensor in values.items():
+            info = file.tensors[name]
+            if (
+                info.dtype == "BF16"
+                or STORAGE_DTYPES[info.dtype].name != tensor.dtype
+                or info.shape[1:] != tensor.shape
+            ):
+                found, declared = f"{info.dtype} {list(info.shape[1:])}", f"{tensor.dtype} {shown_shape(tensor.shape)}"
+                message = f"a row of {tensor.name} is {found}, and {declared} was expected"
+                raise BundleError(f"is no table of {component}/{graph}: {message}", where=str(path))
+        tensors = {tensor.name: file[name] for name, tensor in values.items()}
         self._inputs = [tensor.name for tensor in interface.inputs]
         self._outputs = {tensor.name: tensors[tensor.name] for tensor in interface.outputs}
-        rows = zip(*(tensors[name] for name in self._inputs), strict=True)
-        self._rows = {tuple(array.tobytes() for array in row): index for index, row in enumerate(rows)}
+        given = zip(*(tensors[name] for name in self._inputs), strict=True)
+        self._rows = {tuple(array.tobytes() for array in row): index for index, row in enumerate(given)}
 
     def find(self, given: Mapping[str, Given]) -> dict[str, Array] | None:
         """What the graph gives for these inputs; None where that was not computed."""

@@ -7,6 +7,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .errors import TargetError
+
 Array = np.ndarray[Any, Any]
 
 
@@ -40,6 +42,20 @@ class Value:
 
     def __repr__(self) -> str:
         return f"Value({self.dtype.name} {list(self.shape)})"
+
+
+def expect(value: Value, name: str, shape: tuple[int | None, ...]) -> Array:
+    """A float32 value of this shape, None for any size, as an array.
+
+    Raises TargetError for another: then an engine is not what the bundle says of it.
+    """
+    fits = len(value.shape) == len(shape) and all(
+        wanted in (None, size) for size, wanted in zip(value.shape, shape, strict=True)
+    )
+    if value.dtype != np.float32 or not fits:
+        wanted = ", ".join("?" if size is None else str(size) for size in shape)
+        raise TargetError(f"an engine gives {name} as {value.dtype.name} {list(value.shape)}, not float32 [{wanted}]")
+    return value.numpy()
 
 
 Given: TypeAlias = Array | Value

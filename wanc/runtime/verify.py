@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -32,15 +33,30 @@ from .strict_json import parse_object
 
 MAX_ATTESTATION_BYTES = 2**20
 _MAX_DIRECTORY_DEPTH = 128  # more than 240 bytes of path can hold, and few enough to keep one descriptor for each
+LEFTOVERS = {
+    r"\.DS_Store|\._.*|\.AppleDouble|\.Spotlight-V100|\.Trashes|\.fseventsd|__MACOSX": "macOS",
+    r"Thumbs\.db|ehthumbs\.db|desktop\.ini|\$RECYCLE\.BIN|System Volume Information": "Windows",
+    r"\.directory|\.Trash-[0-9]+|\.thumbnails": "a Linux desktop",
+    r".+~|#.+#|\.#.+|\..+\.sw[a-p]|\.vscode|\.idea": "an editor",
+    r"\.nfs[0-9A-Fa-f]+|\.fuse_hidden[0-9A-Fa-f]+|lost\+found": "the file system",
+    r"__pycache__": "Python",
+    r"\.ipynb_checkpoints": "Jupyter",
+    r"\.git|\.gitignore|\.gitattributes|\.svn|\.hg": "version control",
+}
+"""Who leaves files and folders of such names where people look into them: known by the name, and by nothing else."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")  # DSSE allows both alphabets
 
 
 @dataclass(frozen=True, order=True)
 class Failure:
-    """One path of the bundle ("/"-separated, printable) that is not as it should be, and why."""
+    """One path of the bundle ("/"-separated, printable) that is not as it should be, and why.
+
+    `leftover` is what would have to be removed where this is nothing but what a desktop or an editor has left there.
+    """
 
     path: str
     reason: str
+    leftover: str = ""
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,14 @@ class VerifyReport:
     @property
     def id(self) -> str | None:
         return self.manifest.id if self.manifest else None
+
+    def remedy(self, bundle: Path) -> str | None:
+        """What mends the bundle, with a command, where nothing is wrong but what was left there; otherwise None."""
+        if not self.failures or not all(failure.leftover for failure in self.failures):
+            return None
+        found = list(dict.fromkeys(failure.leftover for failure in self.failures))
+        names = " ".join(shlex.quote(str(bundle / path)) for path in found)
+        return f"removing what was left there mends the bundle: rm -r {names}"
 
 
 def verify(bundle: Path, progress: Progress | None = None) -> VerifyReport:
@@ -92,7 +116,7 @@ def verified(root: Root, progress: Progress | None = None) -> tuple[Manifest, Ve
         raise VerificationError(
             f"the bundle is not what its manifest says: {'; '.join(shown)}",
             where=str(directory.shown),
-            hint="fetch or build the bundle again; do not run it",
+            hint=report.remedy(directory.shown) or "fetch or build the bundle again; do not run it",
         )
     return report.manifest, VerifiedFolder(directory, report.identities)
 
@@ -135,25 +159,38 @@ def _is_still(directory: int, path: Path) -> bool:
 def _survey(root: int, manifest: Manifest) -> tuple[set[str], list[Failure]]:
     """The listed paths that are there, of whatever kind, and a failure for everything that should not be."""
     listed = {file.path for file in manifest.files}
-    directories = {parent for path in listed for parent in parents_of(path)}
-    spelling = {path.casefold(): path for path in (*listed, *directories, MANIFEST, ATTESTATIONS)}
+    directories = {parent for path in listed for parent in parents_of(path)} | {ATTESTATIONS}
+    spelling = {path.casefold(): path for path in (*listed, *directories, MANIFEST)}
     present: set[str] = set()
     failures: list[Failure] = []
     for path, status, fault in _walk(root, "", 0):
         is_directory = stat.S_ISDIR(status.st_mode)
-        if fault:
+        if path not in listed and (leftover := _leftover(path, directories)):
+            failures.append(leftover)
+        elif fault:
             failures.append(Failure(_shown(path), fault))
         elif path in listed:
             present.add(path)
         elif path.startswith(f"{ATTESTATIONS}/"):
             failures += _check_attestation(root, path, status)
-        elif path == MANIFEST or (is_directory and (path in directories or path == ATTESTATIONS)):
+        elif path == MANIFEST or (is_directory and path in directories):
             continue
         else:
             twin = spelling.get(path.casefold())
             reason = f"differs from {twin} only in case" if twin and twin != path else "is not in the manifest"
             failures.append(Failure(_shown(path), reason))
     return present, failures
+
+
+def _leftover(path: str, directories: set[str]) -> Failure | None:
+    """A failure for what is not listed and has a name that a desktop or an editor leaves, or lies below such a one."""
+    top = next((name for name in (*parents_of(path), path) if name not in directories), "")
+    name = top.rpartition("/")[2]
+    who = next((who for pattern, who in LEFTOVERS.items() if re.fullmatch(pattern, name)), None)
+    if who is None or _shown(path) != path:
+        return None
+    reason = f"is not in the manifest: {who} left it there" if path == top else "is not in the manifest"
+    return Failure(path, reason, top)
 
 
 def _walk(directory: int, prefix: str, depth: int) -> Iterator[tuple[str, os.stat_result, str | None]]:

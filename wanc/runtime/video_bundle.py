@@ -11,40 +11,8 @@ from .errors import UserError
 from .model import Model
 from .options import VIDEO as TASK
 from .progress import OnProgress, ignore
-from .strict_json import Fields
 from .tables import Table, table_file
-
-# Wan's position table has 1,024 entries per axis.
-MOST_LATENT_FRAMES = 1024
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A video size: pixels and frames."""
-
-    name: str
-    height: int
-    width: int
-    frames: int
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the recipe samples. Exactly one of `steps` and `timesteps` is set; a guidance of 1 is none."""
-
-    solver: str
-    steps: int | None
-    timesteps: tuple[float, ...] | None
-    shift: float
-    guidance_high: float
-    guidance_low: float
-    negative_prompt: str
-    fps: int
-
-    @property
-    def is_guided(self) -> bool:
-        """Whether any expert needs the negative prompt."""
-        return self.guidance_high != 1.0 or self.guidance_low != 1.0
+from .video_facts import MOST_LATENT_FRAMES, Sampling, Shape, VideoFacts
 
 
 @dataclass(frozen=True)
@@ -59,9 +27,13 @@ class VideoBundle(Bundle):
     @classmethod
     def open(cls, root: Root, *, on_progress: OnProgress = ignore) -> VideoBundle:
         """Verify a bundle and read what it says, as `Bundle.open` does. Raises BundleError for one of another task."""
-        bundle = Bundle.open(root, on_progress=on_progress)
+        return cls.of(Bundle.open(root, on_progress=on_progress))
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> VideoBundle:
+        """What an open bundle says besides. Raises BundleError for one of another task."""
         bundle.expect_task(TASK)
-        runtime = section(bundle.folder, bundle.manifest, "runtime")
+        facts = VideoFacts.read(runtime := section(bundle.folder, bundle.manifest, "runtime"))
         return cls(
             folder=bundle.folder,
             manifest=bundle.manifest,
@@ -69,10 +41,10 @@ class VideoBundle(Bundle):
             graphs=bundle.graphs,
             engines=bundle.engines,
             threads=bundle.threads,
-            model=_model(runtime.object("model")),
+            model=facts.model,
             embedding=listed(bundle.manifest, runtime, "embedding"),
-            sampling=_sampling(runtime.object("sampling")),
-            shapes=tuple(_shape(fields) for fields in runtime.objects("shapes")),
+            sampling=facts.sampling,
+            shapes=facts.shapes,
         )
 
     def shape(self, name: str | None, frames: int | None) -> Shape:
@@ -108,39 +80,3 @@ class VideoBundle(Bundle):
     def latent_shape(self, shape: Shape) -> tuple[int, ...]:
         """[1, channels, latent frames, latent height, latent width] of a video size."""
         return self.model.latent_shape(height=shape.height, width=shape.width, frames=shape.frames)
-
-
-def _model(fields: Fields) -> Model:
-    return Model(
-        text_length=fields.integer("text_length", minimum=1),
-        boundary=fields.optional_number("boundary"),
-        train_timesteps=fields.integer("train_timesteps", minimum=1),
-        latent_mean=tuple(fields.numbers("latent_mean")),
-        latent_std=tuple(fields.numbers("latent_std")),
-        spatial_stride=fields.integer("spatial_stride", minimum=1),
-        temporal_stride=fields.integer("temporal_stride", minimum=1),
-    )
-
-
-def _sampling(fields: Fields) -> Sampling:
-    listed = fields.values.get("timesteps") is not None
-    guidance = fields.object("guidance")
-    return Sampling(
-        solver=fields.text("solver"),
-        steps=None if listed else fields.integer("steps", minimum=1),
-        timesteps=tuple(fields.numbers("timesteps")) if listed else None,
-        shift=fields.number("shift"),
-        guidance_high=guidance.number("high"),
-        guidance_low=guidance.number("low"),
-        negative_prompt=fields.text("negative_prompt"),
-        fps=fields.integer("fps", minimum=1),
-    )
-
-
-def _shape(fields: Fields) -> Shape:
-    return Shape(
-        fields.text("name"),
-        fields.integer("height", minimum=1),
-        fields.integer("width", minimum=1),
-        fields.integer("frames", minimum=1),
-    )

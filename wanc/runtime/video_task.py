@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from .cost import RunCost
 from .destination import require_replaceable
 from .directory import Root
 from .errors import EXIT_IO, UserError
-from .pipeline import Pipeline, load_latents
+from .pipeline import Pipeline
 from .progress import OnNote, OnProgress, ignore, ignore_note
 from .prompts import read_prompts
 from .request import Cut, Request
@@ -93,7 +96,7 @@ def run_video(
     timer = Timer()
     with timer.phase("verify"):
         pipeline = Pipeline.open(root, threads=threads, on_progress=on_progress)
-    noise = load_latents(latents) if latents is not None else None
+    noise = _noise(pipeline, latents, options)
     made = _make(pipeline, output, Request(prompt, latents=noise, **options), latents, on_progress, on_note)
     timer.add(made.seconds)
     return VideoReport(made, RunCost.so_far(timer, pipeline.executor))
@@ -124,7 +127,7 @@ def run_videos(
         require_writable(outputs[0], WHAT)
         with timer.phase("verify"):
             pipeline = Pipeline.open(root, threads=threads, on_progress=on_progress)
-        noise = load_latents(latents) if latents is not None else None
+        noise = _noise(pipeline, latents, options)
         requests = [Request(prompt, latents=noise, **options) for prompt in texts]
         for request in requests:
             pipeline.tags(request)  # now, and not after hours, it is said what cannot be made
@@ -136,6 +139,13 @@ def run_videos(
             made.append(_make(pipeline, output, request, latents, numbered, on_note))
             timer.add(made[-1].seconds)
     return VideosReport(made, RunCost.so_far(timer, pipeline.executor))
+
+
+def _noise(pipeline: Pipeline, latents: Path | None, options: Mapping[str, Any]) -> NDArray[np.float32] | None:
+    """What a file holds of initial noise for the videos of these options."""
+    if latents is None:
+        return None
+    return pipeline.load_latents(latents, options.get("shape"), options.get("frames"))
 
 
 def _make(

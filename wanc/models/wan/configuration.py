@@ -94,7 +94,8 @@ VAE: Mapping[str, Field] = {
     "latents_mean": listed(Field("a number", lambda value: _is_number(value)), MOST_CHANNELS),
     "latents_std": listed(positive(), MOST_CHANNELS),
     "in_channels": whole(default=3),
-    "out_channels": whole(default=3),
+    # Of a decoder with more, the video is not what it gives but made of it.
+    "out_channels": one_of(3, default=3),
     "decoder_base_dim": Field("null or a whole number", lambda value: value is None or _is_whole(value), None),
     "attn_scales": Field("[]", lambda value: value == [], []),
 }

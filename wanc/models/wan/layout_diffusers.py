@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from wanc.errors import CheckpointError
-from wanc.models.wan.configuration import checked, named, shown
+from wanc.models.wan.configuration import Field, checked, checked_fields, named, one_of, positive, shown
 from wanc.models.wan.stored import (
     LONGEST_TEXT,
     WEIGHTS_STEM,
@@ -29,6 +29,14 @@ from wanc.models.weights import Weight
 INDEX = "model_index.json"
 TOKENIZER = "tokenizer/tokenizer.json"
 TOKENIZER_SETTINGS = "tokenizer/tokenizer_config.json"
+SCHEDULER = "scheduler/scheduler_config.json"
+SCHEDULER_FIELDS: Mapping[str, Field] = {
+    "prediction_type": one_of("flow_prediction", default="flow_prediction"),
+    "use_flow_sigmas": one_of(True, default=True),
+    "num_train_timesteps": one_of(1000, default=1000),
+    "flow_shift": positive(default=1.0),
+}
+"""What the recipe's solvers take for granted; which of them, and with what shift, is the recipe's own affair."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ def open_diffusers(root: Path, components: Sequence[str] | None) -> Checkpoint:
             "models with a timestep per token (TI2V-5B) are not built yet; today wanc compiles text-to-video",
             where=str(root / INDEX),
         )
+    _check_scheduler(root)
     present = [name for name, part in PARTS.items() if _is_present(index.get(part.folder))]
     names = parts_wanted(root, present, components)
     opened = {name: _open_component(root, name, PARTS[name]) for name in names}
@@ -130,6 +139,12 @@ def _tokenizer_files(root: Path) -> tuple[str, ...]:
     if not os.path.isfile(root / TOKENIZER):
         raise CheckpointError("missing tokenizer", where=str(root / TOKENIZER))
     return (TOKENIZER, TOKENIZER_SETTINGS) if os.path.isfile(root / TOKENIZER_SETTINGS) else (TOKENIZER,)
+
+
+def _check_scheduler(root: Path) -> None:
+    """Raises CheckpointError where the model was trained for another kind of scheduler; nothing of it is built."""
+    if os.path.isfile(root / SCHEDULER):
+        checked_fields(SCHEDULER_FIELDS, read_json(root, SCHEDULER), str(root / SCHEDULER))
 
 
 def _text_length(root: Path) -> int:

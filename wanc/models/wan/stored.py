@@ -15,7 +15,7 @@ from wanc.errors import CheckpointError
 from wanc.models.wan.tensors import Shapes
 from wanc.models.weights import Weight
 from wanc.runtime.errors import BundleError
-from wanc.runtime.safetensors import read_header
+from wanc.runtime.safetensors import UnreadDtypeError, read_header
 
 # Wan was trained with 512 text tokens; a tokenizer may declare fewer, and some declare a meaningless 10^30.
 LONGEST_TEXT = 512
@@ -119,6 +119,9 @@ def file_weights(root: Path, name: str) -> dict[str, Weight]:
         raise CheckpointError("missing weights", where=str(path), hint="is the download complete?")
     try:
         header = read_header(path)
+    except UnreadDtypeError as error:
+        hint = "take the same model in bfloat16, float16 or float32"
+        raise CheckpointError(error.message, where=str(path), hint=hint) from None
     except BundleError as error:
         raise CheckpointError("not a readable safetensors file", where=str(path), hint=_pointer_hint(path)) from error
     weights: dict[str, Weight] = {}
