@@ -164,3 +164,10 @@ def test_cutting_where_graphs_are_lowered_costs_nothing(name: str) -> None:
     found = json.loads((RESULTS / "against-6d38747.json").read_bytes())["measured"][name]
     assert found["pairs"] >= 40
     assert found["ratio"] <= 1.03
+
+
+def test_verifying_what_is_opened_costs_little() -> None:
+    """The first video of a process, in the same run beside the same commit."""
+    found = json.loads((RESULTS / "against-6d38747.json").read_bytes())["measured"]["start tiny-wan"]
+    assert found["pairs"] >= 40
+    assert found["ratio"] <= 1.05
