@@ -113,8 +113,8 @@ def test_what_happens_beside_them_is_no_change(store: Store, root: Path) -> None
 
 def freeze(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two writes within one tick of the clock: the file looks as it did before the second."""
-    looks = sources.identity_of(path.stat())
-    monkeypatch.setattr(sources, "identity_of", lambda _: looks)
+    looks = sources.identity_text(path.stat())
+    monkeypatch.setattr(sources, "identity_text", lambda _: looks)
 
 
 def test_a_second_write_in_one_tick_of_the_clock_is_found(

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wanc.errors import EXIT_NO_INPUT, OutputError, UserError
+from wanc.runtime.folder import identity_of
 from wanc.runtime.safe_read import CHUNK_BYTES, OnBytes, sha256_of
 from wanc.runtime.strict_json import MAX_BYTES
 
@@ -136,10 +137,9 @@ def read_small(path: Path, most: int = MAX_BYTES) -> bytes:
         return file.read(most + 1)
 
 
-def identity_of(status: os.stat_result) -> str:
-    """What a file is recognised by without being read: device, inode, size, modification and change time."""
-    parts = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return ":".join(map(str, parts))
+def identity_text(status: os.stat_result) -> str:
+    """What a file is recognised by without being read, as records hold it."""
+    return ":".join(map(str, identity_of(status)))
 
 
 def hash_file(path: Path, on_bytes: OnBytes | None = None) -> tuple[str, int]:

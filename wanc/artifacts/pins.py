@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from wanc.artifacts.files import identity_of
+from wanc.artifacts.files import identity_text
 from wanc.artifacts.records import Blob
 from wanc.artifacts.sources import SourceDigests, changed
 from wanc.runtime.safe_read import OnBytes
@@ -63,7 +63,7 @@ def _way_to(paths: Iterable[Path]) -> dict[Path, os.stat_result]:
 
 def _is_still(before: os.stat_result, after: os.stat_result) -> bool:
     if stat.S_ISLNK(before.st_mode):
-        return identity_of(before) == identity_of(after)
+        return identity_text(before) == identity_text(after)
     # A folder's own name or place is not its content: what comes and goes in it sets both of its times.
     was_moved = before.st_ctime_ns != after.st_ctime_ns and before.st_mtime_ns == after.st_mtime_ns
     return os.path.samestat(before, after) and not was_moved

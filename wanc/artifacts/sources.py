@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from wanc.artifacts.canonical import canonical, digest_of
-from wanc.artifacts.files import identity_of, opened_input, output_errors, read_small, replace_file
+from wanc.artifacts.files import identity_text, opened_input, output_errors, read_small, replace_file
 from wanc.artifacts.locks import held
 from wanc.artifacts.mounts import file_system
 from wanc.artifacts.records import Blob
@@ -49,7 +49,7 @@ class Pin:
             status = os.stat(self.path)
         except OSError as error:
             raise changed(self.path) from error
-        if identity_of(status) != self._identity:
+        if identity_text(status) != self._identity:
             raise changed(self.path)
         if not self._is_settled:
             self._read_again()
@@ -60,7 +60,7 @@ class Pin:
             is_settled = has_settled(before, self.path)
             digest, _ = sha256_of(descriptor)
             after = os.fstat(descriptor)
-        if digest != self.blob.digest or {identity_of(before), identity_of(after)} != {self._identity}:
+        if digest != self.blob.digest or {identity_text(before), identity_text(after)} != {self._identity}:
             raise changed(self.path)
         self._is_settled = is_settled
 
@@ -81,14 +81,14 @@ class SourceDigests:
         """
         with opened_input(path) as descriptor:
             before = os.fstat(descriptor)
-            identity = identity_of(before)
+            identity = identity_text(before)
             digest = self._remembered.get(identity)
             if isinstance(digest, str) and not self._paranoid:
                 return Pin(path, Blob(digest, before.st_size), identity, is_settled=True)
             is_settled = has_settled(before, path)
             digest, size = sha256_of(descriptor, on_bytes)
             after = os.fstat(descriptor)
-        if identity != identity_of(after) or size != after.st_size:
+        if identity != identity_text(after) or size != after.st_size:
             raise UserError("changed while it was read", where=str(path), hint="build again when it is complete")
         if is_settled:
             self._remember(identity, digest)

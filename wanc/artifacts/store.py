@@ -24,7 +24,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from wanc.artifacts.canonical import canonical, key_of
-from wanc.artifacts.files import hash_file, identity_of, output_errors, read_small, replace_file, sync_directory
+from wanc.artifacts.files import hash_file, identity_text, output_errors, read_small, replace_file, sync_directory
 from wanc.artifacts.located import Located
 from wanc.artifacts.locks import OnWait, held, release, try_lock
 from wanc.artifacts.mounts import file_system, is_remote
@@ -335,7 +335,7 @@ _AGAIN = "run the build again: the stage that made it will be run again"
 def _looks(path: Path) -> str:
     """What tells a change of a file, short of damage done beneath the file system."""
     try:
-        return identity_of(os.stat(path))
+        return identity_text(os.stat(path))
     except OSError:
         return ""  # never equal to what was noted: it is looked for again
 

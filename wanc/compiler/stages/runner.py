@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wanc.artifacts.canonical import digest_of, key_of
-from wanc.artifacts.files import identity_of
+from wanc.artifacts.files import identity_text
 from wanc.artifacts.kept import forget_damaged, keep
 from wanc.artifacts.records import ActionRecord
 from wanc.artifacts.sources import changed
@@ -139,7 +139,7 @@ class Runner:
 
 def _looks(path: Path) -> str:
     try:
-        return identity_of(path.stat())
+        return identity_text(path.stat())
     except OSError as error:
         raise changed(path) from error
 
