@@ -13,6 +13,7 @@ import pytest
 
 from wanc.runtime import bundle as bundle_module
 from wanc.runtime import session as session_module
+from wanc.runtime.directory import BundleDirectory
 from wanc.runtime.session import Session
 
 from ..conftest import Wanc
@@ -78,12 +79,12 @@ def test_a_bundle_is_verified_once_and_its_engines_are_opened_once(
     opened: Counter[str] = Counter()
     verify, open_backend = bundle_module.verified, session_module.open_backend
 
-    def counting_verify(root: Path, *arguments: Any) -> Any:
-        verified.append(root)
+    def counting_verify(root: BundleDirectory, *arguments: Any) -> Any:
+        verified.append(root.shown)
         return verify(root, *arguments)
 
     def counting_open(engine: str, path: Path, *arguments: Any) -> Any:
-        opened[path.relative_to(tiny_bundle).as_posix()] += 1
+        opened["/".join(path.parts[-2:])] += 1
         return open_backend(engine, path, *arguments)
 
     monkeypatch.setattr(bundle_module, "verified", counting_verify)
@@ -122,7 +123,7 @@ def test_what_is_finished_stays_when_a_later_one_fails(
     run = Session.run
 
     def failing(session: Session, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        if "/steady." in session._path and (folder / "0001.mp4").exists():
+        if "/steady." in session.shown and (folder / "0001.mp4").exists():
             raise fault
         return run(session, inputs)
 

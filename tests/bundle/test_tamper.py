@@ -201,7 +201,7 @@ def test_an_extra_file_is_found(refused: Refusal, path: str, leftover: str) -> N
         ("#run.py#", "an editor"),
         (".nfs000000000012ab3400000001", "the file system"),
         ("lost+found/", "the file system"),
-        ("runtime/__pycache__/main.cpython-311.pyc", "Python"),
+        ("golden/__pycache__/main.cpython-311.pyc", "Python"),
         (".git/objects/ab/cd", "version control"),
         (".ipynb_checkpoints/run-checkpoint.py", "Jupyter"),
     ],

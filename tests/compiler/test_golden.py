@@ -24,7 +24,7 @@ from wanc.compiler.engines.segment import CPU, compile_segment, whole
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import Program, ProgramComponent, ProgramGraph
 from wanc.compiler.weights.finite import FiniteCheck
-from wanc.errors import RecipeError, VerificationError
+from wanc.errors import BundleError, RecipeError
 from wanc.models.graph import Input, Output
 from wanc.models.weights import Weight
 from wanc.runtime import safetensors
@@ -134,7 +134,7 @@ def test_a_graph_without_golden_outputs_is_refused(bundle: Path) -> None:
     expected = {name: np.array(array) for name, array in safetensors.SafetensorsFile(path).items()}
     safetensors.write(path, {name: array for name, array in expected.items() if "text_encoder" not in name})
     attest(bundle)
-    with pytest.raises(VerificationError, match="no golden outputs for text_encoder/encode"):
+    with pytest.raises(BundleError, match="text_encoder/encode/hidden is missing"):
         selftest(bundle)
 
 

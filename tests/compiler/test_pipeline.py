@@ -325,7 +325,8 @@ def test_the_bundle_holds_what_runs_it(project: Project) -> None:
     names = {file.path for file in manifest.files}
     assert {"run.py", "requirements.txt", "recipe.lock.json", "program.json", "tokenizer/tokenizer.json"} <= names
     runtime = {f"runtime/{path.relative_to(ROOT / 'wanc/runtime')}" for path in (ROOT / "wanc/runtime").rglob("*.py")}
-    assert {name for name in names if name.startswith("runtime/")} == runtime
+    no_bytecode = {f"{name.rpartition('/')[0]}/__pycache__" for name in runtime}
+    assert {name for name in names if name.startswith("runtime/")} == runtime | no_bytecode
     engines = {entry["file"] for entry in manifest.topology["engines"]}  # type: ignore[index, union-attr, call-overload]
     assert engines == {name for name in names if name.endswith(".onnx")}
     assert len(engines) == 4 + 4 + 1 + 2, "two experts in four graphs each, text encoder, decoder"

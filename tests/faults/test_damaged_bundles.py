@@ -109,7 +109,7 @@ def test_what_is_aside_is_all_that_stood_there(
 ) -> None:
     """A file that somebody put into a bundle is not gone."""
     if not can_exchange:
-        monkeypatch.setattr(publish, "_exchange", lambda first, second: False)
+        monkeypatch.setattr(publish, "exchange", lambda first, second: False)
     (output / "bundles/block/notes").write_text("mine")
     build(block.load(), output, progress=False)
     (aside,) = (output / "store/quarantine").iterdir()
