@@ -80,7 +80,7 @@ def test_a_file_of_another_size_is_not_hashed(bundle: Path, monkeypatch: pytest.
         hashed.append(os.fstat(descriptor).st_size)
         return original(descriptor, on_bytes)
 
-    monkeypatch.setattr("wanc.runtime.verify.sha256_of", spy)
+    monkeypatch.setattr("wanc.runtime.verify_files.sha256_of", spy)
     assert [failure.path for failure in verify(bundle).failures] == [WEIGHTS]
     assert len(hashed) == len(CONTENT) - 1
 
@@ -279,7 +279,7 @@ def test_a_file_that_changes_while_it_is_read(bundle: Path, monkeypatch: pytest.
         os.utime(bundle / "run.py", (1, 1))
         return result
 
-    monkeypatch.setattr("wanc.runtime.verify.sha256_of", slow)
+    monkeypatch.setattr("wanc.runtime.verify_files.sha256_of", slow)
     assert Failure("run.py", "changed while it was read") in verify(bundle).failures
 
 
@@ -290,7 +290,7 @@ def test_a_file_that_vanishes_after_the_survey(bundle: Path, monkeypatch: pytest
         (bundle / "tokenizer/tokenizer.json").unlink(missing_ok=True)
         return original(descriptor, on_bytes)
 
-    monkeypatch.setattr("wanc.runtime.verify.sha256_of", slow)
+    monkeypatch.setattr("wanc.runtime.verify_files.sha256_of", slow)
     assert failing_paths(bundle) == ["tokenizer/tokenizer.json"]
 
 
@@ -306,7 +306,7 @@ def test_a_directory_swapped_for_a_link_after_the_survey(
             (bundle / "tokenizer").symlink_to(tmp_path / "outside")
         return original(descriptor, on_bytes)
 
-    monkeypatch.setattr("wanc.runtime.verify.sha256_of", swap)
+    monkeypatch.setattr("wanc.runtime.verify_files.sha256_of", swap)
     assert failing_paths(bundle)[-1].startswith("tokenizer")
 
 
@@ -336,7 +336,17 @@ def test_a_bundle_for_another_version_says_so(tmp_path: Path) -> None:
 def test_the_reader_works_without_the_compiler(bundle: Path, tmp_path: Path) -> None:
     """As in a bundle: a copy of the folder under another name, and nothing of wanc to be found."""
     (tmp_path / "shipped").mkdir()
-    for name in ("directory", "errors", "folder", "safe_read", "strict_json", "manifest", "verify"):
+    for name in (
+        "cores",
+        "directory",
+        "errors",
+        "folder",
+        "safe_read",
+        "strict_json",
+        "manifest",
+        "verify",
+        "verify_files",
+    ):
         shutil.copy(ROOT / f"wanc/runtime/{name}.py", tmp_path / "shipped")
     script = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1]); sys.modules['wanc'] = None;"

@@ -186,7 +186,9 @@ def without(deployed: Deployed, folder: Path, name: str) -> Deployed:
 
 @pytest.mark.parametrize("name", ["numpy", "onnxruntime", "av", "tokenizers", "ftfy"])
 def test_a_missing_package_is_told(tiny_bundle: Path, deployed: Deployed, tmp_path: Path, name: str) -> None:
-    finished = without(deployed, tmp_path, name).run(tiny_bundle / "run.py", "--prompt", "a", *SHORT, "-o", "out.mp4")
+    finished = without(deployed, tmp_path, name).run(
+        tiny_bundle / "run.py", "--prompt", PROMPTS["chinese"], *SHORT, "-o", "out.mp4"
+    )
     built_with = importlib.metadata.version(name)
     assert (finished.returncode, finished.stdout) == (69, "")
     assert finished.stderr.startswith("error: ") and "Traceback" not in finished.stderr

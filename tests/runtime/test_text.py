@@ -142,3 +142,9 @@ def test_the_size_of_a_tokenizer_is_limited(tokenizer_folder: Path, tmp_path: Pa
     with pytest.raises(BundleError) as caught:
         Tokenizer.open(tmp_path, 8)
     assert str(caught.value) == f"{path}: larger than the 67108864 bytes that a tokenizer may have"
+
+
+@given(st.text(st.characters(codec="ascii"), max_size=60))
+def test_what_is_not_repaired_needs_no_repair(prompt: str) -> None:
+    """Plain text is spared the library that repairs texts; the result is the same."""
+    assert clean_prompt(prompt) == prompt_clean(prompt)

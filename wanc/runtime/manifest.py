@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from .directory import BundleDirectory, Root, as_directory
 from .errors import BundleError
@@ -94,33 +95,7 @@ class Manifest:
     @classmethod
     def parse(cls, data: bytes, *, where: str) -> Manifest:
         """The manifest with these bytes: `id` is theirs, so what is checked is what was read. Raises BundleError."""
-        fields = parse_object(data, where=where)
-        _check_schema(fields)
-        requires = fields.texts("requires")
-        unknown = sorted(set(requires) - FEATURES)
-        if unknown:
-            names = ", ".join(map(_short, unknown))
-            fields.refuse("requires", f"names {names}, which this version does not know", hint=_OTHER_VERSION)
-        files = tuple(_file_entry(item) for item in fields.objects("files"))
-        check_paths((file.path for file in files), where=where)
-        entry = fields.text("entry")
-        if entry not in {file.path for file in files}:
-            fields.refuse("entry", f"names {_short(entry)}, which is not in files")
-        return cls(
-            id=f"sha256:{hashlib.sha256(data).hexdigest()}",
-            schema=fields.text("schema"),
-            name=_name(fields),
-            version=_matching(fields, "version", _VERSION, "a version in the normal form of PEP 440", 100),
-            created=_matching(fields, "created", _TIME, "a time like 2026-01-31T12:00:00Z"),
-            requires=tuple(requires),
-            targets=tuple(item.values for item in fields.objects("targets")),
-            topology=fields.object("topology").values,
-            runtime=fields.object("runtime").values,
-            files=files,
-            entry=entry,
-            recipe_sha256=_matching(fields, "recipe_sha256", _DIGEST, "a digest, sha256:<64 hex>"),
-            parents=tuple(item.values for item in fields.objects("parents")),
-        )
+        return _parsed(data, where)
 
 
 def check_marker(directory: BundleDirectory) -> None:
@@ -134,6 +109,38 @@ def check_marker(directory: BundleDirectory) -> None:
             where=f"{where}/{MARKER}",
             hint=_OTHER_VERSION if is_other else None,
         )
+
+
+@lru_cache(maxsize=1)
+def _parsed(data: bytes, where: str) -> Manifest:
+    """A run reads its manifest twice: for what the bundle says that it is for, and to verify it."""
+    fields = parse_object(data, where=where)
+    _check_schema(fields)
+    requires = fields.texts("requires")
+    unknown = sorted(set(requires) - FEATURES)
+    if unknown:
+        names = ", ".join(map(_short, unknown))
+        fields.refuse("requires", f"names {names}, which this version does not know", hint=_OTHER_VERSION)
+    files = tuple(_file_entry(item) for item in fields.objects("files"))
+    check_paths((file.path for file in files), where=where)
+    entry = fields.text("entry")
+    if entry not in {file.path for file in files}:
+        fields.refuse("entry", f"names {_short(entry)}, which is not in files")
+    return Manifest(
+        id=f"sha256:{hashlib.sha256(data).hexdigest()}",
+        schema=fields.text("schema"),
+        name=_name(fields),
+        version=_matching(fields, "version", _VERSION, "a version in the normal form of PEP 440", 100),
+        created=_matching(fields, "created", _TIME, "a time like 2026-01-31T12:00:00Z"),
+        requires=tuple(requires),
+        targets=tuple(item.values for item in fields.objects("targets")),
+        topology=fields.object("topology").values,
+        runtime=fields.object("runtime").values,
+        files=files,
+        entry=entry,
+        recipe_sha256=_matching(fields, "recipe_sha256", _DIGEST, "a digest, sha256:<64 hex>"),
+        parents=tuple(item.values for item in fields.objects("parents")),
+    )
 
 
 def check_paths(paths: Iterable[str], *, where: str) -> None:

@@ -87,7 +87,9 @@ def read_whole(directory: int, path: str, *, max_bytes: int, where: str) -> byte
 def sha256_of(descriptor: int, on_bytes: OnBytes | None = None) -> tuple[str, int]:
     """("sha256:<64 hex>", bytes read) of an open file, from its current position to its end."""
     digest = hashlib.sha256()
-    buffer = memoryview(bytearray(CHUNK_BYTES))
+    # No larger than the file: filling a buffer with zeros takes longer than hashing a small one. One byte more than it
+    # has is what tells its end.
+    buffer = memoryview(bytearray(min(CHUNK_BYTES, os.fstat(descriptor).st_size + 1)))
     total = 0
     while count := os.readv(descriptor, [buffer]):
         digest.update(buffer[:count])

@@ -8,7 +8,6 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-import ftfy
 import numpy as np
 import tokenizers
 from numpy.typing import NDArray
@@ -25,7 +24,12 @@ def clean_prompt(prompt: str) -> str:
 
     The embeddings of a prompt depend on this, so the result is exactly what Wan's pipelines make of it.
     """
-    text = html.unescape(html.unescape(ftfy.fix_text(prompt))).strip()
+    is_plain = prompt.isascii() and prompt.isprintable() and "&" not in prompt
+    if not is_plain:
+        import ftfy  # imported late: that takes longer than to encode most prompts
+
+        prompt = html.unescape(html.unescape(ftfy.fix_text(prompt)))
+    text = prompt.strip()
     return re.sub(r"\s+", " ", text).strip()
 
 

@@ -17,19 +17,19 @@ from pathlib import Path
 
 from .directory import BundleDirectory, Root, as_directory
 from .errors import BundleError, VerificationError
-from .folder import Identity, VerifiedFolder, identity_of
+from .folder import Identity, VerifiedFolder
 from .manifest import (
     ATTESTATIONS,
     MANIFEST,
     MARKER,
-    FileEntry,
     Manifest,
     check_marker,
     is_component,
     parents_of,
 )
-from .safe_read import Progress, irregularity, opened_beneath, read_whole, sha256_of
+from .safe_read import Progress, irregularity, read_whole
 from .strict_json import parse_object
+from .verify_files import check_files
 
 MAX_ATTESTATION_BYTES = 2**20
 _MAX_DIRECTORY_DEPTH = 128  # more than 240 bytes of path can hold, and few enough to keep one descriptor for each
@@ -138,8 +138,9 @@ def _verify(directory: BundleDirectory, progress: Progress | None) -> VerifyRepo
     except BundleError as error:
         return VerifyReport(None, (Failure(MANIFEST, error.message),))
     present, failures = _survey(root, manifest)
-    identities, unlike = _check_files(root, manifest, present, progress)
-    failures += unlike
+    found = dict(zip(manifest.files, check_files(root, manifest.files, present, progress), strict=True))
+    identities = {file.path: identity for file, identity in found.items() if not isinstance(identity, str)}
+    failures += [Failure(file.path, fault) for file, fault in found.items() if isinstance(fault, str)]
     if MARKER not in {failure.path for failure in failures}:
         try:
             check_marker(directory)
@@ -218,52 +219,6 @@ def _walk(directory: int, prefix: str, depth: int) -> Iterator[tuple[str, os.sta
                 yield from _walk(below, f"{path}/", depth + 1)
             finally:
                 os.close(below)
-
-
-def _check_files(
-    root: int, manifest: Manifest, present: set[str], progress: Progress | None
-) -> tuple[dict[str, Identity], list[Failure]]:
-    """The files that are as listed, with which ones they are, and a failure for each other."""
-    total = sum(file.size for file in manifest.files)
-    done = 0
-    identities: dict[str, Identity] = {}
-    failures: list[Failure] = []
-    for file in manifest.files:
-        found = _check_file(root, file, done, total, progress) if file.path in present else "is missing"
-        if isinstance(found, str):
-            failures.append(Failure(file.path, found))
-        else:
-            identities[file.path] = found
-        done += file.size
-        if progress:
-            progress(done, total)
-    return identities, failures
-
-
-def _check_file(root: int, file: FileEntry, done: int, total: int, progress: Progress | None) -> Identity | str:
-    """Which file the listed one is, or why it is not that. Kind, links and size come first: they cost nothing."""
-
-    def on_bytes(count: int) -> None:
-        nonlocal done
-        done += count
-        if progress:
-            progress(min(done, total), total)
-
-    try:
-        with opened_beneath(root, file.path) as descriptor:
-            before = os.fstat(descriptor)
-            fault = irregularity(before)
-            if fault:
-                return fault
-            if before.st_size != file.size:
-                return f"has {before.st_size} bytes, not {file.size}"
-            digest, _ = sha256_of(descriptor, on_bytes)
-            after = identity_of(os.fstat(descriptor))
-    except OSError as error:
-        return f"cannot be read: {error.strerror}"
-    if identity_of(before) != after:
-        return "changed while it was read"
-    return after if digest == file.sha256 else f"has {digest}, not {file.sha256}"
 
 
 def _check_attestation(root: int, path: str, status: os.stat_result) -> list[Failure]:

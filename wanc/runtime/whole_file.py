@@ -14,7 +14,6 @@ import secrets
 import shutil
 import stat
 import sys
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -68,8 +67,10 @@ def _begun(path: Path, what: str) -> Generator[IO[bytes]]:
     """A private file that may become the one at `path`, or go to standard output; it goes away at the end."""
     with reporting(path, what):
         if path == STDOUT:
+            from tempfile import TemporaryFile  # imported late: hardly anybody needs it
+
             _require_stdout(what)
-            file, part = tempfile.TemporaryFile(), None  # noqa: SIM115
+            file, part = TemporaryFile(), None  # noqa: SIM115
         else:
             require_outside_bundles(path)
             require_replaceable(path, what)

@@ -1,5 +1,6 @@
 """Run this bundle: python run.py --help"""
 
+import gc
 import sys
 
 if __name__ == "__main__":
@@ -9,6 +10,8 @@ if __name__ == "__main__":
         raise SystemExit(69)
     # Running a bundle writes nothing into it.
     sys.dont_write_bytecode = True
+    # Most of a short run is loading libraries. Nothing of that is garbage, and it would be looked at again and again.
+    gc.set_threshold(100_000)
     # A json.py beside this file must not be taken for Python's.
     if not sys.flags.safe_path:
         del sys.path[0]
@@ -18,16 +21,15 @@ import json
 import os
 import stat
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 MOST_BYTES = 16 * 2**20
 
 
-class Runtime(MetaPathFinder, Loader):
+class Runtime:
     """Imports `runtime` from the bundle's open directory, and nothing of it that is not as the manifest lists it.
 
     Nothing is verified yet: that is what the runtime does first. This sees to it that what verifies is what was sealed.
@@ -47,10 +49,15 @@ class Runtime(MetaPathFinder, Loader):
         name = fullname.replace(".", "/")
         for file, is_package in ((f"{name}/__init__.py", True), (f"{name}.py", False)):
             if file in self.listed:
-                spec = ModuleSpec(fullname, self, origin=os.path.join(self.shown, file), is_package=is_package)
+                spec = ModuleSpec(
+                    fullname, cast("Any", self), origin=os.path.join(self.shown, file), is_package=is_package
+                )
                 spec.loader_state, spec.has_location = file, True
                 return spec
         self.refuse(f"it lists no {name}.py")
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Python's own way will do."""
 
     def exec_module(self, module: ModuleType) -> None:
         assert module.__spec__ is not None, "the import system has set it"
