@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## build tiny-wan's bundle and run it on an English and a Chinese prompt
 	@$(BIN)/python scripts/demo.py
 
-test: $(STAMP)  ## the test suite: at most 10 minutes on 2 cores
+test: $(STAMP)  ## the test suite: at most 12 minutes on 2 cores
 	$(PYTEST)
 
 test-slow: $(STAMP)  ## the tests that take minutes each

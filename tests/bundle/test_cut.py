@@ -75,6 +75,7 @@ def test_it_passes_its_self_test(cut: Variant) -> None:
     assert run_selftest(cut.root).ok
 
 
+@pytest.mark.slow
 def test_its_frames_in_openvino(variant: MakeVariant) -> None:
     """Its products are parted otherwise, so that sums come out in another order."""
     whole, cut = (

@@ -108,8 +108,11 @@ def test_a_second_request_is_computed_for_itself(tiny_bundle: Path) -> None:
 
 @pytest.mark.parametrize(
     "overrides",
-    [("fuse.hoist=[]",), ("fuse.passes=[]",), ("fuse.hoist=[]", "fuse.passes=[]")],
-    ids=["not hoisted", "not fused", "neither"],
+    [
+        pytest.param(("fuse.hoist=[]",), id="not hoisted"),
+        pytest.param(("fuse.passes=[]",), id="not fused", marks=pytest.mark.slow),
+        pytest.param(("fuse.hoist=[]", "fuse.passes=[]"), id="neither", marks=pytest.mark.slow),
+    ],
 )
 def test_the_video_is_that_of_the_graphs_as_exported(
     plain: Result, result: Callable[..., Result], overrides: tuple[str, ...]

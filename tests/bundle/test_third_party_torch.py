@@ -100,6 +100,7 @@ def test_embeddings_are_the_librarys(bundle: Path, library: Any, tmp_path: Path,
     assert np.linalg.norm(actual, axis=1) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_change_beside_the_function_builds_again_to_the_same_bundle(bundle: Path, recipe: Path) -> None:
     unchanged = build_once(recipe)
     assert {run.name: run.cached for run in unchanged.stages}["export"]

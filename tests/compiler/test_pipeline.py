@@ -224,6 +224,7 @@ print(json.dumps(rebuild_and_compare(BuildResult(Path(bundle), bundle_id, ()), l
 """
 
 
+@pytest.mark.slow
 def test_a_build_elsewhere_is_bit_identical(project: Project, tmp_path: Path) -> None:
     """Another place for the compiler, recipe, checkpoint and output; another umask, time zone, hash seed, directory."""
     copy = project.copy(tmp_path / "some where" / "else")

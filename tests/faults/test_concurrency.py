@@ -63,6 +63,7 @@ def make_old(store: Path) -> None:
             continue  # a build beside this works in its private directories
 
 
+@pytest.mark.slow
 def test_builds_beside_cleanings_lose_nothing(block: Project, output: Path) -> None:
     """Each build computes everything anew, and no ref names it before its end; what the one before made is garbage."""
     store = output / "store"

@@ -49,6 +49,7 @@ def assert_nothing_found(name: str, numbers: range) -> None:
     assert not findings, "\n".join(map(str, findings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 def test_mutants(name: str) -> None:
     assert_nothing_found(name, range(COUNTS[name][0]))
