@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,9 @@ from .test_generic import RECIPE, write_model
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
-WANC = [sys.executable, "-B", "-m", "wanc"]
+WANC = [sys.executable, "-m", "wanc"]
+# Python's bytecode of wanc's own modules is wherever these lie.
+NO_BYTECODE = {"PYTHONDONTWRITEBYTECODE": "1"}
 FEW = ["--prompt", "A red circle moves to the left.", "--frames", "5", "--steps", "2"]
 NAMES = "openat,mkdir,mkdirat,mknod,mknodat,symlink,symlinkat,link,linkat,rename,renameat,renameat2"
 SOCKET = re.compile(r"\bsocket\((AF_\w+)")
@@ -38,7 +40,7 @@ class Traced:
     written: list[str]
 
 
-Trace = Callable[[Sequence[object]], Traced]
+Trace = Callable[..., Traced]
 
 
 @pytest.fixture
@@ -47,12 +49,12 @@ def trace(tmp_path: Path) -> Trace:
     for name in ("home", "tmp", "cwd"):
         (tmp_path / name).mkdir()
 
-    def run(command: Sequence[object]) -> Traced:
+    def run(command: Sequence[object], variables: Mapping[str, str] = {}) -> Traced:
         log = tmp_path / "strace"
         options = ["-f", "-y", "--seccomp-bpf", "-qq", "-s", "4096", "-o", log, "-e", f"trace=socket,{NAMES}"]
         finished = subprocess.run(
             list(map(str, ["strace", *options, *command])),
-            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "tmp")},
+            env={"PATH": os.environ["PATH"], "HOME": f"{tmp_path}/home", "TMPDIR": f"{tmp_path}/tmp", **variables},
             cwd=tmp_path / "cwd",
             capture_output=True,
             text=True,
@@ -101,7 +103,9 @@ def test_a_run(trace: Trace, tiny_bundle: Path, variant: MakeVariant, folder: Pa
 def test_a_build(trace: Trace, folder: Path, engine: str) -> None:
     write_model(folder / "model")
     (folder / "recipe.yaml").write_text(RECIPE)
-    done = trace([*WANC, "build", folder / "recipe.yaml", "--set", f"engine.kind={engine}", "-o", folder / "out"])
+    done = trace(
+        [*WANC, "build", folder / "recipe.yaml", "--set", f"engine.kind={engine}", "-o", folder / "out"], NO_BYTECODE
+    )
     assert done.code == 0, done.err
     assert_alone(done, folder)
 
@@ -109,13 +113,13 @@ def test_a_build(trace: Trace, folder: Path, engine: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_a_build_of_a_checkpoint(trace: Trace, tiny_recipe: Path, folder: Path, engine: str) -> None:
-    done = trace([*WANC, "build", tiny_recipe, "--set", f"engine.kind={engine}", "-o", folder / "out"])
+    done = trace([*WANC, "build", tiny_recipe, "--set", f"engine.kind={engine}", "-o", folder / "out"], NO_BYTECODE)
     assert done.code == 0, done.err
     assert_alone(done, folder)
 
 
 def test_a_look_at_the_machine(trace: Trace, folder: Path) -> None:
-    done = trace([*WANC, "doctor"])
+    done = trace([*WANC, "doctor"], NO_BYTECODE)
     assert "OpenVINO" in done.out
     assert_alone(done, folder)
 
@@ -123,7 +127,7 @@ def test_a_look_at_the_machine(trace: Trace, folder: Path) -> None:
 def test_the_tests_themselves(trace: Trace, folder: Path) -> None:
     """Libraries that a test imports of its own accord are told before."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import tests.conftest, onnxruntime, openvino, nncf"
-    done = trace([sys.executable, "-B", "-c", code])
+    done = trace([sys.executable, "-c", code], NO_BYTECODE)
     assert done.code == 0, done.err
     assert_alone(done, folder)
 
