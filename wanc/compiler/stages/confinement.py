@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +46,7 @@ def confine(parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     stay_offline()
+    socket.has_ipv6 = False  # urllib3 would try a socket when it is loaded
     # Before anything has started a thread. Where it may not, `wanc doctor` says so, and there is HF_HUB_OFFLINE.
     leave_network()
     # A killed build leaves no stage running behind it.
