@@ -8,11 +8,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from wanc.artifacts.files import output_errors
@@ -160,7 +162,9 @@ def _too_long(stage: str, seconds: float) -> UserError:
 
 
 def _run(stage: Stage, inputs: Mapping[str, Files], out: Path, progress: bool) -> None:
-    with output_errors(out):
+    # What libraries put aside, as PyTorch's compiler does, goes with the stage.
+    with TemporaryDirectory(dir=out.parent, prefix="libraries-") as tempfile.tempdir, output_errors(out):
+        os.environ["TMPDIR"] = tempfile.tempdir
         stage.run(inputs, out, progress=progress)
 
 
