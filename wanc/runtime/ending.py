@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Thread
@@ -28,8 +28,7 @@ unfinished: set[Path] = set()
 def clean_up_on_sigterm() -> None:
     """Let a signal that ends a process do so as an exception does, so that nothing half-written stays: 128 + signal."""
     for number in ENDING:
-        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) asks for that
-            signal.signal(number, _stop)
+        _handle(number, _stop)
 
 
 @contextmanager
@@ -43,8 +42,9 @@ def ending_on_signals() -> Generator[None]:
         Thread(target=_end_late, args=(reading,), name="ending", daemon=True).start()
     except RuntimeError:
         # There cannot be another thread. The kernel needs none to end a process.
+        os.close(reading)
         for number in (*ENDING, signal.SIGINT):
-            signal.signal(number, signal.SIG_DFL)
+            _handle(number, signal.SIG_DFL)
     try:
         yield
     finally:
@@ -59,8 +59,14 @@ def _end_late(reading: int) -> None:
             if number[0] in watched:
                 time.sleep(GRACE_SECONDS)
                 for path in tuple(unfinished):
-                    path.unlink(missing_ok=True)
+                    with suppress(OSError):  # it has its own name by now, or its folder is gone
+                        path.unlink()
                 os._exit(128 + number[0])
+
+
+def _handle(number: signal.Signals, handler: Callable[[int, FrameType | None], NoReturn] | signal.Handlers) -> None:
+    if signal.getsignal(number) is not signal.SIG_IGN:  # nohup(1) asks for that
+        signal.signal(number, handler)
 
 
 def _stop(number: int, _: FrameType | None) -> NoReturn:

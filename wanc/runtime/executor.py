@@ -10,14 +10,12 @@ from functools import partial
 from threading import Lock
 
 from .cores import available_cores
-from .engine_file import EngineFile
+from .engine_file import EngineFile, Key
 from .errors import TargetError, UserError
 from .folder import PlainFolder
 from .segments import Segments
 from .session import Session
 from .value import Array, Given, Value, as_array
-
-Key = tuple[str, str]
 
 MOST_LANES = 2
 """Executions of one graph at once: guidance has two branches."""
@@ -82,12 +80,12 @@ class Executor:
         return {"/".join(key): asdict(counter) for key, counter in self._counters.items()}
 
     def _session(self, file: EngineFile, lanes: int) -> Session:
+        shown = self._folder.shown(file.file)
         session = self._folder.read(
-            file.file, lambda path: Session(file.engine, path, threads=self._threads, lanes=lanes)
+            file.file, lambda path: Session(file.engine, path, threads=self._threads, lanes=lanes, shown=shown)
         )
-        session.shown = self._folder.shown(file.file)
         if absent := set(file.outputs) - set(session.outputs):
-            raise TargetError(f"gives no {min(absent)}, which its entry in the manifest names", where=session.shown)
+            raise TargetError(f"gives no {min(absent)}, which its entry in the manifest names", where=shown)
         return session
 
     def _execute(self, key: Key, inputs: Mapping[str, Given]) -> dict[str, Value]:

@@ -19,13 +19,20 @@ Array = np.ndarray[Any, Any]
 class Session:
     """A file of an engine with the library that executes it; `backend` is that file if it is open already.
 
-    `lanes` threads may call `run` at once. `shown` is what errors call the file.
+    `lanes` threads may call `run` at once. `shown` is what errors call the file, if not by its path.
     """
 
     def __init__(
-        self, engine: str, path: Path, *, threads: int, lanes: int = 1, backend: Backend | None = None
+        self,
+        engine: str,
+        path: Path,
+        *,
+        threads: int,
+        lanes: int = 1,
+        backend: Backend | None = None,
+        shown: str | None = None,
     ) -> None:
-        self._engine, self.shown = engine, str(path)
+        self._engine, self.shown = engine, shown or str(path)
         try:
             self._backend = backend or open_backend(engine, path, threads, lanes)
         except ModuleNotFoundError as error:
