@@ -23,6 +23,7 @@ from wanc.runtime.request import Result
 from ..conftest import ROOT, Wanc
 from ..in_the_way import IN_THE_WAY, needs_root
 from .conftest import RunPy
+from .test_runtime import STRUCK
 from .test_standalone import WITHOUT_PRIVILEGE
 
 PROMPT = "A red circle moves to the left."
@@ -340,27 +341,6 @@ def test_what_any_verb_prints_has_to_arrive(verb: tuple[str, ...]) -> None:
 
 
 # Who writes is killed
-
-
-STRUCK = """
-import os, signal, sys
-from pathlib import Path
-from wanc.runtime import main, session
-
-signal.signal(signal.SIGINT, signal.default_int_handler)
-run, left = session.Session.run, 5
-
-def struck(opened, inputs):
-    global left
-    left -= 1
-    if not left:
-        assert list(Path(sys.argv[2]).parent.glob(".*.part")), "there is nothing yet to clean up"
-        os.kill(os.getpid(), int(sys.argv[3]))
-    return run(opened, inputs)
-
-session.Session.run = struck
-raise SystemExit(main.main(Path(sys.argv[1]), [*sys.argv[4:], "-o", sys.argv[2]]))
-"""
 
 
 def struck(bundle: Path, path: Path, strike: signal.Signals, *options: str) -> int:

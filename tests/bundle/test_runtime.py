@@ -319,9 +319,9 @@ def struck(opened, inputs):
     return run(opened, inputs)
 
 session.Session.run = struck
-options = ["--prompt", "x", "--frames", "5", "--steps", "2", "-o", sys.argv[2]]
-raise SystemExit(main.main(Path(sys.argv[1]), options))
+raise SystemExit(main.main(Path(sys.argv[1]), [*sys.argv[4:], "-o", sys.argv[2]]))
 """
+"""Runs a bundle, whose process strikes itself in the middle: BUNDLE OUTPUT SIGNAL OPTIONS…"""
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_a_signal_leaves_nothing_behind(
     tiny_bundle: Path, tmp_path: Path, strike: signal.Signals, code: int, message: str
 ) -> None:
     finished = subprocess.run(
-        [sys.executable, "-c", STRUCK, tiny_bundle, tmp_path / "out.mp4", str(int(strike))],
+        [sys.executable, "-c", STRUCK, tiny_bundle, tmp_path / "out.mp4", str(int(strike)), "--prompt", "x", *SHORT],
         capture_output=True,
         text=True,
         timeout=120,

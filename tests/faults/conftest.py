@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,3 +27,16 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def block(quick: Path) -> Project:
     """One MatMul of a small weight."""
     return write_project(quick / "block")
+
+
+@pytest.fixture
+def folder(quick: Path) -> Iterator[Path]:
+    """A folder of a test's own, where fsync costs nothing."""
+    with tempfile.TemporaryDirectory(dir=quick) as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def output(block: Project, folder: Path) -> Path:
+    """A finished build."""
+    return shutil.copytree(block.recipe.parent / "reference", folder / "output")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -21,20 +19,6 @@ from wanc.runtime.verify import verify
 from .project import STAGES, Project, assert_resumes, assert_sound, stages_run
 
 EIGHT = 8
-
-
-@pytest.fixture
-def folder(quick: Path) -> Iterator[Path]:
-    path = quick / "together"
-    path.mkdir()
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def output(block: Project, folder: Path) -> Path:
-    """A finished build."""
-    return shutil.copytree(block.recipe.parent / "reference", folder / "output")
 
 
 def test_eight_builds_at_once_compute_each_stage_once(block: Project, folder: Path) -> None:

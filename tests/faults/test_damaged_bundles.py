@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,20 +20,6 @@ from wanc.recipe.load import load
 from wanc.runtime.verify import verify
 
 from .project import STAGES, Project, records_of
-
-
-@pytest.fixture
-def folder(quick: Path) -> Iterator[Path]:
-    path = quick / "damaged"
-    path.mkdir()
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-def output(block: Project, folder: Path) -> Path:
-    """A finished build."""
-    return shutil.copytree(block.recipe.parent / "reference", folder / "output")
 
 
 def flip(path: Path, offset: int = -1) -> None:
