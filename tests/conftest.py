@@ -35,8 +35,8 @@ ROOT = Path(__file__).resolve().parents[1]
 FIRST = (
     "bundle/test_wide.py", "compiler/test_true_size.py", "test_qat_tiny_wan.py", "compiler/test_quantize_memory.py",
     "bundle/test_hoisting.py", "compiler/test_pipeline.py", "bundle/test_layouts.py", "faults/test_kills.py",
-    "compiler/test_fused_models.py", "compiler/test_parity.py", "compiler/test_tracing.py",
-    "compiler/test_parity_layouts.py", "bundle/test_cut.py", "faults/test_concurrency.py",
+    "compiler/test_parity_layouts.py", "compiler/test_fused_models.py", "compiler/test_parity.py",
+    "compiler/test_tracing.py", "bundle/test_cut.py", "faults/test_concurrency.py",
     "faults/test_random_kills.py", "models/test_onnx_file_fuzz.py", "models/test_onnx_file_limits.py",
 )  # fmt: skip
 

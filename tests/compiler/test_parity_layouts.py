@@ -22,6 +22,8 @@ from wanc.models.wan.checkpoint import Checkpoint, open_checkpoint
 from .builder import lower
 from .test_parity import TOLERANCE, decode, random, relative_error
 
+pytestmark = pytest.mark.slow  # graphs of their own to trace, of which `test_parity.py` has the same kind
+
 EXPERTS = {"denoiser_high": "transformer", "denoiser_low": "transformer_2"}
 
 

@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.connection import Connection
 
 from wanc import cli
+from wanc.compiler.bundle import seal
 from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.bundle.seal import Seal
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
@@ -40,13 +41,13 @@ PATIENCE_SECONDS = 60
 PR_SET_PTRACER, PTRACER_ANY = 0x59616D61, ctypes.c_ulong(-1)  # linux/prctl.h
 
 
-def probers(count: int = 2, also: Sequence[str] = ()) -> ProcessPoolExecutor:
+def probers(count: int = 2, also: Sequence[str] = (), adopt_bytes: int = seal.ADOPT_BYTES) -> ProcessPoolExecutor:
     """Processes in which `run_in_fork` may be called; two, as many as there are cores in the smallest machine.
 
-    They import `also` besides what builds use.
+    They import `also` besides what builds use. Of an engine's files those over `adopt_bytes` are moved into a bundle.
     """
     spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(count, mp_context=spawn, initializer=_prepare, initargs=(also,))
+    return ProcessPoolExecutor(count, mp_context=spawn, initializer=_prepare, initargs=(also, adopt_bytes))
 
 
 def run_in_fork(arguments: Sequence[str], *tracer: str) -> subprocess.CompletedProcess[str]:
@@ -87,7 +88,8 @@ class _Fork:
         return self._process.exitcode or 0
 
 
-def _prepare(also: Sequence[str]) -> None:
+def _prepare(also: Sequence[str], adopt_bytes: int) -> None:
+    seal.ADOPT_BYTES = adopt_bytes
     for name in (*USED, *also):
         importlib.import_module(name)
     for stage in (ExportOnnx, Fuse, Partition, Compile, OnnxRuntimeEngine, Assemble, Seal):

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from wanc.compiler.bundle.seal import ADOPT_BYTES
-
 from .prober import call_in_fork, probers, run_in_fork
 from .project import STAGES, Project, assert_resumes, assert_sound, forget, records_of, write_project
 from .strace import CHANGES, Point, distinct, killing, needs_strace, trace
 
 pytestmark = needs_strace
+
+WIDTH = 300
+ADOPT_BYTES = 4 * WIDTH**2 - 1
+"""A weight of this width is moved as one of gigabytes is, and copied and hashed hundreds of times at no cost."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Case:
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[ProcessPoolExecutor]:
-    with probers() as pool:
+    with probers(adopt_bytes=ADOPT_BYTES) as pool:
         yield pool
 
 
@@ -106,9 +108,8 @@ def test_a_kill_at_every_system_call(pool: ProcessPoolExecutor, block: Project, 
 @pytest.fixture(scope="module")
 def engineered(pool: ProcessPoolExecutor, quick: Path) -> tuple[Project, Path]:
     """A project with a weight that a seal moves, and where it is to be sealed in place of another bundle."""
-    other = pool.submit(write_project, quick / "large-other", width=4200, seed=1).result()
-    project = pool.submit(write_project, quick / "large", width=4200).result()
-    assert ADOPT_BYTES < 4 * 4200**2
+    other = pool.submit(write_project, quick / "large-other", width=WIDTH, seed=1).result()
+    project = pool.submit(write_project, quick / "large", width=WIDTH).result()
     folder = quick / "large-kills"
     folder.mkdir()
     *_, sealing = pool.submit(trace, project, folder / "finished", folder / "log").result()
