@@ -129,6 +129,21 @@ def test_a_video_that_was_begun_goes_away(tiny_bundle: Path, tmp_path: Path, str
     assert os.listdir(tmp_path) == []
 
 
+def test_what_cannot_be_removed_keeps_no_run_from_ending(tiny_bundle: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    command = [sys.executable, "-c", BUSY, tiny_bundle, "--prompt", "x", "-o", folder / "out.mp4"]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None and process.stdout.readline().startswith("begun ")
+    shutil.rmtree(folder)
+    folder.write_text("no folder any more")
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert time.monotonic() - started < MOST_SECONDS
+    assert process.returncode == 143
+
+
 WITHOUT_THREADS = ("strace", "-f", "-qq", "-o", "/dev/null", "-e", "inject=clone3:error=EAGAIN")
 needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
@@ -143,6 +158,23 @@ def test_a_run_ends_where_no_thread_can_be_made(bundle: Path, inputs: Path, tmp_
     os.kill(int(traced), signal.SIGTERM)
     process.communicate(timeout=60)
     assert time.monotonic() - started < MOST_SECONDS
+    assert process.returncode in (143, -signal.SIGTERM)
+    assert os.listdir(tmp_path) == []
+
+
+@needs_strace
+@pytest.mark.parametrize("wrapper", [("nohup",), ("nohup", *WITHOUT_THREADS)], ids=["threads", "no threads"])
+@pytest.mark.parametrize("bundle", ["onnxruntime"], indirect=True)
+def test_a_signal_that_is_to_be_ignored_ends_nothing(
+    bundle: Path, inputs: Path, tmp_path: Path, wrapper: tuple[str, ...]
+) -> None:
+    """nohup(1) asks for that. Had it an effect, its number would be the process's exit code: it comes first."""
+    process = begun(bundle, inputs, tmp_path, "--threads", "1", wrapper=wrapper)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    run = int(children[0]) if "strace" in wrapper else process.pid
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        os.kill(run, number)
+    process.communicate(timeout=60)
     assert process.returncode in (143, -signal.SIGTERM)
     assert os.listdir(tmp_path) == []
 
