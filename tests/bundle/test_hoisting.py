@@ -106,12 +106,13 @@ def test_a_second_request_is_computed_for_itself(tiny_bundle: Path) -> None:
     assert [counters[f"denoiser_high/{graph}"]["executions"] for graph in ("request", "shape")] == [4, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
     [
         pytest.param(("fuse.hoist=[]",), id="not hoisted"),
-        pytest.param(("fuse.passes=[]",), id="not fused", marks=pytest.mark.slow),
-        pytest.param(("fuse.hoist=[]", "fuse.passes=[]"), id="neither", marks=pytest.mark.slow),
+        pytest.param(("fuse.passes=[]",), id="not fused"),
+        pytest.param(("fuse.hoist=[]", "fuse.passes=[]"), id="neither"),
     ],
 )
 def test_the_video_is_that_of_the_graphs_as_exported(

@@ -30,7 +30,7 @@ TOLERANCE = 1e-5
 TIMESTEPS = (0.5, 500.0, 999.0)
 
 
-@pytest.fixture(scope="module", params=["fp32", "fp16", "bf16"])
+@pytest.fixture(scope="module", params=["fp32", "fp16", pytest.param("bf16", marks=pytest.mark.slow)])
 def checkpoint(
     request: pytest.FixtureRequest, model: Checkpoint, tmp_path_factory: pytest.TempPathFactory
 ) -> Checkpoint:
