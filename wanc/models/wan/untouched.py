@@ -8,7 +8,8 @@ module that owns them is executed (`streamed.py`).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -20,7 +21,7 @@ from transformers import UMT5Config, UMT5EncoderModel
 
 from wanc.errors import CheckpointError
 from wanc.models.wan.stored import Checkpoint, Component, file_weights
-from wanc.models.wan.streamed import stream
+from wanc.models.wan.streamed import Change, stream
 from wanc.models.weights import Weight
 
 Array = np.ndarray[Any, Any]
@@ -33,42 +34,73 @@ CONVERTERS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 """diffusers' own, from the original code's names to its own. Of the text encoder's there is none."""
 
 
-class UntouchedComponent:
-    """One component of a checkpoint, executed eagerly in float32.
+@dataclass(frozen=True)
+class Chunk:
+    """What the decoder gives for one latent frame: frames float32 [1, 3, 1 or more, height, width] in -1..1.
 
-    Raises CheckpointError where a library does not take the component's configuration, or misses a weight.
+    `caches` is what its causal convolutions keep behind it, in the order of a forward pass: float32
+    [1, channels, 1 or 2, height, width] each, and None where a doubling of the frames has not begun yet.
     """
 
-    def __init__(self, checkpoint: Checkpoint, name: str) -> None:
+    frames: Array
+    caches: Sequence[Array | None]
+
+
+class UntouchedComponent:
+    """One component of a checkpoint, executed eagerly in float32; `change` is applied to every weight that is read.
+
+    Raises CheckpointError where a library does not take the component's configuration, and when it is executed where a
+    weight is missing.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, name: str, change: Change | None = None) -> None:
         component = checkpoint.components[name]
-        where = checkpoint.root / component.folder
+        where = str(checkpoint.root / component.folder)
         try:
             with torch.device("meta"):
                 module = _module(name, _config(checkpoint, component))
         except Exception as error:  # whatever a library's constructor raises at sizes that do not go together
             raise CheckpointError(
-                f"the library's own module does not take the configuration of {name}", where=str(where)
+                f"the library's own module does not take the configuration of {name}", where=where
             ) from error
         self.module = module.eval().requires_grad_(False)
-        stream(self.module, _weights(checkpoint, name), checkpoint.root, where=str(where))
+        stream(self.module, _weights(checkpoint, name), checkpoint.root, where=where, change=change)
 
     @torch.no_grad()
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """What the module gives, float32, under the names that the component's graphs have for it.
+        """What an expert or the text encoder gives, float32, under the names that their graphs have for it.
 
         - An expert: latents [1, channels, frames, height, width], timestep [1], text [1, tokens, width] → velocity.
         - The text encoder: embeddings [1, tokens, width], mask int64 [1, tokens] → hidden.
-        - The decoder: latents [1, channels, frames, height, width], all of a video → frames in -1..1.
         """
         given = {name: torch.from_numpy(array.copy()) for name, array in inputs.items()}
         module = cast(Any, self.module)
-        if isinstance(module, WanTransformer3DModel):
-            (velocity,) = module(given["latents"], cast(Any, given["timestep"]), given["text"], return_dict=False)
-            return {"velocity": velocity.numpy()}
         if isinstance(module, UMT5EncoderModel):
             states = module(inputs_embeds=given["embeddings"], attention_mask=given["mask"])
             return {"hidden": states.last_hidden_state.numpy()}
-        return {"frames": module.decode(given["latents"]).sample.numpy()}
+        (velocity,) = module(given["latents"], given["timestep"], given["text"], return_dict=False)
+        return {"velocity": velocity.numpy()}
+
+    @torch.no_grad()
+    def decode(self, latents: Array) -> list[Chunk]:
+        """The video of latents [1, channels, frames, height, width], as the decoder makes it, latent frame by frame."""
+        lengths: list[int] = []
+        caches: list[list[Array | None]] = []
+
+        def note(_part: object, _inputs: object, kept: Mapping[str, Any], frames: torch.Tensor) -> None:
+            lengths.append(frames.shape[2])
+            slots = [slot for slot in kept["feat_cache"] if slot is not None]
+            # A text stands where a doubling has met one frame.
+            caches.append([slot.numpy().copy() if isinstance(slot, torch.Tensor) else None for slot in slots])
+
+        module = cast(Any, self.module)
+        watch = module.decoder.register_forward_hook(note, with_kwargs=True)
+        try:
+            video: torch.Tensor = module.decode(torch.from_numpy(latents.copy())).sample
+        finally:
+            watch.remove()
+        chunks = (chunk.numpy() for chunk in video.split(lengths, dim=2))
+        return [Chunk(frames, kept) for frames, kept in zip(chunks, caches, strict=True)]
 
 
 def _module(component: str, config: Config) -> torch.nn.Module:
