@@ -6,6 +6,7 @@ fuse       graphs → canonical form, tagged with what is known before a step
 quantize   denoisers → the same in fewer bits, as real trajectories have it (see `quantization`)
 partition  which blocks run where; so far on one device
 engine     graphs, cut → files that an engine runs, one compile action for each segment (see `engine_stages`)
+check      what the engine gives, compared with what the untouched model gives (see `check.stage`)
 tables     what a video recipe's timesteps give, computed by those
 seal       everything that ships → the bundle
 """
@@ -28,6 +29,10 @@ from wanc.compiler.bundle.engine_stages import EngineStages
 from wanc.compiler.bundle.lock import lock_of
 from wanc.compiler.bundle.seal import Seal, created, requirements
 from wanc.compiler.bundle.tables import Tables
+from wanc.compiler.check.onnx_source import OnnxOrigin
+from wanc.compiler.check.origin import Origin
+from wanc.compiler.check.stage import CheckBuild
+from wanc.compiler.check.torch_source import TorchOrigin
 from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.openvino.engine import OpenVinoEngine
@@ -99,7 +104,19 @@ class BuildPlan:
         if self.quantization is not None:
             program = self.quantization.run(run, program, exported, self.resolved.source)
         placed = program.joined(run(self.partition, {"program": program}))
-        return self.engines.run(run, placed, exported, self.resolved.source)
+        engines = self.engines.run(run, placed, exported, self.resolved.source)
+        if self.check is None:
+            return engines
+        checked = {"engines": engines, "program": placed, "exported": exported, "source": self.resolved.source}
+        return engines.joined(run(self.check, checked))
+
+    @property
+    def check(self) -> CheckBuild | None:
+        """What compares the engines with the source; None where the recipe does without."""
+        origin, recipe = _origin(self.resolved), self.resolved.recipe
+        if recipe.engine.check == "off" or origin is None:
+            return None
+        return CheckBuild(self.engines.engine, origin, self.fuse, recipe.model.allow_not_finite or ())
 
 
 def _export(resolved: Resolved) -> Stage:
@@ -112,6 +129,14 @@ def _export(resolved: Resolved) -> Stage:
         inputs = tuple(TorchInput(entry.name, entry.dtype, entry.shape) for entry in model.inputs or ())
         return ExportTorch(model.torch, inputs, model.outputs, example, values)
     return Export(resolved.model.components)
+
+
+def _origin(resolved: Resolved) -> Origin | None:
+    """What executes this kind of model untouched."""
+    model = resolved.recipe.model
+    if model.onnx is not None:
+        return OnnxOrigin()
+    return TorchOrigin() if model.torch is not None else None
 
 
 def _engines(resolved: Resolved) -> EngineStages:

@@ -182,6 +182,8 @@ class EngineSection(Section):
     """What the engines are compiled for."""
     allow_unfused: Annotated[tuple[FusedOperator, ...], AfterValidator(without_repeats)] = ()
     """Operators that the engine may compute in pieces, where it has no kernel that does all of one."""
+    check: Literal["on", "off"] = "on"
+    """Whether what was built is compared with the untouched model; off is recorded in the manifest."""
 
 
 class RuntimeSection(Section):

@@ -46,12 +46,17 @@ class BuiltGraph:
         """The bytes of its files."""
         return sum(self._path(file).stat().st_size for file in self.files)
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether this machine can execute its files."""
+        return None not in self._backends
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The graph's outputs by name.
 
         Raises CheckpointError where the engine does not take the graph, RecipeError where it fails on these inputs.
         """
-        if None in self._backends:
+        if not self.runs_here:
             values = self.reference().run(self.files[0].graph, inputs)
         else:
             values = dict(inputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
@@ -19,14 +20,14 @@ from wanc.artifacts.seal import YEAR_10000, BundleFacts, BundleFile, seal
 from wanc.artifacts.store import Store
 from wanc.compiler.bundle.standing import look_at
 from wanc.compiler.program import program as programs
-from wanc.compiler.program.program import Task
+from wanc.compiler.program.program import CHECK_FILE, Task
 from wanc.compiler.resolve import Resolved
 from wanc.compiler.stages.code_version import check_code, code_version
 from wanc.compiler.stages.runner import Runner, say
 from wanc.compiler.stages.source_code import read_code
 from wanc.compiler.stages.stage import KEY_SCHEMA, Tree, tool_version
 from wanc.errors import UserError
-from wanc.runtime.manifest import SEGMENTS, Manifest
+from wanc.runtime.manifest import NOT_CHECKED, SEGMENTS, Manifest
 from wanc.runtime.memory import peak_rss_bytes
 from wanc.runtime.progress import ProgressBar
 
@@ -120,9 +121,10 @@ class Seal:
         self, runner: Runner, engines: Tree, document: dict[str, Any], announce: Announce, damage: str | None
     ) -> ActionRecord:
         started = time.perf_counter()
-        located = engines.locate()
+        located = dict(engines.locate())
+        check = located.pop(CHECK_FILE, None)
         files = [*_engine_files(located, engines.digests), *_program_files(), *self._other_files()]
-        facts = self._facts(programs.Program.read(located[programs.FILE]))
+        facts = self._facts(programs.Program.read(located[programs.FILE]), check)
         check_code()  # of the runtime, which was read just now and is in the key as it was before
         if damage:
             say(f"warning: {self.destination}: {damage}: it is set aside and sealed again")
@@ -157,7 +159,7 @@ class Seal:
         assert self.resolved.tokenizer is not None
         return self.resolved.blobs[self.resolved.tokenizer].digest
 
-    def _facts(self, program: programs.Program) -> BundleFacts:
+    def _facts(self, program: programs.Program, check: Path | None) -> BundleFacts:
         recipe = self.resolved.recipe
         return BundleFacts(
             name=recipe.name,
@@ -170,6 +172,7 @@ class Seal:
             runtime={"task": program.task, "threads": recipe.runtime.threads, **self._video_facts(program)},
             targets=[{"backend": recipe.engine.kind, "device": target} for target in recipe.engine.targets],
             parents=[{"role": "model", "digest": self.resolved.source.digest}],
+            check=NOT_CHECKED if check is None else json.loads(check.read_bytes()),
         )
 
     def _video_facts(self, program: programs.Program) -> dict[str, Any]:

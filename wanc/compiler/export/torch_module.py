@@ -51,6 +51,8 @@ class ExportTorch(Stage):
     values: Mapping[str, float]
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        from wanc.compiler.check.asked import Asked
+        from wanc.compiler.check.torch_source import record
         from wanc.compiler.program.graph_file import save
         from wanc.compiler.weights.own_file import store_weights
         from wanc.models.torch_module import load_module
@@ -63,8 +65,9 @@ class ExportTorch(Stage):
             (out / COMPONENT).mkdir()
             weights = store_weights(model, out)
             save(model, out / file)
+            entry = ProgramGraph(file, traced.inputs, traced.outputs, traced.example, traced.values)
+            record(module, Asked.of(entry, model), out)
             bar.advance()
-        entry = ProgramGraph(file, traced.inputs, traced.outputs, traced.example, traced.values)
         Program("graph", None, {COMPONENT: ProgramComponent({GRAPH: entry}, weights)}, None).write(out)
 
     def _declared(self, module: torch.nn.Module) -> Graph:

@@ -7,7 +7,7 @@ graph invalid, or passes that undo each other, are a bug of ours whatever the gr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +48,18 @@ class Applied:
         return {"name": self.name, "fired": self.fired, "nodes": self.nodes, "refused": refused}
 
 
-def apply_passes(model: ir.Model, passes: Iterable[Pass], *, where: str, hint: str = TELL_US) -> list[Applied]:
+OnFired = Callable[[str], None]
+"""Told the name of a pass when it has changed the graph, and no other has yet."""
+
+
+def ignore(name: str) -> None:
+    """Nobody wants to know."""
+    del name
+
+
+def apply_passes(
+    model: ir.Model, passes: Iterable[Pass], *, where: str, hint: str = TELL_US, on_fired: OnFired = ignore
+) -> list[Applied]:
     """Apply passes in their order to a graph, in place, until none of them fires.
 
     A graph that ONNX's own checker refuses is left alone, with its words as the refusal. Raises UserError, naming the
@@ -62,7 +73,7 @@ def apply_passes(model: ir.Model, passes: Iterable[Pass], *, where: str, hint: s
             for entry in applied.values():
                 entry.refusals.append(Refusal(where, f"ONNX's checker refuses the graph: {fault}"))
             return list(applied.values())
-        _apply_all(model, chosen, applied, where, hint)
+        _apply_all(model, chosen, applied, where, hint, on_fired)
     for noted in (model, model.graph, *model.graph.all_nodes()):
         noted.metadata_props.clear()
     return list(applied.values())
@@ -92,7 +103,14 @@ def count_nodes(model: ir.Model) -> int:
     return sum(1 for _ in model.graph.all_nodes())
 
 
-def _apply_all(model: ir.Model, passes: list[Pass], applied: Mapping[str, Applied], where: str, hint: str) -> None:
+def _apply_all(
+    model: ir.Model,
+    passes: list[Pass],
+    applied: Mapping[str, Applied],
+    where: str,
+    hint: str,
+    on_fired: OnFired,
+) -> None:
     changes, seen = 0, dict.fromkeys(applied, -1)
     smallest, in_vain = count_nodes(model), 0
     firing: list[str] = []
@@ -104,6 +122,7 @@ def _apply_all(model: ir.Model, passes: list[Pass], applied: Mapping[str, Applie
                 if fired := _apply(entry, model, applied[entry.name], where, hint):
                     changes += fired
                     firing.append(entry.name)
+                    on_fired(entry.name)
         if not firing:
             return
         size = count_nodes(model)

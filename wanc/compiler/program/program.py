@@ -25,6 +25,8 @@ from wanc.runtime.model import Model
 FILE = "program.json"
 ENGINE_REPORT = "engine_report.json"
 """What the engine stage writes beside it: the kernels that it built."""
+CHECK_FILE = "check.json"
+"""What the check stage writes: how the engines were compared with the source. The manifest has it."""
 OWN = "program/"
 """What the names of weight files begin with that lie beside `program.json`, not in the model's source."""
 
