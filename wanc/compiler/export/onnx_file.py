@@ -104,7 +104,7 @@ def _unite_tied(model: ir.Model) -> None:
             continue
         if any(use.node.graph is not model.graph for use in value.uses()):
             continue
-        place = (plain_location(tensor.location), tensor.offset or 0, tensor.dtype, tuple(tensor.shape))
+        place = (plain_location(str(tensor.location)), tensor.offset or 0, tensor.dtype, tuple(tensor.shape))
         if (kept := first.setdefault(place, value)) is not value:
             ir.convenience.replace_all_uses_with(value, kept)
             del model.graph.initializers[name]
@@ -122,7 +122,7 @@ def _refer_to_source(model: ir.Model) -> dict[str, Weight]:
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor):
             weight = Weight(
-                f"{DATA}{plain_location(tensor.location)}",
+                f"{DATA}{plain_location(str(tensor.location))}",
                 tensor.offset or 0,
                 tensor.nbytes,
                 tensor.dtype.name,
