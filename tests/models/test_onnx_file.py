@@ -317,7 +317,9 @@ PLACE = "hint: put the file itself beside the model"
         ({"location": "C:/w.bin"}, "lies in 'C:/w.bin', which is not relative to the model's folder"),
         ({"location": "../w.bin"}, "lies in '../w.bin', which leads out of the model's folder"),
         ({"location": "a/../../w.bin"}, "lies in 'a/../../w.bin', which leads out of the model's folder"),
-        ({"location": "./w.bin"}, "lies in './w.bin', which is not the name of a file"),
+        ({"location": "./"}, "lies in './', which is not the name of a file"),
+        ({"location": "."}, "lies in '.', which is not the name of a file"),
+        ({"location": "./../w.bin"}, "lies in './../w.bin', which leads out of the model's folder"),
         ({"location": "a//w.bin"}, "lies in 'a//w.bin', which is not the name of a file"),
         ({"location": "a\\w.bin"}, "lies in 'a\\\\w.bin', which is not the name of a file"),
         ({"location": "w\x00.bin"}, "lies in 'w\\x00.bin', which is not the name of a file"),
@@ -374,15 +376,36 @@ def test_a_folder_that_is_a_link_is_not_entered(tmp_path: Path) -> None:
     assert message.startswith(f"error: m.onnx: its weights lie in 'link/w.bin', {LINKS}\n")
 
 
-def test_weights_that_overlap(tmp_path: Path) -> None:
+def test_a_file_may_be_named_from_the_models_folder_on(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "w.bin").write_bytes(bytes(8))
+    tensors = [external(name, [2], {"location": place}) for name, place in (("u", "./a/w.bin"), ("v", "a/./w.bin"))]
+    assert set(opened(with_weights(*tensors), tmp_path).files) == {"model.onnx", "data/a/w.bin"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "data_type", "offset", "fine"),
+    [
+        ([4], 1, 15, False),
+        ([4], 1, 16, True),
+        ([4], 1, 0, True),
+        ([2, 2], 1, 0, False),
+        ([4], 6, 0, False),
+        ([2], 1, 0, False),
+        ([2], 1, 8, False),
+    ],
+    ids=["by a byte", "apart", "one weight twice", "in another shape", "in another type", "its begin", "its end"],
+)
+def test_weights_that_overlap(tmp_path: Path, shape: list[int], data_type: int, offset: int, fine: bool) -> None:
     (tmp_path / "w.bin").write_bytes(bytes(64))
     first = external("a", [4], {"location": "w.bin", "offset": "0"})
-    for offset, fine in ((15, False), (0, False), (16, True)):
-        proto = with_weights(first, external("b", [4], {"location": "w.bin", "offset": str(offset)}))
-        if fine:
-            opened(proto, tmp_path)
-        else:
-            assert refusal(proto, tmp_path) == "error: m.onnx: tensors 'a' and 'b' overlap in 'w.bin'"
+    proto = with_weights(first, external("b", shape, {"location": "./w.bin", "offset": str(offset)}, data_type))
+    if fine:
+        opened(proto, tmp_path)
+        return
+    first_line, hint = refusal(proto, tmp_path).splitlines()
+    assert sorted(first_line.split("'")[1::2]) == ["a", "b", "w.bin"] and "overlap in" in first_line
+    assert hint == "hint: write them apart: onnx.save(onnx.load(path), another_path, save_as_external_data=True)"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,7 @@ class ExportOnnx(Stage):
             read = read_onnx(inputs["source"])
             self._check_keys(read.inputs)
             _drop_defaults(read.model)
+            _unite_tied(read.model)
             weights = _refer_to_source(read.model)
             (out / COMPONENT).mkdir()
             weights |= store_weights(read.model, out)
@@ -87,18 +88,41 @@ def _drop_defaults(model: ir.Model) -> None:
     model.ir_version = max(model.ir_version, CONSTANT_INITIALIZERS)
 
 
+def _unite_tied(model: ir.Model) -> None:
+    """Make one weight of those that are the same bytes of a file, as a graph has it that was never taken apart.
+
+    One that a subgraph uses keeps its own name, which may mean something else there.
+    """
+    import onnx_ir as ir
+
+    from wanc.models.onnx_tensors import plain_location
+
+    first: dict[tuple[object, ...], ir.Value] = {}
+    for name, value in list(model.graph.initializers.items()):
+        tensor = value.const_value
+        if not isinstance(tensor, ir.ExternalTensor) or value.is_graph_output():
+            continue
+        if any(use.node.graph is not model.graph for use in value.uses()):
+            continue
+        place = (plain_location(str(tensor.location)), tensor.offset or 0, tensor.dtype, tuple(tensor.shape))
+        if (kept := first.setdefault(place, value)) is not value:
+            ir.convenience.replace_all_uses_with(value, kept)
+            del model.graph.initializers[name]
+
+
 def _refer_to_source(model: ir.Model) -> dict[str, Weight]:
     """Name external tensors' files as the source does; returns where each weight of the main graph lies."""
     import onnx_ir as ir
 
     from wanc.models.onnx_file import DATA
+    from wanc.models.onnx_tensors import plain_location
 
     weights: dict[str, Weight] = {}
     for graph, value in _initializers(model):
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor):
             weight = Weight(
-                f"{DATA}{tensor.location}",
+                f"{DATA}{plain_location(str(tensor.location))}",
                 tensor.offset or 0,
                 tensor.nbytes,
                 tensor.dtype.name,
