@@ -204,19 +204,36 @@ ORDER = "hint: either the name is wrong, or the nodes are in a cycle or out of o
         ),
         (
             "g (bfloat16[3] x) => (bfloat16[3] y) { y = Identity (x) }",
-            "input 'x' is of bfloat16, which an .npz file cannot hold",
+            "input 'x' is of bfloat16, which an .npz file cannot hold\nhint: let the graph take float32, and Cast that",
         ),
         (
             "g (float[3] x) => (float8e4m3fn[3] y) { y = Cast <to = 17> (x) }",
-            "output 'y' is of float8e4m3fn, which an .npz file cannot hold",
+            "output 'y' is of float8e4m3fn, which an .npz file cannot hold\nhint: let the graph give float32, by a Cast",
         ),
         (
             "g (string[3] x) => (string[3] y) { y = Identity (x) }",
-            "input 'x' is of string, which an .npz file cannot hold",
+            "input 'x' is of string, which an .npz file cannot hold\n"
+            "hint: begin behind what reads it: onnx.utils.extract_model cuts a graph",
         ),
         (
             "g (seq(float[3]) x) => (float[3] y) { y = ConcatFromSequence <axis = 0> (x) }",
-            "input 'x' is a sequence, not a tensor",
+            "input 'x' is a sequence, not a tensor\n"
+            "hint: let the graph take its tensors, and make it inside, by SequenceConstruct",
+        ),
+        (
+            "g (float[3] x) => (seq(float[3]) y) { y = SequenceConstruct (x) }",
+            "output 'y' is a sequence, not a tensor\nhint: let the graph take its tensors out of it, by SequenceAt",
+        ),
+        (
+            "g (optional(float[3]) x) => (float[3] y) { y = OptionalGetElement (x) }",
+            "input 'x' is an optional, not a tensor\n"
+            "hint: let the graph take what it holds, and make it inside, by Optional",
+        ),
+        (
+            "g (int64[2, 3] l, float[2, 3] p) => (seq(map(int64, float)) y)"
+            " { y = ai.onnx.ml.ZipMap <classlabels_int64s = [0, 1, 2]> (p) }",
+            "output 'y' is a sequence, not a tensor\n"
+            "hint: end before what makes it: onnx.utils.extract_model cuts a graph",
         ),
         ("g (float[] x) => (float[3] y) { y = Identity (x) }", "input 'x' does not say how many dimensions it has"),
     ],

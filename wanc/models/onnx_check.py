@@ -62,6 +62,7 @@ class _ModelCheck:
         self._functions = {_key(function): function for function in model.functions}
         self._extents: dict[FunctionKey, Extent | None] = {}
         self._visited = 0
+        self._says_version = any(entry.domain in ("", "ai.onnx") for entry in model.opset_import)
 
     def run(self) -> list[ExternalRange]:
         model = self._model
@@ -71,8 +72,6 @@ class _ModelCheck:
             raise self._fault(
                 f"version {model.ir_version} of the ONNX format; wanc takes {OLDEST_IR} to {onnx.IR_VERSION}"
             )
-        if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
-            raise self._fault("does not say which version of ONNX's operators it uses")
         self._check_opsets(model.opset_import)
         if len(self._functions) < len(model.functions):
             raise self._fault("two functions have the same name")
@@ -165,6 +164,8 @@ class _ModelCheck:
                 f"{shown} is of the domain {quoted(domain)}, which onnxruntime does not have",
                 hint=f"wanc takes operators of ONNX, {', '.join(filter(None, OPSETS))}, and functions in the file",
             )
+        if not domain and not self._says_version:
+            raise self._fault("does not say which version of ONNX's operators it uses")
         return Extent(1, 0)
 
     def _function(self, key: FunctionKey, *, depth: int) -> Extent:

@@ -43,12 +43,15 @@ class ExportOnnx(Stage):
         from wanc.compiler.program.graph_file import save
         from wanc.compiler.weights.own_file import store_weights
         from wanc.models.onnx_file import MODEL, read_onnx
+        from wanc.models.onnx_limits import OPSETS
 
         with ProgressBar(self.name, 1, enabled=progress) as bar:
             read = read_onnx(inputs["source"])
             self._check_keys(read.inputs)
             _drop_defaults(read.model)
             _unite_tied(read.model)
+            # One of other domains' operators alone need not say it: so old that no pass has anything to put in.
+            read.model.graph.opset_imports.setdefault("", OPSETS[""][0])
             weights = _refer_to_source(read.model)
             (out / COMPONENT).mkdir()
             weights |= store_weights(read.model, out)
