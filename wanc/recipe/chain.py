@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from wanc.errors import RecipeError
+from wanc.recipe.keys import faulty_assignment, faulty_keys
 from wanc.recipe.layers import merge
+from wanc.recipe.matrix import expand
+from wanc.recipe.problems import MOST_EXPLAINED, RecipeProblem
 from wanc.recipe.schema import FILE_KEYS
 from wanc.recipe.strict_yaml import parse
 from wanc.recipe.tree import Node, TextSource
@@ -26,6 +30,8 @@ class ExtendsChain:
     """The variants, not yet checked; an extending recipe adds to those of its base, or replaces them by name."""
     files: tuple[Path, ...]
     """The recipe's own file, then what it extends, in that order."""
+    faulty_keys: tuple[RecipeProblem, ...]
+    """What is wrong with the keys of any of them, which merging may have taken away."""
 
 
 def read_chain(path: Path) -> ExtendsChain:
@@ -46,7 +52,8 @@ def read_chain(path: Path) -> ExtendsChain:
         files.append(_base_of(extends))
         _refuse_endless(files, where)
     layers.reverse()
-    return ExtendsChain(_merged(layers), _matrix(layers), tuple(files))
+    merged, problems = _merged(layers)
+    return ExtendsChain(merged, _matrix(layers), tuple(files), problems)
 
 
 @dataclass(frozen=True)
@@ -82,12 +89,20 @@ def _refuse_endless(files: list[Path], where: str) -> None:
         raise RecipeError(f"more than {MAX_FILES} recipes extend one another", where=where, hint=hint)
 
 
-def _merged(layers: list[_Layer]) -> Node:
+def _merged(layers: list[_Layer]) -> tuple[Node, tuple[RecipeProblem, ...]]:
+    """The settings of all layers, and what is wrong with the keys of any."""
     merged = replace(layers[-1].root, value={})
+    problems: list[RecipeProblem] = []
     for layer in layers:
+        problems += islice(faulty_keys(layer.root, merged), MOST_EXPLAINED)
         settings = {key: node for key, node in layer.keys.items() if key not in FILE_KEYS}
         merged = merge(merged, replace(layer.root, value=settings))
-    return merged
+        matrix = layer.keys.get("matrix")
+        # A higher layer may replace a variant by its name.
+        for changes in expand(matrix.value).values() if matrix and isinstance(matrix.value, dict) else ():
+            faults = (problem for change in changes for problem in faulty_assignment(change, merged))
+            problems += islice(faults, MOST_EXPLAINED)
+    return merged, tuple(problems)
 
 
 def _matrix(layers: list[_Layer]) -> dict[str, Node]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import get_args
+from types import UnionType
+from typing import get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
@@ -15,13 +16,19 @@ from wanc.recipe.tree import KeyPath
 def fields_at(path: KeyPath) -> Mapping[str, FieldInfo]:
     """The keys that the mapping at `path` can have; none where `path` leads to no mapping."""
     section: type[Section] | None = RecipeFile
-    # An item of a list has the keys that the list's items have in common: the index adds nothing.
-    for key in (key for key in path if isinstance(key, str)):
+    # An item of a list has the keys that the list's items have in common: its index adds nothing.
+    for key in (key for key in path if isinstance(key, str) and not key.isdecimal()):
         field = section.model_fields.get(key)
         section = _section_in(field) if field else None
         if section is None:
             return {}
     return section.model_fields
+
+
+def has_free_keys(path: KeyPath) -> bool:
+    """Whether the mapping at `path` has names for keys that the recipe chooses, such as those of inputs."""
+    field = fields_at(path[:-1]).get(str(path[-1])) if path else None
+    return field is not None and any(get_origin(choice) is dict for choice in _choices(field.annotation))
 
 
 def description(path: KeyPath) -> str | None:
@@ -45,6 +52,12 @@ def _paths_under(path: KeyPath, section: type[Section]) -> Iterator[KeyPath]:
         yield (*path, name)
         if inner := _section_in(field):
             yield from _paths_under((*path, name), inner)
+
+
+def _choices(annotation: object) -> Iterator[object]:
+    yield annotation
+    if get_origin(annotation) is UnionType:
+        yield from get_args(annotation)
 
 
 def _section_in(field: FieldInfo) -> type[Section] | None:

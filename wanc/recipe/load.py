@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from wanc.recipe.chain import read_chain
 from wanc.recipe.explain import explain
-from wanc.recipe.layers import Assignment, assign_all, parse_override
+from wanc.recipe.keys import faulty_assignment
+from wanc.recipe.layers import Assignment, assign_all, parse_override, without_nulls
 from wanc.recipe.matrix import expand
 from wanc.recipe.problems import RecipeProblem, as_error
 from wanc.recipe.schema import Recipe
@@ -49,15 +50,18 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> list[LoadedRecipe]:
     chain = read_chain(Path(path))
     loaded: list[LoadedRecipe] = []
     problems: list[RecipeProblem] = []
+    hidden = [*chain.faulty_keys]
     for variant, changes in expand(chain.matrix).items():
+        below = assign_all(chain.settings, changes)
+        hidden += (problem for assignment in assignments for problem in faulty_assignment(assignment, below))
         tree = _tree_of(chain.settings, variant, [*changes, *assignments])
         marks = marks_of(tree)
         try:
-            loaded.append(LoadedRecipe(Recipe.model_validate(plain(tree)), variant, marks, chain.files))
+            loaded.append(LoadedRecipe(Recipe.model_validate(plain(without_nulls(tree))), variant, marks, chain.files))
         except ValidationError as error:
             problems += explain(error, marks)
-    if problems:
-        raise as_error(problems)
+    if problems or hidden:
+        raise as_error([*problems, *hidden])
     return loaded
 
 

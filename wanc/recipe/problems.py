@@ -9,6 +9,8 @@ from wanc.errors import NotBuiltYetError, RecipeError
 
 # As many further faults as fit on a screen without scrolling the first one away.
 _SHOWN = 5
+# More than anyone reads; a file with thousands of faults must not take seconds to refuse.
+MOST_EXPLAINED = 20
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,8 @@ class RecipeProblem:
     hint: str | None = None
     not_built: bool = False
     """The recipe is right, and wanc cannot do it yet."""
+    is_missing: bool = False
+    """Something is not there: often because of a typing error, which is to be told first."""
 
 
 def as_error(problems: Sequence[RecipeProblem]) -> RecipeError:
@@ -28,7 +32,7 @@ def as_error(problems: Sequence[RecipeProblem]) -> RecipeError:
     It is a `NotBuiltYetError` if nothing else is wrong with the recipe.
     """
     # The variants of a matrix share most of their lines, and so their faults.
-    first, *others = dict.fromkeys(problems)
+    first, *others = sorted(dict.fromkeys(problems), key=lambda problem: problem.is_missing)
     lines = [first.message]
     lines += [f"  also {other.where}: {other.message}{_in_brackets(other.hint)}" for other in others[:_SHOWN]]
     if len(others) > _SHOWN:
