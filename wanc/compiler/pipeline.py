@@ -128,7 +128,8 @@ def _export(resolved: Resolved) -> Stage:
         return ExportOnnx(example, values)
     if model.torch is not None:
         inputs = tuple(TorchInput(entry.name, entry.dtype, entry.shape) for entry in model.inputs or ())
-        return ExportTorch(model.torch, inputs, model.outputs, example, values)
+        is_checked = resolved.recipe.engine.check == "on"
+        return ExportTorch(model.torch, inputs, model.outputs, example, values, is_checked)
     return Export(resolved.model.components)
 
 

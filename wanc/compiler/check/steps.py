@@ -57,7 +57,8 @@ class Workshop:
             return tensor
         if (place := place_of(tensor)) not in self._offsets:
             self._offsets[place] = stream.tell()
-            stream.write(memoryview(stored_bytes(tensor, self._sources)))
+            stored: Any = stored_bytes(tensor, self._sources)
+            stream.write(stored)
         return ir.ExternalTensor(
             COPIED, self._offsets[place], tensor.nbytes, tensor.dtype, shape=tensor.shape, name=str(tensor.name)
         )

@@ -38,7 +38,8 @@ class TorchInput:
 class ExportTorch(Stage):
     """Input `source`: the files of the function's package. Result: `program.json`, one graph, and its weights.
 
-    The function runs here, and only here: in the stage's own process, at a build that has not run it before.
+    The function runs here, and only here: in the stage's own process, at a build that has not run it before. So where
+    the build `is_checked`, what the module itself gives is recorded here as well (`check.torch_source`).
     """
 
     name: ClassVar[str] = "export"
@@ -49,6 +50,7 @@ class ExportTorch(Stage):
     outputs: tuple[str, ...] | None
     example: Mapping[str, int]
     values: Mapping[str, float]
+    is_checked: bool = False
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         from wanc.compiler.check.asked import Asked
@@ -66,7 +68,8 @@ class ExportTorch(Stage):
             weights = store_weights(model, out)
             save(model, out / file)
             entry = ProgramGraph(file, traced.inputs, traced.outputs, traced.example, traced.values)
-            record(module, Asked.of(entry, model), out)
+            if self.is_checked:
+                record(module, Asked.of(entry, model), out)
             bar.advance()
         Program("graph", None, {COMPONENT: ProgramComponent({GRAPH: entry}, weights)}, None).write(out)
 
