@@ -152,7 +152,7 @@ class FaultyFuse(Fuse):
 
 
 def build_with(loaded: LoadedRecipe, store: Path, *, export: str | None = None, fuse: str | None = None) -> None:
-    """Build a recipe up to its check, with a fault planted, each stage in a process of its own; `store` may have some."""
+    """Build a recipe up to its check, with a fault planted, each stage in a process of its own."""
     opened = Store.open(store)
     with opened.session():
         runner = Runner(opened, progress=False)
