@@ -91,7 +91,9 @@ def test_a_rebuild_with_nothing_to_do_does_nothing(wide: Wide) -> None:
     before = {path: path.lstat() for path in wide.result.bundle.rglob("*")}
     again = build(wide.loaded, wide.output, progress=False)
     cached = {run.name: run.cached for run in again.stages if run.name != "resolve"}
-    assert cached == dict.fromkeys(["export", "fuse", "partition", "compile", "engine", "tables", "seal"], True)
+    assert cached == dict.fromkeys(
+        ["export", "fuse", "partition", "compile", "engine", "check", "tables", "seal"], True
+    )
     assert again.id == wide.result.id
     assert {path: path.lstat().st_ino for path in wide.result.bundle.rglob("*")} == {
         path: status.st_ino for path, status in before.items()

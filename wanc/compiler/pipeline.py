@@ -33,6 +33,7 @@ from wanc.compiler.check.onnx_source import OnnxOrigin
 from wanc.compiler.check.origin import Origin
 from wanc.compiler.check.stage import CheckBuild
 from wanc.compiler.check.torch_source import TorchOrigin
+from wanc.compiler.check.wan_source import WanOrigin
 from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.openvino.engine import OpenVinoEngine
@@ -114,7 +115,7 @@ class BuildPlan:
     def check(self) -> CheckBuild | None:
         """What compares the engines with the source; None where the recipe does without."""
         origin, recipe = _origin(self.resolved), self.resolved.recipe
-        if recipe.engine.check == "off" or origin is None:
+        if recipe.engine.check == "off":
             return None
         return CheckBuild(self.engines.engine, origin, self.fuse, recipe.model.allow_not_finite or ())
 
@@ -132,12 +133,12 @@ def _export(resolved: Resolved) -> Stage:
     return Export(resolved.model.components)
 
 
-def _origin(resolved: Resolved) -> Origin | None:
+def _origin(resolved: Resolved) -> Origin:
     """What executes this kind of model untouched."""
     model = resolved.recipe.model
     if model.onnx is not None:
         return OnnxOrigin()
-    return TorchOrigin() if model.torch is not None else None
+    return TorchOrigin() if model.torch is not None else WanOrigin(resolved.model.components)
 
 
 def _engines(resolved: Resolved) -> EngineStages:
