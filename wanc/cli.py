@@ -276,11 +276,18 @@ def recipe_show(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = F
 
 @recipe_app.command("check", epilog="Example: wanc recipe check recipes/tiny-wan.yaml")
 def recipe_check(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = False) -> None:
-    """Check a recipe without building anything."""
-    from wanc.recipe.load import load
+    """Check a recipe, all of its variants and the files that they name, without building anything."""
+    from wanc.compiler.preflight import check_recipe
 
-    names = [loaded.recipe.name for loaded in load(recipe, overrides)]
-    print_result(json.dumps({"ok": True, "bundles": names}) if as_json else f"ok: {', '.join(names)}")
+    checkup = check_recipe(recipe, overrides)
+    if as_json:
+        print_result(json.dumps(checkup.as_json()))
+    elif not checkup.faults:
+        print_result(f"ok: {', '.join(checkup.bundles)}")
+    for fault in () if as_json else checkup.faults:
+        complain(render(fault))
+    if checkup.faults:
+        raise typer.Exit(checkup.exit_code)
 
 
 @recipe_app.command("schema", epilog="Example: wanc recipe schema > recipes/recipe.schema.json")

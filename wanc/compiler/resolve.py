@@ -6,7 +6,7 @@ It runs at every build, needs no torch, and finds what is wrong with the inputs 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from wanc.models.source import ModelSource, open_source
 from wanc.models.wan.lints import check_sampling
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
+from wanc.recipe.paths import FOLDER, path_hint
 from wanc.recipe.prompts import read_prompts
 from wanc.recipe.schema import Recipe
 from wanc.runtime.progress import ProgressBar
@@ -109,11 +110,10 @@ class Resolved:
 
 def resolve(loaded: LoadedRecipe, sources: SourceDigests, *, progress: bool) -> Resolved:
     """Open the model and hash what is used of it. Raises RecipeError or CheckpointError, UserError where it changes."""
-    model = _open(loaded)
-    if loaded.recipe.model.source is not None:
-        _check_components(loaded, model)
-        check_sampling(loaded, model.components, model.boundary)
-    prompts = _prompts(loaded)
+    model = open_model(loaded)
+    for check_fits in FITS:
+        check_fits(loaded, model)
+    prompts = prompts_of(loaded)
     pinned = _pinned(model, sources, progress)
 
     def check() -> None:
@@ -127,21 +127,41 @@ def resolve(loaded: LoadedRecipe, sources: SourceDigests, *, progress: bool) -> 
     return Resolved(loaded.recipe, model, pinned.blobs, headers, prompts, check)
 
 
-def _open(loaded: LoadedRecipe) -> ModelSource:
-    model = loaded.recipe.model
+def open_model(loaded: LoadedRecipe) -> ModelSource:
+    """What the recipe's model consists of. Raises CheckpointError at the line that names it."""
+    model, marks = loaded.recipe.model, loaded.marks
     (kind,) = [kind for kind in KINDS if getattr(model, kind) is not None]
-    mark = loaded.marks.mark(("model", kind))
+    folder = marks.folder(f"model.{kind}")
     try:
         if model.onnx is not None:
             # Libraries parse it that others' files can crash. Those of a checkpoint are read by wanc alone.
-            return call_in_worker("resolve", open_source, model, mark.folder)
-        return open_source(model, mark.folder)
+            return call_in_worker("resolve", open_source, model, folder)
+        return open_source(model, folder)
+    except RecipeError as error:
+        error.where = error.where or marks.where(error.key or f"model.{kind}")
+        raise
     except UserError as error:
         # The reader wrote the recipe, not the model: say first which line led there.
-        raise CheckpointError("the model cannot be read", where=mark.value, exit_code=error.exit_code) from error
+        key, hint = _wrong_path(loaded) or (f"model.{kind}", None)
+        message = "the model cannot be read"
+        raise CheckpointError(message, where=marks.where(key), hint=hint, exit_code=error.exit_code) from error
+
+
+def _wrong_path(loaded: LoadedRecipe) -> tuple[str, str] | None:
+    """The key of a path that leads nowhere, and what to write there; None where nothing is like it."""
+    model = loaded.recipe.model
+    paths = [("source", model.source, (FOLDER,)), ("onnx", model.onnx, (".onnx",))]
+    paths += [(f"files.{number}", path, ()) for number, path in enumerate(model.files or ())]
+    for key, path, wanted in paths:
+        folder = loaded.marks.folder(f"model.{key}")
+        if path is not None and (hint := path_hint(path, folder, *wanted)):
+            return f"model.{key}", hint
+    return None
 
 
 def _check_components(loaded: LoadedRecipe, model: ModelSource) -> None:
+    if loaded.recipe.model.source is None:
+        return
     if missing := [name for name in NEEDED if name not in model.components]:
         hint = "leave components out to build all of the model's"
         if loaded.recipe.model.components is None:
@@ -155,15 +175,26 @@ def _check_components(loaded: LoadedRecipe, model: ModelSource) -> None:
         )
 
 
-def _prompts(loaded: LoadedRecipe) -> tuple[str, ...]:
+def _check_sampling(loaded: LoadedRecipe, model: ModelSource) -> None:
+    if loaded.recipe.model.source is not None:
+        check_sampling(loaded, model.components, model.boundary)
+
+
+FITS: Sequence[Callable[[LoadedRecipe, ModelSource], None]] = (_check_components, _check_sampling)
+"""What recipe and model have to agree on. Each raises RecipeError."""
+
+
+def prompts_of(loaded: LoadedRecipe) -> tuple[str, ...]:
+    """What quantisation is measured on. Raises RecipeError at the line that names the file."""
     path = loaded.recipe.quantize.calibrate.prompts
     if path is None:
         return ()
     try:
         return read_prompts(path)
     except RecipeError as error:
-        where = loaded.marks.where("quantize.calibrate.prompts")
-        raise RecipeError("the prompts cannot be read", where=where) from error
+        key = "quantize.calibrate.prompts"
+        hint = path_hint(path, loaded.marks.folder(key), ".txt")
+        raise RecipeError("the prompts cannot be read", where=loaded.marks.where(key), hint=hint) from error
 
 
 def _pinned(model: ModelSource, sources: SourceDigests, progress: bool) -> PinnedFiles:
@@ -182,7 +213,7 @@ def _size(path: Path) -> int:
 def _check_same(model: ModelSource, loaded: LoadedRecipe) -> None:
     """A file that comes to a model, or goes, may make it another one though none of the others has changed."""
     try:
-        found = _open(loaded)
+        found = open_model(loaded)
     except UserError as error:
         first, *_ = model.files.values()
         raise changed(first.parent) from error

@@ -29,14 +29,18 @@ class ModelSource:
 def open_source(model: ModelSection, folder: Path) -> ModelSource:
     """The source of a recipe's model; `folder` is the recipe's.
 
-    Raises UserError where it is missing, damaged, or not what it was taken for.
+    Raises UserError where it is missing, damaged, or not what it was taken for, RecipeError where the recipe says
+    something else of it.
     """
     if model.source is not None:
         return _checkpoint(model.source, model.components)
     if model.onnx is not None:
         from wanc.models.onnx_file import open_onnx
+        from wanc.models.onnx_keys import check_keys
 
-        return ModelSource(open_onnx(model.onnx).files)
+        file = open_onnx(model.onnx)
+        check_keys(file.inputs, model.example or {}, model.values or {})
+        return ModelSource(file.files)
     assert model.torch is not None, "the recipe's schema lets no other kind pass"
     from wanc.models.torch_source import find_files
 

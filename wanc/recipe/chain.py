@@ -11,6 +11,7 @@ from wanc.errors import RecipeError
 from wanc.recipe.keys import faulty_assignment, faulty_keys
 from wanc.recipe.layers import merge
 from wanc.recipe.matrix import expand
+from wanc.recipe.paths import path_hint
 from wanc.recipe.problems import MOST_EXPLAINED, RecipeProblem
 from wanc.recipe.schema import FILE_KEYS
 from wanc.recipe.strict_yaml import parse
@@ -18,6 +19,7 @@ from wanc.recipe.tree import Node, TextSource
 from wanc.runtime.text_file import Kind, read_text
 
 MAX_FILES = 16
+SUFFIXES = (".yaml", ".yml")
 RECIPE = Kind("recipe", "recipe.yaml", "a recipe is a few kilobytes of settings", RecipeError)
 
 
@@ -44,7 +46,7 @@ def read_chain(path: Path) -> ExtendsChain:
     files = [path]
     where = str(path)
     while True:
-        layers.append(_read_layer(files[-1], where))
+        layers.append(_read_layer(files[-1], where, layers[-1].root.folder if layers else Path()))
         extends = layers[-1].keys.get("extends")
         if extends is None or extends.value is None:
             break
@@ -62,8 +64,13 @@ class _Layer:
     keys: dict[str, Node]
 
 
-def _read_layer(path: Path, where: str) -> _Layer:
-    root = parse(read_text(path, where, RECIPE), TextSource(str(path), path.parent))
+def _read_layer(path: Path, where: str, folder: Path) -> _Layer:
+    try:
+        text = read_text(path, where, RECIPE)
+    except RecipeError as error:
+        error.hint = path_hint(path, folder, *SUFFIXES) or error.hint
+        raise
+    root = parse(text, TextSource(str(path), path.parent))
     if not isinstance(root.value, dict):
         what = "empty" if root.value is None else "not a mapping"
         hint = "a recipe is a mapping that begins with `wanc: 1`; `wanc recipe new` writes one"

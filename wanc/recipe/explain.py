@@ -13,6 +13,7 @@ from wanc.recipe.checks import FAULT, LIST
 from wanc.recipe.fields import description, fields_at
 from wanc.recipe.phrases import did_you_mean, dotted, either, shorten, unknown_key, written
 from wanc.recipe.problems import MOST_EXPLAINED, RecipeProblem
+from wanc.recipe.rewrites import rewritten, without_unit
 from wanc.recipe.section import PATTERNS
 from wanc.recipe.tree import KeyPath, Marks
 
@@ -55,7 +56,12 @@ def _problem(details: ErrorDetails, marks: Marks) -> RecipeProblem:
 def _missing(path: KeyPath, _: ErrorDetails, marks: Marks) -> RecipeProblem:
     # A key with nothing behind it is in the text, and its default would count, if it had one.
     verdict = "has no value" if path in marks.by_path else "is missing"
-    return RecipeProblem(f"{dotted(path)} {verdict}", marks.mark(path).key, description(path), is_missing=True)
+    hint = description(path)
+    if path[:-1] in marks.replaced:
+        owner = dotted(path[:-1])
+        given = next((key for key in fields_at(path[:-1]) if (*path[:-1], key) in marks.by_path), "…")
+        hint = f"this replaces all of {owner}; to change one value of it, name that alone: {owner}.{given}"
+    return RecipeProblem(f"{dotted(path)} {verdict}", marks.mark(path).key, hint, is_missing=True)
 
 
 def _unknown_key(path: KeyPath, _: ErrorDetails, marks: Marks) -> RecipeProblem:
@@ -71,12 +77,16 @@ def _not_accepted(path: KeyPath, details: ErrorDetails, marks: Marks) -> RecipeP
         return RecipeProblem(message, where, not_built=True)
     message = f"{dotted(path)} cannot be {shorten(found)}"
     hint = did_you_mean(str(details["input"]), accepted, planned.values_at(path))
+    if not isinstance(details["input"], str) and (better := rewritten(path, details["input"])):
+        hint = f"write {better}"
     return RecipeProblem(message, where, hint or f"it can be {either(accepted)}")
 
 
 def _bad_pattern(path: KeyPath, details: ErrorDetails, marks: Marks) -> RecipeProblem:
     message = f"{dotted(path)} cannot be {shorten(written(details['input']))}"
-    return RecipeProblem(message, marks.mark(path).value, f"it has to be {PATTERNS[_context(details)['pattern']]}")
+    hint = f"it has to be {PATTERNS[_context(details)['pattern']]}"
+    better = rewritten(path, details["input"])
+    return RecipeProblem(message, marks.mark(path).value, f"{hint}; write {better}" if better else hint)
 
 
 def _too_long(path: KeyPath, details: ErrorDetails, marks: Marks) -> RecipeProblem:
@@ -98,14 +108,17 @@ def _wrong_value(path: KeyPath, details: ErrorDetails, marks: Marks) -> RecipePr
         return RecipeProblem(f"{dotted(path)}: {details['msg']}", marks.mark(path).value, description(path))
     expected = _EXPECTED[details["type"]].format(**_numbers(details))
     message = f"{dotted(path) or 'a recipe'} has to be {expected}, not {_kind(details['input'])}"
-    return RecipeProblem(message, marks.mark(path).value, _how_to_write(path, expected))
+    return RecipeProblem(message, marks.mark(path).value, _how_to_write(path, expected, details["input"]))
 
 
-def _how_to_write(path: KeyPath, expected: str) -> str | None:
-    if expected == "text":
+def _how_to_write(path: KeyPath, expected: str, value: object) -> str | None:
+    meaning = description(path)
+    if better := rewritten(path, value):
+        return f"write the number alone, {better}: {meaning}" if without_unit(value) else f"write {better}"
+    if expected == "text" and not isinstance(value, tuple | dict):
         return "put it in quotes"
     is_item = bool(path) and isinstance(path[-1], int)
-    return f"its keys are {', '.join(fields_at(path))}" if is_item and expected == "a mapping" else description(path)
+    return f"its keys are {', '.join(fields_at(path))}" if is_item and expected == "a mapping" else meaning
 
 
 _DESCRIBERS: Mapping[str, Callable[[KeyPath, ErrorDetails, Marks], RecipeProblem]] = {

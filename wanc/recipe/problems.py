@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from wanc.errors import NotBuiltYetError, RecipeError
@@ -26,13 +26,17 @@ class RecipeProblem:
     """Something is not there: often because of a typing error, which is to be told first."""
 
 
+def in_order(problems: Iterable[RecipeProblem]) -> list[RecipeProblem]:
+    """Each problem once, for the variants of a matrix share most of their lines; what is missing comes last."""
+    return sorted(dict.fromkeys(problems), key=lambda problem: problem.is_missing)
+
+
 def as_error(problems: Sequence[RecipeProblem]) -> RecipeError:
     """One error for all `problems` (at least one): the first in full, the others as lines below it.
 
     It is a `NotBuiltYetError` if nothing else is wrong with the recipe.
     """
-    # The variants of a matrix share most of their lines, and so their faults.
-    first, *others = sorted(dict.fromkeys(problems), key=lambda problem: problem.is_missing)
+    first, *others = in_order(problems)
     lines = [first.message]
     lines += [f"  also {other.where}: {other.message}{_in_brackets(other.hint)}" for other in others[:_SHOWN]]
     if len(others) > _SHOWN:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from wanc.compiler.program.program import Program, ProgramComponent, ProgramGraph
 from wanc.compiler.stages.stage import Files, Stage
-from wanc.errors import CheckpointError, RecipeError
-from wanc.models.graph import Input
+from wanc.errors import CheckpointError
+from wanc.models.onnx_keys import check_keys
 from wanc.models.weights import Weight
-from wanc.runtime.dimensions import split_dimension
 from wanc.runtime.interface import COMPONENT, GRAPH
 from wanc.runtime.progress import ProgressBar
 
@@ -47,7 +46,7 @@ class ExportOnnx(Stage):
 
         with ProgressBar(self.name, 1, enabled=progress) as bar:
             read = read_onnx(inputs["source"])
-            self._check_keys(read.inputs)
+            check_keys(read.inputs, self.example, self.values)
             _drop_defaults(read.model)
             _unite_tied(read.model)
             # One of other domains' operators alone need not say it: so old that no pass has anything to put in.
@@ -64,23 +63,6 @@ class ExportOnnx(Stage):
             bar.advance()
         graph = ProgramGraph(file, read.inputs, read.outputs, self.example, self.values)
         Program("graph", None, {COMPONENT: ProgramComponent({GRAPH: graph}, weights)}, None).write(out)
-
-    def _check_keys(self, inputs: Sequence[Input]) -> None:
-        """A misspelt name would silently do nothing, and a missing one fail much later."""
-        symbols = {split_dimension(d)[1] for entry in inputs for d in entry.shape if isinstance(d, str)}
-        _check_known("model.example", self.example, symbols, "size")
-        _check_known("model.values", self.values, {entry.name for entry in inputs}, "input")
-        if absent := sorted(symbols - self.example.keys()):
-            sizes = ", ".join(f"{name}: …" for name in sorted(symbols))
-            raise RecipeError(
-                f"model.example gives no size for {', '.join(absent)}", hint=f"give sizes that work: {{{sizes}}}"
-            )
-
-
-def _check_known(key: str, given: Mapping[str, object], known: set[str], kind: str) -> None:
-    if unknown := sorted(given.keys() - known):
-        has = f"it has: {', '.join(sorted(known))}" if known else f"it has no {kind} to name"
-        raise RecipeError(f"{key} names {unknown[0]!r}, which is no {kind} of the model", hint=has)
 
 
 def _drop_defaults(model: ir.Model) -> None:
