@@ -101,7 +101,7 @@ class BuildPlan:
     def run(self, run: Callable[[Stage, Mapping[str, Tree]], Tree]) -> Tree:
         """Everything before the seal; `run` yields the result of one stage."""
         exported = run(self.export, {"source": self.resolved.layout})
-        program = run(self.fuse, {"program": exported})
+        program = fused = run(self.fuse, {"program": exported})
         if self.quantization is not None:
             program = self.quantization.run(run, program, exported, self.resolved.source)
         placed = program.joined(run(self.partition, {"program": program}))
@@ -109,6 +109,8 @@ class BuildPlan:
         if self.check is None:
             return engines
         checked = {"engines": engines, "program": placed, "exported": exported, "source": self.resolved.source}
+        if self.quantization is not None:
+            checked["fused"] = fused
         return engines.joined(run(self.check, checked))
 
     @property
@@ -117,7 +119,8 @@ class BuildPlan:
         origin, recipe = _origin(self.resolved), self.resolved.recipe
         if recipe.engine.check == "off":
             return None
-        return CheckBuild(self.engines.engine, origin, self.fuse, recipe.model.allow_not_finite or ())
+        allowed, quantized = recipe.model.allow_not_finite or (), quantized_components(self.resolved)
+        return CheckBuild(self.engines.engine, origin, self.fuse, allowed, quantized)
 
 
 def _export(resolved: Resolved) -> Stage:
