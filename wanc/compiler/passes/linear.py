@@ -11,6 +11,8 @@ from wanc.compiler.passes.rewrite import OLDEST, Pass, Rewrite, accept, refuse, 
 class FromGemm(Rewrite):
     """Gemm(x, weight, bias, transB=1) → Add(MatMul(x, Transpose(weight)), bias)."""
 
+    reads = {"Gemm": ("alpha", "beta", "transA", "transB")}
+
     def pattern(self, op, x, weight):  # pyright: ignore
         return op.Gemm(x, weight, _allow_other_inputs=True, _outputs=["result"])
 

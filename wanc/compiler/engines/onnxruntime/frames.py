@@ -40,6 +40,8 @@ def _axis(op: Any) -> Any:
 class Convolution(Rewrite):
     """Conv of a video → for each tap of its kernel in time a Conv of frames, summed."""
 
+    reads = {"Conv": ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")}
+
     def pattern(self, op, x, weight):  # pyright: ignore
         return op.Conv(x, weight, _allow_other_inputs=True, _outputs=["result"])
 
@@ -110,6 +112,8 @@ class Sum(_Sinking):
 
 class Norm(_Sinking):
     """A norm over channels."""
+
+    reads = {"RMSNormalization": ("axis", "epsilon", "stash_type")}
 
     def pattern(self, op, frames, scale):  # pyright: ignore
         channels_last = op.Transpose(video_of(op, frames, [FRAMES]), perm=[0, 2, 3, 4, 1])

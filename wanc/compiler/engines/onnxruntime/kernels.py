@@ -12,13 +12,15 @@ import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.graphs.values import attention_heads, attribute, rank, same_dimension
-from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, refuse, rewriting
+from wanc.compiler.passes.rewrite import ANY, Pass, Rewrite, accept, refuse, rewriting
 
 DOMAIN = "com.microsoft"
 
 
 class TiledAttention(Rewrite):
     """Attention without a mask on [batch, sequence, heads * size] → MultiHeadAttention."""
+
+    reads = {"Attention": ("kv_num_heads", "q_num_heads", "scale")}
 
     def pattern(self, op, q, k, v):  # pyright: ignore
         return op.Attention(q, k, v, _allow_other_inputs=True, _outputs=["attended"])
@@ -64,4 +66,5 @@ KERNELS = Pass(
     "kernels",
     "plain attention, GELU with its bias, SiLU → kernels of com.microsoft",
     rewriting(TiledAttention, BiasGelu, SiluKernel),
+    opset=ANY,
 )
