@@ -20,6 +20,8 @@ PRODUCTS = frozenset(
 """What engines call the kernels that multiply matrices."""
 HALVES = ("bf16", "f16", "bfloat16", "float16")
 """What engines call the floats of 16 bits."""
+ROUNDING = ("QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "FakeQuantize", "QLinear")
+"""What the names of kernels begin with that round to codes, or compute with them, besides those of Linears."""
 Precision = Literal["float32", "integer", "half"]
 
 
@@ -43,10 +45,11 @@ class Kernels:
 
     @property
     def precision(self) -> Precision:
-        """The coarsest numbers that products were made of."""
+        """The coarsest numbers that were computed with."""
         if any(kernel in PRODUCTS and precision in HALVES for kernel, precision in self.by_type):
             return "half"
-        return "integer" if self.products.integer_linear or self.products.coded_linear else "float32"
+        rounds = any(kernel.startswith(ROUNDING) for kernel, _ in self.by_type)
+        return "integer" if rounds or self.products.integer_linear or self.products.coded_linear else "float32"
 
 
 def check_fused(where: str, canonical: ir.Model, kernels: Kernels, allowed: Iterable[str]) -> None:
