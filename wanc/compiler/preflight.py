@@ -14,7 +14,7 @@ from wanc.compiler.resolve import FITS, open_model, prompts_of
 from wanc.errors import NotBuiltYetError, RecipeError, UserError, render
 from wanc.models.source import ModelSource
 from wanc.models.torch_source import check_factory
-from wanc.models.wan.checkpoint import open_checkpoint
+from wanc.models.wan.checkpoint import open_located
 from wanc.models.wan.lints import EXPERTS
 from wanc.recipe.load import LoadedRecipe, load_all
 from wanc.recipe.problems import as_error
@@ -90,9 +90,9 @@ def _check_factory(loaded: LoadedRecipe, model: ModelSource) -> None:
 
 
 def _check_patterns(loaded: LoadedRecipe, model: ModelSource) -> None:
-    asked, source = loaded.recipe.quantize, loaded.recipe.model.source
-    if asked.scheme == "none" or source is None:
+    asked = loaded.recipe.quantize
+    if asked.scheme == "none":
         return
     experts = [component for component in EXPERTS if component in model.components]
-    components = open_checkpoint(source, experts).components
+    components = open_located(model.files, experts).components
     check_patterns({name: component.weights for name, component in components.items()}, asked.keep.patterns)
