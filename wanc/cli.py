@@ -289,6 +289,24 @@ def doctor(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
         raise typer.Exit(EXIT_UNAVAILABLE)
 
 
+@app.command(epilog="Example: wanc convert checkpoints/Wan2.2-T2V-A14B/Wan2.1_VAE.pth")
+def convert(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE.pth...", help="Pickles of tensors; they stay.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="What to write, if not .safetensors files beside them."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Convert pickles of tensors to safetensors, which wanc reads; what else is in a pickle is refused."""
+    from wanc.compiler.pickles import convert_files
+
+    written = convert_files(files, output, progress=_shows_progress(as_json))
+    print_result(json.dumps([str(path) for path in written]) if as_json else "\n".join(map(str, written)))
+
+
 @recipe_app.command("show", epilog="Example: wanc recipe show recipes/tiny-wan.yaml --set sampling.steps=10")
 def recipe_show(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = False) -> None:
     """Print a recipe with everything resolved and every default filled in."""

@@ -71,6 +71,7 @@ def _facts(path: Path, checkpoint: Checkpoint) -> VideoFacts:
         shift=shift or ORIGINAL_SHIFT,
         says_boundary=checkpoint.boundary is not None,
         is_small=width < SMALLEST_WIDTH,
+        about=f"It has {', '.join(checkpoint.components)}, and reads {checkpoint.text_length} tokens of a prompt.",
     )
 
 

@@ -21,7 +21,7 @@ from wanc.recipe.problems import as_error
 
 
 @dataclass(frozen=True)
-class Checkup:
+class RecipeCheckup:
     """The bundles that a recipe would make, by name, and what is wrong with it; one of the two is empty."""
 
     bundles: tuple[str, ...]
@@ -41,17 +41,17 @@ class Checkup:
         return {"ok": not self.faults, "bundles": list(self.bundles), **({"problems": problems} if problems else {})}
 
 
-def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Checkup:
+def check_recipe(path: Path, overrides: Sequence[str] = ()) -> RecipeCheckup:
     """Look at a recipe, all of its variants, and what they name."""
     try:
         variants, problems = load_all(path, overrides)
     except RecipeError as error:
-        return Checkup((), (error,))
+        return RecipeCheckup((), (error,))
     if problems:
-        return Checkup((), tuple(as_error([problem]) for problem in problems))
+        return RecipeCheckup((), tuple(as_error([problem]) for problem in problems))
     if faults := faults_of(variants):
-        return Checkup((), tuple(faults))
-    return Checkup(tuple(loaded.recipe.name for loaded in variants))
+        return RecipeCheckup((), tuple(faults))
+    return RecipeCheckup(tuple(loaded.recipe.name for loaded in variants))
 
 
 def faults_of(variants: Sequence[LoadedRecipe]) -> list[UserError]:

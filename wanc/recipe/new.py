@@ -19,7 +19,7 @@ version: 0.1.0
 model:
 """
 _VIDEO = """\
-  source: {source}  # relative to this file
+  source: {source}  # relative to this file{about}
 
 # Each size is compiled. Height and width are multiples of 16, frames are 4n + 1.
 shapes:
@@ -66,6 +66,8 @@ class VideoFacts:
     """Whether the checkpoint of two experts says where they change over; if not, its recipe has to."""
     is_small: bool = False
     """It was made for trying things out: what large models are made for would take it minutes."""
+    about: str = ""
+    """A line about what lies there."""
 
 
 def starter(source: str, name: str, facts: VideoFacts = VideoFacts()) -> str:
@@ -76,17 +78,16 @@ def starter(source: str, name: str, facts: VideoFacts = VideoFacts()) -> str:
     """
     two = facts.experts == 2
     mark = "# " if facts.says_boundary else ""
-    boundary = (
-        f"  {mark}boundary: 0.875  # the noise level at which the experts change over; the model's own unless given\n"
-    )
+    meaning = "the noise level at which the experts change over; the model's own unless given"
     return _head(name) + _VIDEO.format(
         name=name,
         source=flow(source),
+        about=f"\n  # {facts.about}" if facts.about else "",
         shape=flow(_SMALL if facts.is_small else _LARGE),
         steps=40 if two else 50,
         shift=flow(facts.shift),
         guidance=_TWO_SCALES if two else _ONE_SCALE,
-        boundary=boundary if two else "",
+        boundary=f"  {mark}boundary: 0.875  # {meaning}\n" if two else "",
     )
 
 
