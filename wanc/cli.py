@@ -62,6 +62,15 @@ def build(
     recipe: RecipeFile,
     output: Output = DEFAULT_OUTPUT,
     overrides: Overrides = [],
+    variants: Annotated[
+        list[str], typer.Option("--variant", metavar="NAME", help="Build this variant of the matrix; may be repeated.")
+    ] = [],
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Build the other variants where one of them fails.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace a bundle of this name that another recipe or store has made.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Build a second time from nothing and compare.")] = False,
     paranoid: Annotated[bool, typer.Option("--paranoid", help="Hash every input again.")] = False,
     explain: Annotated[
@@ -72,7 +81,8 @@ def build(
     """Build the bundle of a recipe, or of each of its variants."""
     from wanc.compiler.explain import explain as explained_by
     from wanc.compiler.explain import explain_tables
-    from wanc.compiler.pipeline import build, rebuild_and_compare
+    from wanc.compiler.pipeline import rebuild_and_compare
+    from wanc.compiler.variants import VariantBuild, VariantsError, build_variants, chosen, summary
     from wanc.recipe.load import load
     from wanc.runtime.ending import clean_up_on_sigterm
     from wanc.terminal import show
@@ -81,22 +91,40 @@ def build(
 
     results: list[dict[str, Any]] = []
     different: dict[str, list[str]] = {}
-    variants = load(recipe, overrides)
-    for loaded in variants:
-        result = build(loaded, output, paranoid=paranoid, progress=_shows_progress(as_json))
+    progress = _shows_progress(as_json)
+    asked = chosen(load(recipe, overrides), variants)
+
+    def ended(built: VariantBuild) -> None:
+        result = built.result
+        if result is None:
+            complain(render(built.error) if built.error else "")
+            results.append(built.as_json())
+            return
         if check:
-            different[str(result.bundle)] = rebuild_and_compare(result, loaded, progress=_shows_progress(as_json))
+            different[str(result.bundle)] = rebuild_and_compare(result, built.loaded, progress=progress)
         explained = explained_by(explain, result.stages, output) if explain else {}
-        results.append({**result.as_json(), **({explain: explained} if explain else {})})
+        results.append({**built.as_json(), **({explain: explained} if explain else {})})
         if not as_json:
             print_result(f"{result.bundle}  {result.id}")
             if explain:
                 show(explain_tables(explain, explained))
+
+    failed: VariantsError | None = None
+    try:
+        builds = build_variants(
+            asked, output, replace=replace, paranoid=paranoid, progress=progress, keep_going=keep_going, on_end=ended
+        )
+    except VariantsError as error:
+        builds, failed = error.builds, error
     if as_json:
-        print_result(json.dumps(results if len(variants) > 1 or variants[0].variant is not None else results[0]))
+        print_result(json.dumps(results if len(asked) > 1 or asked[0].variant is not None else results[0]))
+    elif len(asked) > 1:
+        show([summary(builds)])
     for bundle, paths in different.items():
         verdict = f"differs when built again: {', '.join(paths)}" if paths else "is bit-identical when built again"
         complain(f"{bundle} {verdict}")
+    if failed is not None:
+        raise failed
     if any(different.values()):
         raise typer.Exit(EXIT_REFUSED)
 
@@ -261,6 +289,24 @@ def doctor(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
         raise typer.Exit(EXIT_UNAVAILABLE)
 
 
+@app.command(epilog="Example: wanc convert checkpoints/Wan2.2-T2V-A14B/Wan2.1_VAE.pth")
+def convert(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE.pth...", help="Pickles of tensors; they stay.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="What to write, if not .safetensors files beside them."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Convert pickles of tensors to safetensors, which wanc reads; what else is in a pickle is refused."""
+    from wanc.compiler.pickles import convert_files
+
+    written = convert_files(files, output, progress=_shows_progress(as_json))
+    print_result(json.dumps([str(path) for path in written]) if as_json else "\n".join(map(str, written)))
+
+
 @recipe_app.command("show", epilog="Example: wanc recipe show recipes/tiny-wan.yaml --set sampling.steps=10")
 def recipe_show(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = False) -> None:
     """Print a recipe with everything resolved and every default filled in."""
@@ -300,13 +346,18 @@ def recipe_schema() -> None:
 
 @recipe_app.command("new", epilog="Example: wanc recipe new checkpoints/my-wan --name my-wan > my-wan.yaml")
 def recipe_new(
-    source: Annotated[str, typer.Argument(help="The checkpoint's folder.", show_default=False)],
-    name: Annotated[str, typer.Option(help="The bundle's name.", show_default=False)],
+    source: Annotated[
+        str,
+        typer.Argument(help="A Wan checkpoint's folder, an ONNX file, or a Python module.", show_default=False),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="The bundle's name; the source's if unset.", show_default=False)
+    ] = None,
 ) -> None:
-    """Print a commented recipe to start from."""
-    from wanc.recipe.new import starter
+    """Print a commented recipe that fits a model, to be saved in the working directory."""
+    from wanc.compiler.new_recipe import new_recipe
 
-    print_result(starter(source, name), end="")
+    print_result(new_recipe(source, name), end="")
 
 
 @store_app.command("ls", epilog="Example: wanc store ls")

@@ -409,7 +409,7 @@ CASES: dict[str, Case] = {
         err="error: --set model.source=pth: the model cannot be read\n"
         "caused by: DIR/pth/models_t5_umt5-xxl-enc-bf16.pth: a pickle, which can run code when it "
         "is read: wanc reads safetensors only\n"
-        "hint: convert it once: python -m scripts.convert_pth DIR/pth/models_t5_umt5-xxl-enc-bf16.pth\n",
+        "hint: convert it once: wanc convert DIR/pth/models_t5_umt5-xxl-enc-bf16.pth\n",
         broken=both(
             write("pth/Wan2.1_VAE.pth", b"\x80\x02."),
             write("pth/models_t5_umt5-xxl-enc-bf16.pth", b"\x80\x02."),

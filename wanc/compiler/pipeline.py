@@ -13,6 +13,7 @@ seal       everything that ships → the bundle
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wanc.artifacts.refs import recipe_of
 from wanc.artifacts.seal import check_destination
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import DamagedBlobError, Store
@@ -28,6 +30,7 @@ from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.bundle.engine_stages import EngineStages
 from wanc.compiler.bundle.lock import lock_of
 from wanc.compiler.bundle.seal import Seal, created, requirements
+from wanc.compiler.bundle.standing import check_owner, id_at
 from wanc.compiler.bundle.tables import Tables
 from wanc.compiler.check.onnx_source import OnnxOrigin
 from wanc.compiler.check.origin import Origin
@@ -174,17 +177,21 @@ def _tables(resolved: Resolved, engine: Engine) -> Tables | None:
     return Tables(engine, tuple(schedule.timesteps.tolist()), resolved.boundary)
 
 
-def build(loaded: LoadedRecipe, output: Path, *, paranoid: bool = False, progress: bool = True) -> BuildResult:
+def build(
+    loaded: LoadedRecipe, output: Path, *, replace: bool = False, paranoid: bool = False, progress: bool = True
+) -> BuildResult:
     """Build one recipe into `output/bundles/<name>`, through the store in `output/store`.
 
     Everything that an earlier build has computed is taken from the store; `paranoid` reads the checkpoint again even
-    where it looks unchanged. Raises UserError; then nothing half-written is left, and what was finished stays.
+    where it looks unchanged. A bundle of this recipe that stands there already gives way to the new one; one of another
+    recipe's file, or of another store, does only where `replace` says so. Raises UserError; then nothing half-written
+    is left, and what was finished stays.
     """
     created()  # what is wrong with the date shows before the work, not at its end
     damaged: set[str] = set()
     while True:
         try:
-            return _build(loaded, output, paranoid, progress)
+            return _build(loaded, output, replace, paranoid, progress)
         except DamagedBlobError as error:
             # It has been set aside, so that the stage which made it runs again; a disk that breaks it again is broken.
             if str(error) in damaged:
@@ -193,18 +200,26 @@ def build(loaded: LoadedRecipe, output: Path, *, paranoid: bool = False, progres
             say(f"warning: {error}")
 
 
-def _build(loaded: LoadedRecipe, output: Path, paranoid: bool, progress: bool) -> BuildResult:
+def _build(loaded: LoadedRecipe, output: Path, replace: bool, paranoid: bool, progress: bool) -> BuildResult:
     store = Store.open(output / "store")
     destination = output / "bundles" / loaded.recipe.name
     check_destination(destination)
     with store.session(on_wait=say):
         runner = Runner(store, progress)
         resolved = _resolve(loaded, store, runner, paranoid=paranoid)
+        if not replace:
+            check_owner(destination, loaded.files[0], resolved.recipe_digest, store)
         plan = BuildPlan.of(resolved)
         with _placed(loaded):
             engines = plan.run(runner.run)
+        before = id_at(destination, store)
         bundle_id = plan.seal(destination).run(runner, engines)
-        store.set_ref(loaded.recipe.name, [run.key for run in runner.runs if run.key is not None])
+        keys = [run.key for run in runner.runs if run.key is not None]
+        # Who finds that the very bundle stands there already does not come to own it.
+        owner = recipe_of(store.root, destination.name) if before == bundle_id else None
+        store.set_ref(loaded.recipe.name, keys, owner or os.path.realpath(loaded.files[0]))
+    if before not in (None, bundle_id):
+        say(f"{destination}: {bundle_id} in place of {before}")
     return BuildResult(destination, bundle_id, tuple(runner.runs))
 
 

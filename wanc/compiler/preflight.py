@@ -14,14 +14,14 @@ from wanc.compiler.resolve import FITS, open_model, prompts_of
 from wanc.errors import NotBuiltYetError, RecipeError, UserError, render
 from wanc.models.source import ModelSource
 from wanc.models.torch_source import check_factory
-from wanc.models.wan.checkpoint import open_checkpoint
+from wanc.models.wan.checkpoint import open_located
 from wanc.models.wan.lints import EXPERTS
 from wanc.recipe.load import LoadedRecipe, load_all
 from wanc.recipe.problems import as_error
 
 
 @dataclass(frozen=True)
-class Checkup:
+class RecipeCheckup:
     """The bundles that a recipe would make, by name, and what is wrong with it; one of the two is empty."""
 
     bundles: tuple[str, ...]
@@ -41,17 +41,17 @@ class Checkup:
         return {"ok": not self.faults, "bundles": list(self.bundles), **({"problems": problems} if problems else {})}
 
 
-def check_recipe(path: Path, overrides: Sequence[str] = ()) -> Checkup:
+def check_recipe(path: Path, overrides: Sequence[str] = ()) -> RecipeCheckup:
     """Look at a recipe, all of its variants, and what they name."""
     try:
         variants, problems = load_all(path, overrides)
     except RecipeError as error:
-        return Checkup((), (error,))
+        return RecipeCheckup((), (error,))
     if problems:
-        return Checkup((), tuple(as_error([problem]) for problem in problems))
+        return RecipeCheckup((), tuple(as_error([problem]) for problem in problems))
     if faults := faults_of(variants):
-        return Checkup((), tuple(faults))
-    return Checkup(tuple(loaded.recipe.name for loaded in variants))
+        return RecipeCheckup((), tuple(faults))
+    return RecipeCheckup(tuple(loaded.recipe.name for loaded in variants))
 
 
 def faults_of(variants: Sequence[LoadedRecipe]) -> list[UserError]:
@@ -90,9 +90,9 @@ def _check_factory(loaded: LoadedRecipe, model: ModelSource) -> None:
 
 
 def _check_patterns(loaded: LoadedRecipe, model: ModelSource) -> None:
-    asked, source = loaded.recipe.quantize, loaded.recipe.model.source
-    if asked.scheme == "none" or source is None:
+    asked = loaded.recipe.quantize
+    if asked.scheme == "none":
         return
     experts = [component for component in EXPERTS if component in model.components]
-    components = open_checkpoint(source, experts).components
+    components = open_located(model.files, experts).components
     check_patterns({name: component.weights for name, component in components.items()}, asked.keep.patterns)

@@ -150,6 +150,8 @@ def open_model(loaded: LoadedRecipe) -> ModelSource:
 def _wrong_path(loaded: LoadedRecipe) -> tuple[str, str] | None:
     """The key of a path that leads nowhere, and what to write there; None where nothing is like it."""
     model = loaded.recipe.model
+    if model.source is not None and model.source.suffix == ".onnx" and model.source.is_file():
+        return "model.source", "an ONNX file is given as `onnx`, in place of `source`"
     paths = [("source", model.source, (FOLDER,)), ("onnx", model.onnx, (".onnx",))]
     paths += [(f"files.{number}", path, ()) for number, path in enumerate(model.files or ())]
     for key, path, wanted in paths:

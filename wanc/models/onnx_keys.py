@@ -12,7 +12,7 @@ from wanc.runtime.dimensions import split_dimension
 
 def check_keys(inputs: Sequence[Input], example: Mapping[str, int], values: Mapping[str, float]) -> None:
     """Raises RecipeError: a misspelt name would silently do nothing, and a missing one fail much later."""
-    symbols = {split_dimension(d)[1] for entry in inputs for d in entry.shape if isinstance(d, str)}
+    symbols = {*symbols_of(inputs)}
     _check_known("model.example", example, symbols, "size")
     _check_known("model.values", values, {entry.name for entry in inputs}, "input")
     if absent := sorted(symbols - example.keys()):
@@ -22,6 +22,11 @@ def check_keys(inputs: Sequence[Input], example: Mapping[str, int], values: Mapp
             hint=f"give sizes that work: {{{sizes}}}",
             key="model.example" if example else "model.onnx",
         )
+
+
+def symbols_of(inputs: Sequence[Input]) -> list[str]:
+    """The names of the sizes that are not fixed, in the order in which they appear."""
+    return list(dict.fromkeys(split_dimension(d)[1] for entry in inputs for d in entry.shape if isinstance(d, str)))
 
 
 def _check_known(key: str, given: Mapping[str, object], known: set[str], kind: str) -> None:

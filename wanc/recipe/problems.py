@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from wanc.errors import NotBuiltYetError, RecipeError
+from wanc.errors import NotBuiltYetError, RecipeError, UserError
 
 # As many further faults as fit on a screen without scrolling the first one away.
 _SHOWN = 5
@@ -43,6 +43,14 @@ def as_error(problems: Sequence[RecipeProblem]) -> RecipeError:
         lines.append("  and more")
     kind = NotBuiltYetError if all(problem.not_built for problem in problems) else RecipeError
     return kind("\n".join(lines), where=first.where, hint=first.hint)
+
+
+def together(faults: Sequence[UserError]) -> UserError:
+    """The first fault, with the others as lines below it."""
+    first, *others = faults
+    lines = [f"  also {other}{_in_brackets(other.hint)}" for other in others[:_SHOWN]]
+    first.message = "\n".join([first.message, *lines, *(["  and more"] if len(others) > _SHOWN else [])])
+    return first
 
 
 def _in_brackets(hint: str | None) -> str:

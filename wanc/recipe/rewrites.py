@@ -14,8 +14,8 @@ from wanc.recipe.section import Section
 from wanc.recipe.tree import KeyPath
 
 _NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?([eE][+-]?[0-9]+)?")
-# Not kHz, GB or ms, where the number alone would be another one.
-_WITH_UNIT = re.compile(rf"({_NUMBER.pattern})\s*(?![kKMGTmu][A-Za-z])[A-Za-z%]+")
+# Not kHz, GB, minutes or s, where the number alone would mean something else.
+_WITH_UNIT = re.compile(rf"({_NUMBER.pattern})\s*(?![kKMGT]|[mu][A-Za-z]|s$|sec|h$|hour)[A-Za-z%]+")
 _SWITCHES = {"yes": True, "on": True, "y": True, "true": True, "no": False, "off": False, "n": False, "false": False}
 _LONGEST = 200
 

@@ -1,8 +1,7 @@
 """The layout of the original code's repositories: the experts in safetensors, VAE and text encoder in pickles.
 
 Two experts lie in `high_noise_model/` and `low_noise_model/`, a single one beside everything else. The pickles are
-never read here: `scripts/convert_pth.py` writes the same tensors, under the same names, to a safetensors file beside
-each.
+never read here: `wanc convert` writes the same tensors, under the same names, to a safetensors file beside each.
 """
 
 from __future__ import annotations
@@ -109,7 +108,7 @@ def _expert_folders(root: Path) -> dict[str, str]:
         raise CheckpointError(
             f"has {present[0]} and no {missing}; the model has two experts",
             where=str(root),
-            hint="is the download complete?",
+            hint="is the download complete? To build this expert alone, move what its folder holds out of it",
         )
     return {"denoiser_high": HIGH, "denoiser_low": LOW}
 
@@ -190,7 +189,7 @@ def _converted(root: Path, name: str, file: str, guess: Callable[[Mapping[str, W
         raise CheckpointError(
             "a pickle, which can run code when it is read: wanc reads safetensors only",
             where=str(root / pickle),
-            hint=f"convert it once: python -m scripts.convert_pth {root / pickle}",
+            hint=f"convert it once: wanc convert {root / pickle}",
         )
     stored = file_weights(root, file)
     try:
