@@ -18,8 +18,9 @@ from wanc.artifacts.sources import SourceDigests, changed
 from wanc.compiler.program.program import Task
 from wanc.compiler.stages.stage import Tree
 from wanc.compiler.stages.worker import call_in_worker
+from wanc.compiler.video_document import check_video
 from wanc.errors import CheckpointError, RecipeError, UserError
-from wanc.models.source import ModelSource, open_source
+from wanc.models.source import NEEDED, ModelSource, open_source
 from wanc.models.wan.lints import check_sampling
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
@@ -28,8 +29,6 @@ from wanc.recipe.schema import Recipe
 from wanc.runtime.progress import ProgressBar
 from wanc.runtime.safetensors import header_bytes
 
-# What a text-to-video bundle cannot do without. The low-noise expert is a matter of the model.
-NEEDED = ("text_encoder", "denoiser_high", "vae_decoder")
 ONE_EXPERT_HINT = (
     "a single expert has to be called transformer: rename the folder transformer_2, and write in model_index.json "
     '"transformer": ["diffusers", "WanTransformer3DModel"], "transformer_2": [null, null], "boundary_ratio": null'
@@ -112,7 +111,9 @@ def resolve(loaded: LoadedRecipe, sources: SourceDigests, *, progress: bool) -> 
     model = _open(loaded)
     if loaded.recipe.model.source is not None:
         _check_components(loaded, model)
-        check_sampling(loaded, model.components, model.boundary)
+        assert model.facts is not None, "a model with all of its components has facts"
+        check_sampling(loaded, model.components, model.boundary, model.facts.shift)
+        check_video(loaded, model.facts)
     prompts = _prompts(loaded)
     pinned = _pinned(model, sources, progress)
 
@@ -137,6 +138,9 @@ def _open(loaded: LoadedRecipe) -> ModelSource:
             return call_in_worker("resolve", open_source, model, mark.folder)
         return open_source(model, mark.folder)
     except UserError as error:
+        if isinstance(error, RecipeError) and error.key is not None:
+            error.where = loaded.marks.where(error.key)
+            raise
         # The reader wrote the recipe, not the model: say first which line led there.
         raise CheckpointError("the model cannot be read", where=mark.value, exit_code=error.exit_code) from error
 
