@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from scripts.checkpoints.models import MODELS
 from scripts.make_checkpoint import make
 from wanc.errors import RecipeError
-from wanc.recipe.checks import LARGEST_SIDE, LARGEST_SIZE, MOST_FRAMES
+from wanc.recipe.checks import LARGEST_SIZE
 from wanc.recipe.fields import all_paths, fields_at
 from wanc.recipe.json_schema import json_schema
 from wanc.recipe.load import load
@@ -31,6 +31,7 @@ from wanc.recipe.show import flow, to_yaml
 from wanc.recipe.strict_yaml import parse
 from wanc.recipe.tree import TextSource, plain
 from wanc.runtime.dimensions import Dtype
+from wanc.runtime.video_limits import LARGEST_SIDE, MOST_FRAMES
 from wanc.words import FUSED_OPERATORS, ISLANDS, OBSERVERS
 
 Write = Callable[[str, str | bytes], Path]

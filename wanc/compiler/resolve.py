@@ -18,8 +18,9 @@ from wanc.artifacts.sources import SourceDigests, changed
 from wanc.compiler.program.program import Task
 from wanc.compiler.stages.stage import Tree
 from wanc.compiler.stages.worker import call_in_worker
+from wanc.compiler.video_document import check_video
 from wanc.errors import CheckpointError, RecipeError, UserError
-from wanc.models.source import ModelSource, open_source
+from wanc.models.source import NEEDED, ModelSource, open_source
 from wanc.models.wan.lints import check_sampling
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
@@ -29,8 +30,6 @@ from wanc.recipe.schema import Recipe
 from wanc.runtime.progress import ProgressBar
 from wanc.runtime.safetensors import header_bytes
 
-# What a text-to-video bundle cannot do without. The low-noise expert is a matter of the model.
-NEEDED = ("text_encoder", "denoiser_high", "vae_decoder")
 ONE_EXPERT_HINT = (
     "a single expert has to be called transformer: rename the folder transformer_2, and write in model_index.json "
     '"transformer": ["diffusers", "WanTransformer3DModel"], "transformer_2": [null, null], "boundary_ratio": null'
@@ -177,12 +176,13 @@ def _check_components(loaded: LoadedRecipe, model: ModelSource) -> None:
         )
 
 
-def _check_sampling(loaded: LoadedRecipe, model: ModelSource) -> None:
-    if loaded.recipe.model.source is not None:
-        check_sampling(loaded, model.components, model.boundary)
+def _check_facts(loaded: LoadedRecipe, model: ModelSource) -> None:
+    if model.facts is not None:
+        check_sampling(loaded, model.components, model.boundary, model.facts.shift)
+        check_video(loaded, model.facts)
 
 
-FITS: Sequence[Callable[[LoadedRecipe, ModelSource], None]] = (_check_components, _check_sampling)
+FITS: Sequence[Callable[[LoadedRecipe, ModelSource], None]] = (_check_components, _check_facts)
 """What recipe and model have to agree on. Each raises RecipeError."""
 
 

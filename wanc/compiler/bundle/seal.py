@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from wanc.compiler.stages.code_version import check_code, code_version
 from wanc.compiler.stages.runner import Runner, say
 from wanc.compiler.stages.source_code import read_code
 from wanc.compiler.stages.stage import KEY_SCHEMA, Tree, tool_version
+from wanc.compiler.video_document import video_document
 from wanc.errors import UserError
 from wanc.runtime.manifest import NOT_CHECKED, SEGMENTS, Manifest
 from wanc.runtime.memory import peak_rss_bytes
@@ -178,14 +179,10 @@ class Seal:
     def _video_facts(self, program: programs.Program) -> dict[str, Any]:
         """What the runtime has to know to make a video; nothing for other tasks."""
         recipe = self.resolved.recipe
-        if recipe.sampling is None or recipe.shapes is None or program.embedding is None:
+        if recipe.sampling is None or program.model is None or program.embedding is None:
             return {}
-        return {
-            "model": {**program.as_json()["model"], "boundary": self.resolved.boundary},
-            "embedding": program.embedding.file,
-            "sampling": recipe.sampling.model_dump(mode="json", exclude={"boundary", "allow"}),
-            "shapes": [shape.model_dump(mode="json") for shape in recipe.shapes],
-        }
+        model = replace(program.model, boundary=self.resolved.boundary)
+        return {**video_document(recipe, model), "embedding": program.embedding.file}
 
 
 def created() -> int:
