@@ -14,6 +14,7 @@ from typing import Any
 from wanc.compiler.pipeline import BuildResult
 from wanc.compiler.pipeline import build as build_recipe
 from wanc.errors import RecipeError
+from wanc.folders import Folders
 from wanc.recipe.load import LoadedRecipe, load
 from wanc.runtime.api import open, open_graph
 
@@ -25,7 +26,8 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 def build(
     recipe: str | Path,
     *,
-    output: str | Path = "artifacts",
+    output: str | Path | None = None,
+    store: str | Path | None = None,
     set: Mapping[str, Any] = NOTHING,
     progress: bool = False,
 ) -> BuildResult:
@@ -33,7 +35,9 @@ def build(
 
     Args:
         recipe: the YAML file.
-        output: where `bundles/` and `store/` are; what is finished in the store is not made again.
+        output: where `bundles/` is; unless given, the folder in WANC_OUTPUT, or `artifacts`.
+        store: where finished work is kept, which is not done again; unless given, the folder in WANC_STORE, or
+            `store/` in the output.
         set: values by the recipe's dotted keys, which win over the file's: `{"sampling.steps": 10}`.
         progress: whether to draw bars on stderr.
 
@@ -44,18 +48,22 @@ def build(
     if len(loaded) > 1 or loaded[0].variant is not None:
         names = ", ".join(entry.recipe.name for entry in loaded)
         raise RecipeError(f"it has several variants: {names}", where=str(recipe), hint="call wanc.build_variants")
-    return build_recipe(loaded[0], Path(output), progress=progress)
+    folders = Folders.chosen(output, store)
+    return build_recipe(loaded[0], folders.output, store=folders.store, progress=progress)
 
 
 def build_variants(
     recipe: str | Path,
     *,
-    output: str | Path = "artifacts",
+    output: str | Path | None = None,
+    store: str | Path | None = None,
     set: Mapping[str, Any] = NOTHING,
     progress: bool = False,
 ) -> list[BuildResult]:
     """The same for a recipe with a `matrix`: one result for each of its variants, in order. Raises UserError."""
-    return [build_recipe(entry, Path(output), progress=progress) for entry in _load(recipe, set)]
+    folders = Folders.chosen(output, store)
+    variants = _load(recipe, set)
+    return [build_recipe(entry, folders.output, store=folders.store, progress=progress) for entry in variants]
 
 
 def _load(recipe: str | Path, values: Mapping[str, Any]) -> list[LoadedRecipe]:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wanc.artifacts.refs import ref_of
 from wanc.artifacts.seal import check_destination
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import DamagedBlobError, Store
@@ -38,7 +39,7 @@ from wanc.compiler.fuse import Fuse
 from wanc.compiler.partition import Partition
 from wanc.compiler.quantize.experts import QuantizeStages, quantized_components
 from wanc.compiler.resolve import Resolved, resolve
-from wanc.compiler.stages.runner import Runner, StageRun, say
+from wanc.compiler.stages.runner import Runner, StageRun
 from wanc.compiler.stages.stage import Stage, Tree
 from wanc.compiler.stages.worker import CrashError
 from wanc.errors import RecipeError
@@ -46,6 +47,7 @@ from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.solvers.create import create_schedule
+from wanc.runtime.voice import explain, say
 
 
 @dataclass(frozen=True)
@@ -144,8 +146,10 @@ def _tables(resolved: Resolved, engine: Engine) -> Tables | None:
     return Tables(engine, tuple(schedule.timesteps.tolist()), resolved.boundary)
 
 
-def build(loaded: LoadedRecipe, output: Path, *, paranoid: bool = False, progress: bool = True) -> BuildResult:
-    """Build one recipe into `output/bundles/<name>`, through the store in `output/store`.
+def build(
+    loaded: LoadedRecipe, output: Path, *, store: Path | None = None, paranoid: bool = False, progress: bool = True
+) -> BuildResult:
+    """Build one recipe into `output/bundles/<name>`, through a store: the one in `output/store` unless given.
 
     Everything that an earlier build has computed is taken from the store; `paranoid` reads the checkpoint again even
     where it looks unchanged. Raises UserError; then nothing half-written is left, and what was finished stays.
@@ -154,7 +158,7 @@ def build(loaded: LoadedRecipe, output: Path, *, paranoid: bool = False, progres
     damaged: set[str] = set()
     while True:
         try:
-            return _build(loaded, output, paranoid, progress)
+            return _build(loaded, output, store or output / "store", paranoid, progress)
         except DamagedBlobError as error:
             # It has been set aside, so that the stage which made it runs again; a disk that breaks it again is broken.
             if str(error) in damaged:
@@ -163,8 +167,8 @@ def build(loaded: LoadedRecipe, output: Path, *, paranoid: bool = False, progres
             say(f"warning: {error}")
 
 
-def _build(loaded: LoadedRecipe, output: Path, paranoid: bool, progress: bool) -> BuildResult:
-    store = Store.open(output / "store")
+def _build(loaded: LoadedRecipe, output: Path, root: Path, paranoid: bool, progress: bool) -> BuildResult:
+    store = Store.open(root)
     destination = output / "bundles" / loaded.recipe.name
     check_destination(destination)
     with store.session(on_wait=say):
@@ -174,7 +178,8 @@ def _build(loaded: LoadedRecipe, output: Path, paranoid: bool, progress: bool) -
         with _placed(loaded):
             engines = plan.run(runner.run)
         bundle_id = plan.seal(destination).run(runner, engines)
-        store.set_ref(loaded.recipe.name, [run.key for run in runner.runs if run.key is not None])
+        name, others = ref_of(store.root, destination)
+        store.set_ref(name, [run.key for run in runner.runs if run.key is not None], **others)
     return BuildResult(destination, bundle_id, tuple(runner.runs))
 
 
@@ -220,4 +225,5 @@ def _resolve(loaded: LoadedRecipe, store: Store, runner: Runner, *, paranoid: bo
     started = time.perf_counter()
     resolved = resolve(loaded, SourceDigests(store, paranoid=paranoid), progress=runner.progress)
     runner.runs.append(StageRun("resolve", time.perf_counter() - started, cached=False, peak_rss_bytes=0))
+    explain(f"resolve: {runner.runs[-1].seconds:.1f} s; the store is {store.root}")
     return resolved

@@ -38,7 +38,7 @@ def look_at(destination: Path, wanted: str | None, store: Store, progress: Progr
         return Standing(damage=error.message)
     if found != wanted:
         # Another recipe of this name, or another version of it: or one whose manifest was changed where it stands.
-        is_strange = last_sealed(store.root, destination.name) not in (None, found) and not _was_sealed(found, store)
+        is_strange = last_sealed(store.root, destination) not in (None, found) and not _was_sealed(found, store)
         return Standing(damage="is not a bundle that was sealed here" if is_strange else None)
     report = verify(destination, progress)
     if report.ok:
