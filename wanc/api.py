@@ -16,6 +16,7 @@ from wanc.compiler.pipeline import build as build_recipe
 from wanc.compiler.variants import VariantsError, chosen
 from wanc.compiler.variants import build_variants as build_each
 from wanc.errors import RecipeError
+from wanc.folders import Folders
 from wanc.recipe.load import LoadedRecipe, load
 from wanc.runtime.api import open, open_graph
 
@@ -27,7 +28,8 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 def build(
     recipe: str | Path,
     *,
-    output: str | Path = "artifacts",
+    output: str | Path | None = None,
+    store: str | Path | None = None,
     set: Mapping[str, Any] = NOTHING,
     progress: bool = False,
     variant: str | None = None,
@@ -37,7 +39,9 @@ def build(
 
     Args:
         recipe: the YAML file.
-        output: where `bundles/` and `store/` are; what is finished in the store is not made again.
+        output: where `bundles/` is; unless given, the folder in WANC_OUTPUT, or `artifacts`.
+        store: where finished work is kept, which is not done again; unless given, the folder in WANC_STORE, or
+            `store/` in the output.
         set: values by the recipe's dotted keys, which win over the file's: `{"sampling.steps": 10}`.
         progress: whether to draw bars on stderr.
         variant: which one of a recipe with a `matrix`.
@@ -46,23 +50,23 @@ def build(
     Raises:
         UserError: whatever `wanc build` would print; RecipeError where the recipe is a matrix, and no variant is named.
     """
+    folders = Folders.chosen(output, store)
     loaded = chosen(_load(recipe, set), [variant] if variant is not None else [])
-    if variant is not None:
-        return build_recipe(loaded[0], Path(output), replace=replace, progress=progress)
-    if len(loaded) > 1 or loaded[0].variant is not None:
+    if variant is None and (len(loaded) > 1 or loaded[0].variant is not None):
         names = ", ".join(entry.recipe.name for entry in loaded)
         raise RecipeError(
             f"it has several variants: {names}",
             where=str(recipe),
             hint="name one as variant, or call wanc.build_variants",
         )
-    return build_recipe(loaded[0], Path(output), replace=replace, progress=progress)
+    return build_recipe(loaded[0], folders.output, store=folders.store, replace=replace, progress=progress)
 
 
 def build_variants(
     recipe: str | Path,
     *,
-    output: str | Path = "artifacts",
+    output: str | Path | None = None,
+    store: str | Path | None = None,
     set: Mapping[str, Any] = NOTHING,
     progress: bool = False,
     variants: Sequence[str] = (),
@@ -74,8 +78,8 @@ def build_variants(
     With `keep_going` a variant that fails does not stop the others; the end is then a VariantsError, whose `builds`
     tell of each. Raises UserError.
     """
-    picked = chosen(_load(recipe, set), variants)
-    builds = build_each(picked, Path(output), replace=replace, progress=progress, keep_going=keep_going)
+    folders, picked = Folders.chosen(output, store), chosen(_load(recipe, set), variants)
+    builds = build_each(picked, folders, replace=replace, progress=progress, keep_going=keep_going)
     return [entry.result for entry in builds if entry.result is not None]
 
 

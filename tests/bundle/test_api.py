@@ -83,6 +83,8 @@ def test_progress_is_told_phase_by_phase(tiny_bundle: Path) -> None:
     told.clear()
     opened.generate(PROMPT, frames=9, steps=2, on_progress=on_progress)
     assert told == [
+        ("text", 0, 2),
+        ("text", 2, 2),
         *(("denoise", done, 2) for done in range(3)),
         *(("decode", done, 3) for done in range(4)),
     ]

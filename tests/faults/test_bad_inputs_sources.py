@@ -169,7 +169,7 @@ CASES: dict[str, Case] = {
         err="export: S s, peak N MiB\n"
         "fuse: S s, peak N MiB\n"
         "partition: S s, peak N MiB\n"
-        "compile: S s, peak N MiB\n"
+        "compile model/0: S s, peak N MiB\n"
         "error: model/main: onnxruntime cannot load this graph\n"
         "caused by: [ONNXRuntimeError] : 10 : INVALID_GRAPH : Load model from "
         "main.s0.cpu.onnx failed:This is an "
@@ -469,7 +469,7 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "caused by: No space left on device\n"
         "hint: free some space, or choose a directory on another file system\n"
     )
-    computed = "".join(f"{stage}: S s, peak N MiB\n" for stage in ("compile", "engine", "seal"))
+    computed = "".join(f"{stage}: S s, peak N MiB\n" for stage in ("compile model/0", "engine", "seal"))
     assert after == f"export: cached\nfuse: cached\npartition: cached\n{computed}"
     empty = "artifacts/store/quarantine:\n\nartifacts/store/tmp:\n"
     assert re.fullmatch(rf"exit 74\n{empty}artifacts/bundles/graph  sha256:\w{{64}}\n", finished.stdout)

@@ -153,7 +153,7 @@ def test_fsck_names_every_fault_of_a_bundle(wanc: Wanc, output: Path) -> None:
 
 def test_fsck_of_a_sound_bundle(wanc: Wanc, output: Path) -> None:
     finished = wanc("store", "fsck", "-o", output)
-    assert (finished.code, finished.out.splitlines()[-1]) == (0, "1 bundles are sound")
+    assert (finished.code, finished.out.splitlines()[-1]) == (0, "1 bundle is sound")
     shutil.rmtree(output / "bundles/block")
     finished = wanc("store", "fsck", "-o", output)
     assert finished.code == 0 and "bundles" not in finished.out, "a bundle that was deleted is no fault"

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wanc.artifacts.refs import recipe_of
+from wanc.artifacts.refs import recipe_of, ref_of
 from wanc.artifacts.seal import check_destination
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import DamagedBlobError, Store
@@ -47,7 +47,7 @@ from wanc.compiler.fuse import Fuse
 from wanc.compiler.partition import Partition
 from wanc.compiler.quantize.experts import QuantizeStages, quantized_components
 from wanc.compiler.resolve import Resolved, resolve
-from wanc.compiler.stages.runner import Runner, StageRun, say
+from wanc.compiler.stages.runner import Runner, StageRun
 from wanc.compiler.stages.stage import Stage, Tree
 from wanc.compiler.stages.worker import CrashError
 from wanc.errors import RecipeError
@@ -55,6 +55,7 @@ from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.solvers.create import create_schedule
+from wanc.runtime.voice import explain, say
 
 
 @dataclass(frozen=True)
@@ -178,9 +179,15 @@ def _tables(resolved: Resolved, engine: Engine) -> Tables | None:
 
 
 def build(
-    loaded: LoadedRecipe, output: Path, *, replace: bool = False, paranoid: bool = False, progress: bool = True
+    loaded: LoadedRecipe,
+    output: Path,
+    *,
+    store: Path | None = None,
+    replace: bool = False,
+    paranoid: bool = False,
+    progress: bool = True,
 ) -> BuildResult:
-    """Build one recipe into `output/bundles/<name>`, through the store in `output/store`.
+    """Build one recipe into `output/bundles/<name>`, through a store: the one in `output/store` unless given.
 
     Everything that an earlier build has computed is taken from the store; `paranoid` reads the checkpoint again even
     where it looks unchanged. A bundle of this recipe that stands there already gives way to the new one; one of another
@@ -191,7 +198,7 @@ def build(
     damaged: set[str] = set()
     while True:
         try:
-            return _build(loaded, output, replace, paranoid, progress)
+            return _build(loaded, output, store or output / "store", replace, paranoid, progress)
         except DamagedBlobError as error:
             # It has been set aside, so that the stage which made it runs again; a disk that breaks it again is broken.
             if str(error) in damaged:
@@ -200,8 +207,10 @@ def build(
             say(f"warning: {error}")
 
 
-def _build(loaded: LoadedRecipe, output: Path, replace: bool, paranoid: bool, progress: bool) -> BuildResult:
-    store = Store.open(output / "store")
+def _build(
+    loaded: LoadedRecipe, output: Path, root: Path, replace: bool, paranoid: bool, progress: bool
+) -> BuildResult:
+    store = Store.open(root)
     destination = output / "bundles" / loaded.recipe.name
     check_destination(destination)
     with store.session(on_wait=say):
@@ -216,8 +225,9 @@ def _build(loaded: LoadedRecipe, output: Path, replace: bool, paranoid: bool, pr
         bundle_id = plan.seal(destination).run(runner, engines)
         keys = [run.key for run in runner.runs if run.key is not None]
         # Who finds that the very bundle stands there already does not come to own it.
-        owner = recipe_of(store.root, destination.name) if before == bundle_id else None
-        store.set_ref(loaded.recipe.name, keys, owner or os.path.realpath(loaded.files[0]))
+        owner = recipe_of(store.root, destination) if before == bundle_id else None
+        name, others = ref_of(store.root, destination)
+        store.set_ref(name, keys, recipe=owner or os.path.realpath(loaded.files[0]), **others)
     if before not in (None, bundle_id):
         say(f"{destination}: {bundle_id} in place of {before}")
     return BuildResult(destination, bundle_id, tuple(runner.runs))
@@ -265,4 +275,5 @@ def _resolve(loaded: LoadedRecipe, store: Store, runner: Runner, *, paranoid: bo
     started = time.perf_counter()
     resolved = resolve(loaded, SourceDigests(store, paranoid=paranoid), progress=runner.progress)
     runner.runs.append(StageRun("resolve", time.perf_counter() - started, cached=False, peak_rss_bytes=0))
+    explain(f"resolve: {runner.runs[-1].seconds:.1f} s; the store is {store.root}")
     return resolved

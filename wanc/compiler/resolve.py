@@ -201,7 +201,7 @@ def prompts_of(loaded: LoadedRecipe) -> tuple[str, ...]:
 
 def _pinned(model: ModelSource, sources: SourceDigests, progress: bool) -> PinnedFiles:
     total = sum(map(_size, model.files.values()))
-    with ProgressBar("hash inputs", total, enabled=progress) as bar:
+    with ProgressBar("hash inputs", total, enabled=progress, transient=True) as bar:
         return PinnedFiles(model.files, sources, bar.advance)
 
 

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 
 from wanc.compiler.pipeline import BuildResult, build
 from wanc.compiler.preflight import faults_of
 from wanc.errors import RecipeError, UserError, render
+from wanc.folders import Folders
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.problems import together
 from wanc.terminal import TextTable
@@ -67,7 +67,7 @@ def chosen(variants: Sequence[LoadedRecipe], names: Sequence[str]) -> list[Loade
 
 def build_variants(
     variants: Sequence[LoadedRecipe],
-    output: Path,
+    folders: Folders,
     *,
     replace: bool = False,
     paranoid: bool = False,
@@ -88,7 +88,9 @@ def build_variants(
         started = time.perf_counter()
         result, error = None, None
         try:
-            result = build(loaded, output, replace=replace, paranoid=paranoid, progress=progress)
+            result = build(
+                loaded, folders.output, store=folders.store, replace=replace, paranoid=paranoid, progress=progress
+            )
         except UserError as fault:
             if not keep_going:
                 raise

@@ -38,7 +38,7 @@ def look_at(destination: Path, wanted: str | None, store: Store, progress: Progr
         return Standing(damage=error.message)
     if found != wanted:
         # Another recipe of this name, or another version of it: or one whose manifest was changed where it stands.
-        is_strange = _is_strange(found, destination.name, store)
+        is_strange = _is_strange(found, destination, store)
         return Standing(damage="is not a bundle that was sealed here" if is_strange else None)
     report = verify(destination, progress)
     if report.ok:
@@ -57,10 +57,10 @@ def check_owner(destination: Path, recipe: Path, recipe_sha256: str, store: Stor
         found = Manifest.read(destination)
     except BundleError:
         return
-    owner = recipe_of(store.root, destination.name)
+    owner = recipe_of(store.root, destination)
     if found.recipe_sha256 == recipe_sha256:
         return
-    if last_sealed(store.root, destination.name) != found.id and not _was_sealed(found.id, store):
+    if last_sealed(store.root, destination) != found.id and not _was_sealed(found.id, store):
         origin = "a bundle that this store has not sealed"
     elif owner not in (None, os.path.realpath(recipe)):
         origin = f"the bundle of {owner}"
@@ -80,12 +80,12 @@ def id_at(destination: Path, store: Store) -> str | None:
         found = Manifest.read(destination).id
     except BundleError:
         return None
-    return None if _is_strange(found, destination.name, store) else found
+    return None if _is_strange(found, destination, store) else found
 
 
-def _is_strange(found: str, name: str, store: Store) -> bool:
-    """Whether bundles of this name were sealed here, and this one was not."""
-    return last_sealed(store.root, name) not in (None, found) and not _was_sealed(found, store)
+def _is_strange(found: str, destination: Path, store: Store) -> bool:
+    """Whether a bundle was sealed to this place, and it is not the one found."""
+    return last_sealed(store.root, destination) not in (None, found) and not _was_sealed(found, store)
 
 
 def _was_sealed(bundle_id: str, store: Store) -> bool:

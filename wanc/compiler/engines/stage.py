@@ -42,11 +42,15 @@ class Compile(EngineStage):
     target: str
     allow_not_finite: tuple[str, ...] = ()
 
+    @property
+    def label(self) -> str:
+        return f"{self.name} {self.segment.component}/{self.segment.index}"
+
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         from wanc.compiler.engines.segment import compile_segment
 
         component = self.segment.component
         files, finite = ComponentFiles.read(component, inputs), FiniteCheck(component, self.allow_not_finite)
-        with ProgressBar(f"{self.name} {component}", 1, enabled=progress) as bar:
+        with ProgressBar(self.label, 1, enabled=progress) as bar:
             compile_segment(self.engine.compiler(), files, self.segment, self.target, out, finite).write(out)
             bar.advance()

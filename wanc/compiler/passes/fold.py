@@ -163,9 +163,7 @@ def _count(model: ir.Model) -> int:
     return sum(1 for _ in model.graph.all_nodes())
 
 
-DEAD = Pass(
-    "dead-code", "drop what no output depends on; done again after every other pass", remove_unused, opset=ANY
-)
+DEAD = Pass("dead-code", "drop what no output depends on; done again after every other pass", remove_unused, opset=ANY)
 FOLD = Pass(
     "fold", "compute small constants, drop casts and copies that change nothing", fold, after=("opset",), opset=OLDEST
 )
