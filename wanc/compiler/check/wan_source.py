@@ -122,7 +122,8 @@ class WanSource:
         """Those of the whole graph: each goes to one of the parts that it was cut into."""
         found: dict[str, Array] = {}
         for name, array in self._golden.items():
-            of, _, value = name.split("/", 2)
+            of, _, value = name.partition("/")
+            _, _, value = value.partition("/")
             if of == component and value in {entry.name for entry in asked.inputs}:
                 found[value] = array
         return found
