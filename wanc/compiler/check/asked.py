@@ -21,6 +21,7 @@ ARITHMETIC = frozenset(
 """Operators of which no result's size goes by their inputs' numbers, and neither does what they read."""
 FIRST_ONLY = frozenset({"Expand", "Gather", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Unsqueeze"})
 """The same, of their first input."""
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE)
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Asked:
     """A graph's interface, the sizes of its example, and the values that a recipe gives.
 
     Inputs have their ranges; those in `wide` may hold any integer: no size, index or number of rounds goes by them.
+    What is added to scores before a Softmax is in `masks`.
     """
 
     inputs: tuple[Input, ...]
@@ -35,6 +37,7 @@ class Asked:
     example: Mapping[str, int]
     values: Mapping[str, float]
     wide: frozenset[str]
+    masks: frozenset[str]
 
     @classmethod
     def of(cls, entry: ProgramGraph, model: ir.Model) -> Asked:
@@ -42,7 +45,9 @@ class Asked:
         ranges = index_ranges(model.graph)
         inputs = tuple(replace(value, range=ranges.get(value.name)) for value in entry.inputs)
         wide = {str(value.name) for value in model.graph.inputs if value.dtype in WIDE and _is_arithmetic(value)}
-        return cls(inputs, entry.outputs, entry.example, entry.values, frozenset(wide - ranges.keys()))
+        masks = {str(value.name) for value in model.graph.inputs if value.dtype in FLOATS and _masks(value)}
+        wide -= ranges.keys()
+        return cls(inputs, entry.outputs, entry.example, entry.values, frozenset(wide), frozenset(masks))
 
 
 def _is_arithmetic(value: ir.Value) -> bool:
@@ -58,3 +63,13 @@ def _is_arithmetic(value: ir.Value) -> bool:
             seen |= fresh
             waiting += fresh
     return True
+
+
+def _masks(value: ir.Value) -> bool:
+    """Whether an input is added to what a Softmax is taken of, or is the mask of an Attention."""
+    return any(
+        (use.node.op_type == "Attention" and use.idx == 3)
+        or (use.node.op_type in FIRST_ONLY and use.idx == 0 and _masks(use.node.outputs[0]))
+        or (use.node.op_type == "Add" and any(after.node.op_type == "Softmax" for after in use.node.outputs[0].uses()))
+        for use in value.uses()
+    )

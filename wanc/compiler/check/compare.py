@@ -130,7 +130,8 @@ def _like_itself(given: Array, expected: Array, name: str, trial: Trial) -> bool
         return relative(given, expected) <= LIKE_ITSELF * relative(moved, expected)
     ours, theirs = _off(given, expected), _off(moved, expected)
     in_all = np.linalg.norm(ours) <= LIKE_ITSELF * np.linalg.norm(theirs)
-    return bool(np.isfinite(ours).all() and in_all and ours.max() <= LIKE_ITSELF * theirs.max())
+    is_told = np.isfinite(ours).all() and np.isfinite(theirs).all()
+    return bool(is_told and in_all and ours.max() <= LIKE_ITSELF * theirs.max())
 
 
 def _how_far(error: float, allowed: float, given: Array, expected: Array) -> str:

@@ -62,6 +62,8 @@ def draw(asked: Asked, sizes: Mapping[str, int], kind: Kind) -> dict[str, Array]
             drawn[value.name] = np.array(shapes[value.shape_of], dtype)
         elif value.name in asked.values:
             drawn[value.name] = np.full(shape, asked.values[value.name]).astype(dtype)
+        elif kind == "edges" and value.name in asked.masks:
+            drawn[value.name] = _mask(shape, dtype, generator)
         elif dtype.kind == "f":
             drawn[value.name] = _floats(shape, dtype, kind, generator)
         else:
@@ -79,6 +81,15 @@ def _floats(shape: tuple[int, ...], dtype: np.dtype[Any], kind: Kind, generator:
         flat[::EVERY] *= FACTOR[dtype.name]
         flat[EVERY // 2 :: 2 * EVERY] = 0.0
     return noise.astype(dtype)
+
+
+def _mask(shape: tuple[int, ...], dtype: np.dtype[Any], generator: np.random.Generator) -> Array:
+    """What is added to scores: the least number there is, now and then, and for a whole row."""
+    least = np.finfo(dtype).min
+    mask = np.where(generator.integers(0, 3, shape) == 0, least, dtype.type(0))
+    if mask.ndim:
+        mask.reshape(-1, shape[-1])[-1:] = least
+    return mask
 
 
 def _wide(shape: tuple[int, ...], dtype: np.dtype[Any], generator: np.random.Generator) -> Array:

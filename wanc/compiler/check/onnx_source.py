@@ -30,13 +30,16 @@ class OnnxOrigin(Origin):
 
 
 class OnnxSource:
-    """Raises NoKernel where neither library can execute the file."""
+    """Executed by onnxruntime, or where that has no kernels for it by onnx's reference implementation."""
 
     def __init__(self, path: Path) -> None:
-        from wanc.compiler.check.plain import NOT_OPTIMISED, PlainGraph
+        from wanc.compiler.check.plain import NOT_OPTIMISED, REFERENCE, NoKernel, PlainGraph, ReferenceGraph
 
-        self.against = NOT_OPTIMISED
-        self._path, self._graph = path, PlainGraph(path)
+        self._path = path
+        try:
+            self._graph, self.against = PlainGraph(path), NOT_OPTIMISED
+        except NoKernel:
+            self._graph, self.against = ReferenceGraph(path), REFERENCE
 
     def trials(self, component: str, graph: str, asked: Asked) -> Iterator[Trial | Refused]:
         """As `Source.trials`: the file is the one graph of its program."""
@@ -46,10 +49,14 @@ class OnnxSource:
         return attempt(self, asked)
 
     def run(self, inputs: Arrays) -> Arrays:
+        """As `Untouched.run`."""
         return self._graph.run(inputs)
 
     def run_moved(self, inputs: Arrays) -> Arrays:
+        """As `Untouched.run_moved`; the reference keeps its weights."""
         from wanc.compiler.check.moved import moved, moved_weights
         from wanc.compiler.check.plain import PlainGraph
 
-        return PlainGraph(self._path, moved_weights(self._path)).run(moved(inputs))
+        if isinstance(self._graph, PlainGraph):
+            return PlainGraph(self._path, moved_weights(self._path)).run(moved(inputs))
+        return self._graph.run(moved(inputs))

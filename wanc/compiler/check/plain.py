@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,13 @@ import numpy as np
 import onnxruntime
 
 from wanc.compiler.check.trials import Arrays, SourceRefuses
+from wanc.models.forked import DeathError, call_in_fork
 from wanc.runtime.backends.onnxruntime import FATAL_ONLY
 
 Array = np.ndarray[Any, Any]
-NOT_OPTIMISED = "onnxruntime, not optimised"
+NOT_OPTIMISED, REFERENCE = "onnxruntime, not optimised", "onnx's reference implementation"
+REFERENCE_SECONDS = 120
+"""Of one execution: it computes in Python, loop by loop."""
 
 
 class NoKernel(Exception):
@@ -48,3 +53,31 @@ class PlainGraph:
         except Exception as error:
             raise SourceRefuses(str(error)) from error
         return dict(zip(self._outputs, map(np.asarray, outputs), strict=True))
+
+
+class ReferenceGraph:
+    """The same for a file that onnxruntime has no kernels for. It executes in a fork, which may take its time alone."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """As `PlainGraph.run`."""
+        try:
+            answer = call_in_fork(lambda: self._answer(inputs), seconds=REFERENCE_SECONDS)
+        except DeathError as error:
+            raise SourceRefuses(str(error)) from error
+        if answer is None:
+            raise SourceRefuses("it raises an exception")
+        with np.load(io.BytesIO(answer)) as file:
+            names = json.loads(str(file["names"]))
+            return {name: file[str(number)] for number, name in enumerate(names)}
+
+    def _answer(self, inputs: Arrays) -> bytes:
+        from onnx.reference import ReferenceEvaluator
+
+        evaluator, stream = ReferenceEvaluator(str(self._path)), io.BytesIO()
+        outputs: Any = evaluator.run(None, dict(inputs))
+        arrays = {str(number): np.asarray(array) for number, array in enumerate(outputs)}
+        np.savez(stream, names=np.array(json.dumps(evaluator.output_names)), **arrays)  # pyright: ignore
+        return stream.getvalue()
