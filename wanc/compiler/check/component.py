@@ -16,7 +16,7 @@ from wanc.compiler.check.built import Together
 from wanc.compiler.check.compare import Compared, Difference, compare
 from wanc.compiler.check.fault import check_declared, differs
 from wanc.compiler.check.randomness import random_outputs
-from wanc.compiler.check.steps import Workshop, lowered, lowering, up_to_fuse
+from wanc.compiler.check.steps import Workshop, Written, lowered, lowering, up_to_fuse
 from wanc.compiler.check.trials import Arrays, Refused, Source, Trial
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.kernels import Precision
@@ -88,28 +88,41 @@ class CheckedComponent:
                 entry["refused_by"] = "source"
                 continue
             check_declared(asked, trial, f"{self.exported.name}/{graph}")
-            comparison = partial(compare, asked.outputs, trial, precision=measured.precision, random=random)
-            try:
-                found = comparison(measured.run(trial.inputs))
-            except _EngineRefuses:
-                entry["refused_by"] = self.compiler.engine
-                continue
-            except _DoesNotRunError as error:
-                found = Compared(0.0, [Difference(graph, f"is not given at all: {error}")])
-            if found.differences:
-                raise self._fault(graph, trial, found.differences, comparison, at_others=trial.sizes != asked.example)
-            entry["error"] = float(f"{found.error:.1e}")
-        return {"compared": measured.name, "precision": measured.precision, "random": sorted(random), "trials": told}
+            at_others, errors = trial.sizes != asked.example, dict[str, float]()
+            for one in measured:
+                comparison = partial(compare, asked.outputs, trial, precision=one.precision, random=random)
+                try:
+                    found = comparison(one.run(trial.inputs))
+                except _EngineRefuses:
+                    entry["refused_by"] = self.compiler.engine
+                    continue
+                except _DoesNotRunError as error:
+                    found = Compared(0.0, [Difference(graph, f"does not run: {error}")])
+                if found.differences:
+                    raise self._fault(graph, trial, found.differences, comparison, at_others=at_others)
+                errors[one.name] = float(f"{found.error:.1e}")
+            entry["errors"] = errors
+        compared = {one.name: one.precision for one in measured}
+        return {"compared": compared, "random": sorted(random), "trials": told}
 
-    def _measured(self, graph: str) -> Measured:
+    def _measured(self, graph: str) -> list[Measured]:
+        """What is compared: the engine, or where it cannot be executed here what it is made of.
+
+        An engine that computes in halves tells little of a small fault: the graph that it is made of does.
+        """
         built = Together(self.built)
         parts = [self.built[part] for part in built.needed(graph)]
-        if all(part.runs_here for part in parts):
-            precisions = [self.precisions[part.files[0].graph] for part in parts]
-            precision: Precision = next(entry for entry in COARSE if entry in precisions)
-            return Measured("engine", partial(_engine, built, graph), precision)
-        run = lowered(self.compiled, self.compiler.passes, self._workshop(), self.stage.allow_not_finite).run
-        return Measured("lowered graph", partial(run, graph), "float32")
+        if not all(part.runs_here for part in parts):
+            passes, allowed = self.compiler.passes, self.stage.allow_not_finite
+            run = lowered(self.compiled, passes, self._workshop(), allowed).run
+            return [Measured("lowered graph", partial(run, graph), "float32")]
+        precisions = [self.precisions[part.files[0].graph] for part in parts]
+        precision: Precision = next(entry for entry in COARSE if entry in precisions)
+        engine = Measured("engine", partial(_engine, built, graph), precision)
+        if precision != "half":
+            return [engine]
+        canonical = Written(self.compiled.component.graphs[graph], self.compiled.model(graph), self._workshop())
+        return [Measured("graph", canonical.run, "float32"), engine]
 
     def _fault(
         self,
