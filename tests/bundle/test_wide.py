@@ -96,7 +96,7 @@ def test_a_rebuild_with_nothing_to_do_does_nothing(wide: Wide) -> None:
     again = build(wide.loaded, wide.output, progress=False)
     cached = {run.name: run.cached for run in again.stages if run.name != "resolve"}
     assert cached == dict.fromkeys(
-        ["export", "fuse", "partition", "compile", "engine", "check", "tables", "seal"], True
+        ["export", "fuse", "partition", "compile", "engine", "tables", "check", "seal"], True
     )
     assert again.id == wide.result.id
     assert {path: path.lstat().st_ino for path in wide.result.bundle.rglob("*")} == {

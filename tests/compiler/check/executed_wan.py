@@ -28,6 +28,6 @@ def peak_of(folder: Path, component: str) -> tuple[int, int]:
         f"{component}/part/{value.name}": np.ones(concrete(value.shape, graph.example), value.dtype)
         for value in graph.inputs
     }
-    asked = Asked(graph.inputs, graph.outputs, graph.example, graph.values, frozenset())
+    asked = Asked(graph.inputs, graph.outputs, graph.example, graph.values, frozenset(), frozenset())
     trials = list(WanSource(checkpoint, golden).trials(component, graph.name, asked))
     return len(trials), peak_rss_bytes()

@@ -175,7 +175,18 @@ def _exchange_weights(path: Path) -> None:
         file.write_bytes(data)
 
 
-FAULTS: Mapping[str, Callable[[Path], None]] = {"outputs": _exchange_outputs, "weights": _exchange_weights}
+def _rename(path: Path) -> None:
+    """The graph's first output under a name of its own."""
+    model = load(path)
+    model.graph.outputs[0].name = "renamed"
+    save(model, path)
+
+
+FAULTS: Mapping[str, Callable[[Path], None]] = {
+    "outputs": _exchange_outputs,
+    "weights": _exchange_weights,
+    "names": _rename,
+}
 
 
 @dataclass(frozen=True)

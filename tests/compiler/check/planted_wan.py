@@ -69,9 +69,9 @@ def _forgotten(cache: str) -> Change:
         (value,) = [value for value in model.graph.inputs if value.name == cache] or [None]
         if value is None:
             return 0
+        uses = list(value.uses())
         zero = ir.node("Sub", [value, value])
         zero.outputs[0].type, zero.outputs[0].shape, zero.outputs[0].name = value.type, value.shape, "forgotten"
-        uses = list(value.uses())
         model.graph.insert_before(model.graph[0], zero)
         for use in uses:
             use.node.replace_input_with(use.idx, zero.outputs[0])

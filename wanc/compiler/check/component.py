@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import chain
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,10 @@ from wanc.compiler.check.bisect import Version, first_wrong
 from wanc.compiler.check.built import Part, Recorded, Together
 from wanc.compiler.check.compare import Coarseness, Compared, Difference, compare
 from wanc.compiler.check.fault import check_declared, differs
+from wanc.compiler.check.origin import MOST_EXECUTED_BYTES
 from wanc.compiler.check.pieces import by_pieces
 from wanc.compiler.check.randomness import random_outputs
-from wanc.compiler.check.steps import Workshop, lowered, lowering, up_to_fuse
+from wanc.compiler.check.steps import Workshop, Written, lowered, lowering, up_to_fuse
 from wanc.compiler.check.trials import Arrays, Refused, Source, Trial
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.kernels import Precision
@@ -49,12 +50,8 @@ class Measured:
 
 @dataclass(frozen=True)
 class Side:
-    """Two that have to be equal: what is measured, and what is expected of it; `name` is what the manifest calls it.
+    """Two that have to be equal: what is measured, and what is expected of it. `steps` lead to what is measured."""
 
-    `steps` lead to what is measured.
-    """
-
-    name: str
     measured: Measured
     expected: Trial
     steps: Callable[[], Iterable[Version]]
@@ -110,7 +107,7 @@ class CheckedComponent:
         """
         model = self.exported.model(graph)
         asked, random = Asked.of(self.exported.component.graphs[graph], model), random_outputs(model)
-        measured, told = self._measured(graph), list[dict[str, Any]]()
+        measured, told, compared = self._measured(graph), list[dict[str, Any]](), dict[str, str]()
         for trial in source.trials(self.exported.name, graph, asked):
             entry: dict[str, Any] = {"inputs": trial.kind, "sizes": dict(trial.sizes)}
             told.append(entry)
@@ -118,37 +115,42 @@ class CheckedComponent:
                 entry["refused_by"] = "source"
                 continue
             check_declared(asked, trial, f"{self.exported.name}/{graph}")
+            at_others, errors = entry["sizes"] != told[0]["sizes"], entry.setdefault("errors", dict[str, float]())
             try:
                 for side in self._sides(graph, trial, measured):
-                    entry[side.name] = float(f"{self._error(graph, side, asked, random):.1e}")
+                    found = self._error(graph, side, asked, random, at_others=at_others)
+                    errors[side.measured.name] = float(f"{found:.1e}")
+                    compared[side.measured.name] = side.measured.precision
             except _EngineRefuses:
                 entry["refused_by"] = self.compiler.engine
-        return {"compared": measured.name, "precision": measured.precision, "random": sorted(random), "trials": told}
+        return {"compared": compared, "random": sorted(random), "trials": told}
 
     def _sides(self, graph: str, trial: Trial, measured: Measured) -> Iterator[Side]:
-        """What is compared with what: the build with its source, or, where it was quantised, in two halves."""
-        before, behind = partial(self._up_to_fuse, graph), partial(self._lowering, graph)
-        if self.fused is None:
-            yield Side("error", measured, trial, lambda: chain(before(), behind()))
-            return
-        of_source, of_program = (
-            partial(by_pieces, files, graph, self.folder / "pieces", self.stage.allow_not_finite)
-            for files in (self.fused, self.compiled)
-        )
-        yield Side("error", Measured("before quantising", of_source, "float32"), trial, before)
-        program = of_program(trial.inputs)
-        yield Side("error_of_program", measured, replace(trial, outputs=program, moved=lambda: program), behind)
-        if trial.kind != "edges":  # which are far from all that it was calibrated on
-            yield Side("error_of_quantising", replace(measured, precision="quantised"), trial, behind)
+        """What is compared with what: the build with its source, in two halves where numbers are coarse between them.
 
-    def _error(self, graph: str, side: Side, asked: Asked, random: Collection[str]) -> float:
+        An engine that computes in fewer bits tells little of a small fault: the graph that it is made of does.
+        """
+        before, behind = partial(self._up_to_fuse, graph), partial(self._lowering, graph)
+        whole = partial(self._steps, graph)
+        if self.fused is not None:
+            yield Side(Measured("graph", self._by_host(self.fused, graph), "float32"), trial, before)
+            given = self._by_host(self.compiled, graph)(trial.inputs)
+            yield Side(replace(measured, name="program"), replace(trial, outputs=given, moved=lambda: given), behind)
+            if trial.kind != "edges":  # which are far from all that it was calibrated on
+                yield Side(replace(measured, precision="quantised"), trial, whole)
+            return
+        if measured.precision == "half":
+            yield Side(Measured("graph", self._by_host(self.compiled, graph), "float32"), trial, before)
+        yield Side(measured, trial, whole)
+
+    def _error(self, graph: str, side: Side, asked: Asked, random: Collection[str], *, at_others: bool) -> float:
         """How far one side is from the other. Raises as `check`."""
         trial, measured = side.expected, side.measured
         comparison = partial(compare, asked.outputs, trial, precision=measured.precision, random=random)
         try:
             found = comparison(measured.run(trial.inputs))
         except _DoesNotRunError as error:
-            found = Compared(0.0, [Difference(graph, f"is not given at all: {error}")])
+            found = Compared(0.0, [Difference(graph, f"does not run: {error}")])
         if not found.differences:
             return found.error
 
@@ -156,7 +158,7 @@ class CheckedComponent:
             return outputs is None or bool(comparison(outputs).differences)
 
         culprit = first_wrong(side.steps(), trial.inputs, is_wrong)
-        at_others = trial.sizes != asked.example
+        at_others = at_others and self.stage.origin.has_sizes
         raise differs(f"{self.exported.name}/{graph}", trial, found.differences, culprit, at_others=at_others)
 
     def _measured(self, graph: str) -> Measured:
@@ -167,6 +169,18 @@ class CheckedComponent:
             return Measured("engine", partial(_engine, built, graph), precision)
         run = lowered(self.compiled, self.compiler.passes, self._workshop(), self.stage.allow_not_finite).run
         return Measured("lowered graph", partial(run, graph), "float32")
+
+    def _by_host(self, files: ComponentFiles, graph: str) -> Callable[[Arrays], Arrays]:
+        """What executes a graph in float32: as it is written, or piece by piece where there is more to it."""
+        entry, weights = files.component.graphs[graph], files.component.weights.values()
+        is_small = sum(4 * prod(weight.shape) for weight in weights) <= MOST_EXECUTED_BYTES
+        if is_small and self.fused is None:
+            return Written(entry, files.model(graph), self._workshop()).run
+        return partial(by_pieces, files, graph, self.folder / "pieces", self.stage.allow_not_finite)
+
+    def _steps(self, graph: str) -> Iterator[Version]:
+        yield from self._up_to_fuse(graph)
+        yield from self._lowering(graph)
 
     def _up_to_fuse(self, graph: str) -> Iterator[Version]:
         return up_to_fuse(self.exported, graph, self.stage.fuse.chosen(), self._workshop())

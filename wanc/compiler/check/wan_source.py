@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from wanc.compiler.check.draws import Kind, draw, other_sizes
-from wanc.compiler.check.moved import moved as moved_arrays
-from wanc.compiler.check.origin import Origin
+from wanc.compiler.check.origin import MOST_EXECUTED_BYTES, Origin
 from wanc.compiler.stages.stage import Files
 from wanc.models.graph import concrete
 from wanc.runtime.dimensions import split_dimension
@@ -21,15 +19,13 @@ from wanc.runtime.noise import initial_noise
 
 if TYPE_CHECKING:
     from wanc.compiler.check.asked import Asked
+    from wanc.compiler.check.draws import Kind
     from wanc.compiler.check.trials import Arrays, Source, Trial
     from wanc.models.wan.checkpoint import Checkpoint
     from wanc.models.wan.untouched import Chunk, UntouchedComponent
 
 Array = np.ndarray[Any, Any]
 
-MOST_EXECUTED_BYTES = 256 * 2**20
-"""Of a component's weights in float32. A larger one is executed on the golden inputs alone, for which what the engine
-gave stands in the record: so neither side has all of its weights in memory."""
 OTHER_TIMESTEPS: Mapping[Kind, float] = {"noise": 37.0, "edges": 999.0}
 """At which an expert is executed besides the example's, by the kind of its other inputs."""
 CACHED_FRAMES = 2
@@ -44,6 +40,7 @@ class WanOrigin(Origin):
 
     name: ClassVar[str] = "wan"
     tools: ClassVar[tuple[str, ...]] = ("torch", "diffusers", "transformers", "numpy")
+    has_sizes: ClassVar[bool] = False
 
     components: tuple[str, ...]
 
@@ -77,11 +74,13 @@ class WanSource:
 
     def _executed(self, component: str, asked: Asked) -> Iterator[Trial]:
         """An expert or the text encoder: on the golden inputs, and if that is cheap at other sizes and at edges."""
+        from wanc.compiler.check.draws import draw, other_sizes
+        from wanc.compiler.check.moved import moved
         from wanc.compiler.check.trials import Trial
 
         def trial(kind: Kind, sizes: Mapping[str, int], inputs: Arrays) -> Trial:
-            untouched, off = self._untouched(component), partial(self._untouched, component, moved=True)
-            return Trial(kind, sizes, inputs, untouched.run(inputs), lambda: off().run(moved_arrays(inputs)))
+            untouched, off = self._untouched(component), partial(self._untouched, component, is_moved=True)
+            return Trial(kind, sizes, inputs, untouched.run(inputs), lambda: off().run(moved(inputs)))
 
         golden = self._golden_inputs(component, asked)
         yield trial("noise", _sizes(asked, golden), golden)
@@ -107,22 +106,26 @@ class WanSource:
                 yield Trial("noise", sizes, inputs, _given(chunks[index], asked, sizes), off)
 
     def _decoded_moved(self, component: str, asked: Asked, sizes: Mapping[str, int], index: int) -> Arrays:
-        latents = moved_arrays({"latents": _latents(asked, sizes)})["latents"]
-        return _given(self._untouched(component, moved=True).decode(latents)[index], asked, sizes)
+        from wanc.compiler.check.moved import moved
 
-    def _open(self, component: str, *, moved: bool = False) -> UntouchedComponent:
+        latents = moved({"latents": _latents(asked, sizes)})["latents"]
+        return _given(self._untouched(component, is_moved=True).decode(latents)[index], asked, sizes)
+
+    def _open(self, component: str, *, is_moved: bool = False) -> UntouchedComponent:
+        from wanc.compiler.check.moved import moved
         from wanc.models.wan.untouched import UntouchedComponent
 
         def change(name: str, values: Array) -> Array:
-            return moved_arrays({name: values})[name]
+            return moved({name: values})[name]
 
-        return UntouchedComponent(self._checkpoint, component, change if moved else None)
+        return UntouchedComponent(self._checkpoint, component, change if is_moved else None)
 
     def _golden_inputs(self, component: str, asked: Asked) -> dict[str, Array]:
         """Those of the whole graph: each goes to one of the parts that it was cut into."""
         found: dict[str, Array] = {}
         for name, array in self._golden.items():
-            of, _, value = name.split("/", 2)
+            of, _, value = name.partition("/")
+            _, _, value = value.partition("/")
             if of == component and value in {entry.name for entry in asked.inputs}:
                 found[value] = array
         return found

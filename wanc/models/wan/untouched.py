@@ -23,6 +23,7 @@ from wanc.errors import CheckpointError
 from wanc.models.wan.stored import Checkpoint, Component, file_weights
 from wanc.models.wan.streamed import Change, stream
 from wanc.models.weights import Weight
+from wanc.quiet import quiet
 
 Array = np.ndarray[Any, Any]
 Config = Mapping[str, Any]
@@ -57,7 +58,7 @@ class UntouchedComponent:
         component = checkpoint.components[name]
         where = str(checkpoint.root / component.folder)
         try:
-            with torch.device("meta"):
+            with quiet("diffusers", "transformers"), torch.device("meta"):
                 module = _module(name, _config(checkpoint, component))
         except Exception as error:  # whatever a library's constructor raises at sizes that do not go together
             raise CheckpointError(
