@@ -13,7 +13,7 @@ import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
-from wanc.compiler.graphs.values import OWN_DOMAIN, constant
+from wanc.compiler.graphs.values import constant
 
 FLOATS: Mapping[str, np.dtype[Any]] = {
     "FLOAT": np.dtype(np.float32),
@@ -28,6 +28,7 @@ NUMPY_DTYPES: Mapping[str, np.dtype[Any]] = {
     "FLOAT8E4M3FN": np.dtype(ml_dtypes.float8_e4m3fn),
 }
 """Of these, the layout is changed here; codes of quantised weights are among them. All other dtypes are only copied."""
+
 
 class Step(NamedTuple):
     """One change of layout, by the operator that stands for it in a graph.

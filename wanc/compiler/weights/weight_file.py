@@ -19,10 +19,10 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from wanc.compiler.graphs.values import COMPUTED, Place, attribute, constant, place_of
+from wanc.compiler.graphs.values import COMPUTED, OWN_DOMAIN, Place, attribute, constant, place_of
 from wanc.compiler.program.program import OWN
 from wanc.compiler.weights.finite import FiniteCheck
-from wanc.compiler.weights.layout import FLOATS, NUMPY_DTYPES, OWN_DOMAIN, Step, StoredParts, join, pack, take_apart
+from wanc.compiler.weights.layout import FLOATS, NUMPY_DTYPES, Step, StoredParts, join, pack, take_apart
 from wanc.models.weights import Weight
 
 # Large tensors begin on a page, so that the engine can map them instead of copying.
