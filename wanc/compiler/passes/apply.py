@@ -74,6 +74,8 @@ def apply_passes(
             for entry in applied.values():
                 entry.refusals.append(Refusal(where, f"ONNX's checker refuses the graph: {fault}"))
             return list(applied.values())
+        if any(value.shape is None for node in model.graph for value in node.outputs):
+            _infer_shapes(model)
         _apply_all(model, chosen, applied, where, hint, on_fired)
     for noted in (model, model.graph, *model.graph.all_nodes()):
         keeps = isinstance(noted, ir.Node) and noted.op_type == "Attention" and WRITTEN_OUT in noted.metadata_props
@@ -155,7 +157,7 @@ def _apply(entry: Pass, model: ir.Model, applied: Applied, where: str, hint: str
 
 
 def _other_opset(entry: Pass, model: ir.Model) -> str | None:
-    """Why a pass is not for the versions of the standard operators that a graph and its own functions are written in."""
+    """Why a pass is not for the version of the standard operators that a graph or a function of its own is written in."""
     versions = [scope.opset_imports.get("", OPSET) for scope in (model.graph, *model.functions.values())]
     if min(versions) < entry.opset:
         return f"it takes graphs of opset {entry.opset}, and this one has opset {min(versions)}"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.graphs.values import READ, WRITTEN_OUT, attribute, producer, rank, same_dimension, scalar, size
-from wanc.compiler.passes.rewrite import OPSET, Pass, Rewrite, accept, refuse, rewriting, skip
+from wanc.compiler.passes.rewrite import OPSET, Pass, Reads, Rewrite, accept, refuse, rewriting, skip
 
 HEADS_FIRST = [0, 2, 1, 3]
 SWAPPED = [0, 2, 1]
@@ -34,7 +34,7 @@ class WrittenOut(Rewrite):
     engines have an opinion of their own about that.
     """
 
-    reads = {"Softmax": ("axis",)}
+    reads: ClassVar[Reads] = {"Softmax": ("axis",)}
     dtypes = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
     def pattern(self, op, scores, v):  # pyright: ignore
@@ -155,7 +155,7 @@ def node_input(value: ir.Value | None, op_type: str) -> ir.Value | None:
 class HeadsLast(Rewrite):
     """Attention on [batch, heads, sequence, size], transposed back → Attention on [batch, sequence, heads * size]."""
 
-    reads = {"Attention": READ["Attention"]}
+    reads: ClassVar[Reads] = {"Attention": READ["Attention"]}
 
     def pattern(self, op, q, k, v):  # pyright: ignore
         attended = op.Attention(q, k, v, _allow_other_inputs=True, _outputs=["attended"])
@@ -172,7 +172,7 @@ class HeadsLast(Rewrite):
 class OneHead(Rewrite):
     """Attention on [batch, 1, sequence, size] → Attention on [batch, sequence, size]: the same numbers in order."""
 
-    reads = {"Attention": READ["Attention"]}
+    reads: ClassVar[Reads] = {"Attention": READ["Attention"]}
 
     def pattern(self, op, q, k, v):  # pyright: ignore
         return op.Attention(q, k, v, _allow_other_inputs=True, _outputs=["attended"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -18,7 +18,7 @@ from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.graphs.values import COMPUTED, attribute, integers, rank
 from wanc.compiler.passes.draws import draws, draws_told_apart
-from wanc.compiler.passes.rewrite import ANY, OLDEST, Pass, PassOutcome, Rewrite, accept, refuse, rewriting
+from wanc.compiler.passes.rewrite import ANY, OLDEST, Pass, PassOutcome, Reads, Rewrite, accept, refuse, rewriting
 
 # In elements. The largest constant that a rewrite looks at is a row of a model's width; a rope table has 131,072.
 INPUT_LIMIT = OUTPUT_LIMIT = 2**15
@@ -31,7 +31,7 @@ class StaticSize(Rewrite):
 
     keeps_shared_nodes = True
     # A shape has one axis, which Gather takes along whatever it says.
-    reads = {"Shape": ("start", "end"), "Gather": ("axis",)}
+    reads: ClassVar[Reads] = {"Shape": ("start", "end"), "Gather": ("axis",)}
 
     def pattern(self, op, x, index):  # pyright: ignore
         return op.Gather(op.Shape(x, _outputs=["shape"]), index)
@@ -96,7 +96,7 @@ class Folding(FoldConstantsPass):
 
 
 def _takes_damaged(node: ir.Node) -> bool:
-    """Whether a node takes a constant that was not computed here, and holds several values of which some are no numbers."""
+    """Whether a node takes a constant that was not computed here, of several values of which some are not finite."""
     tensors = (value.const_value for value in node.inputs if value is not None)
     return any(tensor is not None and _is_damaged(tensor) for tensor in tensors)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.graphs.values import attribute, integers, rank, same_dimension, scalar, size
-from wanc.compiler.passes.rewrite import FLOATS, OPSET, Pass, Rewrite, accept, refuse, rewriting
+from wanc.compiler.passes.rewrite import FLOATS, OPSET, Pass, Reads, Rewrite, accept, refuse, rewriting
 
 # Between a square root that a model stores in float32 and the real one.
 ROUNDING = 1e-6
@@ -22,7 +23,7 @@ class RootMeanSquare(Rewrite):
     """x / sqrt(mean(x²) + ε) · scale over the last axis (arXiv 1910.07467), as T5 and Wan's attention write it."""
 
     commutes = True
-    reads = REDUCED
+    reads: ClassVar[Reads] = REDUCED
     dtypes = FLOATS
 
     def pattern(self, op, x, scale, epsilon, axes):  # pyright: ignore
@@ -51,7 +52,7 @@ class ChannelNorm(Rewrite):
     """
 
     commutes = True
-    reads = REDUCED
+    reads: ClassVar[Reads] = REDUCED
     dtypes = FLOATS
 
     def pattern(self, op, x, scale, factor, axes):  # pyright: ignore
@@ -87,7 +88,7 @@ class MeanAndVariance(Rewrite):
     """(x - mean) / sqrt(variance + ε) · scale + bias over the last axis (arXiv 1607.06450) → LayerNormalization."""
 
     commutes = True
-    reads = REDUCED
+    reads: ClassVar[Reads] = REDUCED
     dtypes = FLOATS
 
     def pattern(self, op, x, scale, bias, epsilon, axes):  # pyright: ignore

@@ -13,10 +13,12 @@ import onnx_ir as ir
 
 from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import Kernels
+from wanc.compiler.engines.onnxruntime.masks import DTYPES, has_kernel
 from wanc.compiler.engines.onnxruntime.passes import PASSES
 from wanc.compiler.engines.onnxruntime.probe import OnnxRuntimeProber
 from wanc.compiler.engines.products import onnxruntime_products
 from wanc.compiler.graphs.quantized_linears import CODES
+from wanc.compiler.graphs.values import attention_heads
 from wanc.compiler.passes.rewrite import Pass
 from wanc.compiler.program.graph_file import load, save
 from wanc.runtime.backends.base import Backend
@@ -55,6 +57,10 @@ class OnnxRuntimeCompiler:
         options.enable_profiling = True
         options.profile_file_prefix = str(path.with_suffix(".profile"))
         return OnnxRuntime(path, threads=1, options=options)
+
+    def has_kernel(self, node: ir.Node, opset: int) -> bool:
+        tiled = node.op_type == "Attention" and attention_heads(node) > 0 and node.inputs[0].dtype in DTYPES
+        return tiled or has_kernel(node, opset)
 
     def prober(self, path: Path) -> Prober | None:
         return OnnxRuntimeProber(path)

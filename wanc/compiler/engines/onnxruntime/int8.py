@@ -7,6 +7,8 @@ than that. So an input's int8 codes without a zero point become uint8 codes with
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
@@ -14,7 +16,7 @@ from onnxscript.rewriter.pattern import MatchResult
 from wanc.compiler.engines.onnxruntime.kernels import DOMAIN
 from wanc.compiler.graphs.values import producer, rank, scalar, scale_per_row, size
 from wanc.compiler.passes.fold import share
-from wanc.compiler.passes.rewrite import ANY, Pass, Rewrite, accept, refuse, rewriting, skip
+from wanc.compiler.passes.rewrite import ANY, Pass, Reads, Rewrite, accept, refuse, rewriting, skip
 
 CODES_OPSET = 13
 """The first version of the standard operators in which codes have a scale for each row."""
@@ -26,7 +28,7 @@ class IntegerProduct(Rewrite):
     """MatMul of an input and a weight that are both rounded to int8 → MatMulIntegerToFloat."""
 
     keeps_shared_nodes = True  # Linears of one input share its Q/DQ
-    reads = {"DequantizeLinear": ("axis", "block_size")}
+    reads: ClassVar[Reads] = {"DequantizeLinear": ("axis", "block_size")}
 
     def pattern(self, op, x, scale, zero, codes, scales):  # pyright: ignore
         rounded = op.DequantizeLinear(op.QuantizeLinear(x, scale, zero), scale, zero)
@@ -52,7 +54,7 @@ class DynamicProduct(Rewrite):
     """
 
     keeps_shared_nodes = True
-    reads = {"DequantizeLinear": ("axis", "block_size")}
+    reads: ClassVar[Reads] = {"DequantizeLinear": ("axis", "block_size")}
 
     def pattern(self, op, rounded, scale, zero, codes, scales):  # pyright: ignore
         weight = op.DequantizeLinear(codes, scales, _outputs=["weight"])

@@ -16,6 +16,7 @@ no longer the weights alone that are quantised: the error is 7e-3 in place of 3e
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
@@ -23,7 +24,7 @@ from onnxscript.rewriter.pattern import MatchResult
 from wanc.compiler.engines.onnxruntime.int8 import CODES_OPSET
 from wanc.compiler.engines.onnxruntime.kernels import DOMAIN
 from wanc.compiler.graphs.values import OWN_DOMAIN, attribute, constant, rank, size
-from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, refuse, rewriting
+from wanc.compiler.passes.rewrite import Pass, Reads, Rewrite, accept, refuse, rewriting
 from wanc.compiler.weights.layout import pack
 
 BITS: Mapping[ir.DataType | None, int] = {ir.DataType.INT8: 8, ir.DataType.INT4: 4}
@@ -35,7 +36,7 @@ class PackedProduct(Rewrite):
     """MatMul of an input and a weight of codes → MatMulNBits."""
 
     keeps_shared_nodes = True
-    reads = {"DequantizeLinear": ("axis", "block_size")}
+    reads: ClassVar[Reads] = {"DequantizeLinear": ("axis", "block_size")}
 
     def pattern(self, op, x, codes, scales):  # pyright: ignore
         weight = op.DequantizeLinear(codes, scales, _outputs=["weight"])

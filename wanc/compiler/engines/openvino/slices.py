@@ -6,13 +6,13 @@ long: for 2,240 tokens of the 1.3B shape, 90 ms over 8,960 columns, and 76 over 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.graphs.values import attribute, rank, scale_per_row, size
-from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, refuse, rewriting, skip
+from wanc.compiler.passes.rewrite import Pass, Reads, Rewrite, accept, refuse, rewriting, skip
 
 GELU_OPSET = 20
 """The first version of the standard operators that has Gelu."""
@@ -27,7 +27,7 @@ SLICE = ".slice."
 class SlicedFeedForward(Rewrite):
     """Linear, Gelu, rounding, Linear → the sum of the same over slices."""
 
-    reads = {"DequantizeLinear": ("axis", "block_size"), "Gelu": ("approximate",)}
+    reads: ClassVar[Reads] = {"DequantizeLinear": ("axis", "block_size"), "Gelu": ("approximate",)}
 
     def pattern(self, op, x, codes, scales, bias, step, zero, codes2, scales2, bias2):  # pyright: ignore
         weight = op.Transpose(op.DequantizeLinear(codes, scales, _outputs=["dequantized"]), perm=[1, 0])
