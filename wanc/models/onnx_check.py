@@ -46,6 +46,11 @@ class Scope:
         return self.outer.constant(name)
 
 
+def is_constant(node: onnx.NodeProto) -> bool:
+    """Whether a node gives one constant, in a graph that could have it as a weight."""
+    return node.op_type == "Constant" and node.domain in ("", "ai.onnx") and len(node.output) == 1
+
+
 def check_model(model: onnx.ModelProto, *, where: str) -> list[ExternalRange]:
     """Check everything that can be told from the file alone; returns where its external tensors say they lie.
 
@@ -63,6 +68,7 @@ class _ModelCheck:
         self._extents: dict[FunctionKey, Extent | None] = {}
         self._visited = 0
         self._says_version = any(entry.domain in ("", "ai.onnx") for entry in model.opset_import)
+        self._inside = 0  # of so many functions, which have no weights
 
     def run(self) -> list[ExternalRange]:
         model = self._model
@@ -143,7 +149,8 @@ class _ModelCheck:
             if attribute.name in names:
                 raise self._fault(f"{shown} has two attributes {quoted(attribute.name)}")
             names.add(attribute.name)
-            extents += self._attribute(attribute, shown, scope, depth)
+            is_weight = attribute.name == "value" and is_constant(node) and not self._inside
+            extents += self._attribute(attribute, shown, scope, depth, may_be_external=is_weight)
         self._check_result(node, shown, scope)
         for name in node.output:
             if name:
@@ -183,20 +190,24 @@ class _ModelCheck:
                 self._define(scope, name, f"function {quoted(function.name)}")
             for attribute in function.attribute_proto:
                 self._attribute(attribute, f"function {quoted(function.name)}", scope, depth)
+            self._inside += 1
             extent = self._extents[key] = self._nodes(function.node, scope, depth)
+            self._inside -= 1
             for name in function.output:
                 if not scope.sees(name):
                     raise self._fault(f"output {quoted(name)} of function {quoted(function.name)} is never computed")
         self._check_depth(depth + extent.depth)
         return Extent(extent.nodes, extent.depth + 1)
 
-    def _attribute(self, attribute: onnx.AttributeProto, shown: str, scope: Scope, depth: int) -> list[Extent]:
+    def _attribute(
+        self, attribute: onnx.AttributeProto, shown: str, scope: Scope, depth: int, *, may_be_external: bool = False
+    ) -> list[Extent]:
         """Checks what an attribute holds; returns the extents of the graphs among it."""
         owner = f"of {shown}"
         if not attribute.ref_attr_name and attribute.type == onnx.AttributeProto.UNDEFINED:
             raise self._fault(f"attribute {quoted(attribute.name)} {owner} has no type that is known")
         for tensor in (*attribute.tensors, *_present(attribute, "t")):
-            self._tensors.check(tensor, tensor.name or owner, may_be_external=False)
+            self._tensors.check(tensor, tensor.name or owner, may_be_external=may_be_external)
         if attribute.sparse_tensors or attribute.HasField("sparse_tensor"):
             raise self._sparse(owner)
         graphs = [*attribute.graphs, *_present(attribute, "g")]

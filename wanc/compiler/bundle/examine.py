@@ -26,6 +26,7 @@ from wanc.runtime.engine_file import EngineFile
 class Examined:
     """A component's graphs by name: as they are lowered, as they were built, and with which kernels."""
 
+    compiler: Compiler
     files: ComponentFiles
     graphs: Mapping[str, LowerableGraph]
     built: Mapping[str, BuiltGraph]
@@ -35,7 +36,8 @@ class Examined:
     def check_fused(self, allowed: Iterable[str]) -> None:
         """Raises UserError where a fused kernel is missing that is not `allowed` to be."""
         for graph, entry in self.graphs.items():
-            check_fused(f"{self.files.name}/{graph}", entry.model, self.kernels[graph], allowed)
+            where = f"{self.files.name}/{graph}"
+            check_fused(where, entry.model, self.kernels[graph], allowed, self.compiler.has_kernel)
 
     def check_quantized(self, *, emulate: bool) -> QuantTable:
         """Compare what was built with what the quantize stage decided; its table goes into the bundle.
@@ -99,7 +101,7 @@ def examine(
     for name, entry in kernels.items():
         golden.tolerate(files.name, name, entry.precision)
     lowerings = {name: [entry.lowered[name] for entry in compiled if name in entry.lowered] for name in graphs}
-    return Examined(files, graphs, built, kernels, lowerings)
+    return Examined(compiler, files, graphs, built, kernels, lowerings)
 
 
 def _files(compiled: Iterable[Compiled], graph: str) -> list[EngineFile]:

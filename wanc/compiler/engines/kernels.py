@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import onnx_ir as ir
 
 from wanc.compiler.engines.products import Products
+from wanc.compiler.passes.rewrite import OPSET
 from wanc.errors import EXIT_REFUSED, UserError
 from wanc.words import FUSED_OPERATORS
 
@@ -49,12 +50,19 @@ class Kernels:
         return "integer" if self.products.integer_linear or self.products.coded_linear else "float32"
 
 
-def check_fused(where: str, canonical: ir.Model, kernels: Kernels, allowed: Iterable[str]) -> None:
-    """Compare the fused kernels with the operators of the canonical graph.
+def check_fused(
+    where: str,
+    canonical: ir.Model,
+    kernels: Kernels,
+    allowed: Iterable[str],
+    has_kernel: Callable[[ir.Node, int], bool] = lambda node, opset: True,
+) -> None:
+    """Compare the fused kernels with the operators of the canonical graph, as far as the engine `has_kernel` for them.
 
     Raises UserError, with the exit code of a gate that said no, where one is missing and not `allowed`.
     """
-    asked = Counter(node.op_type for node in canonical.graph if not node.domain and node.op_type in FUSED_OPERATORS)
+    fused = [node for node in canonical.graph if not node.domain and node.op_type in FUSED_OPERATORS]
+    asked = Counter(node.op_type for node in fused if has_kernel(node, canonical.graph.opset_imports.get("", OPSET)))
     for op_type, count in sorted(asked.items()):
         built = kernels.fused.get(op_type, 0)
         if built < count and op_type not in set(allowed):

@@ -51,6 +51,7 @@ class ExportOnnx(Stage):
             _drop_defaults(read.model)
             # One of other domains' operators alone need not say it: so old that no pass has anything to put in.
             read.model.graph.opset_imports.setdefault("", OPSETS[""][0])
+            _believe_inputs_alone(read.model, read.inputs)
             weights = _refer_to_source(read.model)
             (out / COMPONENT).mkdir()
             weights |= store_weights(read.model, out)
@@ -88,6 +89,23 @@ def _drop_defaults(model: ir.Model) -> None:
         if value.is_initializer():
             model.graph.inputs.remove(value)
     model.ir_version = max(model.ir_version, CONSTANT_INITIALIZERS)
+
+
+def _believe_inputs_alone(model: ir.Model, inputs: Sequence[Input]) -> None:
+    """Forget what the file says of sizes inside of the graph and at its end: nothing holds it to them.
+
+    They are found out anew from those of the inputs, to which a bundle holds who runs it. Of an input's sizes without
+    a name each has one of its own here, as there.
+    """
+    import onnx_ir as ir
+
+    for value, entry in zip(model.graph.inputs, inputs, strict=True):
+        value.shape = ir.Shape(entry.shape)
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            # ONNX asks for a rank of what a graph gives.
+            is_given = value.is_graph_output() and value.shape is not None
+            value.shape = ir.Shape([None] * len(value.shape)) if is_given else None
 
 
 def _refer_to_source(model: ir.Model) -> dict[str, Weight]:

@@ -9,11 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import onnx_ir as ir
+
 from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import Kernels
+from wanc.compiler.engines.onnxruntime.masks import DTYPES, has_kernel
 from wanc.compiler.engines.onnxruntime.passes import PASSES
 from wanc.compiler.engines.onnxruntime.probe import OnnxRuntimeProber
 from wanc.compiler.engines.products import onnxruntime_products
+from wanc.compiler.graphs.values import attention_heads
 from wanc.compiler.passes.rewrite import Pass
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.onnxruntime import OnnxRuntime, session_options
@@ -44,6 +48,10 @@ class OnnxRuntimeCompiler:
         options.enable_profiling = True
         options.profile_file_prefix = str(path.with_suffix(".profile"))
         return OnnxRuntime(path, threads=1, options=options)
+
+    def has_kernel(self, node: ir.Node, opset: int) -> bool:
+        tiled = node.op_type == "Attention" and attention_heads(node) > 0 and node.inputs[0].dtype in DTYPES
+        return tiled or has_kernel(node, opset)
 
     def prober(self, path: Path) -> Prober | None:
         return OnnxRuntimeProber(path)
