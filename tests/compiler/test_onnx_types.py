@@ -21,7 +21,8 @@ FLOATS = np.array([-3.3, 0.1, 1.0, 2.7, 5.0], np.float32)
 CODES = np.array([0, 1, 1, 0, 1])
 NARROW = {
     "bfloat16": "float", "float8e4m3fn": "float", "float8e4m3fnuz": "float", "float8e5m2": "float",
-    "float8e5m2fnuz": "float", "float8e8m0": "float", "int4": "int8", "int2": "int8", "uint4": "uint8", "uint2": "uint8",
+    "float8e5m2fnuz": "float", "float8e8m0": "float", "int4": "int8", "int2": "int8",
+    "uint4": "uint8", "uint2": "uint8",
 }  # fmt: skip
 T = onnx.TensorProto
 
