@@ -339,7 +339,7 @@ def test_recipe_schema_is_the_one_in_the_repository(wanc: Wanc) -> None:
 
 
 def test_recipe_new_writes_a_recipe_that_checks(wanc: Wanc) -> None:
-    finished = wanc("recipe", "new", "checkpoints/my-wan", "--name", "my-wan")
+    finished = wanc("recipe", "new", ROOT / "models/tiny-wan", "--name", "my-wan")
     assert (finished.code, finished.err) == (0, "")
     Path("my-wan.yaml").write_text(finished.out)
     assert wanc("recipe", "check", "my-wan.yaml").out == "ok: my-wan\n"

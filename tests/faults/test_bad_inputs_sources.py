@@ -266,13 +266,13 @@ CASES: dict[str, Case] = {
     "a size for no symbol": Case(
         BUILD,
         code=2,
-        err="error: graph.yaml:4:9: model.example names 'm', which is no size of the model\nhint: it has: n\n",
+        err="error: graph.yaml:5:22: model.example names 'm', which is no size of the model\nhint: it has: n\n",
         broken=both(onnx_model(), edit("{n: 3}", "{n: 3, m: 3}", "graph.yaml")),
     ),
     "a value for no input": Case(
         BUILD,
         code=2,
-        err="error: graph.yaml:4:9: model.values names 'z', which is no input of the model\nhint: it has: x\n",
+        err="error: graph.yaml:6:15: model.values names 'z', which is no input of the model\nhint: it has: x\n",
         broken=both(onnx_model(), edit("{n: 3}", "{n: 3}\n  values: {z: 1}", "graph.yaml")),
     ),
     # torch: the function

@@ -17,7 +17,7 @@ from wanc.models.graph import Input
 from wanc.models.onnx_keys import symbols_of
 from wanc.models.wan.checkpoint import Checkpoint, open_checkpoint
 from wanc.models.wan.lints import CONVERTED_SHIFT, EXPERTS, TUNED_SHIFT
-from wanc.recipe.new import VideoFacts, graph_starter, starter
+from wanc.recipe.new import VideoFacts, check_name, graph_starter, starter
 from wanc.recipe.paths import path_hint
 
 ORIGINAL_SHIFT = 5.0
@@ -37,6 +37,8 @@ def new_recipe(source: str, name: str | None) -> str:
     after the source. Raises UserError where the source cannot be read, RecipeError where it is nothing of the kind.
     """
     path = Path(source)
+    if name is not None:
+        check_name(name)
     if not path.exists():
         hint = path_hint(path, Path.cwd(), ".onnx", ".py")
         raise RecipeError("no such file or folder", where=source, hint=hint, exit_code=EXIT_NO_INPUT)
@@ -144,7 +146,12 @@ def _inputs(tree: ast.Module, factory: ast.FunctionDef) -> Iterator[Mapping[str,
     if forward is not None:
         needed = [*forward.args.posonlyargs, *forward.args.args][1:]
         for argument in needed[: len(needed) - len(forward.args.defaults)]:
-            yield {"name": argument.arg, "dtype": "float32", "shape": [1, 4]}
+            yield {"name": argument.arg, "dtype": _dtype_of(argument.arg), "shape": [1, 4]}
+
+
+def _dtype_of(name: str) -> str:
+    """By its name: what counts, or points into a table, is a whole number."""
+    return "int64" if name.endswith(("ids", "mask", "index", "indices", "tokens", "lengths", "labels")) else "float32"
 
 
 def _import_name(path: Path) -> tuple[str, Path]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wanc.compiler.quantize.keep_patterns import check_patterns
-from wanc.compiler.resolve import FITS, open_model, prompts_of
+from wanc.compiler.resolve import check_fits, open_model, prompts_of
 from wanc.errors import NotBuiltYetError, RecipeError, UserError, render
 from wanc.models.source import ModelSource
 from wanc.models.torch_source import check_factory
@@ -70,7 +70,7 @@ def _faults(loaded: LoadedRecipe, opened: dict[str, ModelSource | UserError]) ->
             opened[text] = error
     model = opened[text]
     if isinstance(model, ModelSource):
-        for check in (*FITS, _check_patterns, _check_factory):
+        for check in (check_fits, _check_patterns, _check_factory):
             try:
                 check(loaded, model)
             except UserError as error:

@@ -6,7 +6,7 @@ It runs at every build, needs no torch, and finds what is wrong with the inputs 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,8 +110,7 @@ class Resolved:
 def resolve(loaded: LoadedRecipe, sources: SourceDigests, *, progress: bool) -> Resolved:
     """Open the model and hash what is used of it. Raises RecipeError or CheckpointError, UserError where it changes."""
     model = open_model(loaded)
-    for check_fits in FITS:
-        check_fits(loaded, model)
+    check_fits(loaded, model)
     prompts = prompts_of(loaded)
     pinned = _pinned(model, sources, progress)
 
@@ -160,9 +159,16 @@ def _wrong_path(loaded: LoadedRecipe) -> tuple[str, str] | None:
     return None
 
 
+def check_fits(loaded: LoadedRecipe, model: ModelSource) -> None:
+    """Raises RecipeError where recipe and model do not agree on what is built, or on how videos are made."""
+    if loaded.recipe.model.source is not None:
+        _check_components(loaded, model)
+        assert model.facts is not None, "a model with all of its components has facts"
+        check_sampling(loaded, model.components, model.boundary, model.facts.shift)
+        check_video(loaded, model.facts)
+
+
 def _check_components(loaded: LoadedRecipe, model: ModelSource) -> None:
-    if loaded.recipe.model.source is None:
-        return
     if missing := [name for name in NEEDED if name not in model.components]:
         hint = "leave components out to build all of the model's"
         if loaded.recipe.model.components is None:
@@ -174,16 +180,6 @@ def _check_components(loaded: LoadedRecipe, model: ModelSource) -> None:
             where=loaded.marks.where("model.components"),
             hint=hint,
         )
-
-
-def _check_facts(loaded: LoadedRecipe, model: ModelSource) -> None:
-    if model.facts is not None:
-        check_sampling(loaded, model.components, model.boundary, model.facts.shift)
-        check_video(loaded, model.facts)
-
-
-FITS: Sequence[Callable[[LoadedRecipe, ModelSource], None]] = (_check_components, _check_facts)
-"""What recipe and model have to agree on. Each raises RecipeError."""
 
 
 def prompts_of(loaded: LoadedRecipe) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ def symbols_of(inputs: Sequence[Input]) -> list[str]:
 def _check_known(key: str, given: Mapping[str, object], known: set[str], kind: str) -> None:
     if unknown := sorted(given.keys() - known):
         has = f"it has: {', '.join(sorted(known))}" if known else f"it has no {kind} to name: remove it"
-        if near := get_close_matches(unknown[0], known, n=1):
+        if near := get_close_matches(unknown[0], sorted(known), n=1):
             has = f"did you mean {near[0]}? {has}"
         message = f"{key} names {unknown[0]!r}, which is no {kind} of the model"
         raise RecipeError(message, hint=has, key=f"{key}.{unknown[0]}")

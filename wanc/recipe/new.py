@@ -105,7 +105,12 @@ def _entry(key: str, value: object) -> list[str]:
     return [f"  {key}: {flow(value)}"]
 
 
-def _head(name: str) -> str:
+def check_name(name: str) -> None:
+    """Raises RecipeError for what cannot be the name of a bundle."""
     if not re.fullmatch(FILE_NAME, name):
         raise RecipeError(f"{flow(name)} is no name for a recipe", hint=f"it has to be {PATTERNS[FILE_NAME]}")
+
+
+def _head(name: str) -> str:
+    check_name(name)
     return _HEAD.format(name=flow(name))

@@ -26,7 +26,7 @@ def path_hint(path: Path, folder: Path, *suffixes: str) -> str | None:
     if suffixes and suffixes != (FOLDER,) and path.is_dir():
         found = sorted(entry for entry in _entries(path) if entry.suffix.lower() in suffixes and entry.is_file())
         return f"name the file in it: {_shown(found[0], folder)}" if found else None
-    if suffixes == (FOLDER,) and path.is_file():
+    if suffixes == (FOLDER,) and path.is_file() and not os.path.samefile(path.parent, folder):
         return f"name the folder that it lies in: {_shown(path.parent, folder)}"
     return None
 
