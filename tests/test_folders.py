@@ -38,6 +38,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Project:
     return write_project(tmp_path_factory.mktemp("model") / "block")
 
 
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """Of the same name."""
+    return write_project(tmp_path_factory.mktemp("other") / "block", width=5, seed=2)
+
+
+@pytest.fixture
+def store(model: Project, tmp_path: Path) -> Path:
+    """One that has all of the model's stages; its bundle was another output's."""
+    return Path(shutil.copytree(model.recipe.parent / "reference/store", tmp_path / "store"))
+
+
 @pytest.fixture
 def large_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files of 20 bytes are moved into bundles, as larger ones of 64 MiB are."""
@@ -117,40 +129,42 @@ def test_two_outputs_share_what_is_finished(model: Project, tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("large_is_small")
-def test_large_files_that_lie_in_one_bundle_are_copied_into_another(model: Project, tmp_path: Path) -> None:
-    one = build_to(model, tmp_path / "one", tmp_path / "store")
-    assert list((tmp_path / "store/located").iterdir()), "they were moved"
-    two = build_to(model, tmp_path / "two", tmp_path / "store")
+def test_large_files_that_lie_in_one_bundle_are_copied_into_another(
+    model: Project, store: Path, tmp_path: Path
+) -> None:
+    one = build_to(model, tmp_path / "one", store)
+    assert list((store / "located").iterdir()), "they were moved"
+    two = build_to(model, tmp_path / "two", store)
     assert computed(two) == set()
     assert verify(one.bundle).ok and verify(two.bundle).ok
     shutil.rmtree(two.bundle)
-    assert computed(build_to(model, tmp_path / "one", tmp_path / "store")) == set(), "the first is still whole"
+    assert computed(build_to(model, tmp_path / "one", store)) == set(), "the first is still whole"
 
 
 @pytest.mark.usefixtures("large_is_small")
 @pytest.mark.parametrize("removed", ["bundle", "output"])
 def test_a_bundle_that_is_removed_costs_another_computation_and_no_more(
-    model: Project, tmp_path: Path, removed: str
+    model: Project, store: Path, tmp_path: Path, removed: str
 ) -> None:
-    one = build_to(model, tmp_path / "one", tmp_path / "store")
+    one = build_to(model, tmp_path / "one", store)
     shutil.rmtree(one.bundle if removed == "bundle" else tmp_path / "one")
-    two = build_to(model, tmp_path / "two", tmp_path / "store")
+    two = build_to(model, tmp_path / "two", store)
     assert two.id == model.id and verify(two.bundle).ok
     assert computed(two) and computed(two) <= STAGES
-    assert check(tmp_path / "store").ok
-    again = build_to(model, tmp_path / "one", tmp_path / "store")
+    assert check(store).ok
+    again = build_to(model, tmp_path / "one", store)
     assert verify(again.bundle).ok and computed(again) == set()
 
 
 @pytest.mark.usefixtures("large_is_small")
-def test_a_bundle_that_was_changed_gives_nothing_to_another(model: Project, tmp_path: Path) -> None:
-    one = build_to(model, tmp_path / "one", tmp_path / "store")
+def test_a_bundle_that_was_changed_gives_nothing_to_another(model: Project, store: Path, tmp_path: Path) -> None:
+    one = build_to(model, tmp_path / "one", store)
     for path in one.bundle.glob("engines/*/*"):
         data = bytearray(path.read_bytes())
         data[-1] ^= 1
         path.chmod(0o644)
         path.write_bytes(data)
-    two = build_to(model, tmp_path / "two", tmp_path / "store")
+    two = build_to(model, tmp_path / "two", store)
     assert two.id == model.id and verify(two.bundle).ok
 
 
@@ -161,6 +175,7 @@ def test_the_store_may_lie_on_another_file_system(model: Project, tmp_path: Path
         pytest.skip("needs another file system")
     store = elsewhere / f"wanc-test-{os.getpid()}"
     try:
+        shutil.copytree(model.recipe.parent / "reference/store", store)
         one = build_to(model, tmp_path / "one", store)
         two = build_to(model, tmp_path / "two", store)
         assert one.id == two.id == model.id
@@ -172,11 +187,13 @@ def test_the_store_may_lie_on_another_file_system(model: Project, tmp_path: Path
         shutil.rmtree(store, ignore_errors=True)
 
 
-def test_bundles_of_one_name_in_two_outputs_keep_both_what_they_need(model: Project, tmp_path: Path) -> None:
-    store = tmp_path / "one/store"
+def test_bundles_of_one_name_in_two_outputs_keep_both_what_they_need(
+    model: Project, other: Project, tmp_path: Path
+) -> None:
+    store = Path(shutil.copytree(model.recipe.parent / "reference/store", tmp_path / "one/store"))
     build_to(model, tmp_path / "one", store)
-    other = write_project(tmp_path / "another", width=5, seed=2)
     two = build_to(other, tmp_path / "two", store)
+    assert computed(two)
     refs = {path.name: path for path in (store / "refs").iterdir()}
     assert "block" in refs and len(refs) == 2, "beside the store a ref has its bundle's name alone"
     assert {read_place(path) for path in refs.values()} == {
@@ -194,8 +211,7 @@ def test_bundles_of_one_name_in_two_outputs_keep_both_what_they_need(model: Proj
     assert two.id == other.id
 
 
-def test_fsck_reads_the_bundles_of_all_outputs(wanc: Wanc, model: Project, tmp_path: Path) -> None:
-    store = tmp_path / "store"
+def test_fsck_reads_the_bundles_of_all_outputs(wanc: Wanc, model: Project, store: Path, tmp_path: Path) -> None:
     build_to(model, tmp_path / "one", store)
     two = build_to(model, tmp_path / "two", store)
     assert wanc("store", "fsck", "--store", store).out.splitlines()[-1] == "2 bundles are sound"
@@ -209,16 +225,24 @@ def test_fsck_reads_the_bundles_of_all_outputs(wanc: Wanc, model: Project, tmp_p
     assert wanc("store", "fsck", "--store", store).code == 0, "a bundle that is gone is no fault"
 
 
-def test_another_bundle_at_the_place_of_one_from_a_shared_store_is_told(model: Project, tmp_path: Path) -> None:
-    """As beside the store: what was changed where it stands, and sealed again, is not taken for ours."""
-    store = tmp_path / "store"
+@pytest.mark.parametrize("place", [5, "relative", "\u4e00"])
+def test_a_ref_that_names_no_place_is_a_finding(model: Project, store: Path, tmp_path: Path, place: object) -> None:
     build_to(model, tmp_path / "one", store)
-    other = write_project(tmp_path / "another", width=6, seed=3)
+    (path,) = [path for path in (store / "refs").iterdir() if path.name != "block"]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "bundle": place}))
+    assert [finding.path for finding in check(store).findings] == [f"refs/{path.name}"]
+    assert check(store).ok
+
+
+def test_another_bundle_at_the_place_of_one_from_a_shared_store_is_told(
+    model: Project, other: Project, store: Path, tmp_path: Path
+) -> None:
+    """As beside the store: what was changed where it stands, and sealed again, is not taken for ours."""
+    build_to(model, tmp_path / "one", store)
     shutil.rmtree(tmp_path / "one/bundles/block")
-    shutil.copytree(tmp_path / "another/reference/bundles/block", tmp_path / "one/bundles/block")
+    shutil.copytree(other.recipe.parent / "reference/bundles/block", tmp_path / "one/bundles/block")
     assert build_to(model, tmp_path / "one", store).id == model.id
     assert list((store / "quarantine").glob("block.*")), "it was set aside"
-    del other
 
 
 @pytest.mark.parametrize("kind", ["file", "no right", "something else"])

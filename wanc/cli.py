@@ -103,7 +103,7 @@ def that_speaks(verb: Callable[..., None]) -> Callable[..., None]:
     def speaking(*, quiet: bool, verbose: bool, log_file: Path | None, **options: Any) -> None:
         from wanc.log_file import talking
 
-        with talking(quiet=quiet, verbose=verbose, log_file=log_file):
+        with talking(quiet=quiet, verbose=verbose, log_file=log_file, output=options.get("output")):
             verb(**options)
 
     own = signature(verb, eval_str=True).parameters.values()

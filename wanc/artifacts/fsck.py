@@ -113,7 +113,8 @@ class _StoreCheck:
     def run(self) -> Checkup:
         records = {path: record for path in self._entries("actions") if (record := self._sound(path, _record))}
         for path in self._entries("refs"):
-            self._sound(path, read_ref)
+            if self._sound(path, read_ref) is not None:
+                self._sound(path, read_place)
         for path in self._entries("located"):
             self._sound(path, read_note)
         named = {blob for record in records.values() for blob in record.files.values()}

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wanc.artifacts.files import read_small
-from wanc.artifacts.located import path_of, text_of
+from wanc.artifacts.located import place_in, text_of
 from wanc.artifacts.records import ActionRecord, is_key
 from wanc.errors import BundleError
 from wanc.runtime.strict_json import JsonValue, parse_object
@@ -41,10 +41,7 @@ def read_place(path: Path) -> Path:
     fields = parse_object(read_small(path), where=str(path))
     if "bundle" not in fields.values:
         return _beside(path.parents[1], path.name)
-    try:
-        return path_of(fields.text("bundle"))
-    except ValueError:
-        fields.refuse("bundle", "is not one that was written here")
+    return place_in(fields, "bundle")
 
 
 def ref_of(root: Path, bundle: Path) -> tuple[str, dict[str, JsonValue]]:
