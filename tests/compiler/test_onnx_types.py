@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 import onnx.parser
 import pytest
-from scripts.node_tests.roads import ENGINES, Road, plain
 
+from scripts.node_tests.roads import ENGINES, Road, plain
 from wanc.errors import CheckpointError
 from wanc.runtime.backends.offline import stay_offline
 

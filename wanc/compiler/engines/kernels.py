@@ -58,7 +58,7 @@ def check_fused(
     canonical: ir.Model,
     kernels: Kernels,
     allowed: Iterable[str],
-    has_kernel: Callable[[ir.Node, int], bool] = lambda node, opset: True,
+    has_kernel: Callable[[ir.Node, int], bool] = lambda *_: True,
 ) -> None:
     """Compare the fused kernels with the operators of the canonical graph, as far as the engine `has_kernel` for them.
 

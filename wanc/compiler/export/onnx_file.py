@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -17,6 +17,8 @@ from wanc.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from wanc.models.graph import Input
 
 # The first version of the format in which an initializer need not be an input.
 CONSTANT_INITIALIZERS = 4
@@ -103,6 +105,7 @@ def _believe_inputs_alone(model: ir.Model, inputs: Sequence[Input]) -> None:
     a name each has one of its own here, as there.
     """
     import onnx_ir as ir
+
 
     for value, entry in zip(model.graph.inputs, inputs, strict=True):
         value.shape = ir.Shape(entry.shape)
