@@ -72,8 +72,8 @@ class LogFile:
 def talking(*, quiet: bool, verbose: bool, log_file: Path | None, output: Path | None = None) -> Generator[None]:
     """For the length of a verb: say as much as is asked for, and log all of it, how it ended included.
 
-    Raises UserError where both are asked for, where the log cannot be written or is the `output`, and at the end, with exit code 74, where
-    it could not be written to its end.
+    Raises UserError where both are asked for, where the log cannot be written or is the `output`, and at the end, with
+    exit code 74, where it could not be written to its end.
     """
     if quiet and verbose:
         raise UserError("--quiet and --verbose exclude each other", hint="give one of them")

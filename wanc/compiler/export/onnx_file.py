@@ -106,7 +106,6 @@ def _believe_inputs_alone(model: ir.Model, inputs: Sequence[Input]) -> None:
     """
     import onnx_ir as ir
 
-
     for value, entry in zip(model.graph.inputs, inputs, strict=True):
         value.shape = ir.Shape(entry.shape)
     for node in model.graph.all_nodes():
