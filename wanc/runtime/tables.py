@@ -11,7 +11,6 @@ from .interface import Interface, shown_shape
 from .safetensors import STORAGE_DTYPES, SafetensorsFile
 from .value import Array, Given, as_array
 
-
 SUFFIX = ".table.safetensors"
 
 

@@ -6,13 +6,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.compiler.builder import Project
+from wanc.compiler.check.compare import relative
 from wanc.errors import EXIT_REFUSED, UserError, render
 from wanc.recipe.load import load
 from wanc.runtime.manifest import Manifest
 
+from .executed_wan import trials_of
 from .planted_wan import build_with
 
 EXPORT = "It differs from the export on"
@@ -40,6 +43,16 @@ def test_every_graph_was_compared_at_the_golden_sizes_and_at_others(project: Pro
         assert len({str(trial["sizes"]) for trial in graph["trials"]}) >= 2, name
         # Far below what is allowed: two ways to sum in float32.
         assert all(0 < trial["errors"]["engine"] < 1e-5 for trial in graph["trials"]), name
+
+
+@pytest.mark.parametrize("component", ["denoiser_high", "text_encoder", "vae_decoder"])
+def test_the_source_moves_a_little_where_all_that_enters_it_does(component: str, project: Project) -> None:
+    for trial in trials_of(project.root / "model", component):
+        moved = trial.moved()
+        assert moved.keys() == trial.outputs.keys()
+        for name, array in trial.outputs.items():
+            assert moved[name].shape == array.shape and array.dtype == np.float32
+            assert 0 < relative(moved[name], array) < 1e-4, name
 
 
 @pytest.mark.parametrize(
