@@ -17,7 +17,7 @@ from wanc.compiler.check.compare import Compared, Difference, compare
 from wanc.compiler.check.fault import check_declared, differs
 from wanc.compiler.check.randomness import random_outputs
 from wanc.compiler.check.steps import Workshop, Written, lowered, lowering, up_to_fuse
-from wanc.compiler.check.trials import Arrays, Refused, Source, Trial
+from wanc.compiler.check.trials import Arrays, NoKernel, Refused, Source, SourceRefuses, Trial
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.kernels import Precision
 from wanc.compiler.host.reference import Reference
@@ -93,15 +93,18 @@ class CheckedComponent:
                 comparison = partial(compare, asked.outputs, trial, precision=one.precision, random=random)
                 try:
                     found = comparison(one.run(trial.inputs))
-                except _EngineRefuses:
-                    entry["refused_by"] = self.compiler.engine
+                except (_EngineRefuses, NoKernel) as refusal:
+                    refuses = isinstance(refusal, _EngineRefuses)
+                    entry["refused_by"] = self.compiler.engine if refuses else "the machine that builds"
                     continue
-                except _DoesNotRunError as error:
+                except (_DoesNotRunError, SourceRefuses) as error:
                     found = Compared(0.0, [Difference(graph, f"does not run: {error}")])
                 if found.differences:
                     raise self._fault(graph, trial, found.differences, comparison, at_others=at_others)
                 errors[one.name] = float(f"{found.error:.1e}")
             entry["errors"] = errors
+        for part in self.built.values():
+            part.close()
         compared = {one.name: one.precision for one in measured}
         return {"compared": compared, "random": sorted(random), "trials": told}
 
@@ -172,7 +175,7 @@ def _innermost(error: BaseException) -> str:
     """The first line of what is at the bottom of an error."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error).strip().splitlines()[0][:200]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _no_host() -> Reference:
