@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +17,10 @@ from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
 from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.check.onnx_source import OnnxOrigin
+from wanc.compiler.check.origin import Origin
 from wanc.compiler.check.stage import CheckBuild
+from wanc.compiler.check.torch_source import TorchOrigin
+from wanc.compiler.check.trials import Source
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
@@ -23,6 +28,7 @@ from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.onnxruntime.passes import PASSES
 from wanc.compiler.engines.stage import Compile
 from wanc.compiler.export.onnx_file import ExportOnnx
+from wanc.compiler.export.torch_module import ExportTorch, TorchInput
 from wanc.compiler.fuse import Fuse
 from wanc.compiler.partition import Partition
 from wanc.compiler.passes.rewrite import Pass, PassOutcome
@@ -206,6 +212,15 @@ class PlantedEngine(Engine):
         return FaultyCompiler(self.fault) if self.fault in FAULTS else PlantedCompiler(self.fault)
 
 
+@dataclass(frozen=True)
+class CrashingOrigin(OnnxOrigin):
+    """A file over which its runtime crashes."""
+
+    def open(self, inputs: Mapping[str, Files], scratch: Path) -> Source:
+        os.kill(os.getpid(), signal.SIGSEGV)
+        return super().open(inputs, scratch)
+
+
 def build_with(recipe: Path, engine: Engine) -> None:
     """Build a recipe with a faulty engine, each stage in a process of its own."""
     (loaded,) = load_recipe(recipe)
@@ -220,19 +235,36 @@ def build_with(recipe: Path, engine: Engine) -> None:
 
 def check_with(model: Path, example: Mapping[str, int], *, fuse: Fuse = PLAIN, engine: Engine | None = None) -> Any:
     """The stages of a build of an ONNX file, one after the other in this process; what the check says of it."""
-    chosen, folder = engine or OnnxRuntimeEngine(), model.parent
-    source = open_onnx(model).files
+    return _check(model.parent, open_onnx(model).files, ExportOnnx(dict(example), {}), OnnxOrigin(), fuse, engine)
+
+
+def check_torch(
+    source: Files,
+    folder: Path,
+    factory: str,
+    inputs: tuple[TorchInput, ...],
+    example: Mapping[str, int],
+    *,
+    fuse: Fuse = PLAIN,
+) -> Any:
+    """The same of a torch module."""
+    export = ExportTorch(factory, inputs, None, example, {}, is_checked=True)
+    return _check(folder, source, export, TorchOrigin(), fuse, None)
+
+
+def _check(folder: Path, source: Files, export: Stage, origin: Origin, fuse: Fuse, engine: Engine | None) -> Any:
+    chosen = engine or OnnxRuntimeEngine()
 
     def run(name: str, stage: Stage, inputs: Mapping[str, Files]) -> Files:
         (folder / name / "out").mkdir(parents=True)
         stage.run(inputs, folder / name / "out", progress=False)
         return files_of(folder / name / "out")
 
-    exported = run("export", ExportOnnx(dict(example), {}), {"source": source})
+    exported = run("export", export, {"source": source})
     fused = run("fuse", fuse, {"program": exported})
     program = {**fused, **run("partition", Partition("none", "cpu"), {"program": fused})}
     inputs = {"program": program, "exported": exported, "source": source}
     compiled = run("compile", Compile(chosen, Segment("model", 0, 0, 0, "cpu"), "cpu"), inputs)
     engines = {**compiled, **run("engine", Assemble(chosen), {**inputs, "compiled": compiled})}
-    checked = run("check", CheckBuild(chosen, OnnxOrigin(), fuse), {**inputs, "engines": engines})
+    checked = run("check", CheckBuild(chosen, origin, fuse), {**inputs, "engines": engines})
     return json.loads(checked[CHECK_FILE].read_bytes())

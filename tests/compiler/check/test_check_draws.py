@@ -12,6 +12,7 @@ import pytest
 from wanc.compiler.check.asked import Asked
 from wanc.compiler.check.draws import draw, kinds, other_sizes
 from wanc.compiler.program.program import ProgramGraph
+from wanc.models.graph import Input
 from wanc.models.onnx_interface import read_interface
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]> g '
@@ -23,23 +24,26 @@ def asked(graph: str, example: Mapping[str, int], values: Mapping[str, float] | 
     return Asked.of(ProgramGraph(None, inputs, outputs, example, values or {}), ir.from_proto(proto))
 
 
-PAIR = "(float[n, t] x, float[2*n, 3] w) => (float[n, t] y) { y = Sin (x) }"
+def pair(**example: int) -> Asked:
+    """Two inputs, of which one has twice as many rows as the other."""
+    inputs = tuple(Input(name, shape, "request", "request") for name, shape in (("x", ("n", "t")), ("w", ("2*n", 3))))
+    return Asked(inputs, (), example, {}, frozenset(), frozenset())
 
 
 def test_every_size_differs_and_what_is_tied_stays_tied() -> None:
-    found = list(other_sizes(asked(PAIR, {"n": 4, "t": 7})))
+    found = list(other_sizes(pair(n=4, t=7)))
     assert found[:2] == [{"n": 8, "t": 14}, {"n": 5, "t": 8}]
     assert all(sizes["n"] != 4 and sizes["t"] != 7 for sizes in found)
-    drawn = draw(asked(PAIR, {"n": 4, "t": 7}), found[0], "noise")
+    drawn = draw(pair(n=4, t=7), found[0], "noise")
     assert (drawn["x"].shape, drawn["w"].shape) == ((8, 14), (16, 3))
 
 
 def test_of_large_inputs_the_others_are_smaller() -> None:
-    assert next(other_sizes(asked(PAIR, {"n": 512, "t": 1024}))) == {"n": 256, "t": 512}
+    assert next(other_sizes(pair(n=512, t=1024))) == {"n": 256, "t": 512}
 
 
 def test_a_size_never_becomes_0() -> None:
-    assert all(sizes["n"] for sizes in other_sizes(asked(PAIR, {"n": 1, "t": 1})))
+    assert all(sizes["n"] for sizes in other_sizes(pair(n=1, t=1)))
 
 
 def test_fixed_sizes_have_no_others() -> None:

@@ -10,9 +10,15 @@ import onnx.parser
 import pytest
 from onnx import numpy_helper
 
+from wanc.compiler.check.stage import CheckBuild
+from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
+from wanc.compiler.export.onnx_file import ExportOnnx
+from wanc.compiler.stages.worker import CrashError, run_in_worker
 from wanc.errors import EXIT_REFUSED, UserError, render
+from wanc.models.onnx_file import open_onnx
 
-from .planted import PLAIN, PlantedEngine, PlantedFuse, build_with, check_with
+from ..fusing import files_of
+from .planted import PLAIN, CrashingOrigin, PlantedEngine, PlantedFuse, build_with, check_with
 
 HEAD = '<ir_version: 10, opset_import: ["" : 21]> g '
 GRAPHS = {
@@ -97,3 +103,14 @@ def test_what_is_not_planted_passes(tmp_path: Path) -> None:
         ("noise", {"n": 3}), ("noise", {"n": 6}), ("edges", {"n": 3}),
     ]  # fmt: skip
     assert all(entry["errors"]["engine"] <= 1e-6 for entry in graph["trials"])
+
+
+def test_a_crash_of_the_source_s_runtime_is_the_stage_s(tmp_path: Path) -> None:
+    source = open_onnx(model_of(tmp_path, GRAPHS["alpha dropped"])).files
+    for name in ("exported", "out"):
+        (tmp_path / name).mkdir()
+    ExportOnnx({"n": 3}, {}).run({"source": source}, tmp_path / "exported", progress=False)
+    inputs = {"exported": files_of(tmp_path / "exported"), "source": source, "engines": {}}
+    stage = CheckBuild(OnnxRuntimeEngine(), CrashingOrigin(), PLAIN)
+    with pytest.raises(CrashError, match=r"the process of stage check crashed \(SIGSEGV\)"):
+        run_in_worker(stage, inputs, tmp_path / "out", progress=False)

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from wanc.compiler.check.plain import NoKernel
-from wanc.compiler.check.trials import Arrays, SourceRefuses
+from wanc.compiler.check.trials import Arrays, NoKernel, SourceRefuses
 
 EXPORT, CUT, WEIGHTS, ENGINE = "the export", "the cutting into parts", "the writing of weights", "the engine's kernels"
 

@@ -80,7 +80,8 @@ class Together:
             elif entry.name in givers:
                 self._complete(givers[entry.name], values)
         values |= wanted.run({entry.name: values[entry.name] for entry in wanted.graph.inputs})
-        wanted.close()
+        if len(self.parts) > 1:  # they need not fit in memory together
+            wanted.close()
 
     def _givers(self, part: str) -> dict[str, str]:
         """For each input of a part the one that gives it, where one does; caches are given."""

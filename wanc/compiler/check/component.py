@@ -20,7 +20,7 @@ from wanc.compiler.check.origin import MOST_EXECUTED_BYTES
 from wanc.compiler.check.pieces import by_pieces
 from wanc.compiler.check.randomness import random_outputs
 from wanc.compiler.check.steps import Workshop, Written, lowered, lowering, up_to_fuse
-from wanc.compiler.check.trials import Arrays, Refused, Source, Trial
+from wanc.compiler.check.trials import Arrays, NoKernel, Refused, Source, SourceRefuses, Trial
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.kernels import Precision
 from wanc.compiler.host.reference import Reference
@@ -116,13 +116,17 @@ class CheckedComponent:
                 continue
             check_declared(asked, trial, f"{self.exported.name}/{graph}")
             at_others, errors = entry["sizes"] != told[0]["sizes"], entry.setdefault("errors", dict[str, float]())
-            try:
-                for side in self._sides(graph, trial, measured):
+            for side in self._sides(graph, trial, measured):
+                try:
                     found = self._error(graph, side, asked, random, at_others=at_others)
-                    errors[side.measured.name] = float(f"{found:.1e}")
-                    compared[side.measured.name] = side.measured.precision
-            except _EngineRefuses:
-                entry["refused_by"] = self.compiler.engine
+                except (_EngineRefuses, NoKernel) as refusal:
+                    refuses = isinstance(refusal, _EngineRefuses)
+                    entry["refused_by"] = self.compiler.engine if refuses else "the machine that builds"
+                    continue
+                errors[side.measured.name] = float(f"{found:.1e}")
+                compared[side.measured.name] = side.measured.precision
+        for part in self.built.values():
+            part.close()
         return {"compared": compared, "random": sorted(random), "trials": told}
 
     def _sides(self, graph: str, trial: Trial, measured: Measured) -> Iterator[Side]:
@@ -144,12 +148,14 @@ class CheckedComponent:
         yield Side(measured, trial, whole)
 
     def _error(self, graph: str, side: Side, asked: Asked, random: Collection[str], *, at_others: bool) -> float:
-        """How far one side is from the other. Raises as `check`."""
+        """How far one side is from the other. Raises as `check`, and where nothing here executes what is measured."""
         trial, measured = side.expected, side.measured
         comparison = partial(compare, asked.outputs, trial, precision=measured.precision, random=random)
         try:
             found = comparison(measured.run(trial.inputs))
-        except _DoesNotRunError as error:
+        except NoKernel:
+            raise
+        except (_DoesNotRunError, SourceRefuses) as error:
             found = Compared(0.0, [Difference(graph, f"does not run: {error}")])
         if not found.differences:
             return found.error
@@ -214,7 +220,7 @@ def _innermost(error: BaseException) -> str:
     """The first line of what is at the bottom of an error."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error).strip().splitlines()[0][:200]
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _no_host() -> Reference:

@@ -33,7 +33,8 @@ class OnnxSource:
     """Executed by onnxruntime, or where that has no kernels for it by onnx's reference implementation."""
 
     def __init__(self, path: Path) -> None:
-        from wanc.compiler.check.plain import NOT_OPTIMISED, REFERENCE, NoKernel, PlainGraph, ReferenceGraph
+        from wanc.compiler.check.plain import NOT_OPTIMISED, REFERENCE, PlainGraph, ReferenceGraph
+        from wanc.compiler.check.trials import NoKernel
 
         self._path = path
         try:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from wanc.compiler.check.trials import Arrays, SourceRefuses
+from wanc.compiler.check.trials import Arrays, NoKernel, SourceRefuses
 from wanc.models.forked import DeathError, call_in_fork
 from wanc.runtime.backends.onnxruntime import FATAL_ONLY
 
@@ -19,10 +19,6 @@ Array = np.ndarray[Any, Any]
 NOT_OPTIMISED, REFERENCE = "onnxruntime, not optimised", "onnx's reference implementation"
 REFERENCE_SECONDS = 120
 """Of one execution: it computes in Python, loop by loop."""
-
-
-class NoKernel(Exception):
-    """A graph that onnxruntime cannot open: most often it has no kernel for one of its operators."""
 
 
 class PlainGraph:

