@@ -24,7 +24,7 @@ from wanc.runtime.manifest import Manifest
 from .conftest import ROOT, Wanc
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-STAGES = ["resolve", "export", "fuse", "partition", *4 * ["compile"], "engine", "tables", "seal"]
+STAGES = ["resolve", "export", "fuse", "partition", *4 * ["compile"], "engine", "tables", "check", "seal"]
 
 
 @pytest.fixture(autouse=True)

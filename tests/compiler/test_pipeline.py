@@ -31,7 +31,7 @@ from .builder import RECIPE, Project, Replay
 ROOT = Path(__file__).parents[2]
 COMPILING = ["compile"] * 4
 """An action for each component."""
-STAGES = ["resolve", "export", "fuse", "partition", *COMPILING, "engine", "tables", "seal"]
+STAGES = ["resolve", "export", "fuse", "partition", *COMPILING, "engine", "tables", "check", "seal"]
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from wanc.artifacts.records import Blob
 from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.bundle.seal import Seal
 from wanc.compiler.bundle.tables import Tables
+from wanc.compiler.check.stage import CheckBuild
+from wanc.compiler.check.wan_source import WanOrigin
 from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.openvino.engine import OpenVinoEngine
@@ -120,6 +122,13 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "timesteps": ((999.0, 500.0), (999.0,)),
         "boundary": (0.875, None),
     },
+    CheckBuild: {
+        "engine": ENGINES,
+        "origin": (WanOrigin(("text_encoder",)), WanOrigin(("vae_decoder",))),
+        "fuse": (Fuse(None, (), ()), Fuse(None, ("rope",), ())),
+        "allow_not_finite": ((), ("mask",)),
+        "quantized": ((), ("denoiser_high",)),
+    },
 }
 
 
@@ -171,7 +180,7 @@ def test_stages_of_one_name_have_keys_of_their_own() -> None:
     assert len(keys) == len(every_stage())
     quantising = {"texts", "calibrate", "quantize", "train"}
     assert {kind.name for kind in every_stage()} == {
-        "export", "fuse", *quantising, "partition", "compile", "engine", "tables",
+        "export", "fuse", *quantising, "partition", "compile", "engine", "tables", "check",
     }  # fmt: skip
 
 

@@ -33,6 +33,7 @@ from wanc.compiler.check.onnx_source import OnnxOrigin
 from wanc.compiler.check.origin import Origin
 from wanc.compiler.check.stage import CheckBuild
 from wanc.compiler.check.torch_source import TorchOrigin
+from wanc.compiler.check.wan_source import WanOrigin
 from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.openvino.engine import OpenVinoEngine
@@ -51,6 +52,7 @@ from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.solvers.create import create_schedule
+from wanc.runtime.tables import SUFFIX as TABLE
 
 
 @dataclass(frozen=True)
@@ -100,23 +102,28 @@ class BuildPlan:
     def run(self, run: Callable[[Stage, Mapping[str, Tree]], Tree]) -> Tree:
         """Everything before the seal; `run` yields the result of one stage."""
         exported = run(self.export, {"source": self.resolved.layout})
-        program = run(self.fuse, {"program": exported})
+        program = fused = run(self.fuse, {"program": exported})
         if self.quantization is not None:
             program = self.quantization.run(run, program, exported, self.resolved.source)
         placed = program.joined(run(self.partition, {"program": program}))
         engines = self.engines.run(run, placed, exported, self.resolved.source)
         if self.check is None:
             return engines
-        checked = {"engines": engines, "program": placed, "exported": exported, "source": self.resolved.source}
+        # Tables are of a schedule: another one is nothing to compare again.
+        built = engines.only(lambda name: not name.endswith(TABLE))
+        checked = {"engines": built, "program": placed, "exported": exported, "source": self.resolved.source}
+        if self.quantization is not None:
+            checked["fused"] = fused
         return engines.joined(run(self.check, checked))
 
     @property
     def check(self) -> CheckBuild | None:
         """What compares the engines with the source; None where the recipe does without."""
         origin, recipe = _origin(self.resolved), self.resolved.recipe
-        if recipe.engine.check == "off" or origin is None:
+        if recipe.engine.check == "off":
             return None
-        return CheckBuild(self.engines.engine, origin, self.fuse, recipe.model.allow_not_finite or ())
+        allowed, quantized = recipe.model.allow_not_finite or (), quantized_components(self.resolved)
+        return CheckBuild(self.engines.engine, origin, self.fuse, allowed, quantized)
 
 
 def _export(resolved: Resolved) -> Stage:
@@ -132,12 +139,12 @@ def _export(resolved: Resolved) -> Stage:
     return Export(resolved.model.components)
 
 
-def _origin(resolved: Resolved) -> Origin | None:
+def _origin(resolved: Resolved) -> Origin:
     """What executes this kind of model untouched."""
     model = resolved.recipe.model
     if model.onnx is not None:
         return OnnxOrigin()
-    return TorchOrigin() if model.torch is not None else None
+    return TorchOrigin() if model.torch is not None else WanOrigin(resolved.model.components)
 
 
 def _engines(resolved: Resolved) -> EngineStages:

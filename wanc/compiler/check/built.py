@@ -26,6 +26,29 @@ class Part(Protocol):
 
 
 @dataclass(frozen=True)
+class Recorded:
+    """A part that is not executed again on the inputs of the golden record: what it gave for them stands there."""
+
+    part: Part
+    inputs: Arrays
+    outputs: Arrays
+
+    @property
+    def graph(self) -> ProgramGraph:
+        return self.part.graph
+
+    def run(self, inputs: Arrays) -> Arrays:
+        """Raises what the part raises."""
+        same = inputs.keys() == self.inputs.keys() and all(
+            np.array_equal(array, self.inputs[name]) for name, array in inputs.items()
+        )
+        return self.outputs if same else self.part.run(inputs)
+
+    def close(self) -> None:
+        self.part.close()
+
+
+@dataclass(frozen=True)
 class Together:
     """The parts of a component by name: what one takes another one gives."""
 

@@ -15,12 +15,21 @@ if TYPE_CHECKING:
     from wanc.compiler.check.trials import Source
 
 
+MOST_EXECUTED_BYTES = 256 * 2**20
+"""Of a component's weights in float32. What is larger is never executed whole for a check: its source layer by layer, a
+graph piece by piece, and in the engine's place stands the golden record."""
+
+
 @dataclass(frozen=True)
 class Origin(ABC):
-    """A kind of source. Each is a module of its own, which the stage's key covers, and no other's."""
+    """A kind of source. Each is a module of its own, which the stage's key covers, and no other's.
+
+    `has_sizes` is whether a recipe or the source says what its symbolic sizes are.
+    """
 
     name: ClassVar[str]
     tools: ClassVar[tuple[str, ...]]
+    has_sizes: ClassVar[bool] = True
 
     @property
     def code(self) -> str:

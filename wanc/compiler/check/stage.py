@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 class CheckBuild(EngineStage):
     """Inputs `engines`, `program`, `exported` and `source`. Result: `check.json`, which the manifest repeats.
 
-    `fuse` says which passes were used, and `allow_not_finite` which tensors may hold NaNs and infinities.
+    `fuse` says which passes were used, and `allow_not_finite` which tensors may hold NaNs and infinities. Those
+    components that are in `quantized` were quantised from the input `fused`.
     """
 
     name: ClassVar[str] = "check"
@@ -38,6 +39,7 @@ class CheckBuild(EngineStage):
     origin: Origin
     fuse: Fuse
     allow_not_finite: tuple[str, ...] = ()
+    quantized: tuple[str, ...] = ()
 
     def key_document(self, inputs: Mapping[str, Tree]) -> dict[str, Any]:
         document, origin = super().key_document(inputs), self.origin
