@@ -23,6 +23,7 @@ from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.openvino.passes import PASSES
 from wanc.compiler.engines.openvino.probe import OpenVinoProber
+from wanc.compiler.engines.openvino.refusals import check_computed_rightly
 from wanc.compiler.engines.products import is_attention, openvino_products
 from wanc.compiler.passes.rewrite import Pass
 from wanc.compiler.program.graph_file import load
@@ -56,11 +57,17 @@ class OpenVinoCompiler:
     islands: tuple[Island, ...]
 
     def compile(self, component: str, graphs: Mapping[str, Path], weights: frozenset[Path]) -> Mapping[str, Path]:
-        """An IR for each graph, with its weights beside it: what they were read from goes."""
+        """An IR for each graph, with its weights beside it: what they were read from goes.
+
+        Raises RecipeError where the library would take a graph and compute something else, CheckpointError where it
+        does not take it.
+        """
         made: dict[str, Path] = {}
         for graph, path in graphs.items():
+            canonical = load(path)
+            check_computed_rightly(canonical, f"{component}/{graph}")
             model = _read(path, where=f"{component}/{graph}")
-            _name(model, load(path))
+            _name(model, canonical)
             if self.compute == "bf16" and not self._is_island(component, graph):
                 model.set_rt_info("bf16", PRECISION)
                 _mark(model, self.islands)
