@@ -1,4 +1,4 @@
-"""Where OpenVINO differs from ONNX: what is refused by the node, what is put right, and inputs that nothing needs."""
+"""Where OpenVINO differs from ONNX: what operators are refused, what is put right, and inputs that nothing needs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 
 from scripts.node_tests.outcome import difference
 from scripts.node_tests.roads import ENGINES, Road, plain
-from wanc.compiler.engines.openvino.otherwise import check_known
-from wanc.errors import CheckpointError
+from wanc.compiler.engines.openvino.refusals import check_computed_rightly
+from wanc.errors import RecipeError
 from wanc.runtime.backends.offline import stay_offline
 
 stay_offline()
@@ -90,11 +90,11 @@ def parsed(text: str, opset: int = 23) -> onnx.ModelProto:
 
 @pytest.mark.parametrize(("text", "what"), REFUSED.values(), ids=REFUSED)
 def test_what_openvino_computes_otherwise_is_refused(text: str, what: str) -> None:
-    with pytest.raises(CheckpointError) as caught:
-        check_known(ir.from_proto(parsed(text)), where="model/main")
-    assert caught.value.message.startswith("model/main: the node ")
-    assert caught.value.message.endswith(f" would come out wrong from openvino: {what}")
-    assert caught.value.hint == "build with engine.kind: onnxruntime"
+    with pytest.raises(RecipeError) as caught:
+        check_computed_rightly(ir.from_proto(parsed(text)), where="model/main")
+    assert caught.value.message.startswith("openvino gives other values for model/main: the ")
+    assert caught.value.message.endswith(f" that gives y: {what}")
+    assert caught.value.hint == "engine.kind: onnxruntime runs it"
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_what_openvino_computes_otherwise_is_refused(text: str, what: str) -> No
     ],
 )
 def test_float64_is_refused(text: str, name: str) -> None:
-    with pytest.raises(CheckpointError) as caught:
-        check_known(ir.from_proto(parsed(text)), where="model/main")
-    assert caught.value.message == f"model/main: {name} is float64, and openvino computes in float32"
+    with pytest.raises(RecipeError) as caught:
+        check_computed_rightly(ir.from_proto(parsed(text)), where="model/main")
+    assert caught.value.message.endswith(f" model/main: {name} is float64, and openvino computes it in float32")
 
 
 def counted(*shape: int) -> Any:

@@ -23,9 +23,9 @@ from openvino import opset14
 
 from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import Kernels
-from wanc.compiler.engines.openvino.otherwise import check_known
 from wanc.compiler.engines.openvino.passes import PASSES
 from wanc.compiler.engines.openvino.probe import OpenVinoProber
+from wanc.compiler.engines.openvino.refusals import check_computed_rightly
 from wanc.compiler.engines.openvino.repairs import repair
 from wanc.compiler.engines.products import is_attention, openvino_products
 from wanc.compiler.passes.rewrite import Pass
@@ -60,11 +60,15 @@ class OpenVinoCompiler:
     islands: tuple[Island, ...]
 
     def compile(self, component: str, graphs: Mapping[str, Path], weights: frozenset[Path]) -> Mapping[str, Path]:
-        """An IR for each graph, with its weights beside it: what they were read from goes."""
+        """An IR for each graph, with its weights beside it: what they were read from goes.
+
+        Raises RecipeError where the library would take a graph and compute something else, CheckpointError where it
+        does not take it.
+        """
         made: dict[str, Path] = {}
         for graph, path in graphs.items():
             canonical, where = load(path), f"{component}/{graph}"
-            check_known(canonical, where=where)
+            check_computed_rightly(canonical, where)
             model = _read(path, where=where)
             _keep_inputs(model, canonical)
             _name(model, canonical)
