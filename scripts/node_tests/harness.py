@@ -1,4 +1,4 @@
-"""Putting cases through wanc in forks: a case that kills its process, or hangs, is a finding, and the next is run."""
+"""Putting cases through wanc in forks: one that kills its process, or hangs, is a finding, and the next is run."""
 
 from __future__ import annotations
 
@@ -8,27 +8,34 @@ import resource
 import signal
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import onnx
+
 from wanc.errors import UserError, render
+from wanc.runtime.backends.offline import stay_offline
 
 from .cases import Case
-from .outcome import EQUAL, REFUSED, TRACEBACK, UNSUPPORTED, WRONG, Outcome, difference
+from .outcome import EQUAL, ONE_CODE, REFUSED, TRACEBACK, UNSUPPORTED, WRONG, Outcome, difference
 from .roads import ENGINES, PlainError, Road, plain
 
-MOST_SECONDS = 60
+MOST_SECONDS = 120
 """By the clock, for one case."""
 MOST_BYTES = 6 * 2**30
+DRAWING = ("Bernoulli", "Multinomial", "Random")
+QUANTIZERS = ("DynamicQuantizeLinear",)
 
 
-def run_cases(cases: Sequence[Case], engine: str) -> list[Outcome]:
-    """The outcome of every case, in their order. To be called in a process of one thread."""
-    outcomes: list[Outcome] = []
-    while len(outcomes) < len(cases):
-        outcomes += _run_in_fork(cases[len(outcomes) :], engine)
-    return outcomes
+def run_cases(cases: Sequence[Case], engine: str) -> Iterator[Outcome]:
+    """The outcome of every case, in their order, a fork at a time. To be called in a process of one thread."""
+    stay_offline()
+    done = 0
+    while done < len(cases):
+        for outcome in _run_in_fork(cases[done:], engine):
+            done += 1
+            yield outcome
 
 
 def _run_in_fork(cases: Sequence[Case], engine: str) -> list[Outcome]:
@@ -60,10 +67,14 @@ def _run_limited(case: Case, engine: str) -> Outcome:
 
 
 def run_case(case: Case, engine: str, folder: Path) -> Outcome:
+    """Build a case's model for an engine in `folder`, execute it, and compare it with the untouched model.
+
+    Where plain onnxruntime does not execute that, the arrays that the case expects take its place.
+    """
     try:
-        unsupported, expected = "", plain(case.model, case.inputs) or case.outputs
-    except PlainError as error:
-        unsupported, expected = str(error), case.outputs
+        expected, unsupported = plain(case.model, case.inputs) or case.outputs, False
+    except PlainError:
+        expected, unsupported = case.outputs, True
     try:
         actual = Road(ENGINES[engine], folder).run(case.model, case.inputs)
     except UserError as error:
@@ -71,9 +82,13 @@ def run_case(case: Case, engine: str, folder: Path) -> Outcome:
         return Outcome(case.name, UNSUPPORTED if unsupported else REFUSED, text)
     except Exception:
         return Outcome(case.name, TRACEBACK, traceback.format_exc().replace(str(folder), ""))
-    fault = difference(actual, expected, case.rtol, case.atol)
-    return Outcome(
-        case.name,
-        WRONG if fault else EQUAL,
-        (f"(not by plain onnxruntime: {unsupported}) " if unsupported else "") + (fault or ""),
-    )
+    if _draws(case.model):  # no two draws are alike
+        actual, expected = ({name: array * 0 for name, array in outputs.items()} for outputs in (actual, expected))
+    codes = ONE_CODE if engine != "onnxruntime" and case.operator.lower() in map(str.lower, QUANTIZERS) else 0
+    fault = difference(actual, expected, case.rtol, case.atol, codes)
+    return Outcome(case.name, WRONG, fault) if fault else Outcome(case.name, EQUAL)
+
+
+def _draws(model: onnx.ModelProto) -> bool:
+    """Whether a model draws, be it with a seed: libraries do not share how."""
+    return any(node.op_type.startswith(DRAWING) for node in model.graph.node)
