@@ -20,13 +20,13 @@ def read_ref(path: Path) -> list[str]:
     return keys
 
 
-def recipe_of(root: Path, name: str) -> str | None:
-    """The recipe's file that the last build of this name was of, in the store `root`; None if not known."""
+def recipe_of(root: Path, name: str) -> list[str]:
+    """The names of the recipe's file that the last build of this name was of in the store `root`; none if not known."""
     with suppress(OSError, BundleError):
         path = root / "refs" / name
         fields = parse_object(read_small(path), where=str(path))
-        return fields.text("recipe") if "recipe" in fields.values else None
-    return None
+        return fields.texts("recipe") if "recipe" in fields.values else []
+    return []
 
 
 def last_sealed(root: Path, name: str) -> str | None:

@@ -236,14 +236,14 @@ class Store:
             if record:
                 yield record
 
-    def set_ref(self, name: str, keys: Iterable[str], recipe: str | None = None) -> None:
+    def set_ref(self, name: str, keys: Iterable[str], recipe: Sequence[str] = ()) -> None:
         """Name records that a cleaning must keep, in place of those that had the name. Raises OutputError.
 
-        `recipe` is the file that they were made for.
+        `recipe` are the names of the file that they were made for.
         """
         if not is_component(name):
             raise ValueError(f"{name!r} cannot name a ref")
-        data = canonical({"keys": [*sorted(map(_checked_key, keys))], **({"recipe": recipe} if recipe else {})})
+        data = canonical({"keys": [*sorted(map(_checked_key, keys))], **({"recipe": [*recipe]} if recipe else {})})
         with self.workdir() as workdir:
             replace_file(self.root / "refs" / name, data, workdir=workdir)
 
