@@ -383,6 +383,6 @@ def test_a_missing_package_is_named(wanc: Wanc, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "yaml", None)
     for name in [name for name in sys.modules if name.startswith("wanc.recipe")]:
         monkeypatch.delitem(sys.modules, name)
-    finished = wanc("recipe", "check", "any.yaml")
+    finished = wanc("recipe", "show", "any.yaml")
     assert (finished.code, finished.out) == (69, "")
     assert finished.err == "error: the package yaml is missing\nhint: wanc doctor says how to install it\n"

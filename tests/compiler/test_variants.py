@@ -73,7 +73,7 @@ def test_a_matrix_is_checked_whole_before_anything_is_built(wanc: Wanc) -> None:
 def test_a_matrix_with_two_faults_tells_both(wanc: Wanc) -> None:
     recipe = write("two.yaml", RECIPE + LOST.replace("{}", "{model.example.m: 3}"), name="two")
     finished = wanc("build", recipe, "-o", "out")
-    assert finished.err.startswith("error: two.yaml:7:9: model.example names 'm', which is no size of the model\n")
+    assert finished.err.startswith("error: two.yaml:7:26: model.example names 'm', which is no size of the model\n")
     assert "  also two.yaml:9:23: the model cannot be read (did you mean model.onnx?)\n" in finished.err
 
 

@@ -451,8 +451,8 @@ def test_everything_is_said_at_once(project: Path, wanc: Wanc) -> None:
     finished = wanc("recipe", "check", R)
     assert [line.split(": ")[1] for line in finished.err.splitlines() if line.startswith("error: ")] == [
         f"{R}:6:25",
-        f"{R}:12:11",
         f"{R}:8:3",
+        f"{R}:12:11",
     ]
     Path(R).write_text(INT8.replace("tiny-wan", "tiny-van").replace("prompts.txt", "promts.txt"))
     finished = wanc("recipe", "check", R)

@@ -27,13 +27,14 @@ def read_ref(path: Path) -> list[str]:
     return keys
 
 
-def recipe_of(root: Path, bundle: Path) -> str | None:
-    """The recipe's file that the last build to this place was of, in the store `root`; None if not known."""
+def recipe_of(root: Path, bundle: Path) -> list[str]:
+    """The names of the recipe's file that the last build to this place was of in the store `root`; none if not known.
+    """
     with suppress(OSError, BundleError):
         path = root / "refs" / ref_of(root, bundle)[0]
         fields = parse_object(read_small(path), where=str(path))
-        return fields.text("recipe") if "recipe" in fields.values else None
-    return None
+        return fields.texts("recipe") if "recipe" in fields.values else []
+    return []
 
 
 def read_place(path: Path) -> Path:

@@ -17,7 +17,7 @@ from wanc.models.graph import Input
 from wanc.models.onnx_keys import symbols_of
 from wanc.models.wan.checkpoint import Checkpoint, open_checkpoint
 from wanc.models.wan.lints import CONVERTED_SHIFT, EXPERTS, TUNED_SHIFT
-from wanc.recipe.new import VideoFacts, check_name, graph_starter, starter
+from wanc.recipe.new import StarterFacts, check_name, graph_starter, starter
 from wanc.recipe.paths import path_hint
 
 ORIGINAL_SHIFT = 5.0
@@ -61,14 +61,14 @@ def _name_of(path: Path) -> str:
 # Checkpoints
 
 
-def _facts(path: Path, checkpoint: Checkpoint) -> VideoFacts:
+def _facts(path: Path, checkpoint: Checkpoint) -> StarterFacts:
     experts = [checkpoint.components[name] for name in EXPERTS if name in checkpoint.components]
     config = experts[0].config if experts else {}
     width = config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0)
     shift = _declared_shift(path)
     if len(experts) == 2 and shift in (None, CONVERTED_SHIFT):
         shift = TUNED_SHIFT
-    return VideoFacts(
+    return StarterFacts(
         experts=len(experts),
         shift=shift or ORIGINAL_SHIFT,
         says_boundary=checkpoint.boundary is not None,

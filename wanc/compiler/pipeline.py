@@ -13,7 +13,6 @@ seal       everything that ships → the bundle
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Generator, Mapping
@@ -30,7 +29,7 @@ from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.bundle.engine_stages import EngineStages
 from wanc.compiler.bundle.lock import lock_of
 from wanc.compiler.bundle.seal import Seal, created, requirements
-from wanc.compiler.bundle.standing import check_owner, id_at
+from wanc.compiler.bundle.standing import check_owner, id_at, recipe_names
 from wanc.compiler.bundle.tables import Tables
 from wanc.compiler.check.onnx_source import OnnxOrigin
 from wanc.compiler.check.origin import Origin
@@ -220,7 +219,7 @@ def _build(
         runner = Runner(store, progress)
         resolved = _resolve(loaded, store, runner, paranoid=paranoid)
         if not replace:
-            check_owner(destination, loaded.files[0], resolved.recipe_digest, store)
+            check_owner(destination, loaded.files[0], resolved.recipe_digest, resolved.source.digest, store)
         plan = BuildPlan.of(resolved)
         with _placed(loaded):
             engines = plan.run(runner.run)
@@ -228,9 +227,9 @@ def _build(
         bundle_id = plan.seal(destination).run(runner, engines)
         keys = [run.key for run in runner.runs if run.key is not None]
         # Who finds that the very bundle stands there already does not come to own it.
-        owner = recipe_of(store.root, destination) if before == bundle_id else None
+        owner = recipe_of(store.root, destination) if before == bundle_id else []
         name, others = ref_of(store.root, destination)
-        store.set_ref(name, keys, recipe=owner or os.path.realpath(loaded.files[0]), **others)
+        store.set_ref(name, keys, recipe=owner or recipe_names(loaded.files[0], store), **others)
     if before not in (None, bundle_id):
         say(f"{destination}: {bundle_id} in place of {before}")
     return BuildResult(destination, bundle_id, tuple(runner.runs))

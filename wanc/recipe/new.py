@@ -57,7 +57,7 @@ _SMALL = {"name": "64p", "height": 64, "width": 64, "frames": 17}
 
 
 @dataclass(frozen=True)
-class VideoFacts:
+class StarterFacts:
     """What a Wan checkpoint says that a recipe for it goes by."""
 
     experts: int = 2
@@ -70,7 +70,7 @@ class VideoFacts:
     """A line about what lies there."""
 
 
-def starter(source: str, name: str, facts: VideoFacts = VideoFacts()) -> str:
+def starter(source: str, name: str, facts: StarterFacts = StarterFacts()) -> str:
     """The text of a recipe called `name` for the checkpoint at `source`, which is relative to where it is saved.
 
     Raises:

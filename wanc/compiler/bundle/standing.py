@@ -47,24 +47,26 @@ def look_at(destination: Path, wanted: str | None, store: Store, progress: Progr
     return Standing(damage=f"{first.path} {first.reason}" + (f", and {len(others)} more" if others else ""))
 
 
-def check_owner(destination: Path, recipe: Path, recipe_sha256: str, store: Store) -> None:
+def check_owner(destination: Path, recipe: Path, recipe_sha256: str, model: str, store: Store) -> None:
     """Raises UserError where the bundle that stands at `destination` is somebody else's, who would miss it.
 
-    It is this recipe's own where the last build of its name in this store was of the same file, `recipe`, or where it
-    says the same, which `recipe_sha256` is the digest of. What is damaged is not looked at: that is set aside.
+    It is this recipe's own where the last build of its name in this store was of the same file, `recipe`, or where
+    recipe and model are what it was made of; `recipe_sha256` and `model` are their digests. What is damaged is not
+    looked at: that is set aside.
     """
     try:
         found = Manifest.read(destination)
     except BundleError:
         return
-    owner = recipe_of(store.root, destination)
-    if found.recipe_sha256 == recipe_sha256:
-        return
-    if last_sealed(store.root, destination) != found.id and not _was_sealed(found.id, store):
-        origin = "a bundle that this store has not sealed"
-    elif owner not in (None, os.path.realpath(recipe)):
-        origin = f"the bundle of {owner}"
+    says_the_same = found.recipe_sha256 == recipe_sha256
+    if last_sealed(store.root, destination) == found.id or _was_sealed(found.id, store):
+        owner = recipe_of(store.root, destination)
+        is_own = not owner or not {*owner}.isdisjoint(recipe_names(recipe, store))
+        is_own = is_own or (says_the_same and any(parent.get("digest") == model for parent in found.parents))
+        origin = f"the bundle of {owner[0]}" if owner else ""
     else:
+        is_own, origin = says_the_same, "a bundle that this store has not sealed"
+    if is_own:
         return
     raise BundleError(
         f"{origin} stands here, and would be replaced",
@@ -72,6 +74,12 @@ def check_owner(destination: Path, recipe: Path, recipe_sha256: str, store: Stor
         hint="give this one another name, with `name:` or --set name=…, or say --replace",
         exit_code=EXIT_USAGE,
     )
+
+
+def recipe_names(recipe: Path, store: Store) -> tuple[str, str]:
+    """What a store knows a recipe's file by: its path, and that from the store, for the two may be moved together."""
+    path = os.path.realpath(recipe)
+    return path, os.path.relpath(path, os.path.realpath(store.root))
 
 
 def id_at(destination: Path, store: Store) -> str | None:
