@@ -123,6 +123,7 @@ def _engines(resolved: Resolved) -> EngineStages:
         allow_unfused=recipe.engine.allow_unfused,
         quantized=quantized_components(resolved),
         emulate=recipe.quantize.emulate,
+        zeros=resolved.model.zeros if resolved.task == "text-to-video" else None,
     )
     return EngineStages(tuple(recipe.engine.targets), assemble, _tables(resolved, assemble.engine))
 

@@ -40,6 +40,7 @@ class Assemble(EngineStage):
     That is `program.json`, the golden record, the report, the QuantTables and the embedding. `tokenizer` names its file
     among the source's; `allow_unfused` are operators whose fused kernel may be missing, `quantized` the components that
     the quantize stage has quantised, and `emulate` lets floats do what the engine has no integer kernels for.
+    `zeros` are as in `Compile`.
     """
 
     name: ClassVar[str] = "engine"
@@ -52,14 +53,15 @@ class Assemble(EngineStage):
     allow_unfused: tuple[str, ...] = ()
     quantized: tuple[str, ...] = ()
     emulate: bool = False
+    zeros: tuple[str, ...] | None = None
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         from wanc.compiler.bundle.golden import Golden
 
         program, golden = Program.read(inputs["program"][FILE]), Golden()
         compiled = [Compiled.read(files[COMPILED]) for files in inputs.values() if COMPILED in files]
-        finite = FiniteCheck("text_encoder", self.allow_not_finite)
-        embedding = program.embedding and _own_embedding(program.embedding, inputs["source"], out, finite)
+        finite = FiniteCheck("text_encoder", self.allow_not_finite, zeros=self.zeros)
+        embedding = program.embedding and _own_embedding(program, inputs["source"], out, finite)
         self._check_allowed({*finite.found, *(name for entry in compiled for name in entry.not_finite)})
         engines = {
             name: path for files in inputs.values() for name, path in files.items() if name.startswith("engines/")
@@ -81,7 +83,7 @@ class Assemble(EngineStage):
                 bar.advance()
         golden.write(out)
         files = tuple(file for entry in compiled for file in entry.files)
-        replace(program, components=components, embedding=embedding, engines=files).write(out)
+        replace(program, components=components, embedding=embedding, embedding_twin=None, engines=files).write(out)
         (out / ENGINE_REPORT).write_bytes(canonical(report))
 
     def _examine(
@@ -135,7 +137,8 @@ def _component(canonical: ProgramComponent, compiled: Iterable[Compiled]) -> Pro
     return replace(canonical, graphs=graphs, weights=weights)
 
 
-def _own_embedding(embedding: Weight, source: Files, out: Path, finite: FiniteCheck) -> Weight:
+def _own_embedding(program: Program, source: Files, out: Path, finite: FiniteCheck) -> Weight:
+    assert program.embedding is not None, "only a text-to-video program has one"
     (out / EMBEDDING_FILE).parent.mkdir(parents=True)
-    copied = copy_embedding(embedding, source, out / EMBEDDING_FILE, finite)
+    copied = copy_embedding(program.embedding, source, out / EMBEDDING_FILE, finite, program.embedding_twin)
     return replace(copied, file=EMBEDDING_FILE)
