@@ -27,10 +27,19 @@ from wanc.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
     from wanc.compiler.bundle.golden import Arrays, Golden
+    from wanc.runtime.model import Model
+    from wanc.runtime.text import Tokenizer
 
 EMBEDDING_FILE = "engines/text_encoder/embedding.safetensors"
 GOLDEN_PROMPT = "A red circle moves to the left. 一个蓝色的正方形"
 """At which the golden record of a text encoder begins: two scripts, and an end mark."""
+OTHER_PROMPTS = (
+    "",
+    "  Tom &amp;amp; Jerry’s “ﬁne”  caf\u00e9 \t in Zürich…  ",
+    "Два синих квадрата вращаются, 3.5 раза! → 赤い丸が左に動く。",
+    "a red circle and a blue square " * 100,
+)
+"""Whose ids alone are recorded: nothing, what is cleaned first, other scripts, and more than is read."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +91,7 @@ class Assemble(EngineStage):
                 components[name] = _component(program.components[name], own)
                 bar.advance()
         golden.write(out)
+        self._write_prompts(program, inputs["source"], out)
         files = tuple(file for entry in compiled for file in entry.files)
         replace(program, components=components, embedding=embedding, embedding_twin=None, engines=files).write(out)
         (out / ENGINE_REPORT).write_bytes(canonical(report))
@@ -108,14 +118,28 @@ class Assemble(EngineStage):
         import numpy as np
 
         from wanc.runtime.encode import COMPONENT, GRAPH
-        from wanc.runtime.text import Tokenizer, clean_prompt
+        from wanc.runtime.text import clean_prompt
 
         if component != COMPONENT or self.tokenizer is None or program.embedding is None or program.model is None:
             return {}
-        tokenizer = Tokenizer.open(source[self.tokenizer].parent, program.model.text_length)
-        ids = tokenizer.encode(clean_prompt(GOLDEN_PROMPT))
+        ids = self._open_tokenizer(program.model, source).encode(clean_prompt(GOLDEN_PROMPT))
         rows = open_embedding(program.embedding, source).gather(ids)
         return {GRAPH: {"embeddings": rows[None], "mask": np.ones((1, len(ids)), np.int64)}}
+
+    def _write_prompts(self, program: Program, source: Files, out: Path) -> None:
+        """The record of what comes before that: the ids of prompts."""
+        from wanc.runtime.golden_prompts import GoldenPrompt, write_prompts
+
+        if self.tokenizer is None or program.model is None:
+            return
+        tokenizer = self._open_tokenizer(program.model, source)
+        write_prompts([GoldenPrompt.record(prompt, tokenizer) for prompt in (GOLDEN_PROMPT, *OTHER_PROMPTS)], out)
+
+    def _open_tokenizer(self, model: Model, source: Files) -> Tokenizer:
+        from wanc.runtime.text import Tokenizer
+
+        assert self.tokenizer is not None, "a text-to-video model has a tokenizer"
+        return Tokenizer.open(source[self.tokenizer].parent, model.text_length)
 
     def _check_allowed(self, found: Iterable[str]) -> None:
         """A name that allows nothing is misspelt, or left over from a checkpoint that was damaged."""
