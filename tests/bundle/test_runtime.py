@@ -20,7 +20,7 @@ import pytest
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.noise import initial_noise
 from wanc.runtime.pipeline import Pipeline, choose_expert
-from wanc.runtime.selftest import selftest
+from wanc.runtime.selftest import TEXT, selftest
 from wanc.runtime.session import Session
 from wanc.runtime.video_bundle import Sampling, VideoBundle
 from wanc.runtime.video_task import run_video
@@ -351,7 +351,10 @@ def test_selftest_replays_every_graph(tiny_bundle: Path, bundle: VideoBundle, ru
     assert (finished.code, finished.err) == (0, "")
     report = json.loads(finished.out)
     assert (report["ok"], report["id"]) == (True, Manifest.read(tiny_bundle).id)
-    assert {check["graph"] for check in report["checks"]} == {"/".join(key) for key in bundle.engines}
+    assert {check["graph"] for check in report["checks"]} == {
+        *TEXT,
+        *("/".join(key) for key in bundle.engines),
+    }
     assert all(check["ok"] and check["relative_error"] <= check["tolerance"] for check in report["checks"])
 
 

@@ -88,6 +88,7 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "int8_share": (None, 0.95),
         "trajectory": (TRAJECTORY, FASTER),
         "is_trained": (False, True),
+        "zeros": (None, ("proj_out.weight",)),
     },
     Train: {
         "component": ("denoiser_high", "denoiser_low"),
@@ -108,6 +109,7 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "segment": (SEGMENT, dataclasses.replace(SEGMENT, stop=1)),
         "target": ("cpu", "cuda"),
         "allow_not_finite": ((), ("mask",)),
+        "zeros": (None, ("proj_out.weight",)),
     },
     Assemble: {
         "engine": ENGINES,
@@ -116,6 +118,7 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "allow_unfused": ((), ("Attention",)),
         "quantized": ((), ("denoiser_high",)),
         "emulate": (False, True),
+        "zeros": (None, ("proj_out.weight",)),
     },
     Tables: {
         "engine": ENGINES,

@@ -159,6 +159,7 @@ def _engines(resolved: Resolved) -> EngineStages:
         allow_unfused=recipe.engine.allow_unfused,
         quantized=quantized_components(resolved),
         emulate=recipe.quantize.emulate,
+        zeros=resolved.model.zeros if resolved.task == "text-to-video" else None,
     )
     return EngineStages(tuple(recipe.engine.targets), assemble, _tables(resolved, assemble.engine))
 
@@ -229,7 +230,7 @@ def _build(
         # Who finds that the very bundle stands there already does not come to own it.
         owner = recipe_of(store.root, destination) if before == bundle_id else []
         name, others = ref_of(store.root, destination)
-        store.set_ref(name, keys, recipe=owner or recipe_names(loaded.files[0], store), **others)
+        store.set_ref(name, keys, recipe=[*(owner or recipe_names(loaded.files[0], store))], **others)
     if before not in (None, bundle_id):
         say(f"{destination}: {bundle_id} in place of {before}")
     return BuildResult(destination, bundle_id, tuple(runner.runs))

@@ -44,8 +44,9 @@ class Export(Stage):
             for name, component in checkpoint.components.items():
                 components[name] = _export_component(checkpoint, name, component, traced, out)
                 bar.advance()
-        table = embedding(checkpoint.components["text_encoder"])
-        Program("text-to-video", facts_of(checkpoint).model, components, table).write(out)
+        encoder = checkpoint.components["text_encoder"]
+        model, table, twin = facts_of(checkpoint).model, embedding(encoder), encoder.embedding_twin
+        Program("text-to-video", model, components, table, embedding_twin=twin).write(out)
 
 
 def _check_tokenizer(checkpoint: Checkpoint) -> None:

@@ -15,7 +15,7 @@ from wanc.models.wan.stored import Checkpoint, Component
 from wanc.models.wan.tensors import SHARED_EMBEDDING
 from wanc.models.weights import Weight
 
-__all__ = ["Checkpoint", "Component", "embedding", "open_checkpoint", "open_located"]
+__all__ = ["Checkpoint", "Component", "embedding", "open_checkpoint", "open_located", "read_checkpoint"]
 
 LAYOUTS_HINT = (
     "the diffusers layout has a model_index.json; the original layout has high_noise_model/ and low_noise_model/, "
@@ -36,7 +36,7 @@ def open_located(files: Mapping[str, Path], components: Sequence[str] | None = N
     What it says besides was refused or allowed when the recipe was resolved.
     """
     name, path = next(iter(files.items()))
-    return _open(path.parents[name.count("/")], components)
+    return read_checkpoint(path.parents[name.count("/")], components)
 
 
 def open_checkpoint(root: Path, components: Sequence[str] | None = None, allowed: Collection[str] = ()) -> Checkpoint:
@@ -46,12 +46,13 @@ def open_checkpoint(root: Path, components: Sequence[str] | None = None, allowed
     checkpoint, where a file is missing, damaged or of another model, and where a configuration says something that
     wanc does not do, unless its key is in `allowed`.
     """
-    checkpoint = _open(root, components)
+    checkpoint = read_checkpoint(root, components)
     refuse(checkpoint.doubts, allowed)
     return checkpoint
 
 
-def _open(root: Path, components: Sequence[str] | None) -> Checkpoint:
+def read_checkpoint(root: Path, components: Sequence[str] | None = None) -> Checkpoint:
+    """As `open_checkpoint`, with what it says besides in `doubts`, where whoever asked has to look at it."""
     if not os.path.isdir(root):
         kind = kind_of_name(root) if os.path.isfile(root) else None
         reason = "not a folder" if os.path.lexists(root) else "no such folder"

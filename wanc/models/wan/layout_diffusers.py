@@ -88,6 +88,7 @@ def open_diffusers(root: Path, components: Sequence[str] | None) -> Checkpoint:
     files = {INDEX, *tokenizer}
     for component in opened.values():
         files |= {f"{component.folder}/config.json", *(weight.file for weight in component.weights.values())}
+        files |= {component.embedding_twin.file} if component.embedding_twin else set()
     return Checkpoint(
         root=root,
         layout="diffusers",
@@ -120,9 +121,8 @@ def _open_component(root: Path, name: str, index: Mapping[str, Any], doubts: lis
     if name == "vae_decoder":
         doubts += wrong_values(_strides(config), document, where)
     stored = sharded_weights(root, f"{part.folder}/{part.stem}.safetensors")
-    if name == "text_encoder":
-        _share_embedding(stored)
-    return Component(part.folder, config, matched(root, part.folder, stored, shapes(name, config)))
+    twin = _share_embedding(root, stored) if name == "text_encoder" else None
+    return Component(part.folder, config, matched(root, part.folder, stored, shapes(name, config)), twin)
 
 
 def _check_class(part: ComponentFolder, found: object, subject: str, where: str) -> None:
@@ -145,11 +145,21 @@ def _first(value: object) -> object:
     return cast("list[object]", value)[0] if isinstance(value, list) and value else value
 
 
-def _share_embedding(stored: dict[str, Weight]) -> None:
-    """The embedding is one tensor with two names in transformers, saved under either or both."""
+def _share_embedding(root: Path, stored: dict[str, Weight]) -> Weight | None:
+    """The embedding is one tensor with two names in transformers, saved under either or both.
+
+    Returns the second one of both, whose values have to be those of the first.
+    """
     tied = stored.pop(TIED_EMBEDDING, None)
-    if tied is not None:
-        stored.setdefault(SHARED_EMBEDDING, tied)
+    if tied is None or (shared := stored.setdefault(SHARED_EMBEDDING, tied)) is tied:
+        return None
+    if (tied.dtype, tied.shape) != (shared.dtype, shared.shape):
+        raise CheckpointError(
+            f"{TIED_EMBEDDING} and {SHARED_EMBEDDING} are one tensor under two names, and are {tied.dtype} "
+            f"{list(tied.shape)} and {shared.dtype} {list(shared.shape)}",
+            where=str(root / tied.file),
+        )
+    return tied
 
 
 def _boundary(root: Path, index: Mapping[str, Any]) -> float | None:

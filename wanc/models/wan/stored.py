@@ -37,12 +37,14 @@ Layout = Literal["diffusers", "original"]
 class Component:
     """One component as stored: its canonical configuration, and its weights by canonical name.
 
-    `folder` is relative to the checkpoint, as are the files of the weights.
+    `folder` is relative to the checkpoint, as are the files of the weights. Where a text encoder's embedding is stored
+    under both of its names, `embedding_twin` is the second one.
     """
 
     folder: str
     config: Mapping[str, Any]
     weights: Mapping[str, Weight]
+    embedding_twin: Weight | None = None
 
 
 @dataclass(frozen=True)
