@@ -150,7 +150,10 @@ def test_a_bug_leaves_its_traceback_in_the_log(
     assert said(tmp_path / "log")[-1] == "ZeroDivisionError: a bug"
 
 
-@pytest.mark.parametrize("kind", ["folder", "link", "dangling", "fifo", "no folder", "in a bundle", "stdout"])
+KINDS = ["folder", "link", "dangling", "fifo", "no folder", "in a bundle", "stdout", "a recipe", "binary"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_where_no_log_can_be_the_verb_does_not_begin(
     wanc: Wanc, tiny_recipe: Path, tiny_bundle: Path, tmp_path: Path, kind: str
 ) -> None:
@@ -162,12 +165,27 @@ def test_where_no_log_can_be_the_verb_does_not_begin(
         place.symlink_to(victim if kind == "link" else "nowhere")
     elif kind == "fifo":
         os.mkfifo(place)
+    elif kind in ("a recipe", "binary"):
+        place.write_bytes(tiny_recipe.read_bytes() if kind == "a recipe" else bytes(100))
+        victim.write_bytes(place.read_bytes())
     place = {"no folder": tmp_path / "no/log", "in a bundle": tiny_bundle / "log", "stdout": Path("-")}.get(kind, place)
     finished = wanc("build", tiny_recipe, "-o", tmp_path / "out", "--log-file", place)
-    assert (finished.code, finished.out) == (2 if kind in ("in a bundle", "stdout") else 74, "")
+    is_wrong = kind in ("in a bundle", "stdout", "a recipe", "binary")
+    assert (finished.code, finished.out) == (2 if is_wrong else 74, "")
     assert finished.err.startswith("error: ") and "Traceback" not in finished.err
     assert not (tmp_path / "out").exists() and not (tmp_path / "nowhere").exists()
-    assert victim.read_text() == "mine" and not (tiny_bundle / "log").exists()
+    if kind in ("a recipe", "binary"):
+        assert place.read_bytes() == victim.read_bytes(), "it is as it was"
+        assert finished.err == f"error: {place}: is no log, and would be appended to\nhint: name another file\n"
+    else:
+        assert victim.read_text() == "mine" and not (tiny_bundle / "log").exists()
+
+
+def test_the_log_is_not_the_output(wanc: Wanc, tmp_path: Path) -> None:
+    (tmp_path / "here").symlink_to(".")
+    finished = wanc("run", "b", "--prompt", "a", "-o", tmp_path / "a.mp4", "--log-file", tmp_path / "here/a.mp4")
+    assert (finished.code, finished.out) == (2, "")
+    assert "the log and the output are one file" in finished.err and not (tmp_path / "a.mp4").exists()
 
 
 def test_a_log_that_gets_no_room_takes_nothing_back(

@@ -103,7 +103,7 @@ def that_speaks(verb: Callable[..., None]) -> Callable[..., None]:
     def speaking(*, quiet: bool, verbose: bool, log_file: Path | None, **options: Any) -> None:
         from wanc.log_file import talking
 
-        with talking(quiet=quiet, verbose=verbose, log_file=log_file):
+        with talking(quiet=quiet, verbose=verbose, log_file=log_file, output=options.get("output")):
             verb(**options)
 
     own = signature(verb, eval_str=True).parameters.values()
@@ -146,14 +146,15 @@ def build(
 
     results: list[dict[str, Any]] = []
     different: dict[str, list[str]] = {}
-    folders, variants = Folders.chosen(output, store), load(recipe, overrides)
+    folders, variants, progress = (
+        Folders.chosen(output, store),
+        load(recipe, overrides),
+        shows_progress(as_json=as_json),
+    )
     for loaded in variants:
-        progress = shows_progress(as_json=as_json)
         result = build(loaded, output, store=folders.store, paranoid=paranoid, progress=progress)
         if check:
-            different[str(result.bundle)] = rebuild_and_compare(
-                result, loaded, progress=shows_progress(as_json=as_json)
-            )
+            different[str(result.bundle)] = rebuild_and_compare(result, loaded, progress=progress)
         explained = explained_by(explain, result.stages, folders.store) if explain else {}
         results.append({**result.as_json(), **({explain: explained} if explain else {})})
         if not as_json:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import stat
 import sys
 import traceback
@@ -24,6 +25,7 @@ from wanc.terminal import printable
 
 WHAT = "the log"
 MODE = 0o644
+_BEGINS = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d")
 
 
 class LogFile:
@@ -43,13 +45,17 @@ class LogFile:
             status = os.fstat(self._descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise OSError(errno.EINVAL, "not an ordinary file")
+            if status.st_size and not _BEGINS.match(os.pread(self._descriptor, 32, 0)):
+                os.close(self._descriptor)
+                raise UserError("is no log, and would be appended to", where=str(path), hint="name another file")
             if status.st_size and os.pread(self._descriptor, 1, status.st_size - 1) != b"\n":
                 os.write(self._descriptor, b"\n")  # somebody's last line was not finished
 
     def write(self, text: str) -> None:
         """Append lines: each in one piece, so that those of several processes do not mix."""
         now = datetime.now().astimezone().isoformat(timespec="milliseconds")
-        for line in text.split("\n"):  # what else begins a line is shown as what it is
+        # What else begins a line is shown as what it is.
+        for line in text.split("\n"):
             data = f"{now} {printable(line)}\n".encode("utf-8", "backslashreplace")
             try:
                 if self.fault is None and os.write(self._descriptor, data) < len(data):
@@ -63,14 +69,16 @@ class LogFile:
 
 
 @contextmanager
-def talking(*, quiet: bool, verbose: bool, log_file: Path | None) -> Generator[None]:
+def talking(*, quiet: bool, verbose: bool, log_file: Path | None, output: Path | None = None) -> Generator[None]:
     """For the length of a verb: say as much as is asked for, and log all of it, how it ended included.
 
-    Raises UserError where both are asked for, where the log cannot be written, and at the end, with exit code 74, where
-    it could not be written to its end.
+    Raises UserError where both are asked for, where the log cannot be written or is the `output`, and at the end, with
+    exit code 74, where it could not be written to its end.
     """
     if quiet and verbose:
         raise UserError("--quiet and --verbose exclude each other", hint="give one of them")
+    if log_file and output and os.path.realpath(log_file) == os.path.realpath(output):
+        raise UserError(f"{WHAT} and the output are one file", where=str(log_file), hint="name another for one of them")
     log = LogFile(log_file) if log_file is not None else None
     with speaking(quiet=quiet, verbose=verbose, write=log and log.write), _warnings():
         if log is None:

@@ -71,21 +71,21 @@ def clean(
     """Remove what no ref needs and nothing used for `days` days, of which there is at least one.
 
     Waits until no build runs, and keeps builds waiting. `progress` is called with (kinds of things done, all kinds).
-    Raises UserError where there is no store, BundleError when a
-    ref or a record is damaged, OutputError when something cannot be removed; then what was removed stays removed.
+    Raises UserError where there is no store, BundleError when a ref or a record is damaged, OutputError when something
+    cannot be removed; then what was removed stays removed.
     """
     if days < 1:
         raise ValueError("what is younger than a day is never removed")
     store = Store.existing(root)
     with store.alone(on_wait), output_errors(store.root):
         groups: list[Removal] = []
-        for done, (kind, paths) in enumerate(_garbage(store.root, time.time() - days * _DAY_SECONDS)):
-            if progress:
-                progress(done, KINDS)
+        for done, (kind, paths) in enumerate(_garbage(store.root, time.time() - days * _DAY_SECONDS), 1):
             sizes = [_bytes(path) for path in paths]
             groups.append(Removal(kind, len(sizes), sum(sizes)))
             if not dry_run:
                 _remove(paths)
+            if progress:
+                progress(done, KINDS)
     return Cleaning(tuple(groups), dry_run)
 
 
