@@ -28,7 +28,7 @@ def read_ref(path: Path) -> list[str]:
 
 
 def recipe_of(root: Path, bundle: Path) -> list[str]:
-    """The names of the recipe's file that the last build to this place was of in the store `root`; none if not known."""
+    """The names of the recipe's file that the last build to this place was of; none if the store does not know."""
     with suppress(OSError, BundleError):
         path = root / "refs" / ref_of(root, bundle)[0]
         fields = parse_object(read_small(path), where=str(path))

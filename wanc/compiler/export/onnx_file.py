@@ -111,8 +111,8 @@ def _believe_inputs_alone(model: ir.Model, inputs: Sequence[Input]) -> None:
     for node in model.graph.all_nodes():
         for value in node.outputs:
             # ONNX asks for a rank of what a graph gives.
-            is_given = value.is_graph_output() and value.shape is not None
-            value.shape = ir.Shape([None] * len(value.shape)) if is_given else None
+            given = value.shape if value.is_graph_output() else None
+            value.shape = None if given is None else ir.Shape([None] * len(given))
 
 
 def _refer_to_source(model: ir.Model) -> dict[str, Weight]:

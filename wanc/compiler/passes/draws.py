@@ -51,4 +51,6 @@ def _draws(node: ir.Node, functions: Iterable[ir.OperatorIdentifier]) -> bool:
         described = onnx.defs.get_schema(node.op_type, node.domain)
     except onnx.defs.SchemaError:
         return False
-    return described.node_determinism == onnx.defs.OpSchema.NodeDeterminism.NonDeterministic
+    # Its stubs do not know it.
+    determinism = described.node_determinism  # pyright: ignore[reportAttributeAccessIssue]
+    return determinism == onnx.defs.OpSchema.NodeDeterminism.NonDeterministic

@@ -14,7 +14,7 @@ from wanc.compiler.passes.rewrite import FLOATS, OPSET, Pass, Reads, Rewrite, ac
 # Between a square root that a model stores in float32 and the real one.
 ROUNDING = 1e-6
 # Without axes, which is where `noop_with_empty_axes` says something, nothing here is a norm.
-REDUCED = dict.fromkeys(("ReduceMean", "ReduceL2"), ("keepdims", "noop_with_empty_axes"))
+REDUCED: Reads = {"ReduceMean": ("keepdims", "noop_with_empty_axes"), "ReduceL2": ("keepdims", "noop_with_empty_axes")}
 # A length from which on another bound than ε would show.
 TINY = 1e-6
 

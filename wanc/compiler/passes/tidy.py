@@ -55,8 +55,8 @@ def stretches_alike(context: Any) -> MatchResult:
 
     PRelu never stretches what it is given.
     """
-    ranks = [_rank_without_expand(value) for value in context.root.inputs]
-    if context.root.op_type == "PRelu" or None in ranks:
+    ranks = [known for value in context.root.inputs if (known := _rank_without_expand(value)) is not None]
+    if context.root.op_type == "PRelu" or len(ranks) < len(context.root.inputs):
         return skip()
     return accept() if max(ranks) == rank(context.root.outputs[0]) else refuse("the result would lose axes")
 

@@ -219,8 +219,8 @@ def _pack_constants(model: ir.Model) -> None:
             packed = pack(tensor.numpy(), *(nodes[0].attributes[name].as_int() for name in ("bits", "block_size")))
             del model.graph.initializers[str(initializer.name)]
             value = _merge(model, nodes)
-            value.const_value = ir.tensor(packed, name=value.name)
-            value.shape, value.type = value.const_value.shape, ir.TensorType(value.const_value.dtype)
+            tensor = ir.tensor(packed, name=value.name)
+            value.const_value, value.shape, value.type = tensor, ir.Shape(packed.shape), ir.TensorType(tensor.dtype)
             model.graph.register_initializer(value)
 
 

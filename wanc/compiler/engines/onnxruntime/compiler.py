@@ -59,8 +59,9 @@ class OnnxRuntimeCompiler:
         return OnnxRuntime(path, threads=1, options=options)
 
     def has_kernel(self, node: ir.Node, opset: int) -> bool:
-        tiled = node.op_type == "Attention" and attention_heads(node) > 0 and node.inputs[0].dtype in DTYPES
-        return tiled or has_kernel(node, opset)
+        query = node.inputs[0]
+        is_tiled = node.op_type == "Attention" and query is not None and query.dtype in DTYPES
+        return (is_tiled and attention_heads(node) > 0) or has_kernel(node, opset)
 
     def prober(self, path: Path) -> Prober | None:
         return OnnxRuntimeProber(path)

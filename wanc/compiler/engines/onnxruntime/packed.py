@@ -60,7 +60,9 @@ class PackedProduct(Rewrite):
         if codes.is_initializer():  # carried out where the weights are written
             packed = op.Pack(codes, bits=bits, block_size=self._block, _domain=OWN_DOMAIN)
         else:
-            packed = op.Constant(value=ir.tensor(pack(constant(codes), bits, self._block)))
+            numbers = constant(codes)
+            assert numbers is not None, "`check` has looked"
+            packed = op.Constant(value=ir.tensor(pack(numbers, bits, self._block)))
         if self._per_row:
             first = op.Constant(value_ints=[0] * -(-self._columns // self._block))
             scales = op.Gather(op.Reshape(scales, op.Constant(value_ints=[self._rows, 1])), first, axis=1)
@@ -74,6 +76,7 @@ def _is_for_products_alone(codes: ir.Value, weight: ir.Value) -> bool:
     Where something else uses them as well they stay as they are, and cannot be packed.
     """
     dequantize = weight.producer()
+    assert dequantize is not None
     others = [use.node for use in codes.uses() if use.node is not dequantize and use.node.domain != OWN_DOMAIN]
     turned = [use.node for use in weight.uses()]
     products = [use for node in turned for use in node.outputs[0].uses()]
