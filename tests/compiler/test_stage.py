@@ -62,6 +62,7 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "outputs": (None, ("y",)),
         "example": ({"rows": 2}, {"rows": 3}),
         "values": ({}, {"x": 1.0}),
+        "is_checked": (False, True),
     },
     Fuse: {
         "passes": (None, ("fold", "rope")),

@@ -40,6 +40,7 @@ def test_every_size_differs_and_what_is_tied_stays_tied() -> None:
 
 def test_of_large_inputs_the_others_are_smaller() -> None:
     assert next(other_sizes(pair(n=512, t=1024))) == {"n": 256, "t": 512}
+    assert next(other_sizes(pair(n=1, t=2**20))) == {"n": 2, "t": 2**19}
 
 
 def test_a_size_never_becomes_0() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -19,6 +19,13 @@ that mask whole rows and lengths below the padding, `wide` with integers that ta
 
 LARGE_ELEMENTS = 2**18
 """Of all inputs at the example's sizes: from there on the other sizes are smaller, not larger."""
+Change = Callable[[int], int]
+"""Another size for one; 0 where there is none."""
+MORE: tuple[Change, ...] = (lambda size: 2 * size, lambda size: size + 1)
+LESS: tuple[Change, ...] = (
+    lambda size: 2 if size == 1 else size // 2 if size % 2 == 0 else 0,
+    lambda size: 2 if size == 1 else size - 1,
+)
 EVERY, FACTOR = 7, {"float16": 30, "float32": 300, "float64": 300}
 """One in so many floats is so many times as large in a draw of edges."""
 BEYOND = 2**33
@@ -34,9 +41,7 @@ def other_sizes(asked: Asked) -> Iterator[dict[str, int]]:
     if not symbols:
         return
     elements = sum(math.prod(concrete(value.shape, example)) for value in asked.inputs)
-    more = [lambda size: 2 * size, lambda size: size + 1]
-    less = [lambda size: size // 2 if size % 2 == 0 else 0, lambda size: size - 1]
-    for change in [*less, *more] if elements >= LARGE_ELEMENTS else [*more, *less]:
+    for change in (*LESS, *MORE) if elements >= LARGE_ELEMENTS else (*MORE, *LESS):
         sizes = {name: change(size) if name in symbols else size for name, size in example.items()}
         if all(sizes.values()):
             yield sizes

@@ -10,16 +10,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wanc.artifacts.canonical import canonical
 from wanc.compiler.check.origin import Origin
 from wanc.compiler.engines.stage import EngineStage
-from wanc.compiler.fuse import Fuse
 from wanc.compiler.program.laid_out import laid_out
 from wanc.compiler.program.program import CHECK_FILE, FILE, Program
 from wanc.compiler.stages.stage import Files, Tree, tool_version
 from wanc.runtime.progress import ProgressBar
+
+if TYPE_CHECKING:
+    # For types alone: what is compared lies in the program, and its passes only matter where something differs.
+    from wanc.compiler.fuse import Fuse
 
 
 @dataclass(frozen=True)
