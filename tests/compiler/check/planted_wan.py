@@ -30,7 +30,7 @@ def exchanged(one: str, other: str) -> Change:
 
     def change(model: ir.Model) -> int:
         weights = model.graph.initializers
-        pairs = [(name, name.replace(one, other)) for name in weights if one in name]
+        pairs = [(name, name.replace(one, other)) for name in weights if f".{one}" in f".{name}"]
         for ours, theirs in pairs:
             assert weights[ours].shape == weights[theirs].shape
             first, second = weights[ours].const_value, weights[theirs].const_value
