@@ -224,8 +224,9 @@ def test_the_document_names_all_that_the_result_depends_on(kind: type[Stage]) ->
     if issubclass(kind, EngineStage):
         engine = {"engine": "openvino", "engine_code": code_version(OpenVinoEngine.__module__)}
         tools += OpenVinoEngine.tools
-    if issubclass(kind, CheckBuild):
-        engine |= {"origin": "wan", "origin_code": code_version(WanOrigin.__module__)}
+    origin = {}
+    if kind is CheckBuild:
+        origin = {"origin": "wan", "origin_code": code_version(WanOrigin.__module__)}
         tools += WanOrigin.tools
     assert document == {
         "schema": 1,
@@ -238,6 +239,7 @@ def test_the_document_names_all_that_the_result_depends_on(kind: type[Stage]) ->
         "libc": " ".join(platform.libc_ver()),
         "processor": processor(),
         **engine,
+        **origin,
     }
 
 

@@ -14,6 +14,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.compiler.elsewhere import BuildOnly
+from wanc.compiler.check.plain import PlainGraph, ReferenceGraph
+from wanc.compiler.check.trials import NoKernel, SourceRefuses
 from wanc.compiler.engines.openvino.engine import OpenVinoEngine
 from wanc.errors import CheckpointError, UserError, render
 from wanc.runtime.manifest import Manifest
@@ -161,6 +163,27 @@ def test_of_such_an_engine_a_pass_is_found_as_well(tmp_path: Path) -> None:
     path = write(tmp_path, "(float[n, 4] x) => (float[n, 4] y) { y = LeakyRelu <alpha = 0.25> (x) }")
     with pytest.raises(UserError, match="It differs from the pass planted of fuse on"):
         check_with(path, {"n": 3}, fuse=PlantedFuse(None, (), (), "alpha dropped"), engine=BuildOnly())
+
+
+def test_onnx_s_reference_gives_what_onnxruntime_gives(tmp_path: Path) -> None:
+    path = write(tmp_path, "(float[n, 4] x) => (float[n, 4] y, int64[2] z) { y = Sin (x) z = Shape (x) }")
+    x = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
+    plain, reference = (graph(path).run({"x": x}) for graph in (PlainGraph, ReferenceGraph))
+    assert list(plain) == list(reference) == ["y", "z"]
+    for name, array in plain.items():
+        np.testing.assert_allclose(reference[name], array, rtol=1e-6)
+        assert reference[name].dtype == array.dtype
+
+
+def test_where_neither_can_it_is_said(tmp_path: Path) -> None:
+    text = (
+        '<ir_version: 9, opset_import: ["" : 18, "other" : 1]> g (float[n] x) => (float[n] y) { y = other.Thing (x) }'
+    )
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "model.onnx")
+    with pytest.raises(NoKernel):
+        PlainGraph(tmp_path / "model.onnx")
+    with pytest.raises(SourceRefuses):
+        ReferenceGraph(tmp_path / "model.onnx").run({"x": np.ones(3, np.float32)})
 
 
 @pytest.mark.parametrize("mode", ["on", "off"])
