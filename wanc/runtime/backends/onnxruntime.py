@@ -43,13 +43,13 @@ class OnnxRuntime:
     def __init__(
         self, path: Path, threads: int, lanes: int = 1, options: onnxruntime.SessionOptions | None = None
     ) -> None:
-        options = options or session_options(threads, lanes)
+        chosen = options or session_options(threads, lanes)
         if properties(path).get(QUANTIZED) != ELSEWHERE:
             # Integer kernels are the graph's own. Of Q/DQ the optimiser would make others: for fp8 one that there is
             # not, and for single Linears one that is not what was calibrated.
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
+            chosen.add_session_config_entry("session.disable_quant_qdq", "1")
         self._session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER
+            path, chosen, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER
         )
         self.outputs = [output.name for output in self._session.get_outputs()]
 

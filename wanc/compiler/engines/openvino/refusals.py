@@ -37,7 +37,7 @@ def check_computed_rightly(model: ir.Model, where: str) -> None:
                 shown = f"{node.op_type} that gives {node.outputs[0].name}"
                 raise _refusal(where, f"the {shown}: {reason}")
     for value in _large_constants(model):
-        if any(not _is_limit(use) for use in value.uses()) or value.is_graph_output():
+        if any(not _is_limit(use.node, use.idx) for use in value.uses()) or value.is_graph_output():
             raise _refusal(where, f"{value.name} is beyond 32 bits, to which openvino cuts integers")
 
 
@@ -90,9 +90,9 @@ def _large_constants(model: ir.Model) -> Iterator[ir.Value]:
             yield value
 
 
-def _is_limit(use: ir.Usage) -> bool:
+def _is_limit(node: ir.Node, index: int) -> bool:
     """Where a Slice begins or ends: beyond the last place, every number says the same."""
-    return use.node.op_type == "Slice" and use.idx in (1, 2)
+    return node.op_type == "Slice" and index in (1, 2)
 
 
 def _refusal(where: str, reason: str) -> RecipeError:
