@@ -138,7 +138,7 @@ def _apply(entry: Pass, model: ir.Model, applied: Applied, where: str, hint: str
 
 
 def _other_opset(entry: Pass, model: ir.Model) -> str | None:
-    """Why a pass is not for the version of the standard operators that a graph or a function of its own is written in."""
+    """Why a pass is not for the version of the standard operators that a graph or one of its functions is in."""
     versions = [scope.opset_imports.get("", OPSET) for scope in (model.graph, *model.functions.values())]
     if min(versions) < entry.opset:
         return f"it takes graphs of opset {entry.opset}, and this one has opset {min(versions)}"

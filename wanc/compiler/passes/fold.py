@@ -112,7 +112,8 @@ def fold(model: ir.Model) -> PassOutcome:
     """Fold until nothing changes; `fired` counts the nodes that went."""
     before = _count(model)
     sizes = rewriting(StaticSize)
-    with weights_hidden(model):
+    # Infinities are what some masks are made of, and no news.
+    with weights_hidden(model), np.errstate(all="ignore"):
         for _ in range(MOST_ROUNDS):
             changed = Folding(draws(model))(model).modified
             changed |= bool(sizes(model).fired)
