@@ -208,7 +208,8 @@ ORDER = "hint: either the name is wrong, or the nodes are in a cycle or out of o
         ),
         (
             "g (float[3] x) => (float8e4m3fn[3] y) { y = Cast <to = 17> (x) }",
-            "output 'y' is of float8e4m3fn, which an .npz file cannot hold\nhint: let the graph give float32, by a Cast",
+            "output 'y' is of float8e4m3fn, which an .npz file cannot hold\n"
+            "hint: let the graph give float32, by a Cast",
         ),
         (
             "g (string[3] x) => (string[3] y) { y = Identity (x) }",
