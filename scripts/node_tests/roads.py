@@ -91,12 +91,10 @@ class Road:
         Interface(entry.graph.inputs, entry.graph.outputs).check(
             {name: (array.dtype.name, array.shape) for name, array in inputs.items()}
         )
-        folder = self.folder / Compile.name
-        built = BuiltGraph(
-            self.engine.compiler(), entry.graph, compiled.files, folder, lambda: Reference(files, graphs, folder, ())
-        )
+        folder, compiler = self.folder / Compile.name, self.engine.compiler()
+        built = BuiltGraph(compiler, entry.graph, compiled.files, folder, lambda: Reference(files, graphs, folder, ()))
         outputs = built.run(inputs)
-        check_fused(built.where, entry.model, built.kernels(), ())
+        check_fused(built.where, entry.model, built.kernels(), (), compiler.has_kernel)
         return outputs
 
     def _stage(self, stage: Stage, inputs: Mapping[str, Files]) -> Files:
