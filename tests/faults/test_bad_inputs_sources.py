@@ -161,7 +161,10 @@ CASES: dict[str, Case] = {
         BUILD,
         code=65,
         err=f"error: DIR/m.onnx: {LIBRARY} crashes (SIGSEGV) over node 'eye' (EyeLike)\n{FATAL_HINT}\n",
-        broken=both(write("graph.yaml", ONNX), write("m.onnx", in_the_middle().SerializeToString())),
+        broken=both(
+            write("graph.yaml", ONNX.replace("  example: {n: 3}\n", "")),
+            write("m.onnx", in_the_middle().SerializeToString()),
+        ),
     ),
     "an unknown operator": Case(
         BUILD,

@@ -182,6 +182,10 @@ MISTAKES = {
     "int4": change(
         "scheme: int8", "scheme: int4", "scheme: int4-weight", "12:11", "cannot be int4", "mean int4-weight?", INT8
     ),
+    "INT8": change(
+        "scheme: int8", "scheme: INT8", "scheme: int8", "12:11", "cannot be INT8", "did you mean int8?", INT8
+    ),
+    "a comma at the end": change(STEPS, f"{STEPS},", STEPS, "8:10", "not the text 20,", "write 20"),
     "an unknown solver": change(
         STEPS,
         f"  solver: ddim\n{STEPS}",

@@ -45,7 +45,7 @@ def did_you_mean(word: str, known: list[str], later: list[str]) -> str | None:
     """The nearest of the names that are known, or that will be; one that begins with the word is nearest."""
     word = word[:LONGEST_SHOWN].casefold()
     longer = [name for name in known if name.startswith(f"{word}-")]
-    close = longer[:1] or get_close_matches(word, [*known, *later], n=1)
+    close = [word] if word in known else longer[:1] or get_close_matches(word, [*known, *later], n=1)
     if not close:
         return None
     return f"did you mean {close[0]}?" + (" (it is not built yet)" if close[0] in later else "")

@@ -15,7 +15,7 @@ from wanc.recipe.tree import KeyPath
 
 _NUMBER = re.compile(r"[+-]?[0-9]+([.,][0-9]+)?([eE][+-]?[0-9]+)?")
 # Not kHz, GB, minutes or s, where the number alone would mean something else.
-_WITH_UNIT = re.compile(rf"({_NUMBER.pattern})\s*(?![kKMGT]|[mu][A-Za-z]|s$|sec|h$|hour)[A-Za-z%]+")
+_WITH_UNIT = re.compile(rf"({_NUMBER.pattern})\s*(?![kKMGT]|[mu][A-Za-z]|s$|sec|h$|hour)[A-Za-z]+")
 _SWITCHES = {"yes": True, "on": True, "y": True, "true": True, "no": False, "off": False, "n": False, "false": False}
 _LONGEST = 200
 
@@ -63,6 +63,7 @@ def _guesses(value: object, section: type[Section] | None) -> Iterator[object]:
 
 
 def _read_as_other(text: str) -> Iterator[object]:
+    text = text.rstrip(",; ")
     number = _WITH_UNIT.fullmatch(text) or _NUMBER.fullmatch(text)
     if number is not None:
         read = float((_NUMBER.match(text) or number)[0].replace(",", "."))
