@@ -55,7 +55,7 @@ class LogFile:
         """Append lines: each in one piece, so that those of several processes do not mix."""
         now = datetime.now().astimezone().isoformat(timespec="milliseconds")
         # What else begins a line is shown as what it is.
-        for line in text.split("\n"):
+        for line in text.rstrip("\n").split("\n"):
             data = f"{now} {printable(line)}\n".encode("utf-8", "backslashreplace")
             try:
                 if self.fault is None and os.write(self._descriptor, data) < len(data):
