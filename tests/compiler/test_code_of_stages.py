@@ -30,7 +30,7 @@ SEAL = "seal"
 STAGES = {kind.__module__ for kind in FIELDS}
 MODULES = sorted({*STAGES, *(type(engine).__module__ for engine in ENGINES)})
 """What keys digest, together with all that these reach."""
-SHARED_PASSES = {"apply", "fold", "order", "rewrite"}
+SHARED_PASSES = {"apply", "draws", "fold", "order", "rewrite"}
 """Of the room of passes, what lowering and executing take; the others only make the canonical graph."""
 ON_THE_HOST = {"int8", "kernels", "probe"}
 KEYS = """

@@ -28,7 +28,7 @@ WIDE = (ir.DataType.INT64, ir.DataType.UINT64, ir.DataType.UINT32)
 INT32 = np.iinfo(np.int32)
 
 
-class Difference(NamedTuple):
+class Otherwise(NamedTuple):
     """An operator, when it is one that OpenVINO computes otherwise, and what of it."""
 
     op_types: tuple[str, ...]
@@ -92,37 +92,37 @@ def _given(node: ir.Node) -> str:
 
 
 DIFFERENCES = (
-    Difference(("Attention",), lambda node: not node.attributes.keys() <= ATTENTION, "a window of keys is left out"),
-    Difference(
+    Otherwise(("Attention",), lambda node: not node.attributes.keys() <= ATTENTION, "a window of keys is left out"),
+    Otherwise(
         ("AveragePool",),
         lambda node: bool(attribute(node, "ceil_mode", 0) and attribute(node, "count_include_pad", 0)),
         "with ceil_mode and count_include_pad, the last windows are divided by another number",
     ),
-    Difference(
+    Otherwise(
         ("BitShift",),
         lambda node: node.inputs[0] is None or node.inputs[0].dtype not in UNSIGNED,
         "numbers with a sign are shifted as if they had none",
     ),
-    Difference(("DFT",), _has("onesided", 0), "onesided is left out"),
-    Difference(("Equal", "IsInf"), _looks_at_largest, "the largest of nothing but infinities is a finite number"),
-    Difference(("GRU", "LSTM", "RNN"), _has("layout", 0), "layout is left out"),
-    Difference(("GRU", "LSTM", "RNN"), _takes(LENGTHS), "the lengths of its sequences are left out"),
-    Difference(("LSTM",), _has("input_forget", 0), "input_forget is left out"),
-    Difference(("LSTM",), _takes(PEEPHOLES), "the peepholes P are left out"),
-    Difference(("Resize",), _has("antialias", 0), "antialias is left out"),
-    Difference(("Resize",), _has("exclude_outside", 0), "exclude_outside is left out"),
-    Difference(
+    Otherwise(("DFT",), _has("onesided", 0), "onesided is left out"),
+    Otherwise(("Equal", "IsInf"), _looks_at_largest, "the largest of nothing but infinities is a finite number"),
+    Otherwise(("GRU", "LSTM", "RNN"), _has("layout", 0), "layout is left out"),
+    Otherwise(("GRU", "LSTM", "RNN"), _takes(LENGTHS), "the lengths of its sequences are left out"),
+    Otherwise(("LSTM",), _has("input_forget", 0), "input_forget is left out"),
+    Otherwise(("LSTM",), _takes(PEEPHOLES), "the peepholes P are left out"),
+    Otherwise(("Resize",), _has("antialias", 0), "antialias is left out"),
+    Otherwise(("Resize",), _has("exclude_outside", 0), "exclude_outside is left out"),
+    Otherwise(
         ("Resize",), _has("keep_aspect_ratio_policy", None, "stretch"), "keep_aspect_ratio_policy is left out"
     ),
-    Difference(("RoiAlign",), _has("mode", "avg"), "the largest is taken before the weights, not after"),
-    Difference(("SpaceToDepth",), _has("mode", None, "DCR"), "mode is left out"),
-    Difference(
+    Otherwise(("RoiAlign",), _has("mode", "avg"), "the largest is taken before the weights, not after"),
+    Otherwise(("SpaceToDepth",), _has("mode", None, "DCR"), "mode is left out"),
+    Otherwise(
         ("QuantizeLinear", "DequantizeLinear"),
         _touches(CODES),
         "its 16-bit codes are not kept in their range",
         ("", "com.microsoft"),
     ),
-    Difference(
+    Otherwise(
         ("Add", "BitShift", "Mul", "Neg", "Sub", "Sum"),
         _touches(NARROW),
         "8 and 16 bits are not counted round, but stop at their ends",
