@@ -23,7 +23,7 @@ from wanc.runtime.verify import verify
 from .conftest import Wanc
 from .faults.project import Project, write_project
 
-STAGES = {"export", "fuse", "partition", "compile", "engine"}
+STAGES = {"export", "fuse", "partition", "compile", "engine", "check"}
 
 
 @pytest.fixture(autouse=True)

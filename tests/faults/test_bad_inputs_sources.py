@@ -472,7 +472,7 @@ def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         "caused by: No space left on device\n"
         "hint: free some space, or choose a directory on another file system\n"
     )
-    computed = "".join(f"{stage}: S s, peak N MiB\n" for stage in ("compile model/0", "engine", "seal"))
+    computed = "".join(f"{stage}: S s, peak N MiB\n" for stage in ("compile model/0", "engine", "check", "seal"))
     assert after == f"export: cached\nfuse: cached\npartition: cached\n{computed}"
     empty = "artifacts/store/quarantine:\n\nartifacts/store/tmp:\n"
     assert re.fullmatch(rf"exit 74\n{empty}artifacts/bundles/graph  sha256:\w{{64}}\n", finished.stdout)

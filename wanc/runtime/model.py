@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from .video_limits import MOST_POSITIONS
 
+TEXT_ENCODER, ENCODE = "text_encoder", "encode"
+"""The component that encodes prompts, and its graph."""
 HIGH, LOW = "denoiser_high", "denoiser_low"
 """The experts' components; a model with one expert has the first alone."""
 

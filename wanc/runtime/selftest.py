@@ -13,15 +13,14 @@ from numpy.typing import NDArray
 from .bundle import Bundle
 from .check_golden import tolerances
 from .cores import threads_to_use
-from .encode import COMPONENT as ENCODER
-from .encode import GRAPH as ENCODE
 from .executor import Executor
 from .golden import EXPECTED, FOLDER, INPUTS, named
+from .model import ENCODE, TEXT_ENCODER
 from .options import VIDEO
 from .progress import OnProgress, ignore
 from .safetensors import SafetensorsFile
 
-TEXT = (f"{ENCODER}/tokenizer", f"{ENCODER}/embedding")
+TEXT = (f"{TEXT_ENCODER}/tokenizer", f"{TEXT_ENCODER}/embedding")
 """What is checked before the graphs, where there are prompts."""
 
 
@@ -45,7 +44,7 @@ def selftest(bundle: Bundle, *, threads: int | None = None, on_progress: OnProgr
     """Execute every graph on its golden inputs. Raises BundleError where the record cannot be read."""
     inputs, expected = (bundle.folder.read(f"{FOLDER}/{name}", SafetensorsFile) for name in (INPUTS, EXPECTED))
     executor = Executor(bundle.folder, bundle.engines, threads=threads_to_use(threads, bundle.threads))
-    checks = prompt_checks(bundle, named(inputs, ENCODER, ENCODE)) if bundle.task == VIDEO else []
+    checks = prompt_checks(bundle, named(inputs, TEXT_ENCODER, ENCODE)) if bundle.task == VIDEO else []
     on_progress("selftest", 0, len(bundle.engines))
     for (component, graph), tolerance in tolerances(bundle.folder, bundle.engines).items():
         outputs = executor.run(component, graph, named(inputs, component, graph))
