@@ -398,7 +398,8 @@ def test_why_is_right(copy: Project, replay: Replay) -> None:
         ran = [name for name in computed(result) if name != "resolve"]
         assert ran[:1] == would_run[:1]
         assert all(answer.stored for answer in why(loaded, copy.output))
-    assert replay.ran == ["tables", "export", "engine", "check"], "of other steps, and of the checkpoint with another tokenizer"
+    # Of other steps, and of the checkpoint with another tokenizer.
+    assert replay.ran == ["tables", "export", "engine", "check"]
 
 
 @pytest.mark.parametrize("missing", ["text_encoder", "denoiser_high", "vae_decoder"])
