@@ -115,12 +115,17 @@ raise SystemExit(main(Path(sys.argv[1]), sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("strike", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
-def test_a_video_that_was_begun_goes_away(tiny_bundle: Path, tmp_path: Path, strike: signal.Signals) -> None:
-    """Whatever runs natively: here something that cannot be interrupted."""
-    command = [sys.executable, "-c", BUSY, tiny_bundle, "--prompt", "x", "-o", tmp_path / "out.mp4"]
+def begun_video(bundle: Path, output: Path) -> subprocess.Popen[str]:
+    """A run that has begun its video, and does something that cannot be interrupted."""
+    command = [sys.executable, "-c", BUSY, bundle, "--prompt", "x", "-o", output]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None and process.stdout.readline().strip() != "begun", "nothing is there to clean up"
+    return process
+
+
+@pytest.mark.parametrize("strike", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_a_video_that_was_begun_goes_away(tiny_bundle: Path, tmp_path: Path, strike: signal.Signals) -> None:
+    process = begun_video(tiny_bundle, tmp_path / "out.mp4")
     started = time.monotonic()
     process.send_signal(strike)
     process.communicate(timeout=60)
@@ -132,9 +137,7 @@ def test_a_video_that_was_begun_goes_away(tiny_bundle: Path, tmp_path: Path, str
 def test_what_cannot_be_removed_keeps_no_run_from_ending(tiny_bundle: Path, tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
-    command = [sys.executable, "-c", BUSY, tiny_bundle, "--prompt", "x", "-o", folder / "out.mp4"]
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, start_new_session=True)
-    assert process.stdout is not None and process.stdout.readline().startswith("begun ")
+    process = begun_video(tiny_bundle, folder / "out.mp4")
     shutil.rmtree(folder)
     folder.write_text("no folder any more")
     started = time.monotonic()

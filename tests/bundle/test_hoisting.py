@@ -109,11 +109,8 @@ def test_a_second_request_is_computed_for_itself(tiny_bundle: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
-    [
-        pytest.param(("fuse.hoist=[]",), id="not hoisted"),
-        pytest.param(("fuse.passes=[]",), id="not fused"),
-        pytest.param(("fuse.hoist=[]", "fuse.passes=[]"), id="neither"),
-    ],
+    [("fuse.hoist=[]",), ("fuse.passes=[]",), ("fuse.hoist=[]", "fuse.passes=[]")],
+    ids=["not hoisted", "not fused", "neither"],
 )
 def test_the_video_is_that_of_the_graphs_as_exported(
     plain: Result, result: Callable[..., Result], overrides: tuple[str, ...]
