@@ -31,7 +31,17 @@ model: {{onnx: m.onnx, example: {{n: 4}}}}
 engine: {{kind: {engine}}}
 """
 
-STRUCK = """
+AS_AT_A_TERMINAL = """
+import signal
+
+# A shell that starts something in the background has it ignore these two, and what is ignored stays so.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+"""
+
+STRUCK = (
+    AS_AT_A_TERMINAL
+    + """
 import os, sys
 from pathlib import Path
 
@@ -50,6 +60,7 @@ from runtime.main import main
 
 raise SystemExit(main(Path(sys.argv[1]), sys.argv[2:]))
 """
+)
 
 
 @pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
@@ -97,7 +108,9 @@ def test_a_run_ends_while_its_engine_is_at_work(
     assert os.listdir(tmp_path) == []
 
 
-BUSY = """
+BUSY = (
+    AS_AT_A_TERMINAL
+    + """
 import hashlib, os, sys
 from pathlib import Path
 
@@ -113,6 +126,7 @@ from runtime.main import main
 
 raise SystemExit(main(Path(sys.argv[1]), sys.argv[2:]))
 """
+)
 
 
 def begun_video(bundle: Path, output: Path) -> subprocess.Popen[str]:
