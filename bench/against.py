@@ -18,6 +18,8 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from wanc.bench.contest import machine
+from wanc.bench.report import WHAT
+from wanc.runtime.whole_file import require_writable, write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -143,6 +145,7 @@ def measure(name: str, before: Path, scratch: Path) -> dict[str, Any]:
 def main(commit: str, names: list[str]) -> None:
     """Measure, and write what was measured."""
     result = RESULTS / f"against-{commit}.json"
+    require_writable(result, WHAT)
     report: dict[str, Any] = json.loads(result.read_bytes())["measured"] if result.exists() else {}
     with TemporaryDirectory() as name:
         before = Path(name) / "before"
@@ -151,7 +154,7 @@ def main(commit: str, names: list[str]) -> None:
         for wanted in names or MEASURED:
             report[wanted] = measure(wanted, before, Path(name))
             document = {"before": commit, "machine": machine(("onnxruntime", "openvino", "numpy")), "measured": report}
-            result.write_text(json.dumps(document, indent=1) + "\n")
+            write_whole(result, f"{json.dumps(document, indent=1)}\n".encode(), WHAT)
 
 
 if __name__ == "__main__":

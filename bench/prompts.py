@@ -15,6 +15,8 @@ from tempfile import TemporaryDirectory
 
 import wanc
 from wanc.bench.contest import machine
+from wanc.bench.report import WHAT
+from wanc.runtime.whole_file import require_writable, write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "bench" / "results" / "prompts-tiny-wan.json"
@@ -36,6 +38,7 @@ def seconds(*arguments: object) -> float:
 def main(bundle: Path) -> None:
     """Measure both ways in turn, and write what was measured."""
     assert len(set(PROMPTS)) == COUNT
+    require_writable(RESULT, WHAT)
     rounds: list[dict[str, float]] = []
     with TemporaryDirectory() as name:
         folder = Path(name)
@@ -54,7 +57,7 @@ def main(bundle: Path) -> None:
         "rounds": rounds,
         "ratio": median(entry["ratio"] for entry in rounds),
     }
-    RESULT.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    write_whole(RESULT, f"{json.dumps(report, indent=1)}\n".encode(), WHAT)
     print(f"{report['ratio']:.2f}")
 
 

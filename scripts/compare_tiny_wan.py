@@ -21,9 +21,8 @@ from typing import Any
 from scripts.tiny_wan import comparison, evaluation
 from scripts.tiny_wan.configuration import STEPS
 from scripts.tiny_wan.progress import counted
-from wanc.runtime.destination import reporting
 from wanc.runtime.errors import UserError
-from wanc.runtime.whole_file import require_writable, whole_file
+from wanc.runtime.whole_file import require_writable, write_whole
 
 TABLE = "the table"
 PAIRS = 200
@@ -152,8 +151,7 @@ def main(command_line: Sequence[str] | None = None) -> int:
     table, document = markdown(reference, measured, STEPS), as_json(reference, measured, held, STEPS)
     print(json.dumps(document, indent=2) + "\n" if arguments.json else table, end="")
     if arguments.output is not None:
-        with whole_file(arguments.output, TABLE) as file, reporting(arguments.output, TABLE):
-            file.write(table.encode())
+        write_whole(arguments.output, table.encode(), TABLE)
     for bundle in document["bundles"]:
         for sentence in bundle["missed"]:
             print(f"{'error' if bundle['held'] else 'warning'}: {sentence}", file=sys.stderr)

@@ -22,7 +22,7 @@ def main() -> None:
     (ROOT / VIDEOS).mkdir(parents=True, exist_ok=True)
     build = _json("-m", "wanc", "build", str(RECIPE), "--json", saying=f"building {RECIPE}")
     for stage in build["stages"]:
-        print(f"  {stage['name']:<10} {'cached' if stage['cached'] else format(stage['seconds'], '.1f') + ' s'}")
+        print(f"  {stage['label']:<24} {'cached' if stage['cached'] else format(stage['seconds'], '.1f') + ' s'}")
     videos = [_video(name, prompt, build["bundle"]) for name, prompt in PROMPTS.items()]
     print(f"bundle: {build['bundle']}  {build['id']}")
     for video in videos:

@@ -19,10 +19,10 @@ if not __package__:  # started as a file, which puts its own folder in place of 
 
 from scripts.checkpoints.models import MODELS, Model
 from scripts.checkpoints.plan import Plan, Source, plan, write_documents
-from scripts.checkpoints.stream import Entry, Pieces, write_tensors, write_zeros
 from scripts.checkpoints.values import random_pieces
 from wanc.artifacts.files import output_errors, require_space
 from wanc.artifacts.private import abandoned, private_directory
+from wanc.compiler.weights.tensor_stream import Entry, Pieces, write_tensors, write_zeros
 from wanc.errors import EXIT_USAGE, OutputError, UserError, render
 from wanc.models.wan.stored import Layout
 from wanc.runtime.progress import ProgressBar

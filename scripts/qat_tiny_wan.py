@@ -28,8 +28,10 @@ from wanc.calibration.decision import Decision
 from wanc.calibration.distill import TrainingPlan, distill
 from wanc.calibration.lessons import Task
 from wanc.calibration.trajectories import Requests, Run, TrajectorySampling, guided_velocity
+from wanc.runtime.whole_file import write_whole
 
 Result = TypeVar("Result")
+WHAT = "the report"
 Decisions = list[dict[str, Decision]]
 
 LEARNING_RATES: dict[Scheme, float] = {"int4-weight": 3e-4, "int8": 5e-5}
@@ -208,9 +210,7 @@ def _timed(file: Path, work: Callable[[], Result]) -> Result:
 
 
 def _write_json(file: Path, value: object) -> None:
-    partial = file.with_suffix(".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, file)
+    write_whole(file, f"{json.dumps(value, indent=2)}\n".encode(), WHAT)
 
 
 def main() -> None:
@@ -236,7 +236,7 @@ def main() -> None:
             _write_json(file, measure(bench, scheme, arguments.minutes, arguments.work))
         figures[scheme] = json.loads(file.read_text(encoding="utf-8"))
     page = report(figures, sizes)
-    (arguments.out / "qat-tiny-wan.md").write_text(page, encoding="utf-8")
+    write_whole(arguments.out / "qat-tiny-wan.md", page.encode(), WHAT)
     _write_json(arguments.out / "qat-tiny-wan.json", {"sizes": asdict(sizes), "cores": os.cpu_count(), **figures})
     print(page)
 

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from wanc.runtime.whole_file import write_whole
+
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "docs" / "results" / "test-long.json"
 FOLDER = ROOT / "artifacts" / "test-long"
@@ -95,11 +97,12 @@ def run_parts(wanted: Mapping[str, Sequence[str]]) -> None:
     for name, tests in wanted.items():
         if name not in passed and (entry := _run(name, tests)) is not None:
             passed[name] = entry
-            state.write_text(json.dumps(passed))
+            write_whole(state, json.dumps(passed).encode(), "what has passed")
     failed = [name for name in wanted if name not in passed]
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
-    RECORD.write_text(json.dumps(record(commit, {name: passed[name] for name in wanted}), indent=1) + "\n")
+    document = record(commit, {name: passed[name] for name in wanted})
+    write_whole(RECORD, f"{json.dumps(document, indent=1)}\n".encode(), "the record")
     print(f"all have passed: {RECORD.relative_to(ROOT)}")
 
 

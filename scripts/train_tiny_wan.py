@@ -21,6 +21,7 @@ from typing import TypeVar
 import torch
 
 from scripts.tiny_wan import flow_phase, latents_phase, layout, training, vae_phase
+from wanc.runtime.whole_file import write_whole
 
 Result = TypeVar("Result")
 
@@ -46,6 +47,9 @@ def train(sizes: Sizes, work: Path, out: Path, seed: int) -> dict[str, float]:
     metrics_file = work / "metrics.json"
     metrics: dict[str, float] = json.loads(metrics_file.read_text(encoding="utf-8")) if metrics_file.exists() else {}
 
+    def write_metrics() -> None:
+        write_whole(metrics_file, f"{json.dumps(metrics, indent=2)}\n".encode(), "what was measured")
+
     def timed(name: str, phase: Callable[[], Result]) -> Result:
         """Run a phase and add its time to what earlier, killed runs took."""
         begun = time.monotonic()
@@ -53,9 +57,7 @@ def train(sizes: Sizes, work: Path, out: Path, seed: int) -> dict[str, float]:
             return phase()
         finally:
             metrics[f"{name}_seconds"] = round(metrics.get(f"{name}_seconds", 0.0) + time.monotonic() - begun, 1)
-            partial = metrics_file.with_suffix(".partial")
-            partial.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-            os.replace(partial, metrics_file)
+            write_metrics()
 
     torch.manual_seed(seed)
     vae = vae_phase.build()
@@ -70,7 +72,7 @@ def train(sizes: Sizes, work: Path, out: Path, seed: int) -> dict[str, float]:
     layout.save(out, vae, denoiser, latents.mean, latents.std)
     metrics["size_megabytes"] = round(layout.size_in_bytes(out) / 1e6, 2)
     metrics["held_out_vae_psnr_db"] = timed("inspection", lambda: layout.saved_vae_psnr(out, sizes.inspection_clips))
-    metrics_file.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_metrics()
     return metrics
 
 

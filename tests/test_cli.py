@@ -24,7 +24,7 @@ from wanc.runtime.manifest import Manifest
 from .conftest import ROOT, Wanc
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-STAGES = ["resolve", "export", "fuse", "partition", *4 * ["compile"], "engine", "tables", "seal"]
+STAGES = ["resolve", "export", "fuse", "partition", *4 * ["compile"], "engine", "tables", "check", "seal"]
 
 
 @pytest.fixture(autouse=True)
@@ -237,7 +237,9 @@ def test_a_build_says_for_people_where_the_bundle_is(wanc: Wanc, tiny_recipe: Pa
     finished = wanc("build", tiny_recipe, "-o", tiny_bundle.parents[1])
     assert finished.code == 0
     assert finished.out == f"{tiny_bundle}  {Manifest.read(tiny_bundle).id}\n"
-    assert finished.err == "".join(f"{stage}: cached\n" for stage in STAGES[1:])
+    components = iter(["denoiser_high", "denoiser_low", "text_encoder", "vae_decoder"])
+    labels = [f"compile {next(components)}/0" if stage == "compile" else stage for stage in STAGES[1:]]
+    assert finished.err == "".join(f"{label}: cached\n" for label in labels)
 
 
 def test_a_matrix_builds_a_list(wanc: Wanc, tiny_recipe: Path, tiny_bundle: Path) -> None:
@@ -337,7 +339,7 @@ def test_recipe_schema_is_the_one_in_the_repository(wanc: Wanc) -> None:
 
 
 def test_recipe_new_writes_a_recipe_that_checks(wanc: Wanc) -> None:
-    finished = wanc("recipe", "new", "checkpoints/my-wan", "--name", "my-wan")
+    finished = wanc("recipe", "new", ROOT / "models/tiny-wan", "--name", "my-wan")
     assert (finished.code, finished.err) == (0, "")
     Path("my-wan.yaml").write_text(finished.out)
     assert wanc("recipe", "check", "my-wan.yaml").out == "ok: my-wan\n"
@@ -381,6 +383,6 @@ def test_a_missing_package_is_named(wanc: Wanc, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "yaml", None)
     for name in [name for name in sys.modules if name.startswith("wanc.recipe")]:
         monkeypatch.delitem(sys.modules, name)
-    finished = wanc("recipe", "check", "any.yaml")
+    finished = wanc("recipe", "show", "any.yaml")
     assert (finished.code, finished.out) == (69, "")
     assert finished.err == "error: the package yaml is missing\nhint: wanc doctor says how to install it\n"

@@ -7,16 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from scripts import convert_pth
 from scripts.checkpoints.models import MODELS
 from scripts.make_checkpoint import make
 from tests.conftest import ROOT
 from tests.in_the_way import IN_THE_WAY
+from wanc import cli
+from wanc.compiler.convert import convert
 from wanc.errors import OutputError
 from wanc.models.wan.checkpoint import open_checkpoint
 
@@ -48,9 +50,16 @@ class Runs:
         return os.mkdir, (str(self.path),)
 
 
+def main(arguments: list[str]) -> int:
+    """`wanc convert ARGUMENTS…`: how it ends."""
+    with patch.object(sys, "argv", ["wanc", "convert", *arguments]), pytest.raises(SystemExit) as stop:
+        cli.main()
+    return int(stop.value.code or 0)
+
+
 def test_every_tensor_arrives(tmp_path: Path) -> None:
     torch.save(TENSORS, tmp_path / "model.pth")
-    assert convert_pth.main([str(tmp_path / "model.pth")]) == 0
+    assert main([str(tmp_path / "model.pth")]) == 0
     found = load_file(tmp_path / "model.safetensors")
     assert found.keys() == TENSORS.keys()
     for name, expected in TENSORS.items():
@@ -63,7 +72,7 @@ def test_the_file_depends_on_the_tensors_alone(tmp_path: Path) -> None:
     torch.save(TENSORS, tmp_path / "a.pth")
     torch.save(dict(reversed(TENSORS.items())), tmp_path / "b.pth")
     for name in "ab":
-        convert_pth.convert(tmp_path / f"{name}.pth", tmp_path / "out" / f"{name}.safetensors")
+        convert(tmp_path / f"{name}.pth", tmp_path / "out" / f"{name}.safetensors")
     stored = (tmp_path / "out" / "a.safetensors").read_bytes()
     assert stored == (tmp_path / "out" / "b.safetensors").read_bytes()
     assert b"__metadata__" not in stored
@@ -79,7 +88,7 @@ def test_a_checkpoint_of_pickles_reads_after_conversion(tmp_path: Path) -> None:
         tensors = load_file(path)
         torch.save(tensors, root / f"{stem}.pth")
         path.unlink()
-        assert convert_pth.main([str(root / f"{stem}.pth")]) == 0
+        assert main([str(root / f"{stem}.pth")]) == 0
         assert all(torch.equal(value, tensors[name]) for name, value in load_file(path).items())
     found = open_checkpoint(root)
     for name, component in expected.components.items():
@@ -87,20 +96,20 @@ def test_a_checkpoint_of_pickles_reads_after_conversion(tmp_path: Path) -> None:
         assert list(found.components[name].weights) == list(component.weights)
 
 
-def refused(path: Path, capsys: pytest.CaptureFixture[str], code: int = 65) -> str:
+def refused(path: Path, capfd: pytest.CaptureFixture[str], code: int = 65) -> str:
     """What people see of a refusal, which leaves nothing behind."""
     before = sorted(os.listdir(path.parent))
-    assert convert_pth.main([str(path)]) == code
+    assert main([str(path)]) == code
     assert sorted(os.listdir(path.parent)) == before
-    return capsys.readouterr().err.replace(str(path), "FILE").rstrip("\n")
+    return capfd.readouterr().err.replace(str(path), "FILE").rstrip("\n")
 
 
 def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     torch.save({"a": BASE, "b": Runs(tmp_path / "made")}, tmp_path / "model.pth")
     expected = "error: FILE: holds more than tensors: it names posix.mkdir, which reading it would run"
-    assert refused(tmp_path / "model.pth", capsys) == expected
+    assert refused(tmp_path / "model.pth", capfd) == expected
     assert not (tmp_path / "made").exists()
 
 
@@ -124,43 +133,42 @@ def test_a_pickle_that_would_run_something_is_refused_and_runs_nothing(
     ],
 )
 def test_anything_but_tensors_by_name_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: object, expected: str
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], content: object, expected: str
 ) -> None:
     torch.save(content, tmp_path / "model.pth")
-    assert refused(tmp_path / "model.pth", capsys) == f"error: FILE: {expected}"
+    assert refused(tmp_path / "model.pth", capfd) == f"error: FILE: {expected}"
 
 
 @pytest.mark.parametrize("kept", [0, 1, 100, -1, -50])
-def test_a_damaged_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], kept: int) -> None:
+def test_a_damaged_file_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[str], kept: int) -> None:
     torch.save(TENSORS, tmp_path / "whole.pth")
     (tmp_path / "model.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:kept])
-    assert refused(tmp_path / "model.pth", capsys) == (
+    assert refused(tmp_path / "model.pth", capfd) == (
         "error: FILE: not a file that torch.save wrote (PyTorch 1.6 or later), or a damaged one\n"
         "hint: is the download complete?"
     )
 
 
-def test_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert refused(tmp_path / "model.pth", capsys, code=66) == "error: FILE: no such file"
+def test_no_file(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert refused(tmp_path / "model.pth", capfd, code=66) == "error: FILE: no such file"
 
 
-def test_the_pickle_itself_is_no_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_pickle_itself_is_no_output(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     torch.save(TENSORS, tmp_path / "model.pth")
     before = (tmp_path / "model.pth").read_bytes()
-    with pytest.raises(SystemExit) as stop:
-        convert_pth.main([str(tmp_path / "model.pth"), "-o", str(tmp_path / "x" / ".." / "model.pth")])
-    assert stop.value.code == 2
+    assert main([str(tmp_path / "model.pth"), "-o", str(tmp_path / "." / "model.pth")]) == 2
+    assert "hint: name another file, such as model.safetensors" in capfd.readouterr().err
     assert (tmp_path / "model.pth").read_bytes() == before
 
 
 @pytest.mark.parametrize("kind", IN_THE_WAY)
-def test_only_an_ordinary_file_is_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
+def test_only_an_ordinary_file_is_replaced(tmp_path: Path, capfd: pytest.CaptureFixture[str], kind: str) -> None:
     torch.save({"a": BASE}, tmp_path / "model.pth")
     path = tmp_path / "model.safetensors"
     words = IN_THE_WAY[kind](path)
     before = path.lstat()
-    assert convert_pth.main([str(tmp_path / "model.pth")]) == 74
-    assert words in capsys.readouterr().err
+    assert main([str(tmp_path / "model.pth")]) == 74
+    assert words in capfd.readouterr().err
     assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
 
 
@@ -172,20 +180,24 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(convert_pth, "write_tensors", full)
+    monkeypatch.setattr("wanc.compiler.convert.write_tensors", full)
     with pytest.raises(OutputError):
-        convert_pth.convert(tmp_path / "model.pth", tmp_path / "model.safetensors")
+        convert(tmp_path / "model.pth", tmp_path / "model.safetensors")
     assert (tmp_path / "model.safetensors").read_bytes() == b"earlier"
     assert sorted(os.listdir(tmp_path)) == ["model.pth", "model.safetensors"]
 
 
-@pytest.mark.parametrize("start", [["-m", "scripts.convert_pth"], ["scripts/convert_pth.py"]])
-def test_the_command_line_in_a_process_of_its_own(tmp_path: Path, start: list[str]) -> None:
+def test_the_command_line_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """Anywhere, and with no checkout: what is installed is enough."""
     torch.save({"a": BASE}, tmp_path / "sound.pth")
     torch.save({"a": Runs(tmp_path / "made")}, tmp_path / "hostile.pth")
     for name, code in (("sound", 0), ("hostile", 65)):
         done = subprocess.run(
-            [sys.executable, *start, str(tmp_path / f"{name}.pth")], cwd=ROOT, capture_output=True, text=True
+            [sys.executable, "-m", "wanc", "convert", f"{name}.pth"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == code
         assert "Traceback" not in done.stderr
@@ -193,7 +205,11 @@ def test_the_command_line_in_a_process_of_its_own(tmp_path: Path, start: list[st
     assert not (tmp_path / "hostile.safetensors").exists() and not (tmp_path / "made").exists()
 
 
-def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        convert_pth.main(["--help"])
-    assert "python -m scripts.convert_pth checkpoints/" in capsys.readouterr().out
+def test_several_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    files = [str(tmp_path / f"{name}.pth") for name in "ab"]
+    for file in files:
+        torch.save({"a": BASE}, file)
+    assert main([*files, "-o", str(tmp_path / "c.safetensors")]) == 2
+    assert "hint: leave it out, or convert one" in capfd.readouterr().err
+    assert main(files) == 0
+    assert capfd.readouterr().out.splitlines() == [str(tmp_path / f"{name}.safetensors") for name in "ab"]

@@ -60,9 +60,16 @@ def test_help_loads_nothing_that_does_the_work(tmp_path: Path, arguments: list[s
     assert not loaded_by(MAIN, arguments, tmp_path) & (HEAVY | MIDDLING)
 
 
-def test_checking_a_recipe_loads_no_numbers(tiny_recipe: Path, tmp_path: Path) -> None:
-    loaded = loaded_by(MAIN, ["recipe", "check", str(tiny_recipe)], tmp_path)
+def test_reading_a_recipe_loads_no_numbers(tiny_recipe: Path, tmp_path: Path) -> None:
+    loaded = loaded_by(MAIN, ["recipe", "show", str(tiny_recipe)], tmp_path)
     assert not loaded & (HEAVY | {"numpy", "onnxruntime", "av", "tokenizers"})
+    assert {"pydantic", "yaml"} <= loaded
+
+
+def test_checking_a_recipe_loads_no_engine(tiny_recipe: Path, tmp_path: Path) -> None:
+    """It opens the model, whose headers and schedule are read with numpy."""
+    loaded = loaded_by(MAIN, ["recipe", "check", str(tiny_recipe)], tmp_path)
+    assert not loaded & (HEAVY | {"onnxruntime", "av", "tokenizers"})
     assert {"pydantic", "yaml"} <= loaded
 
 

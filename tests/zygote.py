@@ -27,10 +27,10 @@ from .faults.prober import USED
 
 ROOT = Path(__file__).resolve().parents[1]
 ALSO = (
-    "openvino", "wanc.compiler.bundle.assemble", "wanc.compiler.bundle.tables",
+    "openvino", "wanc.compiler.bundle.assemble", "wanc.compiler.bundle.tables", "wanc.compiler.check.component",
     "wanc.compiler.engines.openvino.compiler",
     "wanc.compiler.export.tracing", "wanc.compiler.export.wan", "wanc.compiler.fuse", "wanc.compiler.quantize.quantize",
-    "wanc.models.wan.text_encoder", "wanc.models.wan.transformer", "wanc.models.wan.vae",
+    "wanc.models.wan.text_encoder", "wanc.models.wan.transformer", "wanc.models.wan.untouched", "wanc.models.wan.vae",
 )  # fmt: skip
 MOST_BYTES = 2**16
 

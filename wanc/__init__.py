@@ -9,6 +9,6 @@ __version__ = VERSION
 
 def __getattr__(name: str) -> object:
     """What `wanc.api` has, which is loaded when it is first asked for."""
-    if name in ("BuildResult", "build", "build_variants", "open", "open_graph"):
+    if name in ("BuildResult", "VariantsError", "build", "build_variants", "open", "open_graph"):
         return getattr(import_module("wanc.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

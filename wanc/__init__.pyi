@@ -1,4 +1,5 @@
 from wanc.api import BuildResult as BuildResult
+from wanc.api import VariantsError as VariantsError
 from wanc.api import build as build
 from wanc.api import build_variants as build_variants
 from wanc.api import open as open

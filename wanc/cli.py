@@ -7,8 +7,8 @@ rebuild with nothing to do load no torch.
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import wraps
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,11 +16,13 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.exceptions import TyperException
 
-from wanc import __version__
+from wanc import __version__, completion
 from wanc.errors import EXIT_REFUSED, EXIT_UNAVAILABLE, UserError, render
+from wanc.folders import DEFAULT_OUTPUT, OUTPUT_VARIABLE, STORE_VARIABLE, Folders
 from wanc.runtime.backends.offline import stay_offline
 from wanc.runtime.options import OPTIONS, OUTPUT_HELP
 from wanc.runtime.streams import complain, print_result, standard_streams
+from wanc.runtime.voice import say, shows_progress
 
 EXIT_INTERRUPTED = 130
 
@@ -28,7 +30,6 @@ app = typer.Typer(
     name="wanc",
     help="Compile a text-to-video diffusion model into a bundle that runs without PyTorch.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -37,17 +38,55 @@ store_app = typer.Typer(help="Look into the store of finished work.", no_args_is
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(store_app, name="store")
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="The recipe's YAML file.", show_default=False)]
+RecipeFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RECIPE", help="The recipe's YAML file.", show_default=False, autocompletion=completion.recipes
+    ),
+]
+BundleFolder = Annotated[
+    Path, typer.Argument(help="The bundle's folder.", show_default=False, autocompletion=completion.bundles)
+]
 Overrides = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Change one value; may be repeated; wins last.")
+    list[str],
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one value; may be repeated; wins last.",
+        autocompletion=completion.settings,
+    ),
 ]
 Output = Annotated[
-    Path, typer.Option("-o", "--output", help="Where bundles/ and store/ are.", file_okay=False, show_default=True)
+    Path,
+    typer.Option(
+        "-o", "--output", help="Where bundles/ are.", file_okay=False, show_default=True, envvar=OUTPUT_VARIABLE
+    ),
+]
+StoreFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        help="Where finished work is kept; store/ in the output folder if unset.",
+        file_okay=False,
+        show_default=False,
+        envvar=STORE_VARIABLE,
+    ),
 ]
 Explained = Literal["fuse", "quantize", "engine"]
 Numbers = Literal["float", "int8"]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-DEFAULT_OUTPUT = Path("artifacts")
+VOICE: Mapping[str, tuple[Any, object]] = {
+    "quiet": (Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors and the result.")], False),
+    "verbose": (Annotated[bool, typer.Option("-v", "--verbose", help="Say why things are done, and where.")], False),
+    "log_file": (
+        Annotated[
+            Path | None,
+            typer.Option("--log-file", metavar="FILE", help="Append all that --verbose says to FILE, with the time."),
+        ],
+        None,
+    ),
+}
+"""How much is said: what every verb takes that may work for a while."""
 
 
 @app.callback(invoke_without_command=True)
@@ -57,11 +96,46 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-@app.command(epilog="Example: wanc build recipes/tiny-wan.yaml --set sampling.steps=10")
+def that_speaks(verb: Callable[..., None]) -> Callable[..., None]:
+    """A verb with the options of `VOICE` behind its own."""
+
+    @wraps(verb)
+    def speaking(*, quiet: bool, verbose: bool, log_file: Path | None, **options: Any) -> None:
+        from wanc.log_file import talking
+
+        with talking(quiet=quiet, verbose=verbose, log_file=log_file, output=options.get("output")):
+            verb(**options)
+
+    own = signature(verb, eval_str=True).parameters.values()
+    voice = [
+        Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in VOICE.items()
+    ]
+    return _with_parameters(speaking, [*own, *voice])
+
+
+def _with_parameters(verb: Callable[..., None], parameters: list[Parameter]) -> Callable[..., None]:
+    vars(verb)["__signature__"] = Signature(parameters)
+    verb.__annotations__ = {entry.name: entry.annotation for entry in parameters}
+    return verb
+
+
+@app.command(epilog="Example: wanc build recipes/tiny-wan.yaml --set sampling.steps=10 --log-file build.log")
+@that_speaks
 def build(
     recipe: RecipeFile,
-    output: Output = DEFAULT_OUTPUT,
+    output: Output = Path(DEFAULT_OUTPUT),
+    store: StoreFolder = None,
     overrides: Overrides = [],
+    variants: Annotated[
+        list[str], typer.Option("--variant", metavar="NAME", help="Build this variant of the matrix; may be repeated.")
+    ] = [],
+    keep_going: Annotated[
+        bool, typer.Option("--keep-going", help="Build the other variants where one of them fails.")
+    ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Replace a bundle of this name that another recipe or store has made.")
+    ] = False,
     check: Annotated[bool, typer.Option("--check", help="Build a second time from nothing and compare.")] = False,
     paranoid: Annotated[bool, typer.Option("--paranoid", help="Hash every input again.")] = False,
     explain: Annotated[
@@ -72,7 +146,8 @@ def build(
     """Build the bundle of a recipe, or of each of its variants."""
     from wanc.compiler.explain import explain as explained_by
     from wanc.compiler.explain import explain_tables
-    from wanc.compiler.pipeline import build, rebuild_and_compare
+    from wanc.compiler.pipeline import rebuild_and_compare
+    from wanc.compiler.variants import VariantBuild, VariantsError, build_variants, chosen, summary
     from wanc.recipe.load import load
     from wanc.runtime.ending import clean_up_on_sigterm
     from wanc.terminal import show
@@ -81,22 +156,40 @@ def build(
 
     results: list[dict[str, Any]] = []
     different: dict[str, list[str]] = {}
-    variants = load(recipe, overrides)
-    for loaded in variants:
-        result = build(loaded, output, paranoid=paranoid, progress=_shows_progress(as_json))
+    progress = shows_progress(as_json=as_json)
+    folders, asked = Folders.chosen(output, store), chosen(load(recipe, overrides), variants)
+
+    def ended(built: VariantBuild) -> None:
+        result = built.result
+        if result is None:
+            complain(render(built.error) if built.error else "")
+            results.append(built.as_json())
+            return
         if check:
-            different[str(result.bundle)] = rebuild_and_compare(result, loaded, progress=_shows_progress(as_json))
-        explained = explained_by(explain, result.stages, output) if explain else {}
-        results.append({**result.as_json(), **({explain: explained} if explain else {})})
+            different[str(result.bundle)] = rebuild_and_compare(result, built.loaded, progress=progress)
+        explained = explained_by(explain, result.stages, folders.store) if explain else {}
+        results.append({**built.as_json(), **({explain: explained} if explain else {})})
         if not as_json:
             print_result(f"{result.bundle}  {result.id}")
             if explain:
                 show(explain_tables(explain, explained))
+
+    failed: VariantsError | None = None
+    try:
+        builds = build_variants(
+            asked, folders, replace=replace, paranoid=paranoid, progress=progress, keep_going=keep_going, on_end=ended
+        )
+    except VariantsError as error:
+        builds, failed = error.builds, error
     if as_json:
-        print_result(json.dumps(results if len(variants) > 1 or variants[0].variant is not None else results[0]))
+        print_result(json.dumps(results if len(asked) > 1 or asked[0].variant is not None else results[0]))
+    elif len(asked) > 1:
+        show([summary(builds)])
     for bundle, paths in different.items():
         verdict = f"differs when built again: {', '.join(paths)}" if paths else "is bit-identical when built again"
-        complain(f"{bundle} {verdict}")
+        (complain if paths else say)(f"{bundle} {verdict}")
+    if failed is not None:
+        raise failed
     if any(different.values()):
         raise typer.Exit(EXIT_REFUSED)
 
@@ -114,6 +207,7 @@ def passes(as_json: Json = False) -> None:
 
 
 @app.command(epilog="Example: wanc bench --case width=1536,blocks=4,latent=4x16x16 -o artifacts/bench")
+@that_speaks
 def bench(
     case: Annotated[str, typer.Option(help="Width, blocks, latent size and threads of a denoising step.")] = "",
     only: Annotated[Numbers, typer.Option(help="Which numbers contenders compute in.")] = "float",
@@ -125,8 +219,10 @@ def bench(
         int | None, typer.Option(min=1, help="Threads for everyone, with --e2e; 2 if unset.", show_default=False)
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Rounds that are counted.")] = 5,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Where the report is written.")] = DEFAULT_OUTPUT
-    / "bench",
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Where the report is written; bench/ where bundles/ are if unset."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure wanc beside its peers, all in turn in one run, and write a report with a picture."""
@@ -136,8 +232,9 @@ def bench(
     idle = {"--case": case, "--only": only != "float"} if e2e else {"--set": overrides, "--threads": threads}
     if given := [flag for flag, value in idle.items() if value]:
         raise UserError(f"{' and '.join(given)} would have no effect {'with' if e2e else 'without'} --e2e")
+    output = output or Folders.chosen().output / "bench"
     require_report(output)
-    progress = _shows_progress(as_json)
+    progress = shows_progress(as_json=as_json)
     if e2e is not None:
         from wanc.bench.end_to_end import bench_end_to_end
 
@@ -170,16 +267,16 @@ def with_options_of_a_run(verb: Callable[..., None]) -> Callable[..., None]:
         for option in OPTIONS
     ]
     places = [entry for entry in own if entry.kind == Parameter.POSITIONAL_OR_KEYWORD]
-    parameters = [*places, *options, *(entry for entry in own if entry.kind == Parameter.KEYWORD_ONLY)]
-    vars(verb)["__signature__"] = Signature(parameters)
-    verb.__annotations__ = {entry.name: entry.annotation for entry in parameters}
-    return verb
+    return _with_parameters(
+        verb, [*places, *options, *(entry for entry in own if entry.kind == Parameter.KEYWORD_ONLY)]
+    )
 
 
 @app.command(epilog='Example: wanc run artifacts/bundles/tiny-wan --prompt "A red circle moves left." -o out.mp4')
+@that_speaks
 @with_options_of_a_run
 def run(
-    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)],
+    bundle: BundleFolder,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help=OUTPUT_HELP, show_default=False)],
     *,
     as_json: Json = False,
@@ -192,20 +289,19 @@ def run(
     from wanc.runtime.progress import Bars
 
     threads = options.pop("threads")
-    with ending_on_signals(), Bars(enabled=_shows_progress(as_json)) as bars:
+    with ending_on_signals(), Bars(enabled=shows_progress(as_json=as_json)) as bars:
         report = run(bundle, output, options, threads=threads, on_progress=bars, on_note=print_note)
     print_report(report, output, as_json=as_json)
 
 
 @app.command(epilog="Example: wanc verify artifacts/bundles/tiny-wan")
-def verify(
-    bundle: Annotated[Path, typer.Argument(help="The bundle's folder.", show_default=False)], as_json: Json = False
-) -> None:
+@that_speaks
+def verify(bundle: BundleFolder, as_json: Json = False) -> None:
     """Check that a bundle holds exactly the files that its manifest lists, bit for bit."""
     from wanc.runtime.progress import ProgressBar
     from wanc.runtime.verify import verify
 
-    with ProgressBar("verify", 0, enabled=_shows_progress(as_json)) as bar:
+    with ProgressBar("verify", enabled=shows_progress(as_json=as_json)) as bar:
         report = verify(bundle, bar.move_to)
     if as_json:
         failures = [{"path": failure.path, "reason": failure.reason} for failure in report.failures]
@@ -229,9 +325,11 @@ def inspect(
             metavar="PATH|KEY",
             help="A folder of a bundle or a checkpoint, a program.json, an .onnx or .safetensors file, or a key.",
             show_default=False,
+            autocompletion=completion.bundles,
         ),
     ],
-    output: Output = DEFAULT_OUTPUT,
+    output: Output = Path(DEFAULT_OUTPUT),
+    store: StoreFolder = None,
     as_json: Json = False,
 ) -> None:
     """Show what a bundle, a program, a graph or a store entry is made of."""
@@ -239,7 +337,7 @@ def inspect(
     from wanc.inspection.text import tables
     from wanc.terminal import show
 
-    document = inspect(what, output)
+    document = inspect(what, output, store)
     if as_json:
         print_result(json.dumps(document))
     else:
@@ -247,18 +345,38 @@ def inspect(
 
 
 @app.command(epilog="Example: wanc doctor")
-def doctor(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
+def doctor(output: Output = Path(DEFAULT_OUTPUT), store: StoreFolder = None, as_json: Json = False) -> None:
     """Say what this machine can build and run, and what it lacks."""
     from wanc.doctor.report import examine
+    from wanc.runtime.progress import ProgressBar
     from wanc.terminal import show
 
-    report = examine(output)
+    with ProgressBar("examine this machine", enabled=shows_progress(as_json=as_json), transient=True):
+        report = examine(output, store)
     if as_json:
         print_result(json.dumps(report.as_json()))
     else:
         show(report.tables())
     if not report.is_ok:
         raise typer.Exit(EXIT_UNAVAILABLE)
+
+
+@app.command(epilog="Example: wanc convert checkpoints/Wan2.2-T2V-A14B/Wan2.1_VAE.pth")
+def convert(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE.pth...", help="Pickles of tensors; they stay.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="What to write, if not .safetensors files beside them."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Convert pickles of tensors to safetensors, which wanc reads; what else is in a pickle is refused."""
+    from wanc.compiler.pickles import convert_files
+
+    written = convert_files(files, output, progress=shows_progress(as_json=as_json))
+    print_result(json.dumps([str(path) for path in written]) if as_json else "\n".join(map(str, written)))
 
 
 @recipe_app.command("show", epilog="Example: wanc recipe show recipes/tiny-wan.yaml --set sampling.steps=10")
@@ -276,11 +394,18 @@ def recipe_show(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = F
 
 @recipe_app.command("check", epilog="Example: wanc recipe check recipes/tiny-wan.yaml")
 def recipe_check(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = False) -> None:
-    """Check a recipe without building anything."""
-    from wanc.recipe.load import load
+    """Check a recipe, all of its variants and the files that they name, without building anything."""
+    from wanc.compiler.preflight import check_recipe
 
-    names = [loaded.recipe.name for loaded in load(recipe, overrides)]
-    print_result(json.dumps({"ok": True, "bundles": names}) if as_json else f"ok: {', '.join(names)}")
+    checkup = check_recipe(recipe, overrides)
+    if as_json:
+        print_result(json.dumps(checkup.as_json()))
+    elif not checkup.faults:
+        print_result(f"ok: {', '.join(checkup.bundles)}")
+    for fault in () if as_json else checkup.faults:
+        complain(render(fault))
+    if checkup.faults:
+        raise typer.Exit(checkup.exit_code)
 
 
 @recipe_app.command("schema", epilog="Example: wanc recipe schema > recipes/recipe.schema.json")
@@ -293,28 +418,34 @@ def recipe_schema() -> None:
 
 @recipe_app.command("new", epilog="Example: wanc recipe new checkpoints/my-wan --name my-wan > my-wan.yaml")
 def recipe_new(
-    source: Annotated[str, typer.Argument(help="The checkpoint's folder.", show_default=False)],
-    name: Annotated[str, typer.Option(help="The bundle's name.", show_default=False)],
+    source: Annotated[
+        str,
+        typer.Argument(help="A Wan checkpoint's folder, an ONNX file, or a Python module.", show_default=False),
+    ],
+    name: Annotated[
+        str | None, typer.Option(help="The bundle's name; the source's if unset.", show_default=False)
+    ] = None,
 ) -> None:
-    """Print a commented recipe to start from."""
-    from wanc.recipe.new import starter
+    """Print a commented recipe that fits a model, to be saved in the working directory."""
+    from wanc.compiler.new_recipe import new_recipe
 
-    print_result(starter(source, name), end="")
+    print_result(new_recipe(source, name), end="")
 
 
 @store_app.command("ls", epilog="Example: wanc store ls")
-def store_ls(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
+def store_ls(output: Output = Path(DEFAULT_OUTPUT), store: StoreFolder = None, as_json: Json = False) -> None:
     """List what is stored: stage, size, cost and key of every finished action."""
     from wanc.artifacts.listing import list_store
 
-    listing = list_store(output / "store")
+    listing = list_store(Folders.chosen(output, store).store)
     print_result(json.dumps(listing.as_json()) if as_json else listing.as_text())
 
 
 @store_app.command("why", epilog="Example: wanc store why recipes/tiny-wan.yaml --set sampling.steps=10")
 def store_why(
     recipe: RecipeFile,
-    output: Output = DEFAULT_OUTPUT,
+    output: Output = Path(DEFAULT_OUTPUT),
+    store: StoreFolder = None,
     overrides: Overrides = [],
     as_json: Json = False,
 ) -> None:
@@ -322,7 +453,7 @@ def store_why(
     from wanc.compiler.why import why
     from wanc.recipe.load import load
 
-    answers = [answer for loaded in load(recipe, overrides) for answer in why(loaded, output)]
+    answers = [answer for loaded in load(recipe, overrides) for answer in why(loaded, output, store)]
     if as_json:
         print_result(json.dumps([answer.as_json() for answer in answers]))
     else:
@@ -330,35 +461,36 @@ def store_why(
 
 
 @store_app.command("gc", epilog="Example: wanc store gc --days 30 --dry-run")
+@that_speaks
 def store_gc(
-    output: Output = DEFAULT_OUTPUT,
+    output: Output = Path(DEFAULT_OUTPUT),
+    store: StoreFolder = None,
     days: Annotated[int, typer.Option(min=1, help="Keep what was used in the last N days.", metavar="N")] = 7,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     as_json: Json = False,
 ) -> None:
     """Remove what neither a bundle's last build nor the last days have used."""
     from wanc.artifacts.gc import clean
+    from wanc.runtime.progress import ProgressBar
 
-    cleaning = clean(output / "store", days=days, dry_run=dry_run)
+    with ProgressBar("gc", enabled=shows_progress(as_json=as_json)) as bar:
+        root = Folders.chosen(output, store).store
+        cleaning = clean(root, days=days, dry_run=dry_run, progress=bar.move_to, on_wait=say)
     print_result(json.dumps(cleaning.as_json()) if as_json else cleaning.as_text())
 
 
 @store_app.command("fsck", epilog="Example: wanc store fsck")
-def store_fsck(output: Output = DEFAULT_OUTPUT, as_json: Json = False) -> None:
+@that_speaks
+def store_fsck(output: Output = Path(DEFAULT_OUTPUT), store: StoreFolder = None, as_json: Json = False) -> None:
     """Read everything that is stored, and set aside what is damaged."""
     from wanc.artifacts.fsck import check
     from wanc.runtime.progress import ProgressBar
 
-    with ProgressBar("fsck", 0, enabled=_shows_progress(as_json)) as bar:
-        checkup = check(output / "store", progress=bar.move_to)
+    with ProgressBar("fsck", enabled=shows_progress(as_json=as_json)) as bar:
+        checkup = check(Folders.chosen(output, store).store, progress=bar.move_to, on_wait=say)
     print_result(json.dumps(checkup.as_json()) if as_json else checkup.as_text())
     if not checkup.ok:
         raise typer.Exit(EXIT_REFUSED)
-
-
-def _shows_progress(as_json: bool) -> bool:
-    """People at a terminal see how far it is; a program that reads JSON sees nothing else."""
-    return sys.stderr.isatty() or not as_json
 
 
 def _usage(error: TyperException) -> str:

@@ -95,9 +95,14 @@ def _columns(table: TextTable) -> list[list[str]]:
 
 
 def _clean(text: str) -> str:
-    """The text in one line of printable characters; all others as Python would write them."""
+    """The text in one line, and not too long a one."""
     if len(text) > _LONGEST_CELL:
         text = f"{text[:_LONGEST_CELL]}…"
+    return printable(text)
+
+
+def printable(text: str) -> str:
+    """The text in printable characters; all others as Python would write them."""
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )

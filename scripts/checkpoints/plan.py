@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from wanc.compiler.weights.tensor_stream import Entry
 from wanc.models.wan import layout_original
 from wanc.models.wan.layout_diffusers import PARTS
 from wanc.models.wan.original_keys import original_names
@@ -16,7 +17,6 @@ from wanc.models.wan.stored import WEIGHTS_STEM, Layout
 from wanc.models.wan.tensors import shapes
 
 from .models import Config, Model
-from .stream import Entry
 
 TINY_WAN = Path(__file__).resolve().parents[2] / "models" / "tiny-wan"
 # The VAE is in float32 in the published checkpoints, and computes in it.
@@ -126,7 +126,7 @@ def _original(model: Model) -> Plan:
         planned.documents[f"{folder}config.json"] = _original_config(configs[name], model.text_length)
         path = f"{folder}{WEIGHTS_STEM}.safetensors"
         planned.add_component(name, configs[name], path, names="original", shard_bytes=model.shard_bytes)
-    # As scripts/convert_pth.py leaves them beside the pickles.
+    # As `wanc convert` leaves them beside the pickles.
     for name, path in (("text_encoder", layout_original.TEXT_ENCODER_FILE), ("vae_decoder", layout_original.VAE_FILE)):
         planned.add_component(name, configs[name], path, names="original", shard_bytes=None)
     return planned

@@ -297,9 +297,9 @@ def test_the_verb_says_no_when_it_found_something(wanc: Wanc, tmp_path: Path, ki
         "record": (
             f"{action(record)}: not JSON: Expecting property name enclosed in double quotes\n"
             "1 damaged, set aside in quarantine/: a build makes them again\n"
-            "0 records and 1 blobs (1 of them named by no record) are sound, 0.0 MiB read\n"
+            "0 records and 1 blob (1 of them named by no record) are sound, 0.0 MiB read\n"
         ),
-        "sound": "1 records and 1 blobs are sound, 0.0 MiB read\n",
+        "sound": "1 record and 1 blob are sound, 0.0 MiB read\n",
     }
     assert (finished.code, finished.out, finished.err) == (int(kind != "sound"), expected[kind], "")
     again = json.loads(wanc("store", "fsck", "-o", tmp_path, "--json").out)

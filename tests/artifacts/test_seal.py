@@ -70,7 +70,7 @@ def test_the_format_does_not_drift(destination: Path) -> None:
     assert seal(destination, files(), FACTS).id == GOLDEN_ID
 
 
-GOLDEN_ID = "sha256:f831b4ca3c3ef6299e00c38b98259edb5269970fce5d3d797fa490f4a767316f"
+GOLDEN_ID = "sha256:c90e80ea32adc797c7118beba9eb807c79b79426074f462eb0128773c1371b59"
 
 SCRIPT = """
 import os, sys

@@ -45,7 +45,7 @@ def test_a_matrix_has_variants(tiny_recipe: Path, tiny_bundle: Path, tmp_path: P
         package.build(recipe, output=tiny_bundle.parents[1])
     assert (caught.value.message, caught.value.hint) == (
         "it has several variants: many-few, many-more",
-        "call wanc.build_variants",
+        "name one as variant, or call wanc.build_variants",
     )
     results = package.build_variants(recipe, output=tiny_bundle.parents[1])
     assert [result.bundle.name for result in results] == ["many-few", "many-more"]
@@ -83,6 +83,8 @@ def test_progress_is_told_phase_by_phase(tiny_bundle: Path) -> None:
     told.clear()
     opened.generate(PROMPT, frames=9, steps=2, on_progress=on_progress)
     assert told == [
+        ("text", 0, 2),
+        ("text", 2, 2),
         *(("denoise", done, 2) for done in range(3)),
         *(("decode", done, 3) for done in range(4)),
     ]

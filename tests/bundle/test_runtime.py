@@ -20,7 +20,7 @@ import pytest
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.noise import initial_noise
 from wanc.runtime.pipeline import Pipeline, choose_expert
-from wanc.runtime.selftest import selftest
+from wanc.runtime.selftest import TEXT, selftest
 from wanc.runtime.session import Session
 from wanc.runtime.video_bundle import Sampling, VideoBundle
 from wanc.runtime.video_task import run_video
@@ -351,7 +351,10 @@ def test_selftest_replays_every_graph(tiny_bundle: Path, bundle: VideoBundle, ru
     assert (finished.code, finished.err) == (0, "")
     report = json.loads(finished.out)
     assert (report["ok"], report["id"]) == (True, Manifest.read(tiny_bundle).id)
-    assert {check["graph"] for check in report["checks"]} == {"/".join(key) for key in bundle.engines}
+    assert {check["graph"] for check in report["checks"]} == {
+        *TEXT,
+        *("/".join(key) for key in bundle.engines),
+    }
     assert all(check["ok"] and check["relative_error"] <= check["tolerance"] for check in report["checks"])
 
 
@@ -363,6 +366,7 @@ def test_selftest_finds_an_engine_that_computes_something_else(bundle: VideoBund
 
 def test_selftest_prints_a_line_per_graph(tiny_bundle: Path, run_py: RunPy) -> None:
     lines = run_py(tiny_bundle, "--selftest").out.splitlines()
-    assert len(lines) == 4 + 4 + 1 + 2 + 1, "two experts in four graphs each, text encoder, decoder, the verdict"
+    assert lines[0].startswith("ok   text_encoder/tokenizer: ") and lines[1].startswith("ok   text_encoder/embedding: ")
+    assert len(lines[2:]) == 4 + 4 + 1 + 2 + 1, "two experts in four graphs each, text encoder, decoder, the verdict"
     assert all(line.startswith("ok   ") for line in lines[:-1])
     assert lines[-1] == "selftest passed"

@@ -143,7 +143,9 @@ def test_it_makes_the_same_video_as_wanc_run(tiny_bundle: Path, deployed: Deploy
 def test_it_tests_itself(tiny_bundle: Path, deployed: Deployed) -> None:
     report = deployed.json(tiny_bundle / "run.py", "--selftest")
     assert report["ok"] is True
-    assert len(report["checks"]) == 4 + 4 + 1 + 2, "two experts in four graphs each, text encoder, decoder"
+    assert len(report["checks"]) == 2 + 4 + 4 + 1 + 2, (
+        "tokenizer and embedding, two experts in four graphs each, text encoder, decoder"
+    )
 
 
 def test_it_runs_from_within_and_by_a_relative_path(tiny_bundle: Path, deployed: Deployed) -> None:

@@ -34,6 +34,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 GIB = 2**30
 FREE_DISK = 24 * GIB
 MOST_STAGE_RSS = 4 * GIB
+# Of one block in float32: its attention's eight products, and two of its feed-forward network.
+BLOCK_BYTES = 4 * 5120 * (8 * 5120 + 2 * 13824)
 ADOPT_BYTES = 64 * 2**20
 # Both sides sum 13,824 products in float32, in orders of their own.
 MOST_STEP_ERROR = 1e-4
@@ -70,6 +72,8 @@ def test_no_stage_holds_a_model_in_memory(wide: Wide) -> None:
     peaks = {run.name: run.peak_rss_bytes for run in wide.result.stages}
     print({name: f"{peak / GIB:.2f} GiB" for name, peak in peaks.items()})
     assert all(peak < MOST_STAGE_RSS for peak in peaks.values()), peaks
+    # What is compared with the source is neither executed again nor read whole.
+    assert peaks["check"] <= max(peaks["export"], BLOCK_BYTES + GIB)
 
 
 def test_large_blobs_live_in_the_bundle_alone(wide: Wide) -> None:
@@ -91,7 +95,9 @@ def test_a_rebuild_with_nothing_to_do_does_nothing(wide: Wide) -> None:
     before = {path: path.lstat() for path in wide.result.bundle.rglob("*")}
     again = build(wide.loaded, wide.output, progress=False)
     cached = {run.name: run.cached for run in again.stages if run.name != "resolve"}
-    assert cached == dict.fromkeys(["export", "fuse", "partition", "compile", "engine", "tables", "seal"], True)
+    assert cached == dict.fromkeys(
+        ["export", "fuse", "partition", "compile", "engine", "tables", "check", "seal"], True
+    )
     assert again.id == wide.result.id
     assert {path: path.lstat().st_ino for path in wide.result.bundle.rglob("*")} == {
         path: status.st_ino for path, status in before.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import signal
@@ -13,6 +14,7 @@ from typing import Any, ClassVar
 
 from wanc.compiler.stages.stage import Files, Stage, scratch_of
 from wanc.errors import CheckpointError
+from wanc.runtime.progress import ProgressBar
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,17 @@ class Blocked(Plain):
             started.write("started\n")
             started.flush()
             Path(self.proceed).read_text()
+
+
+@dataclass(frozen=True)
+class Slow(Plain):
+    """Says how far it is, and then for some time lets nothing else of its process run."""
+
+    def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        super().run(inputs, out, progress=progress)
+        with ProgressBar("plain half", 2, enabled=progress) as bar:
+            ctypes.PyDLL(None).usleep(2_500_000)  # without giving the interpreter away
+            bar.advance(2)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import ml_dtypes
@@ -59,3 +60,29 @@ def test_what_is_not_finite_is_refused(tmp_path: Path, table: np.ndarray, place:
     allowed = FiniteCheck("text_encoder", ["shared.weight"])
     copy_embedding(weight, source, tmp_path / "out.safetensors", allowed)
     assert allowed.found == {"shared.weight": 1}
+
+
+def test_a_table_of_zeros_is_refused(tmp_path: Path, table: np.ndarray) -> None:
+    weight, source = stored(tmp_path, np.zeros_like(table))
+    with pytest.raises(CheckpointError, match=r"text_encoder: tensor shared\.weight is nothing but zeros"):
+        copy_embedding(weight, source, tmp_path / "out.safetensors", FiniteCheck("text_encoder", zeros=()))
+    allowed = FiniteCheck("text_encoder", zeros=("shared.weight",))
+    copy_embedding(weight, source, tmp_path / "out.safetensors", allowed)
+
+
+@pytest.mark.parametrize("place", [0, ROWS * WIDTH * 2 - 1])
+def test_a_table_that_is_another_one_under_its_second_name(tmp_path: Path, table: np.ndarray, place: int) -> None:
+    weight, source = stored(tmp_path, table)
+    twin = replace(weight, file="twin.safetensors")
+    data = bytearray(source[weight.file].read_bytes())
+    source[twin.file] = tmp_path / twin.file
+    source[twin.file].write_bytes(data)
+    copy_embedding(weight, source, tmp_path / "out.safetensors", FiniteCheck("text_encoder"), twin)
+    data[8 + place] ^= 1
+    source[twin.file].write_bytes(data)
+    with pytest.raises(CheckpointError) as caught:
+        copy_embedding(weight, source, tmp_path / "out.safetensors", FiniteCheck("text_encoder"), twin)
+    assert render(caught.value) == (
+        f"error: {tmp_path}/twin.safetensors: text_encoder: encoder.embed_tokens.weight and shared.weight are one "
+        "tensor under two names, and differ\nhint: remove the one that the text encoder was not trained with"
+    )

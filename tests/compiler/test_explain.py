@@ -176,8 +176,8 @@ def test_listing_needs_no_engine_and_no_torch() -> None:
     ("module", "expected"),
     [
         ("passes.rewrite", {"rewrite"}),
-        ("passes.apply", {"apply", "fold", "rewrite"}),
-        ("engines.onnxruntime.passes", {"fold", "order", "rewrite"}),
+        ("passes.apply", {"apply", "draws", "fold", "rewrite"}),
+        ("engines.onnxruntime.passes", {"draws", "fold", "order", "rewrite"}),
         ("engines.openvino.passes", {"order", "rewrite"}),
     ],
 )

@@ -258,6 +258,55 @@ def test_each_weight_of_a_subgraph_is_written_once(tmp_path: Path) -> None:
     assert {weight.length for weight in weights.values()} == {40 * 40 * 4}
 
 
+def tied(proto: onnx.ModelProto, folder: Path, names: Collection[str], location: str = "w.bin") -> Path:
+    """The model with its weights of these names, which are equal, over one range of one file."""
+    folder.mkdir()
+    for tensor in proto.graph.initializer:
+        if tensor.name in names:
+            (folder / "w.bin").write_bytes(tensor.raw_data)
+            tensor.ClearField("raw_data")
+            tensor.data_location = TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value=location)
+    (folder / "m.onnx").write_bytes(proto.SerializeToString())
+    return folder / "m.onnx"
+
+
+SQUARE = "<float[40, 40] u, float[40, 40] v, float[40, 40] w>"
+TIED = {
+    "both multiplied": "{ a = MatMul (x, u) b = Add (w, v) y = MatMul (a, b) }",
+    "read as rows and transposed": "{ a = MatMul (x, u) t = Transpose <perm = [1, 0]> (v) y = MatMul (a, t) }",
+    "each transposed otherwise": (
+        "{ a = Transpose <perm = [1, 0]> (u) b = Transpose <perm = [0, 1]> (v) c = MatMul (x, a) y = MatMul (c, b) }"
+    ),
+    "one is copied to an output": "{ a = MatMul (x, u) y = MatMul (a, v) z = Identity (w) }",
+}
+
+
+@pytest.mark.parametrize("body", TIED.values(), ids=TIED)
+@pytest.mark.parametrize("location", ["w.bin", "./w.bin"])
+def test_tensors_of_one_range_are_one_weight(tmp_path: Path, body: str, location: str) -> None:
+    results = "float[2, 40] y, float[40, 40] z" if "z =" in body else "float[2, 40] y"
+    weight = random(40, 40)
+    proto = initialized(f"g (float[2, 40] x) => ({results}) {SQUARE} {body}", u=weight, v=weight, w=weight)
+    path = tied(proto, tmp_path / "model", {"u", "v", "w"}, location)
+    assert_same(path, tmp_path, X)
+    (file,) = (tmp_path / "engine" / "engines" / "model").glob("weights.*")
+    assert file.stat().st_size == weight.nbytes
+
+
+@pytest.mark.parametrize("condition", [True, False])
+def test_one_of_them_in_a_branch_keeps_its_name(tmp_path: Path, condition: bool) -> None:
+    """A branch has a tensor of its own that is called as the other one is outside of it."""
+    proto = branching(random(40, 40), random(40, 40, seed=1))
+    weight = random(40, 40, seed=2)
+    proto.graph.initializer.extend(numpy_helper.from_array(weight, name) for name in ("k", "v"))
+    proto.graph.node[0].attribute[0].g.node[0].input[1] = "v"
+    proto.graph.node.insert(0, helper.make_node("MatMul", ["x", "k"], ["x_k"]))
+    proto.graph.output.extend([helper.make_tensor_value_info("x_k", TensorProto.FLOAT, [2, 40])])
+    path = tied(proto, tmp_path / "model", {"k", "v"})
+    assert_same(path, tmp_path, {**X, "c": np.array(condition)})
+
+
 @pytest.mark.parametrize("external", [False, True], ids=["inside", "beside"])
 @pytest.mark.parametrize(
     "tensor",

@@ -49,8 +49,40 @@ class OneInput(torch.nn.Module):
     def forward(self, x, y):
         return x * 2
 
+class Counter(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x):
+        self.count.add_(1.0)
+        return x + self.count
+
+class Svd(torch.nn.Module):
+    def forward(self, x):
+        return torch.linalg.svd(x)[1]
+
+class Bessel(torch.nn.Module):
+    def forward(self, x):
+        return torch.special.bessel_j0(x)
+
+class Asserting(torch.nn.Module):
+    def forward(self, x):
+        assert x.shape[0] == 5
+        return x
+
+class Wrapping(torch.nn.Module):
+    def forward(self, x):
+        try:
+            return {}["scale"] * x
+        except KeyError as error:
+            raise ValueError("no scale") from error
+
 def fails():
     raise ValueError("no weights here")
+
+def fails_of_a_file():
+    raise RuntimeError("no weights") from FileNotFoundError("weights.bin")
 
 def returns_text():
     return "a model"
@@ -156,6 +188,48 @@ def test_a_module_that_decides_by_values(source: Mapping[str, Path], tmp_path: P
     assert hint == "hint: are the inputs those of forward, in order, and do the sizes under example work together?"
 
 
+def line_of(text: str) -> int:
+    return [line.strip() for line in MODELS.splitlines()].index(text) + 1
+
+
+@pytest.mark.parametrize(
+    ("factory", "operator", "line"),
+    [
+        ("Svd", "aten._linalg_svd", "return torch.linalg.svd(x)[1]"),
+        ("Bessel", "prims.bessel_j0", "return torch.special.bessel_j0(x)"),
+    ],
+)
+def test_an_operator_that_onnx_does_not_have_is_named_with_its_line(
+    source: Mapping[str, Path], tmp_path: Path, factory: str, operator: str, line: str
+) -> None:
+    message = refusal(source, tmp_path / "out", factory, TorchInput("x", "float32", (4, 4)))
+    first, cause, hint = message.splitlines()
+    assert first == f"error: torch cannot trace wanc_test_models:{factory}"
+    assert cause.startswith(f"caused by: No ONNX function found for <OpOverload(op='{operator}'")
+    assert cause.endswith(f"(wanc_test_models.py:{line_of(line)})")
+    assert hint == "hint: ONNX has no such operator: write that line with others"
+
+
+def test_what_forward_raises_is_told_with_its_causes(source: Mapping[str, Path], tmp_path: Path) -> None:
+    asserted = refusal(source, tmp_path / "out", "Asserting", TorchInput("x", "float32", (4,)))
+    assert asserted.splitlines()[1] == (
+        f"caused by: AssertionError (wanc_test_models.py:{line_of('assert x.shape[0] == 5')})"
+    )
+    raised, looked_up = 'raise ValueError("no scale") from error', 'return {}["scale"] * x'
+    wrapped = refusal(source, tmp_path / "out2", "Wrapping", TorchInput("x", "float32", (4,)))
+    assert wrapped.splitlines()[1:3] == [
+        f"caused by: ValueError: no scale (wanc_test_models.py:{line_of(raised)})",
+        f"caused by: KeyError: 'scale' (wanc_test_models.py:{line_of(looked_up)})",
+    ]
+
+
+def test_a_module_that_counts_its_calls(source: Mapping[str, Path], tmp_path: Path) -> None:
+    assert refusal(source, tmp_path / "out", "Counter", TorchInput("x", "float32", ("n", 3)), example={"n": 2}) == (
+        "error: wanc_test_models:Counter: forward changes count, which the module keeps\n"
+        "hint: a bundle keeps nothing between runs: take it as an input, and return it as an output"
+    )
+
+
 def test_an_input_too_many(source: Mapping[str, Path], tmp_path: Path) -> None:
     inputs = [TorchInput(name, "float32", (4,)) for name in ("x", "y", "z")]
     first, *_ = refusal(source, tmp_path / "out", "OneInput", *inputs).splitlines()
@@ -181,6 +255,10 @@ def test_functions_that_make_no_module(source: Mapping[str, Path], tmp_path: Pat
         f"caused by: ValueError: no weights here (wanc_test_models.py:{line})\n"
         "hint: it is called without arguments"
     )
+    assert refusal(source, tmp_path / "out1", "fails_of_a_file", *INPUTS).splitlines()[1:3] == [
+        f"caused by: RuntimeError: no weights (wanc_test_models.py:{len(MODELS.splitlines()) - 3})",
+        "caused by: FileNotFoundError: weights.bin",
+    ]
     assert refusal(source, tmp_path / "out2", "returns_text", *INPUTS) == (
         "error: wanc_test_models:returns_text returns a str, not a torch.nn.Module"
     )

@@ -17,6 +17,7 @@ import pytest
 from numpy.typing import NDArray
 
 from wanc.artifacts.canonical import canonical
+from wanc.compiler.bundle.assemble import GOLDEN_PROMPT
 from wanc.compiler.bundle.examine import examine
 from wanc.compiler.bundle.golden import RELATIVE_TOLERANCE, Golden
 from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
@@ -29,6 +30,8 @@ from wanc.models.graph import Input, Output
 from wanc.models.weights import Weight
 from wanc.runtime import safetensors
 from wanc.runtime.execute import SelftestReport, run_selftest
+from wanc.runtime.selftest import TEXT
+from wanc.runtime.video_bundle import VideoBundle
 
 from .builder import Project
 
@@ -81,9 +84,11 @@ def poisoned(values: NDArray[Any]) -> NDArray[Any]:
 def test_the_machine_that_built_passes(project: Project) -> None:
     report = selftest(project.result.bundle)
     assert report.ok
-    assert [check.graph for check in report.checks] == GRAPHS
+    before, graphs = report.checks[: len(TEXT)], report.checks[len(TEXT) :]
+    assert [check.graph for check in graphs] == GRAPHS
     assert report.bundle_id == project.result.id
-    for check in report.checks:
+    assert [(check.graph, check.relative_error, check.tolerance) for check in before] == [(name, 0, 0) for name in TEXT]
+    for check in graphs:
         # The same library, machine and number of threads: not one bit differs.
         assert (check.relative_error, check.tolerance) == (0.0, RELATIVE_TOLERANCE["float32"])
 
@@ -136,6 +141,76 @@ def test_a_graph_without_golden_outputs_is_refused(bundle: Path) -> None:
     attest(bundle)
     with pytest.raises(BundleError, match="text_encoder/encode/hidden is missing"):
         selftest(bundle)
+
+
+def failed(bundle: Path) -> list[str]:
+    attest(bundle)
+    return [check.graph for check in selftest(bundle).checks if not check.ok]
+
+
+def rewrite_json(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    document = json.loads(path.read_text("utf-8"))
+    change(document)
+    path.write_text(json.dumps(document), "utf-8")
+
+
+def swap_pieces(document: dict[str, Any]) -> None:
+    """Two words change places: the vocabulary is as large, and every text as long, as before."""
+    pieces = document["model"]["vocab"]
+    one, other = (next(i for i, (piece, _) in enumerate(pieces) if piece == word) for word in ("▁A", "▁red"))
+    pieces[one][0], pieces[other][0] = pieces[other][0], pieces[one][0]
+
+
+def without_spaces(document: dict[str, Any]) -> None:
+    """A setting of how a text is split, of which the first word alone has its mark of a space."""
+    document["pre_tokenizer"]["prepend_scheme"] = "never"
+
+
+@pytest.mark.parametrize("change", [swap_pieces, without_spaces])
+def test_other_tokens_of_a_prompt_show(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """As with a library that makes other tokens of a text: every graph still computes what it did."""
+    rewrite_json(bundle / "tokenizer/tokenizer.json", change)
+    assert failed(bundle) == [TEXT[0]]
+
+
+def test_other_rows_of_the_embedding_show(bundle: Path) -> None:
+    path = bundle / "engines/text_encoder/embedding.safetensors"
+    data, table = path.read_bytes(), 96 * 16 * 2  # float16, and behind the header nothing else
+    path.write_bytes(data[:-table] + bytes(byte ^ 1 for byte in data[-table:]))
+    assert failed(bundle) == [TEXT[1]]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda document: document.update(prompts=[]), "prompts has 0 entries; there are 1 to 64"),
+        (lambda document: document["prompts"][0].update(ids=[]), r"prompts\[0\].ids must be 1 to 16 token numbers"),
+        (
+            lambda document: document["prompts"][0].update(ids=[1] * 17),
+            r"prompts\[0\].ids must be 1 to 16 token numbers",
+        ),
+        (lambda document: document["prompts"][1].update(ids=[0.5]), r"prompts\[1\].ids must be 1 to 16 token numbers"),
+        (lambda document: document["prompts"][0].update(ids=[-1]), r"prompts\[0\].ids\[0\] must be at least 0"),
+        (lambda document: document["prompts"][0].pop("prompt"), r"prompts\[0\].prompt is missing"),
+        (lambda document: document["prompts"][0].update(prompt="a" * 70000), r"prompts\[0\].prompt "),
+    ],
+)
+def test_prompts_that_lie_are_refused_when_the_bundle_is_opened(
+    bundle: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    rewrite_json(bundle / "golden/prompts.json", change)
+    attest(bundle)
+    with pytest.raises(BundleError, match=message):
+        VideoBundle.open(bundle)
+
+
+def test_the_record_begins_at_prompts(project: Project) -> None:
+    prompts = json.loads((project.result.bundle / "golden/prompts.json").read_text("utf-8"))["prompts"]
+    assert [entry["prompt"] for entry in prompts][:2] == [GOLDEN_PROMPT, ""]
+    assert {len(entry["ids"]) for entry in prompts} >= {1, 16}, "nothing but an end mark, and as much as is read"
+    assert {entry["ids"][-1] for entry in prompts} == {1}
+    given = safetensors.SafetensorsFile(project.result.bundle / "golden/inputs.safetensors")
+    assert given["text_encoder/encode/embeddings"].shape[1] == len(prompts[0]["ids"])
 
 
 def write_golden(components: Mapping[str, ProgramComponent], folder: Path) -> None:

@@ -31,7 +31,7 @@ from .builder import RECIPE, Project, Replay
 ROOT = Path(__file__).parents[2]
 COMPILING = ["compile"] * 4
 """An action for each component."""
-STAGES = ["resolve", "export", "fuse", "partition", *COMPILING, "engine", "tables", "seal"]
+STAGES = ["resolve", "export", "fuse", "partition", *COMPILING, "engine", "tables", "check", "seal"]
 
 
 @pytest.fixture
@@ -130,8 +130,8 @@ def test_another_tokenizer_runs_everything_again(copy: Project, replay: Replay) 
         stream.write(b"\n")
     result = build(copy.load(), copy.output, progress=False)
     # The same program came out: nothing of it is to be fused again.
-    assert computed(result) == ["resolve", "export", "engine", "seal"]
-    assert replay.ran == ["export", "engine"]
+    assert computed(result) == ["resolve", "export", "engine", "check", "seal"]
+    assert replay.ran == ["export", "engine", "check"]
     assert result.id != copy.result.id
 
 
@@ -139,18 +139,22 @@ def test_another_tokenizer_runs_everything_again(copy: Project, replay: Replay) 
 def test_other_passes_are_not_traced_again(copy: Project, replay: Replay, override: str) -> None:
     result = build(copy.load(override), copy.output, progress=False)
     assert result.stages[1].cached
-    assert replay.ran == ["fuse"], "the finished build's result stands in for another, so that its engines fit"
+    assert replay.ran == ["fuse", "check"], "the finished build's result stands in for another, so that its engines fit"
 
 
 @pytest.mark.parametrize(
-    ("override", "compiling"), [("engine.allow_unfused=[Attention]", []), ("model.allow_not_finite=[mask]", COMPILING)]
+    ("override", "ran"),
+    [
+        ("engine.allow_unfused=[Attention]", ["engine"]),
+        ("model.allow_not_finite=[mask]", [*COMPILING, "engine", "check"]),
+    ],
 )
 def test_what_concerns_the_engine_alone_is_not_fused_again(
-    copy: Project, replay: Replay, override: str, compiling: list[str]
+    copy: Project, replay: Replay, override: str, ran: list[str]
 ) -> None:
     result = build(copy.load(override), copy.output, progress=False)
-    assert computed(result) == ["resolve", *compiling, "engine", "seal"]
-    assert replay.ran == [*compiling, "engine"]
+    assert computed(result) == ["resolve", *ran, "seal"]
+    assert replay.ran == ran
 
 
 def change_last_byte(path: Path) -> None:
@@ -162,8 +166,8 @@ def change_last_byte(path: Path) -> None:
 def test_other_weights_of_the_same_model_are_not_traced_again(copy: Project, replay: Replay) -> None:
     change_last_byte(copy.root / "model/vae/diffusion_pytorch_model.safetensors")
     result = build(copy.load(), copy.output, progress=False)
-    assert computed(result) == ["resolve", "compile", "engine", "seal"]
-    assert replay.ran == ["compile", "engine"]
+    assert computed(result) == ["resolve", "compile", "engine", "check", "seal"]
+    assert replay.ran == ["compile", "engine", "check"]
     assert replay.compiled == ["vae_decoder"], "no denoiser is compiled for another decoder"
     assert result.id != copy.result.id
 
@@ -175,7 +179,7 @@ def test_weights_at_another_place_are_traced_again(copy: Project, replay: Replay
     length = int.from_bytes(data[:8], "little")
     path.write_bytes((length + 8).to_bytes(8, "little") + data[8 : 8 + length] + b" " * 8 + data[8 + length :])
     build(copy.load(), copy.output, progress=False)
-    assert replay.ran == ["export", "compile", "engine"]
+    assert replay.ran == ["export", "compile", "engine", "check"]
 
 
 def test_a_deleted_bundle_is_sealed_from_the_store(copy: Project, replay: Replay) -> None:
@@ -394,7 +398,8 @@ def test_why_is_right(copy: Project, replay: Replay) -> None:
         ran = [name for name in computed(result) if name != "resolve"]
         assert ran[:1] == would_run[:1]
         assert all(answer.stored for answer in why(loaded, copy.output))
-    assert replay.ran == ["tables", "export", "engine"], "of other steps, and of the checkpoint with another tokenizer"
+    # Of other steps, and of the checkpoint with another tokenizer.
+    assert replay.ran == ["tables", "export", "engine", "check"]
 
 
 @pytest.mark.parametrize("missing", ["text_encoder", "denoiser_high", "vae_decoder"])

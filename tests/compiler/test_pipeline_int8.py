@@ -25,7 +25,7 @@ from .fusing import relative_error
 
 FEW = ("quantize.calibrate.clips=2", "quantize.calibrate.timestep_bins=2", "sampling.steps=6")
 QUANTISING = ["texts", "calibrate", "quantize", "calibrate", "quantize"]
-STAGES = ["resolve", "export", "fuse", *QUANTISING, "partition", *4 * ["compile"], "engine", "tables", "seal"]
+STAGES = ["resolve", "export", "fuse", *QUANTISING, "partition", *4 * ["compile"], "engine", "tables", "check", "seal"]
 STEPS = 8
 # Eight steps of a model whose Linears are off by 1 % each; a fault of a scale gives another picture, off by 1.
 MOST_LATENT_ERROR = 0.15

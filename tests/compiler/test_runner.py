@@ -92,7 +92,7 @@ def test_what_a_run_reports(runner: Runner, log: Path) -> None:
     runner.run(Hungry("x", str(log)), {})
     runner.run(Hungry("x", str(log)), {})
     computed, cached = (run.as_json() for run in runner.runs)
-    assert computed.keys() == {"name", "seconds", "cached", "peak_rss_bytes"}
+    assert computed.keys() == {"name", "label", "seconds", "cached", "peak_rss_bytes"}
     assert (computed["name"], computed["cached"], cached["cached"]) == ("plain", False, True)
     assert computed["peak_rss_bytes"] > 200_000_000
     assert cached["peak_rss_bytes"] == computed["peak_rss_bytes"], "what it cost when it was computed"

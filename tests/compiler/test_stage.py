@@ -20,6 +20,8 @@ from wanc.artifacts.records import Blob
 from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.bundle.seal import Seal
 from wanc.compiler.bundle.tables import Tables
+from wanc.compiler.check.stage import CheckBuild
+from wanc.compiler.check.wan_source import WanOrigin
 from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.openvino.engine import OpenVinoEngine
@@ -60,6 +62,7 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "outputs": (None, ("y",)),
         "example": ({"rows": 2}, {"rows": 3}),
         "values": ({}, {"x": 1.0}),
+        "is_checked": (False, True),
     },
     Fuse: {
         "passes": (None, ("fold", "rope")),
@@ -85,6 +88,7 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "int8_share": (None, 0.95),
         "trajectory": (TRAJECTORY, FASTER),
         "is_trained": (False, True),
+        "zeros": (None, ("proj_out.weight",)),
     },
     Train: {
         "component": ("denoiser_high", "denoiser_low"),
@@ -105,6 +109,7 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "segment": (SEGMENT, dataclasses.replace(SEGMENT, stop=1)),
         "target": ("cpu", "cuda"),
         "allow_not_finite": ((), ("mask",)),
+        "zeros": (None, ("proj_out.weight",)),
     },
     Assemble: {
         "engine": ENGINES,
@@ -113,11 +118,19 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "allow_unfused": ((), ("Attention",)),
         "quantized": ((), ("denoiser_high",)),
         "emulate": (False, True),
+        "zeros": (None, ("proj_out.weight",)),
     },
     Tables: {
         "engine": ENGINES,
         "timesteps": ((999.0, 500.0), (999.0,)),
         "boundary": (0.875, None),
+    },
+    CheckBuild: {
+        "engine": ENGINES,
+        "origin": (WanOrigin(("text_encoder",)), WanOrigin(("vae_decoder",))),
+        "fuse": (Fuse(None, (), ()), Fuse(None, ("rope",), ())),
+        "allow_not_finite": ((), ("mask",)),
+        "quantized": ((), ("denoiser_high",)),
     },
 }
 
@@ -170,7 +183,7 @@ def test_stages_of_one_name_have_keys_of_their_own() -> None:
     assert len(keys) == len(every_stage())
     quantising = {"texts", "calibrate", "quantize", "train"}
     assert {kind.name for kind in every_stage()} == {
-        "export", "fuse", *quantising, "partition", "compile", "engine", "tables",
+        "export", "fuse", *quantising, "partition", "compile", "engine", "tables", "check",
     }  # fmt: skip
 
 
@@ -211,6 +224,10 @@ def test_the_document_names_all_that_the_result_depends_on(kind: type[Stage]) ->
     if issubclass(kind, EngineStage):
         engine = {"engine": "openvino", "engine_code": code_version(OpenVinoEngine.__module__)}
         tools += OpenVinoEngine.tools
+    origin = {}
+    if kind is CheckBuild:
+        origin = {"origin": "wan", "origin_code": code_version(WanOrigin.__module__)}
+        tools += WanOrigin.tools
     assert document == {
         "schema": 1,
         "stage": kind.name,
@@ -222,6 +239,7 @@ def test_the_document_names_all_that_the_result_depends_on(kind: type[Stage]) ->
         "libc": " ".join(platform.libc_ver()),
         "processor": processor(),
         **engine,
+        **origin,
     }
 
 

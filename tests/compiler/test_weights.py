@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.compiler.weights.layout import NUMPY_DTYPES
 from wanc.compiler.weights.weight_file import WeightFile, stored_bytes
+from wanc.errors import CheckpointError
 
 Arrays = Mapping[str, NDArray[Any]]
 HEADER = '<ir_version: 10, opset_import: ["" : 23, "wanc" : 1]>'
@@ -434,3 +436,23 @@ def test_a_view_in_a_subgraph_is_left_there(tmp_path: Path) -> None:
     assert lines(model) == ["w: float16[3]", "y = If(c)"]
     (branch, _) = model.graph.subgraphs()
     assert [node.op_type for node in branch] == ["Cast", "Add"]
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "is_refused"),
+    [
+        ("blocks.0.attn1.to_q.weight", np.zeros((3, 4), np.float32), True),
+        ("norm_out.gamma", np.zeros(2**19, np.float16), True),
+        ("blocks.0.attn1.to_q.weight", np.eye(1, 2**20, 2**20 - 1, dtype=np.float32), False),
+        ("blocks.0.attn1.to_q.bias", np.zeros(4, np.float32), False),
+        ("empty.weight", np.zeros(0, np.float32), False),
+        ("allowed.weight", np.zeros(4, np.float32), False),
+    ],
+)
+def test_weights_of_nothing_but_zeros(name: str, values: np.ndarray, is_refused: bool) -> None:
+    check = FiniteCheck("part", zeros=("allowed.weight",))
+    data = np.frombuffer(values.tobytes(), np.uint8)
+    with pytest.raises(CheckpointError, match="is nothing but zeros") if is_refused else nullcontext():
+        check.add(name, data, "FLOAT16" if values.dtype == np.float16 else "FLOAT", where="model.safetensors")
+    check.add(name, data, "FLOAT", where=None)  # of no file of the checkpoint: a constant of the graph
+    FiniteCheck("part").add(name, data, "FLOAT", where="model.onnx")  # another model's may be anything

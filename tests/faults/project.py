@@ -24,7 +24,7 @@ from wanc.runtime.verify import verify
 
 NAME = "block"
 RECIPE = f"wanc: 1\nname: {NAME}\nmodel: {{onnx: block.onnx, example: {{rows: 2}}}}\n"
-STAGES = ("export", "fuse", "partition", "compile", "engine", "seal")
+STAGES = ("export", "fuse", "partition", "compile", "engine", "check", "seal")
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ CASES: dict[str, Case] = {
     "one sample": Case(
         ONE_SAMPLE,
         code=2,
-        err=f"{done('texts', 'calibrate')}error: one sample cannot show how far activations reach\n"
+        err=f"{done('texts', 'calibrate denoiser_high')}error: one sample cannot show how far activations reach\n"
         "hint: raise quantize.calibrate.clips or quantize.calibrate.timestep_bins\n",
     ),
     "weights that overflowed": Case(
@@ -68,8 +68,9 @@ CASES: dict[str, Case] = {
     "weights of one expert that are NaN": Case(
         ONE_CLIP,
         code=65,
-        err=f"{done('texts', 'calibrate', 'quantize')}error: DIR/model/transformer_2/{WEIGHTS}: denoiser_low: tensor "
-        f"{WEIGHT} holds 768 values that are not finite\n"
+        err=f"{done('texts', 'calibrate denoiser_high', 'quantize denoiser_high')}"
+        f"error: DIR/model/transformer_2/{WEIGHTS}: denoiser_low: tensor {WEIGHT} holds 768 values that are not "
+        "finite\n"
         f"hint: if that is meant, as in a mask, allow it: model.allow_not_finite: [{WEIGHT}]\n",
         broken=spoil("transformer_2", float("nan")),
     ),

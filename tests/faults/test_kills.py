@@ -80,7 +80,7 @@ def cases_of(project: Project, folder: Path) -> list[Case]:
         points[start] = stages[0]
     cases: list[Case] = []
     # Compiling and the engine's last action make the most files.
-    for name in ("engine", "compile", "seal", "fuse", "partition", "export", "empty"):
+    for name in ("engine", "compile", "seal", "check", "fuse", "partition", "export", "empty"):
         seen = {(case.point.syscall, case.point.what) for case in cases if case.point.syscall != "rename"}
         for point in distinct(points[folder / name]):
             if point.syscall in CHANGES and (point.syscall, point.what) not in seen:
@@ -115,7 +115,7 @@ def engineered(pool: ProcessPoolExecutor, quick: Path) -> tuple[Project, Path]:
     *_, sealing = pool.submit(trace, project, folder / "finished", folder / "log").result()
     pool.submit(run_in_fork, project.command(folder / "start"), *killing(sealing[0])).result()
     finished = {record.stage for record in records_of(folder / "start")}
-    assert finished == {"export", "fuse", "partition", "compile", "engine"}
+    assert finished == {"export", "fuse", "partition", "compile", "engine", "check"}
     shutil.copytree(other.recipe.parent / "reference/bundles", folder / "start/bundles")
     return replace(project, before=other.id), folder
 

@@ -18,7 +18,7 @@ from wanc.runtime.manifest import Manifest
 from .project import Project, assert_resumes, assert_sound, forget, records_of
 
 STARTING_SECONDS = 0.4
-VIDEO_STAGES = ("export", "fuse", "partition", "compile", "engine", "tables", "seal")
+VIDEO_STAGES = ("export", "fuse", "partition", "compile", "engine", "tables", "check", "seal")
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 from wanc.models.wan.checkpoint import open_checkpoint
 
@@ -32,3 +34,15 @@ def test_the_tiny_model_is_described(wanc: Wanc) -> None:
     people = wanc("inspect", TINY).out
     assert "\n  layout       diffusers\n" in people
     assert "\n  denoiser_low   bfloat16  " in people
+
+
+def test_a_checkpoint_with_doubts_can_be_looked_at(wanc: Wanc, tmp_path: Path) -> None:
+    """Its weights' names are what a recipe may have to allow."""
+    copy = shutil.copytree(TINY, tmp_path / "copy")
+    config = copy / "vae/config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "tiling": True}))
+    finished = wanc("inspect", copy, "--json")
+    assert (finished.code, finished.err) == (0, "")
+    (doubt,) = json.loads(finished.out)["doubts"]
+    assert (doubt["name"], doubt["where"]) == ("tiling", str(config))
+    assert "tiling is true, and wanc does not know this key" in wanc("inspect", copy).out

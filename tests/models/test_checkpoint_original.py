@@ -138,12 +138,12 @@ REFUSALS: dict[str, tuple[Callable[[Path], None], str]] = {
     "one expert of two": (
         lambda root: shutil.rmtree(root / "low_noise_model"),
         "error: MODEL: has high_noise_model and no low_noise_model; the model has two experts\n"
-        "hint: is the download complete?",
+        "hint: is the download complete? To build this expert alone, move what its folder holds out of it",
     ),
     "the other expert of two": (
         lambda root: shutil.rmtree(root / "high_noise_model"),
         "error: MODEL: has low_noise_model and no high_noise_model; the model has two experts\n"
-        "hint: is the download complete?",
+        "hint: is the download complete? To build this expert alone, move what its folder holds out of it",
     ),
     "no expert": (
         lambda root: [shutil.rmtree(root / folder) for folder in ("high_noise_model", "low_noise_model")] and None,
@@ -152,12 +152,12 @@ REFUSALS: dict[str, tuple[Callable[[Path], None], str]] = {
     "the VAE as a pickle": (
         as_pickle(VAE),
         f"error: MODEL/{VAE}.pth: a pickle, which can run code when it is read: wanc reads safetensors only\n"
-        f"hint: convert it once: python -m scripts.convert_pth MODEL/{VAE}.pth",
+        f"hint: convert it once: wanc convert MODEL/{VAE}.pth",
     ),
     "the text encoder as a pickle": (
         as_pickle(T5),
         f"error: MODEL/{T5}.pth: a pickle, which can run code when it is read: wanc reads safetensors only\n"
-        f"hint: convert it once: python -m scripts.convert_pth MODEL/{T5}.pth",
+        f"hint: convert it once: wanc convert MODEL/{T5}.pth",
     ),
     "no VAE": (
         drop(f"{VAE}.safetensors"),

@@ -60,7 +60,8 @@ REFUSALS: dict[str, tuple[Callable[[Path], None], str]] = {
     **{
         f"a scheduler of another {key}": (
             change("scheduler/scheduler_config.json", **{key: value}),
-            f"error: MODEL/scheduler/scheduler_config.json: {key} is {json.dumps(value)}; it must be {wanted}",
+            f"error: MODEL/scheduler/scheduler_config.json: {key} is {json.dumps(value)}; it must be {wanted}\n"
+            f"hint: if the model can do without, let it pass: `allow: [{key}]` under model",
         )
         for key, value, wanted in (
             ("prediction_type", "epsilon", '"flow_prediction"'),
@@ -323,7 +324,8 @@ def test_weights_of_an_unknown_dtype(model: Path) -> None:
     path = model / f"vae/{STEM}.safetensors"
     save_file({"decoder.conv_in.bias": torch.zeros(3, dtype=torch.int8)}, path)
     assert refusal(model) == (
-        f"error: MODEL/vae/{STEM}.safetensors: decoder.conv_in.bias has dtype I8; wanc reads F32, F16, BF16"
+        f"error: MODEL/vae/{STEM}.safetensors: decoder.conv_in.bias has dtype I8; wanc reads F32, F16, BF16\n"
+        "hint: take the same model in bfloat16, float16 or float32"
     )
 
 

@@ -12,6 +12,7 @@ from wanc.errors import RecipeError
 from wanc.models.wan.lints import LINTS, check_sampling
 from wanc.recipe.load import load
 from wanc.recipe.schema import Lint
+from wanc.runtime.solvers.create import create_schedule
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -42,6 +43,7 @@ def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
         *changes: tuple[str, str],
         components: tuple[str, ...] = TWO,
         boundary: float | None = 0.875,
+        shift: float | None = None,
         overrides: tuple[str, ...] = (),
     ) -> RecipeError | None:
         text = RECIPE
@@ -51,7 +53,7 @@ def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
         Path("recipe.yaml").write_text(text)
         (loaded,) = load("recipe.yaml", overrides)
         try:
-            check_sampling(loaded, components, boundary)
+            check_sampling(loaded, components, boundary, shift)
         except RecipeError as error:
             return error
         return None
@@ -99,13 +101,30 @@ REFUSED_OF_TWO: dict[str, tuple[str, str, str, str, str]] = {
         "works from 875 up",
         IDLE,
     ),
+    "checkpoint-shift": (
+        "shift: 12.0",
+        "shift: 4.0",
+        "8:10",
+        "sampling.shift: the checkpoint's scheduler has 12, and 4 is another schedule than it was tuned with",
+        "write `shift: 12.0`; if it is meant, add `allow: [checkpoint-shift]` to sampling",
+    ),
+    "shifted-timesteps": (
+        "steps: 40\n  shift: 12.0\n  guidance: {high: 4.0, low: 3.0}",
+        "timesteps: [1000, 857.1, 666.7, 400]\n  shift: 2.0",
+        "7:14",
+        "sampling.timesteps: these are evenly spaced ones that are shifted by 2 already, and would be shifted once "
+        "more",
+        "write `timesteps: [1000, 750, 500, 250]`, or these with `shift: 1.0`; if it is meant, add "
+        "`allow: [shifted-timesteps]` to sampling",
+    ),
 }
+MODEL_SHIFT = 12.0
 
 
 @pytest.mark.parametrize("case", REFUSED_OF_TWO)
 def test_what_looks_like_a_mistake_is_refused(case: str, judge: Judge) -> None:
     old, new, place, message, hint = REFUSED_OF_TWO[case]
-    error = judge((old, new))
+    error = judge((old, new), shift=MODEL_SHIFT)
     assert error is not None
     assert (error.message, error.where, error.hint) == (message, f"recipe.yaml:{place}", hint)
     assert (error.exit_code, error.__cause__) == (2, None)
@@ -116,8 +135,8 @@ def test_what_is_meant_is_allowed_by_its_name_alone(case: str, judge: Judge) -> 
     old, new, *_ = REFUSED_OF_TWO[case]
     name = case.split(" ")[0]
     others = ", ".join(sorted({*LINTS} - {name}))
-    assert judge((old, new), overrides=(f"sampling.allow=[{name}]",)) is None
-    assert judge((old, new), overrides=(f"sampling.allow=[{others}]",)) is not None
+    assert judge((old, new), shift=MODEL_SHIFT, overrides=(f"sampling.allow=[{name}]",)) is None
+    assert judge((old, new), shift=MODEL_SHIFT, overrides=(f"sampling.allow=[{others}]",)) is not None
 
 
 def test_what_is_recommended_passes(judge: Judge) -> None:
@@ -152,6 +171,57 @@ def test_an_override_is_the_place_of_its_finding(judge: Judge) -> None:
     error = judge(overrides=("sampling.shift=3",))
     assert error is not None
     assert error.where == "--set sampling.shift=3"
+
+
+FEW_STEPS = "steps: 40\n  shift: 12.0\n  guidance: {high: 4.0, low: 3.0}"
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "shift", "is_shifted"),
+    [
+        ("[1000, 750, 500, 250]", 5.0, False),  # as a few-step model has them: before the shift
+        ("[1000, 937, 833, 625]", 5.0, True),
+        ("[999, 937, 833, 625]", 5.0, True),  # cut to whole numbers, as the solvers' are
+        ("[1000, 960, 888.89, 727.27]", 8.0, True),
+        ("[1000, 833.3]", 5.0, True),
+        ("[1000, 500]", 5.0, False),
+        ("[1000]", 5.0, False),
+        ("[1000, 757, 522]", 8.0, False),
+        ("[1000, 937, 833, 625]", 8.0, False),  # shifted by something else: nobody can tell
+        ("[1000, 937, 833, 625]", 1.0, False),
+        ("[1000, 750, 500, 250]", 1.005, False),  # a shift too small to tell from none
+    ],
+)
+def test_timesteps_that_are_shifted_already(timesteps: str, shift: float, is_shifted: bool, judge: Judge) -> None:
+    error = judge((FEW_STEPS, f"timesteps: {timesteps}\n  shift: {shift}"), overrides=("sampling.allow=[idle-expert]",))
+    assert (error is not None and "are shifted by" in error.message) == is_shifted
+
+
+@pytest.mark.parametrize("solver", ["unipc", "dpm++", "euler"])
+def test_every_solvers_own_list_is_recognised(solver: str, judge: Judge) -> None:
+    listed = create_schedule(solver, shift=7.0, steps=6).timesteps.tolist()
+    error = judge((FEW_STEPS, f"timesteps: {listed}\n  shift: 7.0"), overrides=("sampling.allow=[idle-expert]",))
+    assert error is not None
+    assert "are shifted by 7 already" in error.message
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "differ"),
+    [
+        (12.0, None, False),
+        (12.0, 3.0, False),  # what every converted checkpoint carries
+        (12.0, 1.0, False),  # the class's default
+        (12.0, 12.0, False),
+        (12.0, 9.0, False),  # as another size of video would have it
+        (12.0, 5.0, True),
+        (5.0, 12.0, True),
+    ],
+)
+def test_the_schedulers_shift(ours: float, theirs: float | None, differ: bool, judge: Judge) -> None:
+    error = judge(("shift: 12.0", f"shift: {ours}"), shift=theirs)
+    assert (error is not None and "the checkpoint's scheduler has" in error.message) == differ
+    few = judge((FEW_STEPS, f"timesteps: [1000, 750, 500, 250]\n  shift: {ours}"), shift=theirs)
+    assert few is None, "the shift of listed timesteps is the list's own"
 
 
 # contradictions, which nothing allows

@@ -204,19 +204,37 @@ ORDER = "hint: either the name is wrong, or the nodes are in a cycle or out of o
         ),
         (
             "g (bfloat16[3] x) => (bfloat16[3] y) { y = Identity (x) }",
-            "input 'x' is of bfloat16, which an .npz file cannot hold",
+            "input 'x' is of bfloat16, which an .npz file cannot hold\nhint: let the graph take float32, and Cast that",
         ),
         (
             "g (float[3] x) => (float8e4m3fn[3] y) { y = Cast <to = 17> (x) }",
-            "output 'y' is of float8e4m3fn, which an .npz file cannot hold",
+            "output 'y' is of float8e4m3fn, which an .npz file cannot hold\n"
+            "hint: let the graph give float32, by a Cast",
         ),
         (
             "g (string[3] x) => (string[3] y) { y = Identity (x) }",
-            "input 'x' is of string, which an .npz file cannot hold",
+            "input 'x' is of string, which an .npz file cannot hold\n"
+            "hint: begin behind what reads it: onnx.utils.extract_model cuts a graph",
         ),
         (
             "g (seq(float[3]) x) => (float[3] y) { y = ConcatFromSequence <axis = 0> (x) }",
-            "input 'x' is a sequence, not a tensor",
+            "input 'x' is a sequence, not a tensor\n"
+            "hint: let the graph take its tensors, and make it inside, by SequenceConstruct",
+        ),
+        (
+            "g (float[3] x) => (seq(float[3]) y) { y = SequenceConstruct (x) }",
+            "output 'y' is a sequence, not a tensor\nhint: let the graph take its tensors out of it, by SequenceAt",
+        ),
+        (
+            "g (optional(float[3]) x) => (float[3] y) { y = OptionalGetElement (x) }",
+            "input 'x' is an optional, not a tensor\n"
+            "hint: let the graph take what it holds, and make it inside, by Optional",
+        ),
+        (
+            "g (int64[2, 3] l, float[2, 3] p) => (seq(map(int64, float)) y)"
+            " { y = ai.onnx.ml.ZipMap <classlabels_int64s = [0, 1, 2]> (p) }",
+            "output 'y' is a sequence, not a tensor\n"
+            "hint: end before what makes it: onnx.utils.extract_model cuts a graph",
         ),
         ("g (float[] x) => (float[3] y) { y = Identity (x) }", "input 'x' does not say how many dimensions it has"),
     ],
@@ -317,7 +335,9 @@ PLACE = "hint: put the file itself beside the model"
         ({"location": "C:/w.bin"}, "lies in 'C:/w.bin', which is not relative to the model's folder"),
         ({"location": "../w.bin"}, "lies in '../w.bin', which leads out of the model's folder"),
         ({"location": "a/../../w.bin"}, "lies in 'a/../../w.bin', which leads out of the model's folder"),
-        ({"location": "./w.bin"}, "lies in './w.bin', which is not the name of a file"),
+        ({"location": "./"}, "lies in './', which is not the name of a file"),
+        ({"location": "."}, "lies in '.', which is not the name of a file"),
+        ({"location": "./../w.bin"}, "lies in './../w.bin', which leads out of the model's folder"),
         ({"location": "a//w.bin"}, "lies in 'a//w.bin', which is not the name of a file"),
         ({"location": "a\\w.bin"}, "lies in 'a\\\\w.bin', which is not the name of a file"),
         ({"location": "w\x00.bin"}, "lies in 'w\\x00.bin', which is not the name of a file"),
@@ -374,15 +394,36 @@ def test_a_folder_that_is_a_link_is_not_entered(tmp_path: Path) -> None:
     assert message.startswith(f"error: m.onnx: its weights lie in 'link/w.bin', {LINKS}\n")
 
 
-def test_weights_that_overlap(tmp_path: Path) -> None:
+def test_a_file_may_be_named_from_the_models_folder_on(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "w.bin").write_bytes(bytes(8))
+    tensors = [external(name, [2], {"location": place}) for name, place in (("u", "./a/w.bin"), ("v", "a/./w.bin"))]
+    assert set(opened(with_weights(*tensors), tmp_path).files) == {"model.onnx", "data/a/w.bin"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "data_type", "offset", "fine"),
+    [
+        ([4], 1, 15, False),
+        ([4], 1, 16, True),
+        ([4], 1, 0, True),
+        ([2, 2], 1, 0, False),
+        ([4], 6, 0, False),
+        ([2], 1, 0, False),
+        ([2], 1, 8, False),
+    ],
+    ids=["by a byte", "apart", "one weight twice", "in another shape", "in another type", "its begin", "its end"],
+)
+def test_weights_that_overlap(tmp_path: Path, shape: list[int], data_type: int, offset: int, fine: bool) -> None:
     (tmp_path / "w.bin").write_bytes(bytes(64))
     first = external("a", [4], {"location": "w.bin", "offset": "0"})
-    for offset, fine in ((15, False), (0, False), (16, True)):
-        proto = with_weights(first, external("b", [4], {"location": "w.bin", "offset": str(offset)}))
-        if fine:
-            opened(proto, tmp_path)
-        else:
-            assert refusal(proto, tmp_path) == "error: m.onnx: tensors 'a' and 'b' overlap in 'w.bin'"
+    proto = with_weights(first, external("b", shape, {"location": "./w.bin", "offset": str(offset)}, data_type))
+    if fine:
+        opened(proto, tmp_path)
+        return
+    first_line, hint = refusal(proto, tmp_path).splitlines()
+    assert sorted(first_line.split("'")[1::2]) == ["a", "b", "w.bin"] and "overlap in" in first_line
+    assert hint == "hint: write them apart: onnx.save(onnx.load(path), another_path, save_as_external_data=True)"
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_directory(write: Write) -> None:
     write("recipes/a.yaml", "")
     error = refusal("recipes")
     assert error.message == "recipes is a directory, not a recipe"
-    assert error.hint == "name the recipe in it, such as recipe.yaml"
+    assert error.hint == "name the file in it: recipes/a.yaml"
 
 
 def test_file_as_directory(write: Write) -> None:

@@ -77,7 +77,7 @@ WRONG: dict[str, tuple[str, str, str, str, str]] = {
     "name with a slash": ("name: tiny-wan", "name: a/b", "4:7", "name cannot be a/b", FILE),
     "name of dots": ("name: tiny-wan", "name: a..b", "4:7", "name cannot be a..b", FILE),
     "hidden name": ("name: tiny-wan", "name: .a", "4:7", "name cannot be .a", FILE),
-    "name with a line end": ("name: tiny-wan", 'name: "a\\n"', "4:7", 'name cannot be "a\\n"', FILE),
+    "name with a line end": ("name: tiny-wan", 'name: "a\\n"', "4:7", 'name cannot be "a\\n"', f"{FILE}; write a"),
     "long name": (
         "name: tiny-wan",
         f"name: {'a' * 65}",
@@ -100,7 +100,7 @@ WRONG: dict[str, tuple[str, str, str, str, str]] = {
         "model: ../models/tiny-wan",
         "7:8",
         "model has to be a mapping, not the text ../models/tiny-wan",
-        "What is built: a Wan checkpoint (`source`), any ONNX file (`onnx`), or any torch module (`torch`).",
+        "write {source: ../models/tiny-wan}",
     ),
     "no source": (
         "  source: ../models/tiny-wan",

@@ -51,7 +51,7 @@ WRONG: dict[str, tuple[str, str, str, str, str]] = {
         "height: 64.0, width: 64",
         "12:25",
         "shapes.0.height has to be a whole number, not the number 64.0",
-        "In pixels, a multiple of 16; the model knows no positions beyond 16384.",
+        "write 64",
     ),
     "frames": (
         "width: 64, frames: 17",
@@ -118,7 +118,7 @@ WRONG: dict[str, tuple[str, str, str, str, str]] = {
         'steps: "20"',
         "17:10",
         "sampling.steps has to be a whole number, not the text '20'",
-        STEPS,
+        "write 20",
     ),
     "steps as true": ("steps: 20", "steps: true", "17:10", "sampling.steps has to be a whole number, not true", STEPS),
     "steps as list": (
@@ -182,7 +182,7 @@ WRONG: dict[str, tuple[str, str, str, str, str]] = {
         "guidance: 4.0",
         "19:13",
         "sampling.guidance has to be a mapping, not the number 4.0",
-        GUIDANCE,
+        "write {high: 4.0, low: 4.0}",
     ),
     "half of the scales": (
         "guidance: {high: 4.0, low: 3.0}",

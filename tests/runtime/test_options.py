@@ -17,7 +17,7 @@ from wanc.runtime.request import Request
 
 OWN = {
     "run.py": ["help", "output", "json", "selftest"],
-    "wanc run": ["bundle", "output", "as_json"],
+    "wanc run": ["bundle", "output", "as_json", "quiet", "verbose", "log_file"],
 }
 """What a command line has besides."""
 

@@ -35,13 +35,14 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_bar_shows_share_time_and_time_left() -> None:
     terminal, clock = Terminal(), Clock()
     with ProgressBar("denoise", total=40, stream=terminal, clock=clock) as bar:
-        clock.now += 30
-        bar.advance(10)
-        clock.now += 90
-        bar.advance(30)
+        for _ in range(4):
+            clock.now += 30
+            bar.advance(10)
     assert terminal.lines() == [
         "denoise [------------------------] 0/40 0:00",
-        "denoise [######------------------] 10/40 0:30, 1:30 left",
+        "denoise [######------------------] 10/40 0:30",
+        "denoise [############------------] 20/40 1:00",
+        "denoise [##################------] 30/40 1:30, 0:30 left",
         "denoise [########################] 40/40 2:00",
         "denoise [########################] 40/40 2:00",
     ]

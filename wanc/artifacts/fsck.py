@@ -20,7 +20,7 @@ from wanc.artifacts.files import hash_file, output_errors, read_small
 from wanc.artifacts.located import read_note
 from wanc.artifacts.locks import OnWait
 from wanc.artifacts.records import ActionRecord, Blob
-from wanc.artifacts.refs import read_ref
+from wanc.artifacts.refs import read_place, read_ref
 from wanc.artifacts.store import Store
 from wanc.errors import BundleError, UserError
 from wanc.runtime.manifest import MANIFEST, MARKER, Manifest
@@ -31,13 +31,13 @@ Read = TypeVar("Read")
 
 
 BUNDLES = "../bundles/"
-"""How paths begin that are in a store's bundles, which are beside it."""
+"""How paths begin that are in the bundles beside a store."""
 
 
 @dataclass(frozen=True, order=True)
 class Damage:
-    """Something that was damaged: its path in the store, where it has been set aside, or in a bundle (`../bundles/…`),
-    where it has not; and what was wrong.
+    """Something that was damaged: its path in the store, where it has been set aside, or in a bundle, where it has not
+    (`../bundles/…`, or absolute where that is not beside the store); and what was wrong.
     """
 
     path: str
@@ -45,7 +45,7 @@ class Damage:
 
     @property
     def in_bundle(self) -> bool:
-        return self.path.startswith(BUNDLES)
+        return self.path.startswith((BUNDLES, "/"))
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,10 @@ class Checkup:
         if self.outdated:
             lines.append(f"{self.outdated} outdated: their files were in bundles that were deleted or replaced")
         orphans = f" ({self.orphans} of them named by no record)" if self.orphans else ""
-        sound = f"{self.records} records and {self.blobs} blobs{orphans} are sound, {self.bytes / 2**20:.1f} MiB read"
-        bundles = [f"{self.bundles} bundles are sound"] if self.bundles else []
-        return "\n".join([*lines, sound, *bundles])
+        count = f"{self.records} record{_s(self.records)} and {self.blobs} blob{_s(self.blobs)}"
+        sound = f"{count}{orphans} are sound, {self.bytes / 2**20:.1f} MiB read"
+        bundles = [f"{self.bundles} bundle{_s(self.bundles)} {'is' if self.bundles == 1 else 'are'} sound"]
+        return "\n".join([*lines, sound, *(bundles if self.bundles else [])])
 
 
 def check(root: Path, *, progress: Progress | None = None, on_wait: OnWait | None = None) -> Checkup:
@@ -112,7 +113,8 @@ class _StoreCheck:
     def run(self) -> Checkup:
         records = {path: record for path in self._entries("actions") if (record := self._sound(path, _record))}
         for path in self._entries("refs"):
-            self._sound(path, read_ref)
+            if self._sound(path, read_ref) is not None:
+                self._sound(path, read_place)
         for path in self._entries("located"):
             self._sound(path, read_note)
         named = {blob for record in records.values() for blob in record.files.values()}
@@ -141,7 +143,7 @@ class _StoreCheck:
 
     def _bundles_beside(self) -> dict[Path, Manifest | None]:
         """What stands where builds that refs name have sealed; None for what cannot be read."""
-        paths = [self._store.root.parent / "bundles" / path.name for path in self._entries("refs")]
+        paths = [read_place(path) for path in self._entries("refs")]
         found: dict[Path, Manifest | None] = {}
         for path in (path for path in paths if path.is_dir() and any(path.iterdir())):
             found[path] = None
@@ -152,7 +154,7 @@ class _StoreCheck:
     def _verify(self, bundle: Path, manifest: Manifest | None, sealed: Set[str | None]) -> None:
         """Read a bundle whole."""
         before = self._done
-        place = f"{BUNDLES}{bundle.name}"
+        place = f"{BUNDLES}{bundle.name}" if bundle.parent == self._store.root.parent / "bundles" else str(bundle)
         report = verify(bundle, lambda done, _: self._read(before + done - self._done))
         damage = [Damage(f"{place}/{failure.path}", failure.reason) for failure in report.failures]
         if not damage and report.id not in sealed:
@@ -223,6 +225,10 @@ class _StoreCheck:
         self._done += count
         if self._progress:
             self._progress(min(self._done, self._total), self._total)
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
 
 
 def _is_claimed(blob: Blob, place: Path) -> bool:

@@ -22,8 +22,11 @@ from wanc.artifacts.records import ActionRecord, is_key
 from wanc.artifacts.refs import read_ref
 from wanc.artifacts.store import Store
 from wanc.errors import BundleError
+from wanc.runtime.safe_read import Progress
 
 _DAY_SECONDS = 86400.0
+KINDS = 7
+"""Of things that a cleaning removes, one after the other."""
 
 
 @dataclass(frozen=True)
@@ -57,22 +60,32 @@ class Cleaning:
         return "\n".join([*lines, f"{self.bytes / 2**20:.1f} MiB {verb}"])
 
 
-def clean(root: Path, *, days: int, dry_run: bool = False, on_wait: OnWait | None = None) -> Cleaning:
+def clean(
+    root: Path,
+    *,
+    days: int,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    on_wait: OnWait | None = None,
+) -> Cleaning:
     """Remove what no ref needs and nothing used for `days` days, of which there is at least one.
 
-    Waits until no build runs, and keeps builds waiting. Raises UserError where there is no store, BundleError when a
-    ref or a record is damaged, OutputError when something cannot be removed; then what was removed stays removed.
+    Waits until no build runs, and keeps builds waiting. `progress` is called with (kinds of things done, all kinds).
+    Raises UserError where there is no store, BundleError when a ref or a record is damaged, OutputError when something
+    cannot be removed; then what was removed stays removed.
     """
     if days < 1:
         raise ValueError("what is younger than a day is never removed")
     store = Store.existing(root)
     with store.alone(on_wait), output_errors(store.root):
         groups: list[Removal] = []
-        for kind, paths in _garbage(store.root, time.time() - days * _DAY_SECONDS):
+        for done, (kind, paths) in enumerate(_garbage(store.root, time.time() - days * _DAY_SECONDS), 1):
             sizes = [_bytes(path) for path in paths]
             groups.append(Removal(kind, len(sizes), sum(sizes)))
             if not dry_run:
                 _remove(paths)
+            if progress:
+                progress(done, KINDS)
     return Cleaning(tuple(groups), dry_run)
 
 

@@ -15,7 +15,7 @@ from wanc.artifacts.canonical import canonical
 from wanc.artifacts.files import read_small, replace_file
 from wanc.artifacts.records import Blob
 from wanc.errors import BundleError
-from wanc.runtime.strict_json import parse_object
+from wanc.runtime.strict_json import Fields, parse_object
 
 _MAX_BYTES = 2**16
 _log = logging.getLogger(__name__)
@@ -56,13 +56,18 @@ class Located:
 def read_note(entry: Path) -> tuple[Path, int]:
     """The place, absolute, and the size in bytes that a note tells. Raises BundleError, OSError when unreadable."""
     fields = parse_object(read_small(entry, _MAX_BYTES), where=str(entry), max_bytes=_MAX_BYTES)
+    return place_in(fields, "path"), fields.integer("size")
+
+
+def place_in(fields: Fields, name: str) -> Path:
+    """The absolute path in a field that `text_of` wrote. Raises BundleError for what it never wrote."""
     try:
-        path = path_of(fields.text("path"))
+        path = path_of(fields.text(name))
     except ValueError:
-        fields.refuse("path", "is not one that was written here")
+        fields.refuse(name, "is not one that was written here")
     if not path.is_absolute():
-        fields.refuse("path", "is not absolute")
-    return path, fields.integer("size")
+        fields.refuse(name, "is not absolute")
+    return path
 
 
 def text_of(path: Path) -> str:

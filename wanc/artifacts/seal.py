@@ -21,7 +21,16 @@ from wanc.artifacts.private import abandoned, private_directory
 from wanc.artifacts.publish import ASIDE, publish, recover
 from wanc.errors import EXIT_DATA, EXIT_NO_INPUT, BundleError, OutputError, UserError
 from wanc.runtime.directory import BundleDirectory
-from wanc.runtime.manifest import MANIFEST, MARKER, MARKER_LINE, SCHEMA, FileEntry, Manifest, check_marker
+from wanc.runtime.manifest import (
+    MANIFEST,
+    MARKER,
+    MARKER_LINE,
+    NOT_CHECKED,
+    SCHEMA,
+    FileEntry,
+    Manifest,
+    check_marker,
+)
 from wanc.runtime.safe_read import Progress, irregularity
 from wanc.runtime.strict_json import JsonObject, JsonValue
 
@@ -62,6 +71,7 @@ class BundleFacts:
     targets: Sequence[Mapping[str, JsonValue]] = ()
     requires: Sequence[str] = ()
     parents: Sequence[Mapping[str, JsonValue]] = ()
+    check: Mapping[str, JsonValue] = field(default_factory=lambda: dict[str, JsonValue](NOT_CHECKED))
 
     def manifest(self, files: Iterable[FileEntry]) -> bytes:
         """The bytes of the manifest.
@@ -84,6 +94,7 @@ class BundleFacts:
             "entry": self.entry,
             "recipe_sha256": self.recipe_sha256,
             "parents": [dict(parent) for parent in self.parents],
+            "check": dict(self.check),
         }
         return canonical(document)
 

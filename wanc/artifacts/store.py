@@ -4,7 +4,7 @@
     blobs/sha256/ab/…    content, mode 0444, named by its digest; never changed once there
     located/<hex>.json   where a large blob lies that is kept outside (see `located`)
     actions/<key>.json   the record of one run; written last, so that it is the commit point
-    refs/<name>          {"keys": […]}: records that a cleaning must keep
+    refs/<name>          {"keys": […]}: records that a cleaning must keep (see `refs`)
     tmp/<random>/        private working directories, swept when their owner is gone (and see `moves`)
     scratch/<key>/       what a stage that was stopped had finished; who holds the key's lock may use it
     locks/               lock files; they hold nothing: `store` for a session, `sealing`, one for each key
@@ -236,11 +236,14 @@ class Store:
             if record:
                 yield record
 
-    def set_ref(self, name: str, keys: Iterable[str]) -> None:
-        """Name records that a cleaning must keep, in place of those that had the name. Raises OutputError."""
+    def set_ref(self, name: str, keys: Iterable[str], **others: JsonValue) -> None:
+        """Name records that a cleaning must keep, in place of those that had the name; `others` is kept beside them.
+
+        Raises OutputError.
+        """
         if not is_component(name):
             raise ValueError(f"{name!r} cannot name a ref")
-        data = canonical({"keys": [*sorted(map(_checked_key, keys))]})
+        data = canonical({"keys": [*sorted(map(_checked_key, keys))], **others})
         with self.workdir() as workdir:
             replace_file(self.root / "refs" / name, data, workdir=workdir)
 

@@ -35,17 +35,28 @@ class Change:
 def explain_miss(
     stage: str, document: Mapping[str, JsonValue], records: Iterable[ActionRecord]
 ) -> tuple[Change, ...] | None:
-    """How the key document differs from the one it is closest to among the records of the same stage.
+    """How the key document differs from the one it is closest to among the records of the same stage and component.
 
     Closest has the fewest differing leaves; of equals, the smallest key. None when the stage has no record, empty
     when the document is recorded, and so is no miss.
     """
     new = dict(_leaves(document, ""))
-    differences = (
-        (_changes(dict(_leaves(record.document, "")), new), record.key) for record in records if record.stage == stage
-    )
+    olds = ((dict(_leaves(record.document, "")), record.key) for record in records if record.stage == stage)
+    differences = ((_changes(old, new), key) for old, key in olds if _subject(old) == _subject(new))
     closest = min(differences, key=lambda found: (len(found[0]), found[1]), default=None)
     return closest[0] if closest else None
+
+
+def _subject(leaves: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """What a stage works on: the one of another component says nothing of why this one runs."""
+    return {path: value for path, value in leaves.items() if path.rpartition(".")[2] in ("component", "index")}
+
+
+def told(what: str, changes: tuple[Change, ...] | None) -> str:
+    """`what` runs, or would run, and why, as `explain_miss` has found: a line, and one for each change."""
+    if not changes:
+        return f"{what}: {'it has never run before' if changes is None else 'its result is gone'}"
+    return "\n".join([f"{what}, because of", *(f"  {change.path}: {change.old} → {change.new}" for change in changes)])
 
 
 def _changes(old: Mapping[str, JsonValue], new: Mapping[str, JsonValue]) -> tuple[Change, ...]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from wanc.errors import EXIT_UNAVAILABLE, UserError
 from wanc.runtime.destination import reporting
-from wanc.runtime.whole_file import require_writable, whole_file
+from wanc.runtime.whole_file import require_writable, write_whole
 from wanc.terminal import TextTable
 
 WHAT = "the report"
@@ -45,8 +45,7 @@ def write_report(report: dict[str, Any], folder: Path) -> list[Path]:
     with reporting(folder, WHAT):
         folder.mkdir(parents=True, exist_ok=True)
     for path, content in zip(paths, contents, strict=True):
-        with whole_file(path, WHAT) as file, reporting(path, WHAT):
-            file.write(content)
+        write_whole(path, content, WHAT)
     return paths
 
 

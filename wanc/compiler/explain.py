@@ -30,13 +30,13 @@ class _Told:
     tables: Callable[[dict[str, Any]], list[TextTable]]
 
 
-def explain(stage: str, runs: tuple[StageRun, ...], output: Path) -> dict[str, Any]:
-    """What a stage did in a build, as JSON, from the store in `output`. Raises UserError where it is lost.
+def explain(stage: str, runs: tuple[StageRun, ...], root: Path) -> dict[str, Any]:
+    """What a stage did in a build, as JSON, from the store in `root`. Raises UserError where it is lost.
 
     For fuse and the engine that is their report. For quantize it is the QuantTables of all components; none where
     nothing was quantised.
     """
-    store, told, found = Store.existing(output / "store"), _told()[stage], dict[str, Any]()
+    store, told, found = Store.existing(root), _told()[stage], dict[str, Any]()
     for run in runs:
         if run.name in told.stages:
             record = store.lookup(str(run.key))

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from wanc.artifacts.canonical import canonical
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import FILE, Program, ProgramComponent
 from wanc.compiler.stages.stage import Files, Stage
 from wanc.runtime.progress import ProgressBar
+
+if TYPE_CHECKING:
+    from wanc.compiler.passes.rewrite import Pass
 
 REPORT_FILE = "fuse_report.json"
 LEAVE_OUT = "leave it out, and tell us: fuse.skip: [{name}]"
@@ -52,15 +55,19 @@ class Fuse(Stage):
 
     def _fuse(self, files: ComponentFiles, graph: str, out: Path) -> dict[str, Any]:
         from wanc.compiler.passes.apply import apply_passes, count_nodes, passes_report
-        from wanc.compiler.passes.registry import all_passes
         from wanc.compiler.program.graph_file import save
 
         model = files.model(graph)
         before = count_nodes(model)
-        chosen = [entry for entry in all_passes() if self._uses(entry.name, by_default=entry.by_default)]
-        applied = apply_passes(model, chosen, where=f"{files.name}/{graph}", hint=LEAVE_OUT)
+        applied = apply_passes(model, self.chosen(), where=f"{files.name}/{graph}", hint=LEAVE_OUT)
         save(model, out / str(files.component.graphs[graph].file))
         return passes_report(before, count_nodes(model), applied)
+
+    def chosen(self) -> list[Pass]:
+        """The passes that are used, in their order."""
+        from wanc.compiler.passes.registry import all_passes
+
+        return [entry for entry in all_passes() if self._uses(entry.name, by_default=entry.by_default)]
 
     def _uses(self, name: str, *, by_default: bool) -> bool:
         named = by_default if self.passes is None else name in self.passes

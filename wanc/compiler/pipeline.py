@@ -6,6 +6,7 @@ fuse       graphs → canonical form, tagged with what is known before a step
 quantize   denoisers → the same in fewer bits, as real trajectories have it (see `quantization`)
 partition  which blocks run where; so far on one device
 engine     graphs, cut → files that an engine runs, one compile action for each segment (see `engine_stages`)
+check      what the engine gives, compared with what the untouched model gives (see `check.stage`)
 tables     what a video recipe's timesteps give, computed by those
 seal       everything that ships → the bundle
 """
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wanc.artifacts.refs import recipe_of, ref_of
 from wanc.artifacts.seal import check_destination
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import DamagedBlobError, Store
@@ -27,7 +29,13 @@ from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.bundle.engine_stages import EngineStages
 from wanc.compiler.bundle.lock import lock_of
 from wanc.compiler.bundle.seal import Seal, created, requirements
+from wanc.compiler.bundle.standing import check_owner, id_at, recipe_names
 from wanc.compiler.bundle.tables import Tables
+from wanc.compiler.check.onnx_source import OnnxOrigin
+from wanc.compiler.check.origin import Origin
+from wanc.compiler.check.stage import CheckBuild
+from wanc.compiler.check.torch_source import TorchOrigin
+from wanc.compiler.check.wan_source import WanOrigin
 from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.openvino.engine import OpenVinoEngine
@@ -38,7 +46,7 @@ from wanc.compiler.fuse import Fuse
 from wanc.compiler.partition import Partition
 from wanc.compiler.quantize.experts import QuantizeStages, quantized_components
 from wanc.compiler.resolve import Resolved, resolve
-from wanc.compiler.stages.runner import Runner, StageRun, say
+from wanc.compiler.stages.runner import Runner, StageRun
 from wanc.compiler.stages.stage import Stage, Tree
 from wanc.compiler.stages.worker import CrashError
 from wanc.errors import RecipeError
@@ -46,6 +54,8 @@ from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.solvers.create import create_schedule
+from wanc.runtime.tables import SUFFIX as TABLE
+from wanc.runtime.voice import explain, say
 
 
 @dataclass(frozen=True)
@@ -95,11 +105,28 @@ class BuildPlan:
     def run(self, run: Callable[[Stage, Mapping[str, Tree]], Tree]) -> Tree:
         """Everything before the seal; `run` yields the result of one stage."""
         exported = run(self.export, {"source": self.resolved.layout})
-        program = run(self.fuse, {"program": exported})
+        program = fused = run(self.fuse, {"program": exported})
         if self.quantization is not None:
             program = self.quantization.run(run, program, exported, self.resolved.source)
         placed = program.joined(run(self.partition, {"program": program}))
-        return self.engines.run(run, placed, exported, self.resolved.source)
+        engines = self.engines.run(run, placed, exported, self.resolved.source)
+        if self.check is None:
+            return engines
+        # Tables are of a schedule: another one is nothing to compare again.
+        built = engines.only(lambda name: not name.endswith(TABLE))
+        checked = {"engines": built, "program": placed, "exported": exported, "source": self.resolved.source}
+        if self.quantization is not None:
+            checked["fused"] = fused
+        return engines.joined(run(self.check, checked))
+
+    @property
+    def check(self) -> CheckBuild | None:
+        """What compares the engines with the source; None where the recipe does without."""
+        origin, recipe = _origin(self.resolved), self.resolved.recipe
+        if recipe.engine.check == "off":
+            return None
+        allowed, quantized = recipe.model.allow_not_finite or (), quantized_components(self.resolved)
+        return CheckBuild(self.engines.engine, origin, self.fuse, allowed, quantized)
 
 
 def _export(resolved: Resolved) -> Stage:
@@ -110,8 +137,17 @@ def _export(resolved: Resolved) -> Stage:
         return ExportOnnx(example, values)
     if model.torch is not None:
         inputs = tuple(TorchInput(entry.name, entry.dtype, entry.shape) for entry in model.inputs or ())
-        return ExportTorch(model.torch, inputs, model.outputs, example, values)
+        is_checked = resolved.recipe.engine.check == "on"
+        return ExportTorch(model.torch, inputs, model.outputs, example, values, is_checked)
     return Export(resolved.model.components)
+
+
+def _origin(resolved: Resolved) -> Origin:
+    """What executes this kind of model untouched."""
+    model = resolved.recipe.model
+    if model.onnx is not None:
+        return OnnxOrigin()
+    return TorchOrigin() if model.torch is not None else WanOrigin(resolved.model.components)
 
 
 def _engines(resolved: Resolved) -> EngineStages:
@@ -123,6 +159,7 @@ def _engines(resolved: Resolved) -> EngineStages:
         allow_unfused=recipe.engine.allow_unfused,
         quantized=quantized_components(resolved),
         emulate=recipe.quantize.emulate,
+        zeros=resolved.model.zeros if resolved.task == "text-to-video" else None,
     )
     return EngineStages(tuple(recipe.engine.targets), assemble, _tables(resolved, assemble.engine))
 
@@ -144,17 +181,27 @@ def _tables(resolved: Resolved, engine: Engine) -> Tables | None:
     return Tables(engine, tuple(schedule.timesteps.tolist()), resolved.boundary)
 
 
-def build(loaded: LoadedRecipe, output: Path, *, paranoid: bool = False, progress: bool = True) -> BuildResult:
-    """Build one recipe into `output/bundles/<name>`, through the store in `output/store`.
+def build(
+    loaded: LoadedRecipe,
+    output: Path,
+    *,
+    store: Path | None = None,
+    replace: bool = False,
+    paranoid: bool = False,
+    progress: bool = True,
+) -> BuildResult:
+    """Build one recipe into `output/bundles/<name>`, through a store: the one in `output/store` unless given.
 
     Everything that an earlier build has computed is taken from the store; `paranoid` reads the checkpoint again even
-    where it looks unchanged. Raises UserError; then nothing half-written is left, and what was finished stays.
+    where it looks unchanged. A bundle of this recipe that stands there already gives way to the new one; one of another
+    recipe's file, or of another store, does only where `replace` says so. Raises UserError; then nothing half-written
+    is left, and what was finished stays.
     """
     created()  # what is wrong with the date shows before the work, not at its end
     damaged: set[str] = set()
     while True:
         try:
-            return _build(loaded, output, paranoid, progress)
+            return _build(loaded, output, store or output / "store", replace, paranoid, progress)
         except DamagedBlobError as error:
             # It has been set aside, so that the stage which made it runs again; a disk that breaks it again is broken.
             if str(error) in damaged:
@@ -163,18 +210,29 @@ def build(loaded: LoadedRecipe, output: Path, *, paranoid: bool = False, progres
             say(f"warning: {error}")
 
 
-def _build(loaded: LoadedRecipe, output: Path, paranoid: bool, progress: bool) -> BuildResult:
-    store = Store.open(output / "store")
+def _build(
+    loaded: LoadedRecipe, output: Path, root: Path, replace: bool, paranoid: bool, progress: bool
+) -> BuildResult:
+    store = Store.open(root)
     destination = output / "bundles" / loaded.recipe.name
     check_destination(destination)
     with store.session(on_wait=say):
         runner = Runner(store, progress)
         resolved = _resolve(loaded, store, runner, paranoid=paranoid)
+        if not replace:
+            check_owner(destination, loaded.files[0], resolved.recipe_digest, resolved.source.digest, store)
         plan = BuildPlan.of(resolved)
         with _placed(loaded):
             engines = plan.run(runner.run)
+        before = id_at(destination, store)
         bundle_id = plan.seal(destination).run(runner, engines)
-        store.set_ref(loaded.recipe.name, [run.key for run in runner.runs if run.key is not None])
+        keys = [run.key for run in runner.runs if run.key is not None]
+        # Who finds that the very bundle stands there already does not come to own it.
+        owner = recipe_of(store.root, destination) if before == bundle_id else []
+        name, others = ref_of(store.root, destination)
+        store.set_ref(name, keys, recipe=[*(owner or recipe_names(loaded.files[0], store))], **others)
+    if before not in (None, bundle_id):
+        say(f"{destination}: {bundle_id} in place of {before}")
     return BuildResult(destination, bundle_id, tuple(runner.runs))
 
 
@@ -220,4 +278,5 @@ def _resolve(loaded: LoadedRecipe, store: Store, runner: Runner, *, paranoid: bo
     started = time.perf_counter()
     resolved = resolve(loaded, SourceDigests(store, paranoid=paranoid), progress=runner.progress)
     runner.runs.append(StageRun("resolve", time.perf_counter() - started, cached=False, peak_rss_bytes=0))
+    explain(f"resolve: {runner.runs[-1].seconds:.1f} s; the store is {store.root}")
     return resolved

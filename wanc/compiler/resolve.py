@@ -18,18 +18,18 @@ from wanc.artifacts.sources import SourceDigests, changed
 from wanc.compiler.program.program import Task
 from wanc.compiler.stages.stage import Tree
 from wanc.compiler.stages.worker import call_in_worker
+from wanc.compiler.video_document import check_video
 from wanc.errors import CheckpointError, RecipeError, UserError
-from wanc.models.source import ModelSource, open_source
+from wanc.models.source import NEEDED, ModelSource, open_source
 from wanc.models.wan.lints import check_sampling
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
+from wanc.recipe.paths import FOLDER, path_hint
 from wanc.recipe.prompts import read_prompts
 from wanc.recipe.schema import Recipe
 from wanc.runtime.progress import ProgressBar
 from wanc.runtime.safetensors import header_bytes
 
-# What a text-to-video bundle cannot do without. The low-noise expert is a matter of the model.
-NEEDED = ("text_encoder", "denoiser_high", "vae_decoder")
 ONE_EXPERT_HINT = (
     "a single expert has to be called transformer: rename the folder transformer_2, and write in model_index.json "
     '"transformer": ["diffusers", "WanTransformer3DModel"], "transformer_2": [null, null], "boundary_ratio": null'
@@ -109,11 +109,9 @@ class Resolved:
 
 def resolve(loaded: LoadedRecipe, sources: SourceDigests, *, progress: bool) -> Resolved:
     """Open the model and hash what is used of it. Raises RecipeError or CheckpointError, UserError where it changes."""
-    model = _open(loaded)
-    if loaded.recipe.model.source is not None:
-        _check_components(loaded, model)
-        check_sampling(loaded, model.components, model.boundary)
-    prompts = _prompts(loaded)
+    model = open_model(loaded)
+    check_fits(loaded, model)
+    prompts = prompts_of(loaded)
     pinned = _pinned(model, sources, progress)
 
     def check() -> None:
@@ -127,18 +125,47 @@ def resolve(loaded: LoadedRecipe, sources: SourceDigests, *, progress: bool) -> 
     return Resolved(loaded.recipe, model, pinned.blobs, headers, prompts, check)
 
 
-def _open(loaded: LoadedRecipe) -> ModelSource:
-    model = loaded.recipe.model
+def open_model(loaded: LoadedRecipe) -> ModelSource:
+    """What the recipe's model consists of. Raises CheckpointError at the line that names it."""
+    model, marks = loaded.recipe.model, loaded.marks
     (kind,) = [kind for kind in KINDS if getattr(model, kind) is not None]
-    mark = loaded.marks.mark(("model", kind))
+    folder = marks.folder(f"model.{kind}")
     try:
         if model.onnx is not None:
             # Libraries parse it that others' files can crash. Those of a checkpoint are read by wanc alone.
-            return call_in_worker("resolve", open_source, model, mark.folder)
-        return open_source(model, mark.folder)
+            return call_in_worker("resolve", open_source, model, folder)
+        return open_source(model, folder)
+    except RecipeError as error:
+        error.where = error.where or marks.where(error.key or f"model.{kind}")
+        raise
     except UserError as error:
         # The reader wrote the recipe, not the model: say first which line led there.
-        raise CheckpointError("the model cannot be read", where=mark.value, exit_code=error.exit_code) from error
+        key, hint = _wrong_path(loaded) or (f"model.{kind}", None)
+        message = "the model cannot be read"
+        raise CheckpointError(message, where=marks.where(key), hint=hint, exit_code=error.exit_code) from error
+
+
+def _wrong_path(loaded: LoadedRecipe) -> tuple[str, str] | None:
+    """The key of a path that leads nowhere, and what to write there; None where nothing is like it."""
+    model = loaded.recipe.model
+    if model.source is not None and model.source.suffix == ".onnx" and model.source.is_file():
+        return "model.source", "an ONNX file is given as `onnx`, in place of `source`"
+    paths = [("source", model.source, (FOLDER,)), ("onnx", model.onnx, (".onnx",))]
+    paths += [(f"files.{number}", path, ()) for number, path in enumerate(model.files or ())]
+    for key, path, wanted in paths:
+        folder = loaded.marks.folder(f"model.{key}")
+        if path is not None and (hint := path_hint(path, folder, *wanted)):
+            return f"model.{key}", hint
+    return None
+
+
+def check_fits(loaded: LoadedRecipe, model: ModelSource) -> None:
+    """Raises RecipeError where recipe and model do not agree on what is built, or on how videos are made."""
+    if loaded.recipe.model.source is not None:
+        _check_components(loaded, model)
+        assert model.facts is not None, "a model with all of its components has facts"
+        check_sampling(loaded, model.components, model.boundary, model.facts.shift)
+        check_video(loaded, model.facts)
 
 
 def _check_components(loaded: LoadedRecipe, model: ModelSource) -> None:
@@ -155,20 +182,22 @@ def _check_components(loaded: LoadedRecipe, model: ModelSource) -> None:
         )
 
 
-def _prompts(loaded: LoadedRecipe) -> tuple[str, ...]:
+def prompts_of(loaded: LoadedRecipe) -> tuple[str, ...]:
+    """What quantisation is measured on. Raises RecipeError at the line that names the file."""
     path = loaded.recipe.quantize.calibrate.prompts
     if path is None:
         return ()
     try:
         return read_prompts(path)
     except RecipeError as error:
-        where = loaded.marks.where("quantize.calibrate.prompts")
-        raise RecipeError("the prompts cannot be read", where=where) from error
+        key = "quantize.calibrate.prompts"
+        hint = path_hint(path, loaded.marks.folder(key), ".txt")
+        raise RecipeError("the prompts cannot be read", where=loaded.marks.where(key), hint=hint) from error
 
 
 def _pinned(model: ModelSource, sources: SourceDigests, progress: bool) -> PinnedFiles:
     total = sum(map(_size, model.files.values()))
-    with ProgressBar("hash inputs", total, enabled=progress) as bar:
+    with ProgressBar("hash inputs", total, enabled=progress, transient=True) as bar:
         return PinnedFiles(model.files, sources, bar.advance)
 
 
@@ -182,7 +211,7 @@ def _size(path: Path) -> int:
 def _check_same(model: ModelSource, loaded: LoadedRecipe) -> None:
     """A file that comes to a model, or goes, may make it another one though none of the others has changed."""
     try:
-        found = _open(loaded)
+        found = open_model(loaded)
     except UserError as error:
         first, *_ = model.files.values()
         raise changed(first.parent) from error

@@ -10,7 +10,7 @@ from typing import Any
 from wanc.artifacts.canonical import key_of
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
-from wanc.artifacts.why import Absent, Change, explain_miss
+from wanc.artifacts.why import Absent, Change, explain_miss, told
 from wanc.compiler.bundle.seal import NAME as SEAL
 from wanc.compiler.bundle.seal import created
 from wanc.compiler.bundle.standing import look_at
@@ -45,20 +45,20 @@ class Answer:
     def as_text(self) -> str:
         if self.stored:
             return f"{self.stage}: stored"
-        if self.changes is None:
-            return f"{self.stage}: would run: it has never run before"
-        lines = [f"  {change.path}: {_shown(change.old)} → {_shown(change.new)}" for change in self.changes]
-        return "\n".join([f"{self.stage}: would run, because of", *lines])
+        return told(f"{self.stage}: would run", self.changes)
 
 
 class _Missed(Exception):
     """The first stage whose result is not there: what comes after depends on what it will make."""
 
 
-def why(loaded: LoadedRecipe, output: Path) -> list[Answer]:
-    """The stages of a build in order, up to the first that would run. Raises UserError as a build would."""
+def why(loaded: LoadedRecipe, output: Path, root: Path | None = None) -> list[Answer]:
+    """The stages of a build in order, up to the first that would run. Raises UserError as a build would.
+
+    `root` is the store, the one in `output` unless given.
+    """
     created()  # refused before everything is hashed
-    store = Store.existing(output / "store")
+    store = Store.existing(root or output / "store")
     answers: list[Answer] = []
 
     def look_up(stage: Stage, inputs: Mapping[str, Tree]) -> Tree:

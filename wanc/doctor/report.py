@@ -38,6 +38,7 @@ class MachineReport:
 
     machine: Machine
     folder: Folder
+    store: Folder
     encoding: str
     findings: tuple[FoundAbility, ...]
     problems: tuple[MachineProblem, ...]
@@ -55,6 +56,7 @@ class MachineReport:
             "encoding": self.encoding,
             "machine": asdict(self.machine),
             "output": asdict(self.folder),
+            "store": asdict(self.store),
             "abilities": [_ability_json(finding) for finding in self.findings],
             "problems": [asdict(problem) for problem in self.problems],
         }
@@ -68,7 +70,7 @@ class MachineReport:
         yield TextTable("verdict", [[f"this machine {verdict}"]])
 
     def _machine_rows(self) -> list[tuple[str, str]]:
-        machine, folder = self.machine, self.folder
+        machine, folder, store = self.machine, self.folder, self.store
         fast = [f"{name} ({', '.join(features)})" for name, features in machine.fast.items()]
         memory = f"{size_text(machine.memory_bytes)}, {size_text(machine.available_bytes)} of it free"
         swap = size_text(machine.swap_bytes) if machine.swap_bytes else "none"
@@ -83,22 +85,27 @@ class MachineReport:
             ("swap", swap),
             *[("GPU", _gpu_text(gpu)) for gpu in machine.gpus or ()],
             *([] if machine.gpus else [("GPU", "none")]),
-            ("output", f"{folder.path} on {folder.file_system or 'an unknown file system'}"),
-            ("free disk", size_text(folder.free_bytes)),
+            ("output", _folder_text(folder)),
+            ("store", _folder_text(store)),
             ("text", self.encoding),
         ]
 
 
-def examine(output: Path) -> MachineReport:
-    """Look at this machine, for builds that write to the folder `output`.
+def _folder_text(folder: Folder) -> str:
+    return f"{folder.path} on {folder.file_system or 'an unknown file system'}, {size_text(folder.free_bytes)} free"
+
+
+def examine(output: Path, store: Path | None = None) -> MachineReport:
+    """Look at this machine, for builds that write to the folder `output`, and to a store: the one in it unless given.
 
     Raises UserError where wanc itself is not installed.
     """
     machine = replace(read_machine(), hides_network=can_leave_network())
-    folder = examine_folder(output)
+    folder, kept = examine_folder(output), examine_folder(store or output / "store")
     encoding = sys.stdout.encoding or locale.getpreferredencoding(False)
     findings = find(has_gpu=bool(machine.gpus))
-    return MachineReport(machine, folder, encoding, findings, tuple(_problems(machine, folder, encoding)))
+    problems = [*_problems(machine, folder, encoding), *(_folder_problems(kept, "--store") if store else ())]
+    return MachineReport(machine, folder, kept, encoding, findings, tuple(problems))
 
 
 def _problems(machine: Machine, folder: Folder, encoding: str) -> Iterator[MachineProblem]:
@@ -115,14 +122,7 @@ def _problems(machine: Machine, folder: Folder, encoding: str) -> Iterator[Machi
             f"{one} and {other} are both installed, and overwrite each other's files",
             f"pip uninstall -y {one} {other}; then pip install '{one}' or '{other}', whichever is meant",
         )
-    if folder.fault:
-        yield MachineProblem("error", folder.fault, "choose another folder with -o")
-    if folder.is_remote:
-        what = f"{folder.path} lies on {folder.file_system}, where locks between machines depend on the server"
-        yield MachineProblem("warning", what, "let only one machine use it at a time, or choose a local folder with -o")
-    if folder.free_bytes < LEAST_DISK_BYTES:
-        what = f"{size_text(folder.free_bytes)} are free where {folder.path} lies"
-        yield MachineProblem("warning", what, "free some space, or choose a folder elsewhere with -o")
+    yield from _folder_problems(folder, "-o")
     if machine.memory_bytes < LEAST_MEMORY_BYTES:
         what = f"{size_text(machine.memory_bytes)} of memory: tracing a model takes {size_text(LEAST_MEMORY_BYTES)}"
         yield MachineProblem("warning", what, "build on a larger machine; running a small bundle may still work")
@@ -138,6 +138,18 @@ def _problems(machine: Machine, folder: Folder, encoding: str) -> Iterator[Machi
         )
     if encoding.lower().replace("-", "") != "utf8":
         yield MachineProblem("warning", f"text is {encoding} here: not every prompt can be written", "set PYTHONUTF8=1")
+
+
+def _folder_problems(folder: Folder, option: str) -> Iterator[MachineProblem]:
+    if folder.fault:
+        yield MachineProblem("error", folder.fault, f"choose another folder with {option}")
+    if folder.is_remote:
+        what = f"{folder.path} lies on {folder.file_system}, where locks between machines depend on the server"
+        hint = f"let only one machine use it at a time, or choose a local folder with {option}"
+        yield MachineProblem("warning", what, hint)
+    if folder.free_bytes < LEAST_DISK_BYTES:
+        what = f"{size_text(folder.free_bytes)} are free where {folder.path} lies"
+        yield MachineProblem("warning", what, f"free some space, or choose a folder elsewhere with {option}")
 
 
 def _ability_json(finding: FoundAbility) -> dict[str, Any]:

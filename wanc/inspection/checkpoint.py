@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 from wanc.inspection.tensors import tally
-from wanc.models.wan.checkpoint import open_checkpoint
+from wanc.models.wan.checkpoint import read_checkpoint
 
 
 def describe_checkpoint(root: Path) -> dict[str, Any]:
     """Raises CheckpointError where a file is missing, damaged or of another model."""
-    checkpoint = open_checkpoint(root)
+    checkpoint = read_checkpoint(root)
     return {
         "kind": "checkpoint",
         "path": str(root),
@@ -27,5 +28,6 @@ def describe_checkpoint(root: Path) -> dict[str, Any]:
             }
             for name, component in checkpoint.components.items()
         },
+        "doubts": [dataclasses.asdict(doubt) for doubt in checkpoint.doubts],
         "files": list(checkpoint.files),
     }

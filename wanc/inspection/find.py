@@ -42,8 +42,8 @@ WANTED = (
 )
 
 
-def inspect(target: str, output: Path) -> dict[str, Any]:
-    """Describe what `target` names: a path, or the first digits of a key in the store of the folder `output`.
+def inspect(target: str, output: Path, store: Path | None = None) -> dict[str, Any]:
+    """Describe what `target` names: a path, or the first digits of a key in a store, by default `output`'s.
 
     The result is JSON; `kind` says what it describes. Raises UserError where there is nothing, where it is nothing
     that can be described, and where it is damaged.
@@ -54,7 +54,7 @@ def inspect(target: str, output: Path) -> dict[str, Any]:
     if os.path.lexists(path):
         return _stored_blob(path) or _file(path)
     if re.fullmatch(rf"[0-9a-f]{{{LEAST_PREFIX},64}}", target):
-        return describe_key(output / "store", target)
+        return describe_key(store or output / "store", target)
     raise UserError("there is no such file or folder", where=target, hint=WANTED, exit_code=EXIT_NO_INPUT)
 
 

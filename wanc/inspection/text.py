@@ -79,6 +79,9 @@ def _checkpoint(document: Document) -> Iterator[TextTable]:
     yield from _tensors({name: part["weights"] for name, part in document["components"].items()})
     for name, part in document["components"].items():
         yield TextTable(f"{name}, from {part['folder']}" if part["folder"] else name, _pairs(part["config"]))
+    if document["doubts"]:
+        doubts = [(doubt["name"], doubt["message"], doubt["where"]) for doubt in document["doubts"]]
+        yield TextTable("what a recipe has to allow", doubts, ("name", "", "file"))
 
 
 def _action(document: Document) -> Iterator[TextTable]:

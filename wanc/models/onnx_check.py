@@ -46,6 +46,11 @@ class Scope:
         return self.outer.constant(name)
 
 
+def is_constant(node: onnx.NodeProto) -> bool:
+    """Whether a node gives one constant, in a graph that could have it as a weight."""
+    return node.op_type == "Constant" and node.domain in ("", "ai.onnx") and len(node.output) == 1
+
+
 def check_model(model: onnx.ModelProto, *, where: str) -> list[ExternalRange]:
     """Check everything that can be told from the file alone; returns where its external tensors say they lie.
 
@@ -62,6 +67,8 @@ class _ModelCheck:
         self._functions = {_key(function): function for function in model.functions}
         self._extents: dict[FunctionKey, Extent | None] = {}
         self._visited = 0
+        self._says_version = any(entry.domain in ("", "ai.onnx") for entry in model.opset_import)
+        self._inside = 0  # of so many functions, which have no weights
 
     def run(self) -> list[ExternalRange]:
         model = self._model
@@ -71,8 +78,6 @@ class _ModelCheck:
             raise self._fault(
                 f"version {model.ir_version} of the ONNX format; wanc takes {OLDEST_IR} to {onnx.IR_VERSION}"
             )
-        if not any(entry.domain in ("", "ai.onnx") for entry in model.opset_import):
-            raise self._fault("does not say which version of ONNX's operators it uses")
         self._check_opsets(model.opset_import)
         if len(self._functions) < len(model.functions):
             raise self._fault("two functions have the same name")
@@ -144,7 +149,8 @@ class _ModelCheck:
             if attribute.name in names:
                 raise self._fault(f"{shown} has two attributes {quoted(attribute.name)}")
             names.add(attribute.name)
-            extents += self._attribute(attribute, shown, scope, depth)
+            is_weight = attribute.name == "value" and is_constant(node) and not self._inside
+            extents += self._attribute(attribute, shown, scope, depth, may_be_external=is_weight)
         self._check_result(node, shown, scope)
         for name in node.output:
             if name:
@@ -165,6 +171,8 @@ class _ModelCheck:
                 f"{shown} is of the domain {quoted(domain)}, which onnxruntime does not have",
                 hint=f"wanc takes operators of ONNX, {', '.join(filter(None, OPSETS))}, and functions in the file",
             )
+        if not domain and not self._says_version:
+            raise self._fault("does not say which version of ONNX's operators it uses")
         return Extent(1, 0)
 
     def _function(self, key: FunctionKey, *, depth: int) -> Extent:
@@ -182,20 +190,24 @@ class _ModelCheck:
                 self._define(scope, name, f"function {quoted(function.name)}")
             for attribute in function.attribute_proto:
                 self._attribute(attribute, f"function {quoted(function.name)}", scope, depth)
+            self._inside += 1
             extent = self._extents[key] = self._nodes(function.node, scope, depth)
+            self._inside -= 1
             for name in function.output:
                 if not scope.sees(name):
                     raise self._fault(f"output {quoted(name)} of function {quoted(function.name)} is never computed")
         self._check_depth(depth + extent.depth)
         return Extent(extent.nodes, extent.depth + 1)
 
-    def _attribute(self, attribute: onnx.AttributeProto, shown: str, scope: Scope, depth: int) -> list[Extent]:
+    def _attribute(
+        self, attribute: onnx.AttributeProto, shown: str, scope: Scope, depth: int, *, may_be_external: bool = False
+    ) -> list[Extent]:
         """Checks what an attribute holds; returns the extents of the graphs among it."""
         owner = f"of {shown}"
         if not attribute.ref_attr_name and attribute.type == onnx.AttributeProto.UNDEFINED:
             raise self._fault(f"attribute {quoted(attribute.name)} {owner} has no type that is known")
         for tensor in (*attribute.tensors, *_present(attribute, "t")):
-            self._tensors.check(tensor, tensor.name or owner, may_be_external=False)
+            self._tensors.check(tensor, tensor.name or owner, may_be_external=may_be_external)
         if attribute.sparse_tensors or attribute.HasField("sparse_tensor"):
             raise self._sparse(owner)
         graphs = [*attribute.graphs, *_present(attribute, "g")]

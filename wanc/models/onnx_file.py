@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError
 from wanc.errors import EXIT_NO_INPUT, CheckpointError
 from wanc.models.graph import Input, Output
 from wanc.models.memory_limit import memory_limit
-from wanc.models.onnx_check import check_model
+from wanc.models.onnx_check import check_model, is_constant
 from wanc.models.onnx_inference import check_survival
 from wanc.models.onnx_interface import read_interface
 from wanc.models.onnx_limits import MAX_PROTO_BYTES, memory_bytes
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 MODEL = "model.onnx"
 DATA = "data/"
+CONSTANT = b'"\x08Constant'
+"""In a file that has constants among its nodes: those may be what takes the place."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,28 @@ def _checked(data: bytes, path: Path) -> tuple[onnx.ModelProto, list[ExternalRan
         model.ParseFromString(data)
     except DecodeError as error:
         raise CheckpointError("not an ONNX file", where=str(path), hint="is the download complete?") from error
-    return model, check_model(model, where=str(path))
+    ranges = check_model(model, where=str(path))
+    _constants_to_initializers(model.graph)
+    return model, ranges
+
+
+def _constants_to_initializers(graph: onnx.GraphProto) -> None:
+    """Constants that lie in other files become weights, of a graph and those that its nodes hold."""
+    kept: list[onnx.NodeProto] = []
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                _constants_to_initializers(inner)
+        values = [attribute.t for attribute in node.attribute if attribute.name == "value"]
+        if is_constant(node) and values and values[0].data_location == onnx.TensorProto.EXTERNAL:
+            graph.initializer.append(values[0])
+            graph.initializer[-1].name = node.output[0]
+        else:
+            kept.append(node)
+    if len(kept) < len(graph.node):
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+        del graph.node[:]
+        graph.node.extend(nodes)
 
 
 def _read(path: Path) -> bytes:
@@ -134,10 +157,11 @@ def _read(path: Path) -> bytes:
     except OSError as error:
         raise CheckpointError("cannot be read", where=str(path), exit_code=EXIT_NO_INPUT) from error
     if len(data) > MAX_PROTO_BYTES:
+        also = ", convert_attribute=True" if CONSTANT in data else ""
         raise CheckpointError(
             f"larger than the {MAX_PROTO_BYTES} bytes allowed",
             where=str(path),
-            hint="keep the weights beside it: onnx.save(model, path, save_as_external_data=True)",
+            hint=f"keep the weights beside it: onnx.save(model, path, save_as_external_data=True{also})",
         )
     return data
 

@@ -26,6 +26,24 @@ DTYPES: Mapping[int, Dtype] = {
 }  # fmt: skip
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 _NAMELESS = re.compile(r"[^A-Za-z0-9]*|-?[0-9]+|None")  # what exporters write for a size that they do not know
+_INSIDE: Mapping[str, tuple[str, str]] = {
+    "sequence": (
+        "let the graph take its tensors, and make it inside, by SequenceConstruct",
+        "let the graph take its tensors out of it, by SequenceAt",
+    ),
+    "optional": (
+        "let the graph take what it holds, and make it inside, by Optional",
+        "let the graph take out what it holds, by OptionalGetElement",
+    ),
+}
+"""What can be done about an input, and about an output, that is no tensor."""
+_CUT = ("begin behind what reads it", "end before what makes it")
+_WIDER: Mapping[int, str] = {
+    T.BFLOAT16: "float32", T.FLOAT8E4M3FN: "float32", T.FLOAT8E4M3FNUZ: "float32", T.FLOAT8E5M2: "float32",
+    T.FLOAT8E5M2FNUZ: "float32", T.FLOAT8E8M0: "float32", T.INT4: "int8", T.INT2: "int8", T.UINT4: "uint8",
+    T.UINT2: "uint8",
+}  # fmt: skip
+"""A type that an .npz file can hold, with every value of one that it cannot, and that onnxruntime makes of it."""
 _MULTIPLE = re.compile(r"([1-9][0-9]{0,5})\*([A-Za-z_][A-Za-z0-9_]{0,63})")
 
 
@@ -45,7 +63,8 @@ def read_interface(model: onnx.ModelProto, *, where: str) -> tuple[tuple[Input, 
 
     def parts(value: onnx.ValueInfoProto, kind: str) -> tuple[str, tuple[Dimension, ...], Dtype]:
         if fault := _fault(value):
-            raise CheckpointError(f"{kind} {quoted(value.name)} {fault}", where=where)
+            hint = _hint(value.type, kind == "output")
+            raise CheckpointError(f"{kind} {quoted(value.name)} {fault}", where=where, hint=hint)
         tensor_type = value.type.tensor_type
         shape = tuple(symbols.dimension(value.name, axis, dim) for axis, dim in enumerate(tensor_type.shape.dim))
         return value.name, shape, DTYPES[tensor_type.elem_type]
@@ -98,7 +117,7 @@ def _fault(value: onnx.ValueInfoProto) -> str | None:
     if not name.isprintable() or "\\" in name or len(name.encode()) > MAX_NAME_BYTES:
         return f"is not a name of at most {MAX_NAME_BYTES} bytes that can be printed"
     if kind != "tensor_type":
-        return f"is a {kind.removesuffix('_type')}, not a tensor" if kind else "has no type"
+        return f"is {_with_article(kind.removesuffix('_type'))}, not a tensor" if kind else "has no type"
     tensor_type = value.type.tensor_type
     if tensor_type.elem_type not in DTYPES:
         types = {number: text.lower() for text, number in T.DataType.items()}
@@ -107,6 +126,25 @@ def _fault(value: onnx.ValueInfoProto) -> str | None:
     if not tensor_type.HasField("shape"):
         return "does not say how many dimensions it has"
     return size_fault(value)  # what was inferred nobody has looked at yet
+
+
+def _hint(declared: onnx.TypeProto, is_output: bool) -> str | None:
+    """What can be done in the graph itself about a value that an .npz file cannot hold; None for other faults."""
+    kind = str(declared.WhichOneof("value")).removesuffix("_type")
+    element = declared.sequence_type.elem_type if kind == "sequence" else declared.optional_type.elem_type
+    if kind in _INSIDE and element.WhichOneof("value") != "map_type":
+        return _INSIDE[kind][is_output]
+    dtype = declared.tensor_type.elem_type
+    if dtype in _WIDER:
+        wide = _WIDER[dtype]
+        return f"let the graph give {wide}, by a Cast" if is_output else f"let the graph take {wide}, and Cast that"
+    if kind in ("sequence", "optional", "map", "sparse_tensor") or dtype == T.STRING:
+        return f"{_CUT[is_output]}: onnx.utils.extract_model cuts a graph"
+    return None
+
+
+def _with_article(kind: str) -> str:
+    return f"{'an' if kind[:1] in 'aeiou' else 'a'} {kind}"
 
 
 def _typed_outputs(model: onnx.ModelProto, where: str) -> list[onnx.ValueInfoProto]:

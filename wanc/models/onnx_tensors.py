@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import onnx
@@ -32,12 +32,13 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 
 @dataclass(frozen=True)
 class ExternalRange:
-    """Where a tensor says that it lies: `length` bytes at `offset` of the file `location`."""
+    """Where a tensor says that it lies: `length` bytes at `offset` of the file `location`; `kind` is type and shape."""
 
     tensor: str
     location: str
     offset: int
     length: int
+    kind: tuple[int, ...]
 
 
 @dataclass
@@ -94,11 +95,16 @@ class Tensors:
             raise CheckpointError(
                 f"tensor {shown} lies in {quoted(entries['location'])}, which {fault}", where=self.where
             )
-        return ExternalRange(shown, entries["location"], offset, length)
+        kind = (tensor.data_type, *tensor.dims)
+        return ExternalRange(shown, plain_location(entries["location"]), offset, length, kind)
 
 
 def check_ranges(ranges: list[ExternalRange], sizes: Mapping[str, int], *, where: str) -> None:
-    """Raises CheckpointError unless all lie inside their files, of which `sizes` gives the bytes, and apart."""
+    """Raises CheckpointError unless all lie inside their files, of which `sizes` gives the bytes, and apart.
+
+    Two tensors of one range, type and shape are fine: they are one weight under two names. Anything else that overlaps
+    would be written once for each name, and a small file could ask for any number of bytes.
+    """
     last: ExternalRange | None = None
     for entry in sorted(ranges, key=lambda entry: (entry.location, entry.offset, entry.length)):
         end, size = entry.offset + entry.length, sizes[entry.location]
@@ -110,9 +116,13 @@ def check_ranges(ranges: list[ExternalRange], sizes: Mapping[str, int], *, where
             )
         if not entry.length:
             continue
+        if last and replace(entry, tensor=last.tensor) == last:
+            continue
         if last and last.location == entry.location and entry.offset < last.offset + last.length:
             raise CheckpointError(
-                f"tensors {last.tensor} and {entry.tensor} overlap in {quoted(entry.location)}", where=where
+                f"tensors {last.tensor} and {entry.tensor} overlap in {quoted(entry.location)}",
+                where=where,
+                hint="write them apart: onnx.save(onnx.load(path), another_path, save_as_external_data=True)",
             )
         last = entry
 
@@ -141,7 +151,12 @@ def location_fault(location: str) -> str | None:
     parts = location.split("/")
     if ".." in parts:
         return "leads out of the model's folder"
-    return "is not the name of a file" if "" in parts or "." in parts else None
+    return "is not the name of a file" if "" in parts or parts[-1] == "." else None
+
+
+def plain_location(location: str) -> str:
+    """The name of a file in which `location_fault` finds no fault, without the `./` that some exporters write."""
+    return "/".join(part for part in location.split("/") if part != ".")
 
 
 def quoted(text: str) -> str:

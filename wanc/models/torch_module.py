@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-import traceback
 from importlib.abc import PathEntryFinder
 from importlib.machinery import (
     EXTENSION_SUFFIXES,
@@ -19,12 +18,14 @@ from types import CodeType
 import torch
 
 from wanc.errors import RecipeError
+from wanc.models.foreign_errors import as_cause
 
 
 def load_module(factory: str, root: Path) -> torch.nn.Module:
-    """Import `package.module:function` from `root` and call it: the module in evaluation mode, computing in float32.
+    """Import `package.module:function` from `root` and call it: the module in evaluation mode.
 
-    Raises RecipeError where it cannot be imported, fails, or returns something else.
+    Floats of less than 32 bits are widened to float32; float64 stays what it is. Raises RecipeError where it cannot be
+    imported, fails, or returns something else.
     """
     module_name, _, function_name = factory.partition(":")
     sys.path.insert(0, str(root))
@@ -34,11 +35,14 @@ def load_module(factory: str, root: Path) -> torch.nn.Module:
         made = function()
     except (Exception, SystemExit) as error:
         # Foreign code: whatever it raises is for its author to read, without our own frames.
-        cause = RuntimeError(f"{type(error).__name__}: {error}{_place(error)}")
-        raise RecipeError(f"{factory} fails", hint="it is called without arguments") from cause
+        raise RecipeError(f"{factory} fails", hint="it is called without arguments") from as_cause(error)
     if not isinstance(made, torch.nn.Module):
         raise RecipeError(f"{factory} returns a {type(made).__name__}, not a torch.nn.Module")
-    return made.eval().float()
+    return made.eval()._apply(_widened)  # pyright: ignore[reportPrivateUsage]
+
+
+def _widened(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.is_floating_point() and tensor.dtype != torch.float64 else tensor
 
 
 class _SourceLoader(SourceFileLoader):
@@ -65,11 +69,3 @@ def _compile_anew(root: Path, package: str) -> None:
     sys.path_hooks.insert(0, own_finder)
     for folder in filter(is_own, list(sys.path_importer_cache)):
         del sys.path_importer_cache[folder]
-
-
-def _place(error: BaseException) -> str:
-    """The innermost line of the foreign code, in brackets; nothing where it failed before any of it ran."""
-    frames = traceback.extract_tb(error.__traceback__)
-    foreign = [frame for frame in frames if frame.filename != __file__ and not frame.filename.startswith("<")]
-    foreign = [frame for frame in foreign if Path(frame.filename).parent.name != "importlib"]
-    return f" ({Path(foreign[-1].filename).name}:{foreign[-1].lineno})" if foreign else ""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from wanc.errors import RecipeError
+from wanc.recipe.keys import faulty_assignment, faulty_keys
 from wanc.recipe.layers import merge
+from wanc.recipe.matrix import expand
+from wanc.recipe.paths import path_hint
+from wanc.recipe.problems import MOST_EXPLAINED, RecipeProblem
 from wanc.recipe.schema import FILE_KEYS
 from wanc.recipe.strict_yaml import parse
 from wanc.recipe.tree import Node, TextSource
 from wanc.runtime.text_file import Kind, read_text
 
 MAX_FILES = 16
+SUFFIXES = (".yaml", ".yml")
 RECIPE = Kind("recipe", "recipe.yaml", "a recipe is a few kilobytes of settings", RecipeError)
 
 
@@ -26,6 +32,8 @@ class ExtendsChain:
     """The variants, not yet checked; an extending recipe adds to those of its base, or replaces them by name."""
     files: tuple[Path, ...]
     """The recipe's own file, then what it extends, in that order."""
+    faulty_keys: tuple[RecipeProblem, ...]
+    """What is wrong with the keys of any of them, which merging may have taken away."""
 
 
 def read_chain(path: Path) -> ExtendsChain:
@@ -38,7 +46,7 @@ def read_chain(path: Path) -> ExtendsChain:
     files = [path]
     where = str(path)
     while True:
-        layers.append(_read_layer(files[-1], where))
+        layers.append(_read_layer(files[-1], where, layers[-1].root.folder if layers else Path()))
         extends = layers[-1].keys.get("extends")
         if extends is None or extends.value is None:
             break
@@ -46,7 +54,8 @@ def read_chain(path: Path) -> ExtendsChain:
         files.append(_base_of(extends))
         _refuse_endless(files, where)
     layers.reverse()
-    return ExtendsChain(_merged(layers), _matrix(layers), tuple(files))
+    merged, problems = _merged(layers)
+    return ExtendsChain(merged, _matrix(layers), tuple(files), problems)
 
 
 @dataclass(frozen=True)
@@ -55,8 +64,13 @@ class _Layer:
     keys: dict[str, Node]
 
 
-def _read_layer(path: Path, where: str) -> _Layer:
-    root = parse(read_text(path, where, RECIPE), TextSource(str(path), path.parent))
+def _read_layer(path: Path, where: str, folder: Path) -> _Layer:
+    try:
+        text = read_text(path, where, RECIPE)
+    except RecipeError as error:
+        error.hint = path_hint(path, folder, *SUFFIXES) or error.hint
+        raise
+    root = parse(text, TextSource(str(path), path.parent))
     if not isinstance(root.value, dict):
         what = "empty" if root.value is None else "not a mapping"
         hint = "a recipe is a mapping that begins with `wanc: 1`; `wanc recipe new` writes one"
@@ -82,12 +96,20 @@ def _refuse_endless(files: list[Path], where: str) -> None:
         raise RecipeError(f"more than {MAX_FILES} recipes extend one another", where=where, hint=hint)
 
 
-def _merged(layers: list[_Layer]) -> Node:
+def _merged(layers: list[_Layer]) -> tuple[Node, tuple[RecipeProblem, ...]]:
+    """The settings of all layers, and what is wrong with the keys of any."""
     merged = replace(layers[-1].root, value={})
+    problems: list[RecipeProblem] = []
     for layer in layers:
+        problems += islice(faulty_keys(layer.root, merged), MOST_EXPLAINED)
         settings = {key: node for key, node in layer.keys.items() if key not in FILE_KEYS}
         merged = merge(merged, replace(layer.root, value=settings))
-    return merged
+        matrix = layer.keys.get("matrix")
+        # A higher layer may replace a variant by its name.
+        for changes in expand(matrix.value).values() if matrix and isinstance(matrix.value, dict) else ():
+            faults = (problem for change in changes for problem in faulty_assignment(change, merged))
+            problems += islice(faults, MOST_EXPLAINED)
+    return merged, tuple(problems)
 
 
 def _matrix(layers: list[_Layer]) -> dict[str, Node]:

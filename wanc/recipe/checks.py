@@ -9,12 +9,10 @@ from typing import TypeVar, cast
 from pydantic_core import PydanticCustomError
 
 from wanc.runtime.prompts import prompt_fault
+from wanc.runtime.video_limits import LARGEST_SIDE, MOST_FRAMES
 
 T = TypeVar("T")
 
-# The position table of Wan has 1024 entries for each of height, width and time; a token is 16 x 16 pixels.
-LARGEST_SIDE = 1024 * 16
-MOST_FRAMES = 1023 * 4 + 1
 # What ONNX's tools take for the size of one dimension.
 LARGEST_SIZE = 2**31 - 1
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any, cast
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from wanc.recipe import planned, show
+from wanc.recipe import planned
 from wanc.recipe.checks import FAULT, LIST
-from wanc.recipe.fields import all_paths, description, fields_at
-from wanc.recipe.problems import RecipeProblem
+from wanc.recipe.fields import description, fields_at
+from wanc.recipe.phrases import did_you_mean, dotted, either, shorten, unknown_key, written
+from wanc.recipe.problems import MOST_EXPLAINED, RecipeProblem
+from wanc.recipe.rewrites import rewritten, without_unit
 from wanc.recipe.section import PATTERNS
 from wanc.recipe.tree import KeyPath, Marks
 
@@ -33,16 +34,13 @@ _EXPECTED: Mapping[str, str] = {
     "too_short": "a list of at least {min_length}",
     "too_long": "a list of at most {max_length}",
 }
-_LONGEST_SHOWN = 60
-# More than anyone reads; a file with thousands of faults must not take seconds to refuse.
-_MOST_EXPLAINED = 20
 
 
 def explain(error: ValidationError, marks: Marks) -> list[RecipeProblem]:
     """What is wrong, in the order of the schema, with missing keys last: a typing error often is the reason for one."""
     faults = [details for details in error.errors(include_url=False) if not _is_echo(details)]
     faults.sort(key=lambda details: details["type"] == "missing")
-    return [_problem(details, marks) for details in faults[:_MOST_EXPLAINED]]
+    return [_problem(details, marks) for details in faults[:MOST_EXPLAINED]]
 
 
 def _is_echo(details: ErrorDetails) -> bool:
@@ -56,47 +54,44 @@ def _problem(details: ErrorDetails, marks: Marks) -> RecipeProblem:
 
 
 def _missing(path: KeyPath, _: ErrorDetails, marks: Marks) -> RecipeProblem:
-    return RecipeProblem(f"{_dotted(path)} is missing", marks.mark(path[:-1]).key, description(path))
+    # A key with nothing behind it is in the text, and its default would count, if it had one.
+    verdict = "has no value" if path in marks.by_path else "is missing"
+    hint = description(path)
+    if path[:-1] in marks.replaced:
+        owner = dotted(path[:-1])
+        given = next((key for key in fields_at(path[:-1]) if (*path[:-1], key) in marks.by_path), "…")
+        hint = f"this replaces all of {owner}; to change one value of it, name that alone: {owner}.{given}"
+    return RecipeProblem(f"{dotted(path)} {verdict}", marks.mark(path).key, hint, is_missing=True)
 
 
 def _unknown_key(path: KeyPath, _: ErrorDetails, marks: Marks) -> RecipeProblem:
-    where = marks.mark(path).key
-    owner = path[:-1]
-    known = list(fields_at(owner))
-    if planned.is_planned_key(path):
-        subject = f"{_dotted(owner)} takes" if owner else "a recipe has"
-        return RecipeProblem(
-            f"{_dotted(path)} is not built yet; today {subject}: {', '.join(known)}", where, not_built=True
-        )
-    key = str(path[-1])
-    elsewhere = [_dotted(place) for place in all_paths() if place[-1] == key]
-    hint = _did_you_mean(key, known, planned.keys_under(owner))
-    if hint is None and len(elsewhere) == 1:
-        hint = f"did you mean {elsewhere[0]}?"
-    subject = _dotted(owner) if owner else "a recipe"
-    return RecipeProblem(f"{subject} has no key {_shorten(key)}", where, hint or f"its keys are {', '.join(known)}")
+    return unknown_key(path, marks.mark(path).key)
 
 
 def _not_accepted(path: KeyPath, details: ErrorDetails, marks: Marks) -> RecipeProblem:
     """A value that is none of those that can be honoured today."""
-    where, written = marks.mark(path).value, _written(details["input"])
+    where, found = marks.mark(path).value, written(details["input"])
     accepted = _accepted(details)
-    if planned.is_planned_value(path, written):
-        message = f"{_dotted(path)}: {_shorten(written)} is not built yet; today wanc builds: {', '.join(accepted)}"
+    if planned.is_planned_value(path, found):
+        message = f"{dotted(path)}: {shorten(found)} is not built yet; today wanc builds: {', '.join(accepted)}"
         return RecipeProblem(message, where, not_built=True)
-    message = f"{_dotted(path)} cannot be {_shorten(written)}"
-    hint = _did_you_mean(str(details["input"]), accepted, planned.values_at(path))
-    return RecipeProblem(message, where, hint or f"it can be {_either(accepted)}")
+    message = f"{dotted(path)} cannot be {shorten(found)}"
+    hint = did_you_mean(str(details["input"]), accepted, planned.values_at(path))
+    if not isinstance(details["input"], str) and (better := rewritten(path, details["input"])):
+        hint = f"write {better}"
+    return RecipeProblem(message, where, hint or f"it can be {either(accepted)}")
 
 
 def _bad_pattern(path: KeyPath, details: ErrorDetails, marks: Marks) -> RecipeProblem:
-    message = f"{_dotted(path)} cannot be {_shorten(_written(details['input']))}"
-    return RecipeProblem(message, marks.mark(path).value, f"it has to be {PATTERNS[_context(details)['pattern']]}")
+    message = f"{dotted(path)} cannot be {shorten(written(details['input']))}"
+    hint = f"it has to be {PATTERNS[_context(details)['pattern']]}"
+    better = rewritten(path, details["input"])
+    return RecipeProblem(message, marks.mark(path).value, f"{hint}; write {better}" if better else hint)
 
 
 def _too_long(path: KeyPath, details: ErrorDetails, marks: Marks) -> RecipeProblem:
-    written = _written(details["input"])
-    describe = _not_accepted if planned.is_planned_value(path, written) else _wrong_value
+    is_planned = planned.is_planned_value(path, written(details["input"]))
+    describe = _not_accepted if is_planned else _wrong_value
     return describe(path, details, marks)
 
 
@@ -104,23 +99,26 @@ def _checked(path: KeyPath, details: ErrorDetails, marks: Marks) -> RecipeProble
     """A fault of our own checks, which bring their words along."""
     context = _context(details)
     path = (*path, *cast(KeyPath, context["at"]))
-    subject = f"{_dotted(path)}: " if path else ""
+    subject = f"{dotted(path)}: " if path else ""
     return RecipeProblem(f"{subject}{context['message']}", marks.mark(path).value, context["hint"])
 
 
 def _wrong_value(path: KeyPath, details: ErrorDetails, marks: Marks) -> RecipeProblem:
     if details["type"] not in _EXPECTED:
-        return RecipeProblem(f"{_dotted(path)}: {details['msg']}", marks.mark(path).value, description(path))
+        return RecipeProblem(f"{dotted(path)}: {details['msg']}", marks.mark(path).value, description(path))
     expected = _EXPECTED[details["type"]].format(**_numbers(details))
-    message = f"{_dotted(path) or 'a recipe'} has to be {expected}, not {_kind(details['input'])}"
-    return RecipeProblem(message, marks.mark(path).value, _how_to_write(path, expected))
+    message = f"{dotted(path) or 'a recipe'} has to be {expected}, not {_kind(details['input'])}"
+    return RecipeProblem(message, marks.mark(path).value, _how_to_write(path, expected, details["input"]))
 
 
-def _how_to_write(path: KeyPath, expected: str) -> str | None:
-    if expected == "text":
+def _how_to_write(path: KeyPath, expected: str, value: object) -> str | None:
+    meaning = description(path)
+    if better := rewritten(path, value):
+        return f"write the number alone, {better}: {meaning}" if without_unit(value) else f"write {better}"
+    if expected == "text" and not isinstance(value, tuple | dict):
         return "put it in quotes"
     is_item = bool(path) and isinstance(path[-1], int)
-    return f"its keys are {', '.join(fields_at(path))}" if is_item and expected == "a mapping" else description(path)
+    return f"its keys are {', '.join(fields_at(path))}" if is_item and expected == "a mapping" else meaning
 
 
 _DESCRIBERS: Mapping[str, Callable[[KeyPath, ErrorDetails, Marks], RecipeProblem]] = {
@@ -154,29 +152,4 @@ def _kind(value: object) -> str:
     if isinstance(value, dict):
         return "a mapping"
     kinds: dict[type, str] = {str: "the text ", int: "the number ", float: "the number "}
-    return kinds.get(type(value), "") + _shorten(_written(value))
-
-
-def _either(words: list[str]) -> str:
-    return " or ".join(", ".join(words).rsplit(", ", 1))
-
-
-def _did_you_mean(word: str, known: list[str], later: list[str]) -> str | None:
-    close = get_close_matches(word[:_LONGEST_SHOWN].casefold(), [*known, *later], n=1)
-    if not close:
-        return None
-    return f"did you mean {close[0]}?" + (" (it is not built yet)" if close[0] in later else "")
-
-
-def _written(value: object) -> str:
-    # What is shown is short, so only the beginning is worth writing.
-    is_long = isinstance(value, str | tuple)
-    return show.flow(cast(str, value)[: 2 * _LONGEST_SHOWN] if is_long else value)
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
-
-
-def _dotted(path: KeyPath) -> str:
-    return ".".join(map(str, path))
+    return kinds.get(type(value), "") + shorten(written(value))

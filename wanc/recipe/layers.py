@@ -1,6 +1,7 @@
 """How the layers of a recipe become one: deep merge for `extends`, assignments for `matrix` and `--set`.
 
-In every layer a null means absent: it takes away what lower layers gave, so that the default counts again.
+In every layer a null means absent: it takes away what lower layers gave, so that the default counts again. It stays in
+the tree, with its place, until the tree becomes a recipe.
 """
 
 from __future__ import annotations
@@ -30,15 +31,12 @@ class Assignment:
 
 
 def merge(base: Node, top: Node) -> Node:
-    """`top` laid over `base`: mappings merge key by key, anything else replaces, nulls in mappings remove."""
+    """`top` laid over `base`: mappings merge key by key, anything else replaces."""
     if not isinstance(top.value, dict):
         return top
     merged = dict(base.value) if isinstance(base.value, dict) else {}
     for key, node in top.value.items():
-        if node.value is None:
-            merged.pop(key, None)
-        else:
-            merged[key] = merge(merged.get(key, _empty_like(node)), node)
+        merged[key] = merge(merged.get(key, _empty_like(node)), node)
     return replace(top, value=merged)
 
 
@@ -54,23 +52,20 @@ def assign(root: Node, assignment: Assignment) -> Node:
 def _assign(node: Node, assignment: Assignment, depth: int) -> Node:
     path, new = assignment.path, assignment.node
     if depth == len(path):
-        # Merged with nothing, because the nulls inside a new mapping have to go as well.
-        return merge(_empty_like(new), new)
+        return new
     key = path[depth]
     if isinstance(node.value, list):
         items = list(node.value)
         index = _index(key, items, assignment, depth)
         items[index] = _assign(items[index], assignment, depth + 1)
         return replace(node, value=items)
-    if not isinstance(node.value, dict):
+    if not isinstance(node.value, dict | None):
         owner = ".".join(map(str, path[:depth]))
         message = f"{'.'.join(map(str, path))} cannot be set: {owner} is not a mapping"
         raise RecipeError(message, where=new.key_at, hint=f"set {owner} itself; it stands at {node.at}")
-    children = {name: child for name, child in node.value.items() if name != key}
-    is_last = depth + 1 == len(path)
-    if not (is_last and new.value is None):
-        children[str(key)] = _assign(node.value.get(str(key), _empty_like(new)), assignment, depth + 1)
-    return replace(node, value=children)
+    children = node.value or {}
+    child = _assign(children.get(str(key), _empty_like(new)), assignment, depth + 1)
+    return replace(node, value={**children, str(key): child})
 
 
 def _index(key: str | int, items: list[Node], assignment: Assignment, depth: int) -> int:
@@ -80,6 +75,16 @@ def _index(key: str | int, items: list[Node], assignment: Assignment, depth: int
     owner = ".".join(map(str, assignment.path[:depth]))
     hint = f"its items are {owner}.0 to {owner}.{len(items) - 1}" if items else f"set {owner} itself: it is empty"
     raise RecipeError(f"the list {owner} has no item {text}", where=assignment.node.key_at, hint=hint)
+
+
+def without_nulls(node: Node) -> Node:
+    """`node` with what its nulls mean: a key of a mapping is absent. In a list a null is an item like any other."""
+    if isinstance(node.value, dict):
+        kept = {key: without_nulls(child) for key, child in node.value.items() if child.value is not None}
+        return replace(node, value=kept)
+    if isinstance(node.value, list):
+        return replace(node, value=[without_nulls(item) for item in node.value])
+    return node
 
 
 def _empty_like(node: Node) -> Node:

@@ -11,9 +11,10 @@ from pydantic import ValidationError
 
 from wanc.recipe.chain import read_chain
 from wanc.recipe.explain import explain
-from wanc.recipe.layers import Assignment, assign_all, parse_override
+from wanc.recipe.keys import faulty_assignment
+from wanc.recipe.layers import Assignment, assign_all, parse_override, without_nulls
 from wanc.recipe.matrix import expand
-from wanc.recipe.problems import RecipeProblem, as_error
+from wanc.recipe.problems import RecipeProblem, as_error, in_order
 from wanc.recipe.schema import Recipe
 from wanc.recipe.tree import Marks, Node, marks_of, plain
 
@@ -45,20 +46,34 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> list[LoadedRecipe]:
             Faults of the settings themselves are reported together.
         NotBuiltYetError: all that is wrong with it is that wanc cannot do it yet.
     """
+    loaded, problems = load_all(path, overrides)
+    if problems:
+        raise as_error(problems)
+    return loaded
+
+
+def load_all(path: Path | str, overrides: Sequence[str] = ()) -> tuple[list[LoadedRecipe], list[RecipeProblem]]:
+    """The same, with all faults of the settings, each once, in place of the one error that tells the first of them.
+
+    Raises RecipeError: the recipe cannot be read, or is no YAML that is safe to read.
+    """
     assignments = [parse_override(text) for text in overrides]
     chain = read_chain(Path(path))
     loaded: list[LoadedRecipe] = []
     problems: list[RecipeProblem] = []
+    hidden = [*chain.faulty_keys]
     for variant, changes in expand(chain.matrix).items():
-        tree = _tree_of(chain.settings, variant, [*changes, *assignments])
-        marks = marks_of(tree)
+        below = assign_all(chain.settings, changes)
+        hidden += (problem for assignment in assignments for problem in faulty_assignment(assignment, below))
+        given = [*changes, *assignments]
+        tree = _tree_of(chain.settings, variant, given)
+        marks = marks_of(tree, (entry.path for entry in given if isinstance(entry.node.value, dict)))
         try:
-            loaded.append(LoadedRecipe(Recipe.model_validate(plain(tree)), variant, marks, chain.files))
+            recipe = Recipe.model_validate(plain(without_nulls(tree)))
+            loaded.append(LoadedRecipe(recipe, variant, marks, chain.files))
         except ValidationError as error:
             problems += explain(error, marks)
-    if problems:
-        raise as_error(problems)
-    return loaded
+    return loaded, in_order([*problems, *hidden])
 
 
 def _tree_of(settings: Node, variant: str | None, assignments: Sequence[Assignment]) -> Node:

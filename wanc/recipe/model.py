@@ -49,6 +49,7 @@ KINDS = ("source", "onnx", "torch")
 # Keys that only some kinds of model have a use for.
 _KINDS_WITH = {
     "components": ("source",),
+    "allow": ("source",),
     "example": ("onnx", "torch"),
     "values": ("onnx", "torch"),
     "inputs": ("torch",),
@@ -86,6 +87,8 @@ class ModelSection(Section):
     """Sizes that work together, by name, such as {tokens: 7}: for tracing, and for the bundle's self-test."""
     values: dict[str, float] | None = None
     """What the self-test fills an input with where noise, ones for integers, would not do, such as {rate: 16000}."""
+    allow: tuple[str, ...] | None = None
+    """What passes in a checkpoint although wanc does not know it, by name: keys, and weights of nothing but zeros."""
     allow_not_finite: tuple[str, ...] | None = None
     """Names of weights that may hold infinities or NaNs; in all others they are taken for damage."""
 

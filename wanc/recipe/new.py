@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from wanc.errors import RecipeError
 from wanc.recipe.section import FILE_NAME, PATTERNS
 from wanc.recipe.show import flow
 
-_STARTER = """\
+_HEAD = """\
 # yaml-language-server: $schema=recipe.schema.json
 wanc: 1
 name: {name}
 version: 0.1.0
 
 model:
-  source: {source}  # relative to this file
+"""
+_VIDEO = """\
+  source: {source}  # relative to this file{about}
 
 # Each size is compiled. Height and width are multiples of 16, frames are 4n + 1.
 shapes:
-  - {{name: 480p, height: 480, width: 832, frames: 81}}
+  - {shape}
 
 sampling:
   solver: unipc  # or euler, dpm++
-  steps: 40
-  shift: 12.0  # how much the steps lean towards high noise
-  guidance: {{high: 4.0, low: 3.0}}  # of the high-noise expert, which works first, and of the low-noise expert
-  # boundary: 0.875  # the noise level at which the experts change over; the model's own unless given
-  # negative_prompt: ""
+  steps: {steps}
+  shift: {shift}  # how much the steps lean towards high noise
+  guidance: {guidance}
+{boundary}  # negative_prompt: ""
   # fps: 16
 
 # What follows are the defaults.
@@ -41,14 +44,73 @@ runtime: {{threads: 0}}  # 0 is all cores
 #   fast: {{sampling.steps: 20}}
 #   fine: {{sampling.steps: 50}}
 """
+_GRAPH = """\
+
+# What follows are the defaults.
+engine: {kind: onnxruntime, targets: [cpu]}
+runtime: {threads: 0}  # 0 is all cores
+"""
+_TWO_SCALES = "{high: 4.0, low: 3.0}  # of the high-noise expert, which works first, and of the low-noise expert"
+_ONE_SCALE = "{high: 5.0, low: 5.0}  # the model has one expert, and so one scale"
+_LARGE = {"name": "480p", "height": 480, "width": 832, "frames": 81}
+_SMALL = {"name": "64p", "height": 64, "width": 64, "frames": 17}
 
 
-def starter(source: str, name: str) -> str:
+@dataclass(frozen=True)
+class StarterFacts:
+    """What a Wan checkpoint says that a recipe for it goes by."""
+
+    experts: int = 2
+    shift: float = 12.0
+    says_boundary: bool = True
+    """Whether the checkpoint of two experts says where they change over; if not, its recipe has to."""
+    is_small: bool = False
+    """It was made for trying things out: what large models are made for would take it minutes."""
+    about: str = ""
+    """A line about what lies there."""
+
+
+def starter(source: str, name: str, facts: StarterFacts = StarterFacts()) -> str:
     """The text of a recipe called `name` for the checkpoint at `source`, which is relative to where it is saved.
 
     Raises:
         RecipeError: `name` cannot be the name of a bundle.
     """
+    two = facts.experts == 2
+    mark = "# " if facts.says_boundary else ""
+    meaning = "the noise level at which the experts change over; the model's own unless given"
+    return _head(name) + _VIDEO.format(
+        name=name,
+        source=flow(source),
+        about=f"\n  # {facts.about}" if facts.about else "",
+        shape=flow(_SMALL if facts.is_small else _LARGE),
+        steps=40 if two else 50,
+        shift=flow(facts.shift),
+        guidance=_TWO_SCALES if two else _ONE_SCALE,
+        boundary=f"  {mark}boundary: 0.875  # {meaning}\n" if two else "",
+    )
+
+
+def graph_starter(name: str, model: Mapping[str, object], comments: Sequence[str] = ()) -> str:
+    """The same for an ONNX file or a torch module: `model` is that part of the recipe. Raises RecipeError."""
+    lines = [f"  # {comment}" for comment in comments]
+    for key, value in model.items():
+        lines += _entry(key, value)
+    return _head(name) + "\n".join(lines) + "\n" + _GRAPH
+
+
+def _entry(key: str, value: object) -> list[str]:
+    if isinstance(value, tuple):
+        return [f"  {key}:", *(f"    - {flow(item)}" for item in value)]
+    return [f"  {key}: {flow(value)}"]
+
+
+def check_name(name: str) -> None:
+    """Raises RecipeError for what cannot be the name of a bundle."""
     if not re.fullmatch(FILE_NAME, name):
         raise RecipeError(f"{flow(name)} is no name for a recipe", hint=f"it has to be {PATTERNS[FILE_NAME]}")
-    return _STARTER.format(name=flow(name), source=flow(source))
+
+
+def _head(name: str) -> str:
+    check_name(name)
+    return _HEAD.format(name=flow(name))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from wanc.errors import NotBuiltYetError, RecipeError
+from wanc.errors import NotBuiltYetError, RecipeError, UserError
 
 # As many further faults as fit on a screen without scrolling the first one away.
 _SHOWN = 5
+# More than anyone reads; a file with thousands of faults must not take seconds to refuse.
+MOST_EXPLAINED = 20
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,13 @@ class RecipeProblem:
     hint: str | None = None
     not_built: bool = False
     """The recipe is right, and wanc cannot do it yet."""
+    is_missing: bool = False
+    """Something is not there: often because of a typing error, which is to be told first."""
+
+
+def in_order(problems: Iterable[RecipeProblem]) -> list[RecipeProblem]:
+    """Each problem once, for the variants of a matrix share most of their lines; what is missing comes last."""
+    return sorted(dict.fromkeys(problems), key=lambda problem: problem.is_missing)
 
 
 def as_error(problems: Sequence[RecipeProblem]) -> RecipeError:
@@ -27,14 +36,21 @@ def as_error(problems: Sequence[RecipeProblem]) -> RecipeError:
 
     It is a `NotBuiltYetError` if nothing else is wrong with the recipe.
     """
-    # The variants of a matrix share most of their lines, and so their faults.
-    first, *others = dict.fromkeys(problems)
+    first, *others = in_order(problems)
     lines = [first.message]
     lines += [f"  also {other.where}: {other.message}{_in_brackets(other.hint)}" for other in others[:_SHOWN]]
     if len(others) > _SHOWN:
         lines.append("  and more")
     kind = NotBuiltYetError if all(problem.not_built for problem in problems) else RecipeError
     return kind("\n".join(lines), where=first.where, hint=first.hint)
+
+
+def together(faults: Sequence[UserError]) -> UserError:
+    """The first fault, with the others as lines below it."""
+    first, *others = faults
+    lines = [f"  also {other}{_in_brackets(other.hint)}" for other in others[:_SHOWN]]
+    first.message = "\n".join([first.message, *lines, *(["  and more"] if len(others) > _SHOWN else [])])
+    return first
 
 
 def _in_brackets(hint: str | None) -> str:

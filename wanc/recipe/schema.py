@@ -11,9 +11,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
 from wanc.recipe.checks import (
-    LARGEST_SIDE,
     LIST,
-    MOST_FRAMES,
     WORD,
     falling,
     fault,
@@ -27,11 +25,19 @@ from wanc.recipe.checks import (
 from wanc.recipe.model import ModelSection
 from wanc.recipe.quantize import QuantizeSection
 from wanc.recipe.section import FILE_NAME, PROFILE_NAME, VERSION, Section
+from wanc.runtime.video_limits import (
+    GUIDANCE_RANGE,
+    LARGEST_SIDE,
+    MOST_FPS,
+    MOST_FRAMES,
+    MOST_SHAPES,
+    MOST_STEPS,
+)
 from wanc.words import ISLANDS, FusedOperator, Island
 
 One = Annotated[Literal[1], BeforeValidator(whole_number)]
 FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=64)]
-Lint = Literal["guidance-order", "flow-shift", "idle-expert"]
+Lint = Literal["guidance-order", "flow-shift", "checkpoint-shift", "shifted-timesteps", "idle-expert"]
 PassName = Literal[
     "dead-code", "opset", "fold", "share", "tidy", "strided-writes", "rope", "norms", "activations", "linear",
     "padding", "attention", "attention-heads", "modulate", "merge-projections",
@@ -44,6 +50,7 @@ Side = Annotated[
     Field(ge=16, le=LARGEST_SIDE, json_schema_extra={"multipleOf": 16}),
     AfterValidator(multiple_of_16),
 ]
+Scale = Annotated[float, Field(ge=GUIDANCE_RANGE[0], le=GUIDANCE_RANGE[1])]
 Frames = Annotated[int, Field(ge=1, le=MOST_FRAMES), AfterValidator(four_n_plus_one)]
 
 
@@ -73,9 +80,9 @@ def _distinct_names(shapes: tuple[ShapeSection, ...]) -> tuple[ShapeSection, ...
 class GuidanceSection(Section):
     """How strongly each expert follows the prompt; 1 is no guidance, and saves every second execution."""
 
-    high: Annotated[float, Field(ge=1, le=1_000_000)]
+    high: Scale
     """For the high-noise expert, which makes the first steps."""
-    low: Annotated[float, Field(ge=1, le=1_000_000)]
+    low: Scale
     """For the low-noise expert, which makes the last steps."""
 
 
@@ -87,12 +94,12 @@ class SamplingSection(Section):
 
     solver: Literal["unipc", "euler", "dpm++"] = "unipc"
     """The method of integration."""
-    steps: Annotated[int, Field(ge=1, le=1000)] | None = None
+    steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
     """The number of denoising steps, evenly spaced before the shift."""
     timesteps: (
         Annotated[
-            tuple[Annotated[float, Field(gt=0, le=1000)], ...],
-            Field(min_length=1, max_length=1000),
+            tuple[Annotated[float, Field(gt=0, le=MOST_STEPS)], ...],
+            Field(min_length=1, max_length=MOST_STEPS),
             AfterValidator(falling),
         ]
         | None
@@ -106,7 +113,7 @@ class SamplingSection(Section):
     """The noise level, 0 to 1, from which up the high-noise expert works; the model's own unless given."""
     negative_prompt: Annotated[str, AfterValidator(short_enough)] = ""
     """What the unconditional branch is told."""
-    fps: Annotated[int, Field(ge=1, le=240)] = 16
+    fps: Annotated[int, Field(ge=1, le=MOST_FPS)] = 16
     """Frames per second of the video's file."""
     allow: Annotated[tuple[Lint, ...], AfterValidator(without_repeats)] = ()
     """Settings that are meant although they look like a known mistake, by the name that the error gives them."""
@@ -182,6 +189,8 @@ class EngineSection(Section):
     """What the engines are compiled for."""
     allow_unfused: Annotated[tuple[FusedOperator, ...], AfterValidator(without_repeats)] = ()
     """Operators that the engine may compute in pieces, where it has no kernel that does all of one."""
+    check: Literal["on", "off"] = "on"
+    """Whether what was built is compared with the untouched model; off is recorded in the manifest."""
 
 
 class RuntimeSection(Section):
@@ -202,7 +211,10 @@ class Recipe(Section):
     """The bundle's version, as in PEP 440."""
     model: ModelSection
     shapes: (
-        Annotated[tuple[ShapeSection, ...], Field(min_length=1, max_length=64), AfterValidator(_distinct_names)] | None
+        Annotated[
+            tuple[ShapeSection, ...], Field(min_length=1, max_length=MOST_SHAPES), AfterValidator(_distinct_names)
+        ]
+        | None
     ) = None
     """The sizes of video that the bundle can make, each a profile of the engines."""
     sampling: SamplingSection | None = None

@@ -6,7 +6,7 @@ points at the line that it came from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,8 @@ class Marks:
     """Where every key and value of a recipe was written."""
 
     by_path: Mapping[KeyPath, Mark]
+    replaced: frozenset[KeyPath] = frozenset()
+    """The sections that a variant or `--set` gives as a whole, in place of what stood there."""
 
     def mark(self, path: KeyPath) -> Mark:
         """The mark of `path` or, where the text does not have it (a default), of what encloses it."""
@@ -62,7 +64,15 @@ class Marks:
 
     def where(self, dotted: str) -> str:
         """The place of a value: `marks.where("shapes.0.height")` is `file:line:column`, or the `--set` that gave it."""
-        return self.mark(tuple(int(key) if key.isdecimal() else key for key in dotted.split("."))).value
+        return self.mark(_path(dotted)).value
+
+    def folder(self, dotted: str) -> Path:
+        """The folder that a relative path in a value starts from."""
+        return self.mark(_path(dotted)).folder
+
+
+def _path(dotted: str) -> KeyPath:
+    return tuple(int(key) if key.isdecimal() else key for key in dotted.split("."))
 
 
 def plain(node: Node) -> object:
@@ -74,9 +84,10 @@ def plain(node: Node) -> object:
     return node.value
 
 
-def marks_of(root: Node) -> Marks:
+def marks_of(root: Node, replaced: Iterable[KeyPath] = ()) -> Marks:
     """The marks of every node under `root`, and of `root` itself under the empty path."""
-    return Marks({path: Mark(node.key_at, node.at, node.folder) for path, node in _walk(root, ())})
+    by_path = {path: Mark(node.key_at, node.at, node.folder) for path, node in _walk(root, ())}
+    return Marks(by_path, frozenset(replaced))
 
 
 def _walk(node: Node, path: KeyPath) -> Iterator[tuple[KeyPath, Node]]:

@@ -38,9 +38,14 @@ def check_bundle(
     elif task == VIDEO:
         # Imported late: a bundle of one graph has nothing to do with videos.
         from .check_video import check_video
+        from .golden_prompts import FILE as PROMPTS
+        from .golden_prompts import read_prompts
         from .video_facts import VideoFacts
 
-        check_video(graphs, VideoFacts.read(runtime), files, folder)
+        facts = VideoFacts.read(runtime)
+        check_video(graphs, facts, files, folder)
+        if PROMPTS in files:
+            read_prompts(folder, facts.model.text_length)
     else:
         runtime.refuse("task", f"is {ascii(task)[:80]}, not one of {VIDEO}, {ONE_GRAPH}")
     check_golden(graphs, files, folder)

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .embeddings import EmbeddingTable
+from .model import ENCODE, TEXT_ENCODER
 from .text import Tokenizer, clean_prompt
 from .value import Value, expect
 
-COMPONENT, GRAPH = "text_encoder", "encode"
+COMPONENT, GRAPH = TEXT_ENCODER, ENCODE
 MOST_KEPT_BYTES = 256 * 2**20
 """Of text states: the longest prompt's are 8 MiB for umT5-xxl."""
 

@@ -106,11 +106,6 @@ def run_selftest(root: Root, *, threads: int | None = None, on_progress: OnProgr
     """Verify the bundle and replay its golden inputs. Raises UserError, for whatever its task would be refused for."""
     directory = as_directory(root)
     bundle = Bundle.open(directory, on_progress=on_progress)
-    if bundle.task == VIDEO:
-        from .text_bundle import open_text
-        from .video_bundle import VideoBundle
-
-        open_text(VideoBundle.of(bundle))
     checks = selftest(bundle, threads=threads, on_progress=on_progress)
     return SelftestReport(bundle.manifest.id, checks, differences(directory))
 

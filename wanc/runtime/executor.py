@@ -16,6 +16,7 @@ from .folder import PlainFolder
 from .segments import Segments
 from .session import Session
 from .value import Array, Given, Value, as_array
+from .voice import explain
 
 MOST_LANES = 2
 """Executions of one graph at once: guidance has two branches."""
@@ -80,10 +81,11 @@ class Executor:
         return {"/".join(key): asdict(counter) for key, counter in self._counters.items()}
 
     def _session(self, file: EngineFile, lanes: int) -> Session:
-        shown = self._folder.shown(file.file)
+        shown, started = self._folder.shown(file.file), time.perf_counter()
         session = self._folder.read(
             file.file, lambda path: Session(file.engine, path, threads=self._threads, lanes=lanes, shown=shown)
         )
+        explain(f"opened {shown} with {file.engine} in {time.perf_counter() - started:.2f} s")
         if absent := set(file.outputs) - set(session.outputs):
             raise TargetError(f"gives no {min(absent)}, which its entry in the manifest names", where=shown)
         return session

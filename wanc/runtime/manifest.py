@@ -15,7 +15,7 @@ from functools import lru_cache
 from .directory import BundleDirectory, Root, as_directory
 from .errors import BundleError
 from .safe_read import read_whole
-from .strict_json import MAX_BYTES, Fields, JsonValue, parse_object
+from .strict_json import MAX_BYTES, Fields, JsonObject, JsonValue, parse_object
 
 MARKER = "WANC"
 MARKER_LINE = "wanc-bundle 1"
@@ -27,6 +27,9 @@ SEGMENTS = "segments/1"
 """A graph may be several engine files, executed in order."""
 FEATURES = frozenset({SEGMENTS})
 """What `requires` may name: features without which a reader would misread the bundle."""
+
+NOT_CHECKED: Mapping[str, JsonValue] = {"mode": "off"}
+"""What `check` says of a bundle that was not compared with its source."""
 
 MAX_FILES = 100_000
 MAX_PATH_BYTES = 240
@@ -74,6 +77,7 @@ class Manifest:
     entry: str
     recipe_sha256: str
     parents: tuple[Mapping[str, JsonValue], ...]
+    check: Mapping[str, JsonValue]
 
     @classmethod
     def read(cls, bundle: Root) -> Manifest:
@@ -140,6 +144,7 @@ def _parsed(data: bytes, where: str) -> Manifest:
         entry=entry,
         recipe_sha256=_matching(fields, "recipe_sha256", _DIGEST, "a digest, sha256:<64 hex>"),
         parents=tuple(item.values for item in fields.objects("parents")),
+        check=_check(fields),
     )
 
 
@@ -214,6 +219,16 @@ def _file_entry(fields: Fields) -> FileEntry:
         role=fields.text("role"),
         executable=fields.boolean("executable"),
     )
+
+
+def _check(fields: Fields) -> JsonObject:
+    """How the build was compared with its source. Bundles of an earlier version were not."""
+    if "check" not in fields.values:
+        return dict(NOT_CHECKED)
+    check = fields.object("check")
+    if (mode := check.text("mode")) not in ("on", "off"):
+        check.refuse("mode", f"is {_short(mode)}, not on or off")
+    return check.values
 
 
 def _name(fields: Fields) -> str:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .video_limits import MOST_POSITIONS
+
+TEXT_ENCODER, ENCODE = "text_encoder", "encode"
+"""The component that encodes prompts, and its graph."""
 HIGH, LOW = "denoiser_high", "denoiser_low"
 """The experts' components; a model with one expert has the first alone."""
 
@@ -14,7 +18,8 @@ class Model:
 
     `text_length` is in tokens; `boundary` is the fraction of the training timesteps from which upwards the high-noise
     expert works, None where there is one expert; latents are (encoded video - mean) / std, per channel; strides are
-    pixels and frames of video per latent.
+    pixels and frames of video per latent; of latent frames, and of tokens of a row or column, there are at most
+    `positions`.
     """
 
     text_length: int
@@ -24,6 +29,12 @@ class Model:
     latent_std: tuple[float, ...]
     spatial_stride: int
     temporal_stride: int
+    positions: int = MOST_POSITIONS
+
+    @property
+    def most_frames(self) -> int:
+        """Of a video."""
+        return (self.positions - 1) * self.temporal_stride + 1
 
     def component_at(self, timestep: float) -> str:
         """The expert of a timestep: high-noise from `boundary` of the training timesteps upwards, that one included."""

@@ -94,8 +94,10 @@ class Pipeline:
         latents = self._start(request, shape)
         texts = self._prompts(request)
         with timer.phase("text"):
+            on_progress("text", 0, len(texts))
             text = self._texts.of(texts["prompt"])
             negative = self._texts.of(texts["negative_prompt"]) if "negative_prompt" in texts else text
+            on_progress("text", len(texts), len(texts))
         with timer.phase("denoise"):
             return denoise(self._parts, solver, self._expert, latents, text, negative, on_progress)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from .destination import STDOUT
 from .streams import complain, print_result
+from .voice import say
 
 if TYPE_CHECKING:
     from .execute import Report
@@ -21,4 +22,4 @@ def print_report(report: Report, output: Path | None, *, as_json: bool) -> None:
 
 def print_note(note: str) -> None:
     """Tell people at once, on stderr, what is not quite as it was asked for."""
-    complain(f"note: {note}")
+    say(f"note: {note}")

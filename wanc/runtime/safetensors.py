@@ -47,7 +47,13 @@ STORAGE_DTYPES = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
-FLOAT8 = ("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
+# What else the format has.
+UNREAD = {
+    **dict.fromkeys(("F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), "float8"),
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), "6-bit"),
+    "F4": "4-bit",
+    "C64": "complex",
+}
 _WRITABLE = {dtype: name for name, dtype in STORAGE_DTYPES.items() if name != "BF16"}
 _NAME = re.compile(r"[A-Za-z0-9._/-]{1,512}")
 
@@ -205,8 +211,8 @@ def _parse_tensor(name: str, entry: JsonValue, data_start: int) -> TensorInfo:
     dtype = fields["dtype"]
     if not isinstance(dtype, str) or dtype not in STORAGE_DTYPES:
         unknown = f"{name} has the dtype {str(dtype)[:100]!r}; known are {', '.join(STORAGE_DTYPES)}"
-        if dtype in FLOAT8:
-            raise UnreadDtypeError(f"float8 weights are not read yet: {unknown}")
+        if isinstance(dtype, str) and dtype in UNREAD:
+            raise UnreadDtypeError(f"{UNREAD[dtype]} weights are not read yet: {unknown}")
         raise _FormatError(unknown)
     shape = _naturals(f"the shape of {name}", fields["shape"])
     span = _naturals(f"the data_offsets of {name}", fields["data_offsets"])

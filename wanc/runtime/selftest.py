@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +15,21 @@ from .check_golden import tolerances
 from .cores import threads_to_use
 from .executor import Executor
 from .golden import EXPECTED, FOLDER, INPUTS, named
+from .model import ENCODE, TEXT_ENCODER
+from .options import VIDEO
 from .progress import OnProgress, ignore
 from .safetensors import SafetensorsFile
+
+TEXT = (f"{TEXT_ENCODER}/tokenizer", f"{TEXT_ENCODER}/embedding")
+"""What is checked before the graphs, where there are prompts."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One graph: the largest relative error ‖out − expected‖ / ‖expected‖ of its outputs, and what is allowed."""
+    """One graph: the largest relative error ‖out − expected‖ / ‖expected‖ of its outputs, and what is allowed.
+
+    What stands before a text encoder's graph is one as well, and exact or infinitely wrong.
+    """
 
     graph: str
     relative_error: float
@@ -35,7 +44,7 @@ def selftest(bundle: Bundle, *, threads: int | None = None, on_progress: OnProgr
     """Execute every graph on its golden inputs. Raises BundleError where the record cannot be read."""
     inputs, expected = (bundle.folder.read(f"{FOLDER}/{name}", SafetensorsFile) for name in (INPUTS, EXPECTED))
     executor = Executor(bundle.folder, bundle.engines, threads=threads_to_use(threads, bundle.threads))
-    checks: list[Check] = []
+    checks = prompt_checks(bundle, named(inputs, TEXT_ENCODER, ENCODE)) if bundle.task == VIDEO else []
     on_progress("selftest", 0, len(bundle.engines))
     for (component, graph), tolerance in tolerances(bundle.folder, bundle.engines).items():
         outputs = executor.run(component, graph, named(inputs, component, graph))
@@ -43,8 +52,27 @@ def selftest(bundle: Bundle, *, threads: int | None = None, on_progress: OnProgr
         wanted = named(expected, component, graph)
         error = max((relative_error(outputs[name].numpy(), array) for name, array in wanted.items()), default=0.0)
         checks.append(Check(f"{component}/{graph}", error, tolerance))
-        on_progress("selftest", len(checks), len(bundle.engines))
+        on_progress("selftest", sum(check.graph not in TEXT for check in checks), len(bundle.engines))
     return checks
+
+
+def prompt_checks(bundle: Bundle, encode: Mapping[str, NDArray[Any]]) -> list[Check]:
+    """From prompts to the golden inputs of the text encoder, exactly: ids, and the embedding's rows.
+
+    A bundle of before has no such record, and nothing of it is checked.
+    """
+    # Imported late: a bundle of one graph does not ask for the libraries that texts take.
+    from .golden_prompts import FILE, has_rows, read_prompts
+    from .text_bundle import open_text
+    from .video_bundle import VideoBundle
+
+    video = VideoBundle.of(bundle)
+    tokenizer, table = open_text(video)
+    if FILE not in {file.path for file in bundle.manifest.files}:
+        return []
+    prompts = read_prompts(bundle.folder, video.model.text_length)
+    found = (all(prompt.fits(tokenizer) for prompt in prompts), has_rows(table, prompts[0], encode["embeddings"]))
+    return [Check(name, 0.0 if holds else math.inf, 0.0) for name, holds in zip(TEXT, found, strict=True)]
 
 
 def relative_error(actual: NDArray[Any], expected: NDArray[Any]) -> float:

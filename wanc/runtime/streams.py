@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from typing import TextIO
 
@@ -13,6 +13,11 @@ from .errors import EXIT_IO, EXIT_NO_INPUT, UserError, render
 
 _ALWAYS_FULL = (1, 7)
 """/dev/full, by its numbers: nothing but writing to it tells."""
+
+drawn: list[Callable[[], None]] = []
+"""Each erases a line that is being drawn on stderr, so that another one can be written there."""
+
+_write: Callable[[str], None] | None = None
 
 
 @contextmanager
@@ -45,6 +50,7 @@ def standard_streams() -> Generator[None]:
 
 def print_result(text: str, end: str = "\n") -> None:
     """Print on stdout, at once. Raises UserError with exit code 74 where that cannot be written."""
+    log(text)
     try:
         # A file's name that is no text must not end a command whose work is done.
         encoding = sys.stdout.encoding or "utf-8"
@@ -56,12 +62,32 @@ def print_result(text: str, end: str = "\n") -> None:
 
 def complain(text: str) -> None:
     """A line for people on stderr, where there is one that takes it."""
+    log(text)
     if sys.stderr is None:  # pyright: ignore[reportUnnecessaryComparison]
         return
+    for erase in drawn:
+        erase()
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
         _silence(sys.stderr)
+
+
+@contextmanager
+def also_to(write: Callable[[str], None] | None) -> Generator[None]:
+    """Hand all that is printed in the block to `write` as well."""
+    global _write
+    before, _write = _write, write
+    try:
+        yield
+    finally:
+        _write = before
+
+
+def log(text: str) -> None:
+    """Something for that alone."""
+    if _write is not None:
+        _write(text)
 
 
 def _check_streams() -> None:

@@ -63,6 +63,14 @@ def parse_object(data: bytes, *, where: str, max_bytes: int = MAX_BYTES) -> Fiel
     return Fields(parse(data, where=where, max_bytes=max_bytes), where)
 
 
+class FieldError(BundleError):
+    """A field that is not as it has to be: `field` is its path, such as `shapes[0].height`."""
+
+    def __init__(self, field: str, reason: str, *, where: str, hint: str | None = None) -> None:
+        super().__init__(f"{field} {reason}", where=where, hint=hint)
+        self.field, self.reason = field, reason
+
+
 class Fields:
     """Typed access to a JSON object; a missing field or another type is a BundleError that names the field."""
 
@@ -74,8 +82,8 @@ class Fields:
         self.values: JsonObject = value
 
     def refuse(self, name: str, reason: str, *, hint: str | None = None) -> NoReturn:
-        """Raises BundleError about the field `name` of this object."""
-        raise BundleError(f"{self._prefix}{name} {reason}", where=self._where, hint=hint)
+        """Raises FieldError about the field `name` of this object."""
+        raise FieldError(f"{self._prefix}{name}", reason, where=self._where, hint=hint)
 
     def text(self, name: str) -> str:
         value = self._get(name)

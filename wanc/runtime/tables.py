@@ -11,10 +11,12 @@ from .interface import Interface, shown_shape
 from .safetensors import STORAGE_DTYPES, SafetensorsFile
 from .value import Array, Given, as_array
 
+SUFFIX = ".table.safetensors"
+
 
 def table_file(component: str, graph: str) -> str:
     """Where it lies in a bundle. Tensors are named as golden ones are, and have an axis of rows in front."""
-    return f"engines/{component}/{graph}.table.safetensors"
+    return f"engines/{component}/{graph}{SUFFIX}"
 
 
 MOST_ROWS = 1000

@@ -36,7 +36,7 @@ def clean_prompt(prompt: str) -> str:
 class Tokenizer:
     """A tokenizer of a bundle. Ids are int64 [tokens], with the end mark, not padded.
 
-    `vocabulary` is the number of its tokens, those that were added included.
+    `vocabulary` is the number of its tokens, those that were added included; `end_mark` is the one that ends each text.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, text_length: int, where: str) -> None:
@@ -46,6 +46,10 @@ class Tokenizer:
         self._backend, self._where = backend, where
         self.text_length = text_length
         self.vocabulary = backend.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def end_mark(self) -> int:
+        return int(self.encode("")[-1])
 
     @classmethod
     def open(cls, folder: Path, text_length: int, shown: str | None = None) -> Tokenizer:

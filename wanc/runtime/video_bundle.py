@@ -12,7 +12,7 @@ from .model import Model
 from .options import VIDEO as TASK
 from .progress import OnProgress, ignore
 from .tables import Table, table_file
-from .video_facts import MOST_LATENT_FRAMES, Sampling, Shape, VideoFacts
+from .video_facts import Sampling, Shape, VideoFacts
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,7 @@ class VideoBundle(Bundle):
                 f"{frames} frames cannot be made: the first latent frame gives one frame, each other one {stride}",
                 hint=f"ask for {below} or {below + stride}",
             )
-        most = (MOST_LATENT_FRAMES - 1) * stride + 1
-        if frames > most:
+        if frames > (most := self.model.most_frames):
             raise UserError(f"{frames} frames cannot be made: the model has positions for {most}")
         return Shape(shape.name, shape.height, shape.width, frames)
 

@@ -11,20 +11,19 @@ from .prompts import prompt_fault
 from .solvers.create import SOLVERS, create_schedule
 from .solvers.schedule import TRAINING_TIMESTEPS
 from .strict_json import Fields
-
-# Wan's position table has 1,024 entries per axis; a token is two latents wide and high.
-MOST_LATENT_FRAMES = 1024
-LARGEST_SIDE = 1024 * 16
-LONGEST_TEXT = 512
-MOST_CHANNELS = 1024
-LARGEST_STRIDE = 64
-# Latents are some units large: beyond these, float32 has no digits left for them.
-LARGEST_MEAN = 1e6
-STD_RANGE = (1e-6, 1e6)
-SHIFT_RANGE = (1e-6, 1e6)
-GUIDANCE_RANGE = (1.0, 1e6)
-MOST_FPS = 240
-MOST_SHAPES = 64
+from .video_limits import (
+    GUIDANCE_RANGE,
+    LARGEST_MEAN,
+    LARGEST_SIDE,
+    LARGEST_STRIDE,
+    LONGEST_TEXT,
+    MOST_CHANNELS,
+    MOST_FPS,
+    MOST_POSITIONS,
+    MOST_SHAPES,
+    SHIFT_RANGE,
+    STD_RANGE,
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,15 @@ def _model(fields: Fields) -> Model:
         latent_std=tuple(std),
         spatial_stride=fields.integer("spatial_stride", minimum=1, maximum=LARGEST_STRIDE),
         temporal_stride=fields.integer("temporal_stride", minimum=1, maximum=LARGEST_STRIDE),
+        positions=_positions(fields),
     )
+
+
+def _positions(fields: Fields) -> int:
+    """As Wan has them, where a bundle of before says nothing."""
+    if "positions" not in fields.values:
+        return MOST_POSITIONS
+    return fields.integer("positions", minimum=1, maximum=MOST_POSITIONS)
 
 
 def _sampling(fields: Fields) -> Sampling:
@@ -145,7 +152,7 @@ def _shape(fields: Fields, model: Model) -> Shape:
         name,
         fields.integer("height", minimum=space, maximum=LARGEST_SIDE),
         fields.integer("width", minimum=space, maximum=LARGEST_SIDE),
-        fields.integer("frames", minimum=1, maximum=(MOST_LATENT_FRAMES - 1) * time + 1),
+        fields.integer("frames", minimum=1, maximum=model.most_frames),
     )
     for side in ("height", "width"):
         if getattr(shape, side) % space:

@@ -56,6 +56,12 @@ def whole_file(path: Path, what: str) -> Generator[IO[bytes]]:
                 _put_in_place(Path(file.name), path, what)
 
 
+def write_whole(path: Path, data: bytes, what: str) -> None:
+    """The same for content that is there already. Raises what `whole_file` raises."""
+    with whole_file(path, what) as file, reporting(path, what):
+        file.write(data)
+
+
 def require_writable(path: Path, what: str) -> None:
     """Find out before the work whether `whole_file` could write the file, by beginning it. Raises what that raises."""
     with _begun(path, what):

@@ -27,10 +27,19 @@ from wanc.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
     from wanc.compiler.bundle.golden import Arrays, Golden
+    from wanc.runtime.model import Model
+    from wanc.runtime.text import Tokenizer
 
 EMBEDDING_FILE = "engines/text_encoder/embedding.safetensors"
 GOLDEN_PROMPT = "A red circle moves to the left. 一个蓝色的正方形"
 """At which the golden record of a text encoder begins: two scripts, and an end mark."""
+OTHER_PROMPTS = (
+    "",
+    "  Tom &amp;amp; Jerry’s “ﬁne”  caf\u00e9 \t in Zürich…  ",
+    "Два синих квадрата вращаются, 3.5 раза! → 赤い丸が左に動く。",
+    "a red circle and a blue square " * 100,
+)
+"""Whose ids alone are recorded: nothing, what is cleaned first, other scripts, and more than is read."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,7 @@ class Assemble(EngineStage):
     That is `program.json`, the golden record, the report, the QuantTables and the embedding. `tokenizer` names its file
     among the source's; `allow_unfused` are operators whose fused kernel may be missing, `quantized` the components that
     the quantize stage has quantised, and `emulate` lets floats do what the engine has no integer kernels for.
+    `zeros` are as in `Compile`.
     """
 
     name: ClassVar[str] = "engine"
@@ -52,14 +62,15 @@ class Assemble(EngineStage):
     allow_unfused: tuple[str, ...] = ()
     quantized: tuple[str, ...] = ()
     emulate: bool = False
+    zeros: tuple[str, ...] | None = None
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         from wanc.compiler.bundle.golden import Golden
 
         program, golden = Program.read(inputs["program"][FILE]), Golden()
         compiled = [Compiled.read(files[COMPILED]) for files in inputs.values() if COMPILED in files]
-        finite = FiniteCheck("text_encoder", self.allow_not_finite)
-        embedding = program.embedding and _own_embedding(program.embedding, inputs["source"], out, finite)
+        finite = FiniteCheck("text_encoder", self.allow_not_finite, zeros=self.zeros)
+        embedding = program.embedding and _own_embedding(program, inputs["source"], out, finite)
         self._check_allowed({*finite.found, *(name for entry in compiled for name in entry.not_finite)})
         engines = {
             name: path for files in inputs.values() for name, path in files.items() if name.startswith("engines/")
@@ -80,8 +91,9 @@ class Assemble(EngineStage):
                 components[name] = _component(program.components[name], own)
                 bar.advance()
         golden.write(out)
+        self._write_prompts(program, inputs["source"], out)
         files = tuple(file for entry in compiled for file in entry.files)
-        replace(program, components=components, embedding=embedding, engines=files).write(out)
+        replace(program, components=components, embedding=embedding, embedding_twin=None, engines=files).write(out)
         (out / ENGINE_REPORT).write_bytes(canonical(report))
 
     def _examine(
@@ -106,14 +118,28 @@ class Assemble(EngineStage):
         import numpy as np
 
         from wanc.runtime.encode import COMPONENT, GRAPH
-        from wanc.runtime.text import Tokenizer, clean_prompt
+        from wanc.runtime.text import clean_prompt
 
         if component != COMPONENT or self.tokenizer is None or program.embedding is None or program.model is None:
             return {}
-        tokenizer = Tokenizer.open(source[self.tokenizer].parent, program.model.text_length)
-        ids = tokenizer.encode(clean_prompt(GOLDEN_PROMPT))
+        ids = self._open_tokenizer(program.model, source).encode(clean_prompt(GOLDEN_PROMPT))
         rows = open_embedding(program.embedding, source).gather(ids)
         return {GRAPH: {"embeddings": rows[None], "mask": np.ones((1, len(ids)), np.int64)}}
+
+    def _write_prompts(self, program: Program, source: Files, out: Path) -> None:
+        """The record of what comes before that: the ids of prompts."""
+        from wanc.runtime.golden_prompts import GoldenPrompt, write_prompts
+
+        if self.tokenizer is None or program.model is None:
+            return
+        tokenizer = self._open_tokenizer(program.model, source)
+        write_prompts([GoldenPrompt.record(prompt, tokenizer) for prompt in (GOLDEN_PROMPT, *OTHER_PROMPTS)], out)
+
+    def _open_tokenizer(self, model: Model, source: Files) -> Tokenizer:
+        from wanc.runtime.text import Tokenizer
+
+        assert self.tokenizer is not None, "a text-to-video model has a tokenizer"
+        return Tokenizer.open(source[self.tokenizer].parent, model.text_length)
 
     def _check_allowed(self, found: Iterable[str]) -> None:
         """A name that allows nothing is misspelt, or left over from a checkpoint that was damaged."""
@@ -135,7 +161,8 @@ def _component(canonical: ProgramComponent, compiled: Iterable[Compiled]) -> Pro
     return replace(canonical, graphs=graphs, weights=weights)
 
 
-def _own_embedding(embedding: Weight, source: Files, out: Path, finite: FiniteCheck) -> Weight:
+def _own_embedding(program: Program, source: Files, out: Path, finite: FiniteCheck) -> Weight:
+    assert program.embedding is not None, "only a text-to-video program has one"
     (out / EMBEDDING_FILE).parent.mkdir(parents=True)
-    copied = copy_embedding(embedding, source, out / EMBEDDING_FILE, finite)
+    copied = copy_embedding(program.embedding, source, out / EMBEDDING_FILE, finite, program.embedding_twin)
     return replace(copied, file=EMBEDDING_FILE)

@@ -46,17 +46,29 @@ class BuiltGraph:
         """The bytes of its files."""
         return sum(self._path(file).stat().st_size for file in self.files)
 
+    @property
+    def runs_here(self) -> bool:
+        """Whether this machine can execute its files."""
+        return None not in self._backends
+
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """The graph's outputs by name.
 
-        Raises CheckpointError where the engine does not take the graph, RecipeError where it fails on these inputs.
+        Raises CheckpointError where the engine does not take the graph or gives other outputs, RecipeError where it
+        fails on these inputs.
         """
-        if None in self._backends:
+        if not self.runs_here:
             values = self.reference().run(self.files[0].graph, inputs)
         else:
             values = dict(inputs)
             for file, backend in zip(self.files, self._backends, strict=True):
                 values |= self._run(file, backend, {name: values[name] for name in file.inputs if name in values})
+        if missing := [output.name for output in self.graph.outputs if output.name not in values]:
+            given = ", ".join(sorted(values.keys() - inputs.keys())) or "none"
+            raise CheckpointError(
+                f"{self.where}: {self.compiler.engine} gives no output {missing[0]}, but {given}",
+                hint="tell us, and build with another engine.kind until then",
+            )
         return {output.name: values[output.name] for output in self.graph.outputs}
 
     def kernels(self) -> Kernels:

@@ -43,7 +43,7 @@ class EngineStages:
         for segment in placed.placement.segments:
             own = component_inputs((segment.component,), program, exported, source)
             for target in self.targets:
-                stage = Compile(self.engine, segment, target, self.assemble.allow_not_finite)
+                stage = Compile(self.engine, segment, target, self.assemble.allow_not_finite, self.assemble.zeros)
                 compiled[segment, target] = run(stage, own)
         named = {f"{segment.component}/{segment.index}/{target}": tree for (segment, target), tree in compiled.items()}
         assembled = run(self.assemble, {**inputs, **named})

@@ -24,18 +24,24 @@ from wanc.runtime.engine_file import EngineFile
 
 @dataclass(frozen=True)
 class Examined:
-    """A component's graphs by name: as they are lowered, as they were built, and with which kernels."""
+    """A component's graphs by name: as they are lowered, as they were built, with which kernels, and executed by whom.
 
+    `here` are those that this machine has executed; the host has executed the others in their place.
+    """
+
+    compiler: Compiler
     files: ComponentFiles
     graphs: Mapping[str, LowerableGraph]
     built: Mapping[str, BuiltGraph]
     kernels: Mapping[str, Kernels]
+    here: frozenset[str]
     lowerings: Mapping[str, Sequence[Mapping[str, Any]]]
 
     def check_fused(self, allowed: Iterable[str]) -> None:
         """Raises UserError where a fused kernel is missing that is not `allowed` to be."""
         for graph, entry in self.graphs.items():
-            check_fused(f"{self.files.name}/{graph}", entry.model, self.kernels[graph], allowed)
+            where = f"{self.files.name}/{graph}"
+            check_fused(where, entry.model, self.kernels[graph], allowed, self.compiler.has_kernel)
 
     def check_quantized(self, *, emulate: bool) -> QuantTable:
         """Compare what was built with what the quantize stage decided; its table goes into the bundle.
@@ -57,6 +63,7 @@ class Examined:
             graph: {
                 **joined_reports(self.lowerings[graph]),
                 **describe(self.kernels[graph], entry.size),
+                "executed": graph in self.here,
             }
             for graph, entry in self.built.items()
         }
@@ -88,10 +95,12 @@ def examine(
         for name, entry in graphs.items()
     }
     kernels: dict[str, Kernels] = {}
+    here: set[str] = set()
 
     def execute(name: str, inputs: Arrays) -> Arrays:
         outputs = built[name].run(inputs)
         kernels[name] = built[name].kernels()
+        here.update({name} if built[name].runs_here else ())
         built[name].close()
         return outputs
 
@@ -99,7 +108,7 @@ def examine(
     for name, entry in kernels.items():
         golden.tolerate(files.name, name, entry.precision)
     lowerings = {name: [entry.lowered[name] for entry in compiled if name in entry.lowered] for name in graphs}
-    return Examined(files, graphs, built, kernels, lowerings)
+    return Examined(compiler, files, graphs, built, kernels, frozenset(here), lowerings)
 
 
 def _files(compiled: Iterable[Compiled], graph: str) -> list[EngineFile]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,21 @@ from wanc.artifacts.moves import Announce
 from wanc.artifacts.records import ActionRecord, Blob
 from wanc.artifacts.seal import YEAR_10000, BundleFacts, BundleFile, seal
 from wanc.artifacts.store import Store
+from wanc.artifacts.why import explain_miss, told
 from wanc.compiler.bundle.standing import look_at
 from wanc.compiler.program import program as programs
-from wanc.compiler.program.program import Task
+from wanc.compiler.program.program import CHECK_FILE, Task
 from wanc.compiler.resolve import Resolved
 from wanc.compiler.stages.code_version import check_code, code_version
-from wanc.compiler.stages.runner import Runner, say
+from wanc.compiler.stages.runner import Runner
 from wanc.compiler.stages.source_code import read_code
 from wanc.compiler.stages.stage import KEY_SCHEMA, Tree, tool_version
+from wanc.compiler.video_document import video_document
 from wanc.errors import UserError
-from wanc.runtime.manifest import SEGMENTS, Manifest
+from wanc.runtime.manifest import NOT_CHECKED, SEGMENTS, Manifest
 from wanc.runtime.memory import peak_rss_bytes
 from wanc.runtime.progress import ProgressBar
+from wanc.runtime.voice import explain, is_asked_why, say
 
 NAME = "seal"
 ENTRY = "run.py"
@@ -88,6 +92,8 @@ class Seal:
         record, _ = self._standing(runner, document)
         cached = record is not None
         if record is None:
+            if is_asked_why():
+                explain(told(f"{NAME}: runs", explain_miss(NAME, document, runner.store.records())))
             with runner.store.sealing(on_wait=say) as announce:
                 # Another build may have sealed it while this one waited.
                 record, damage = self._standing(runner, document)
@@ -112,7 +118,7 @@ class Seal:
         """The record of this very seal, if its bundle is there; and what is wrong with a bundle that is damaged."""
         record = runner.store.lookup(key_of(document))
         wanted = str(record.meta["id"]) if record else None
-        with ProgressBar("verify", 0, enabled=runner.progress) as bar:
+        with ProgressBar("verify", enabled=runner.progress, transient=True) as bar:
             standing = look_at(self.destination, wanted, runner.store, bar.move_to)
         return (record if standing.is_wanted else None), standing.damage
 
@@ -120,14 +126,15 @@ class Seal:
         self, runner: Runner, engines: Tree, document: dict[str, Any], announce: Announce, damage: str | None
     ) -> ActionRecord:
         started = time.perf_counter()
-        located = engines.locate()
+        located = dict(engines.locate())
+        check = located.pop(CHECK_FILE, None)
         files = [*_engine_files(located, engines.digests), *_program_files(), *self._other_files()]
-        facts = self._facts(programs.Program.read(located[programs.FILE]))
+        facts = self._facts(programs.Program.read(located[programs.FILE]), check)
         check_code()  # of the runtime, which was read just now and is in the key as it was before
         if damage:
             say(f"warning: {self.destination}: {damage}: it is set aside and sealed again")
         set_aside = partial(runner.store.set_aside, name=self.destination.name) if damage else None
-        with ProgressBar(NAME, 0, enabled=runner.progress) as bar:
+        with ProgressBar(NAME, enabled=runner.progress, transient=True) as bar:
             sealed = seal(self.destination, files, facts, announce=announce, set_aside=set_aside, progress=bar.move_to)
         self._note_adopted(runner.store, sealed.path, [file for file in files if file.move])
         # The bundle itself lies outside the store: the record only remembers which one came out.
@@ -138,10 +145,11 @@ class Seal:
             return runner.store.commit(key_of(document), stage=NAME, document=document, tree=workdir / "out", meta=meta)
 
     def _note_adopted(self, store: Store, bundle: Path, files: list[BundleFile]) -> None:
-        """What was renamed into the bundle is from now on found there."""
+        """What was renamed into the bundle is from now on found there, unless it is still elsewhere."""
         sizes = {entry.path: Blob(entry.sha256, entry.size) for entry in Manifest.read(bundle).files}
         for file in files:
-            store.relocate(sizes[file.path], bundle / file.path)
+            if store.find(sizes[file.path]) is None:
+                store.relocate(sizes[file.path], bundle / file.path)
 
     def _other_files(self) -> list[BundleFile]:
         tokenizer = self.resolved.model.tokenizer
@@ -157,7 +165,7 @@ class Seal:
         assert self.resolved.tokenizer is not None
         return self.resolved.blobs[self.resolved.tokenizer].digest
 
-    def _facts(self, program: programs.Program) -> BundleFacts:
+    def _facts(self, program: programs.Program, check: Path | None) -> BundleFacts:
         recipe = self.resolved.recipe
         return BundleFacts(
             name=recipe.name,
@@ -170,19 +178,16 @@ class Seal:
             runtime={"task": program.task, "threads": recipe.runtime.threads, **self._video_facts(program)},
             targets=[{"backend": recipe.engine.kind, "device": target} for target in recipe.engine.targets],
             parents=[{"role": "model", "digest": self.resolved.source.digest}],
+            check=NOT_CHECKED if check is None else json.loads(check.read_bytes()),
         )
 
     def _video_facts(self, program: programs.Program) -> dict[str, Any]:
         """What the runtime has to know to make a video; nothing for other tasks."""
         recipe = self.resolved.recipe
-        if recipe.sampling is None or recipe.shapes is None or program.embedding is None:
+        if recipe.sampling is None or program.model is None or program.embedding is None:
             return {}
-        return {
-            "model": {**program.as_json()["model"], "boundary": self.resolved.boundary},
-            "embedding": program.embedding.file,
-            "sampling": recipe.sampling.model_dump(mode="json", exclude={"boundary", "allow"}),
-            "shapes": [shape.model_dump(mode="json") for shape in recipe.shapes],
-        }
+        model = replace(program.model, boundary=self.resolved.boundary)
+        return {**video_document(recipe, model), "embedding": program.embedding.file}
 
 
 def created() -> int:

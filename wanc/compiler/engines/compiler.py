@@ -12,6 +12,8 @@ import numpy as np
 from wanc.runtime.backends.base import Backend
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from wanc.compiler.engines.kernels import Kernels
     from wanc.compiler.passes.rewrite import Pass
 
@@ -56,6 +58,13 @@ class Compiler(Protocol):
         """An engine file, open for one thread, so that every machine agrees; None where it cannot be executed here.
 
         That is a normal case: an engine for a GPU may be built where there is none. Raises what the library raises.
+        """
+        ...
+
+    def has_kernel(self, node: ir.Node, opset: int) -> bool:
+        """Whether a fused operator of a canonical graph is one that the engine has a kernel for, in any of its forms.
+
+        Where not, a model that asks for it gets what its parts compute, as it would outside of wanc.
         """
         ...
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import onnx_ir as ir
 
 from wanc.compiler.engines.products import Products
+from wanc.compiler.passes.rewrite import OPSET
 from wanc.errors import EXIT_REFUSED, UserError
 from wanc.words import FUSED_OPERATORS
 
@@ -20,6 +21,8 @@ PRODUCTS = frozenset(
 """What engines call the kernels that multiply matrices."""
 HALVES = ("bf16", "f16", "bfloat16", "float16")
 """What engines call the floats of 16 bits."""
+ROUNDING = ("QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "FakeQuantize", "QLinear")
+"""What the names of kernels begin with that round to codes, or compute with them, besides those of Linears."""
 Precision = Literal["float32", "integer", "half"]
 
 
@@ -43,18 +46,27 @@ class Kernels:
 
     @property
     def precision(self) -> Precision:
-        """The coarsest numbers that products were made of."""
+        """The coarsest numbers that were computed with."""
         if any(kernel in PRODUCTS and precision in HALVES for kernel, precision in self.by_type):
             return "half"
-        return "integer" if self.products.integer_linear or self.products.coded_linear else "float32"
+        rounds = any(kernel.startswith(ROUNDING) for kernel, _ in self.by_type)
+        return "integer" if rounds or self.products.integer_linear or self.products.coded_linear else "float32"
 
 
-def check_fused(where: str, canonical: ir.Model, kernels: Kernels, allowed: Iterable[str]) -> None:
-    """Compare the fused kernels with the operators of the canonical graph.
+def check_fused(
+    where: str,
+    canonical: ir.Model,
+    kernels: Kernels,
+    allowed: Iterable[str],
+    has_kernel: Callable[[ir.Node, int], bool] | None = None,
+) -> None:
+    """Compare the fused kernels with the operators of the canonical graph, as far as the engine `has_kernel` for them.
 
     Raises UserError, with the exit code of a gate that said no, where one is missing and not `allowed`.
     """
-    asked = Counter(node.op_type for node in canonical.graph if not node.domain and node.op_type in FUSED_OPERATORS)
+    fused = [node for node in canonical.graph if not node.domain and node.op_type in FUSED_OPERATORS]
+    opset = canonical.graph.opset_imports.get("", OPSET)
+    asked = Counter(node.op_type for node in fused if has_kernel is None or has_kernel(node, opset))
     for op_type, count in sorted(asked.items()):
         built = kernels.fused.get(op_type, 0)
         if built < count and op_type not in set(allowed):

@@ -7,6 +7,7 @@ not at all where a kernel has packed them for itself; activations of attention c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import astuple, dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -78,8 +79,9 @@ def openvino_products(compiled: openvino.CompiledModel, model: openvino.Model) -
     """Linears from the graph that the CPU plugin executed, attention from the model that it was compiled from.
 
     A generated kernel does not say which of its inputs' dimensions are the heads, so attention is counted where it is
-    written, at the sizes of the last execution, which `model` has afterwards. Raises ValueError where there was none.
-    Inputs that a kernel rounds by itself, as some do where the weight alone is rounded, are floats here.
+    written, at the sizes of the last execution, which `model` has afterwards; products of sizes that values decide are
+    not counted. Raises ValueError where there was no execution. Inputs that a kernel rounds by itself, as some do where
+    the weight alone is rounded, are floats here.
     """
     integer = linear = coded = 0
     sizes: dict[str, Shape] = {}
@@ -94,18 +96,22 @@ def openvino_products(compiled: openvino.CompiledModel, model: openvino.Model) -
             inputs, weight = (node.input(index).get_element_type().get_type_name() for index in range(2))
             integer += flops if inputs in OPENVINO_CODES else 0
             coded += flops if inputs not in OPENVINO_CODES and weight in OPENVINO_CODES else 0
-    model.reshape({entry.output(0): sizes[entry.get_friendly_name()] for entry in model.get_parameters()})
+    inputs = {entry.output(0): sizes.get(entry.get_friendly_name()) for entry in model.get_parameters()}
+    with suppress(RuntimeError):  # its kernels take more than its inference does, such as a list of one for a number
+        model.reshape({port: shape for port, shape in inputs.items() if shape is not None})
     return Products(integer, linear, linear + _openvino_attention(model), coded)
 
 
 def _openvino_attention(model: openvino.Model) -> int:
-    """FLOPs of the products of a model whose sides are both computed from its inputs."""
+    """FLOPs of the products whose sides are both computed from a model's inputs, as far as it knows their sizes."""
     computed: set[str] = set()
     flops = 0
     for node in model.get_ordered_ops():
         sides = [port.get_node().get_friendly_name() in computed for port in node.input_values()]
         if node.get_type_name() == "Parameter" or any(sides):
             computed.add(node.get_friendly_name())
+        if any(port.get_partial_shape().is_dynamic for port in (*node.inputs(), *node.outputs())):
+            continue
         if node.get_type_name() == "ScaledDotProductAttention":
             queries, keys = (_shape(node.input(index)) for index in range(2))
             flops += _attention(queries, keys[-2], _shape(node.output(0)))

@@ -14,7 +14,7 @@ from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.graphs.by_blocks import shared_weights
 from wanc.compiler.graphs.lowerable import lowerable, piece_of
 from wanc.compiler.graphs.pieces import Piece
-from wanc.compiler.passes.apply import apply_passes, count_nodes, passes_report
+from wanc.compiler.passes.apply import OUR_BUG, PassError, apply_passes, count_nodes, lingering, passes_report
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.graph_file import save
 from wanc.compiler.program.program import Segment
@@ -95,5 +95,7 @@ def _lower(compiler: Compiler, where: str, piece: Piece, stored: WeightFile, pat
     assert names == (piece.inputs, piece.outputs), f"a pass has renamed what {where} takes or gives"
     report = passes_report(before, count_nodes(piece.model), applied)
     stored.absorb(piece.model)
+    if fault := lingering(piece.model):
+        raise PassError(f"in {where} {fault}. {OUR_BUG}")
     save(piece.model, path)
     return report

@@ -32,7 +32,8 @@ class Compile(EngineStage):
     """Inputs `program`, `exported` and `source`, as far as they are about one component. Result: a segment's engines.
 
     They lie as in the bundle, `engines/<component>/…`, beside `compiled.json`. `target` is what they are compiled for;
-    `allow_not_finite` names tensors that may hold NaNs and infinities.
+    `allow_not_finite` names tensors that may hold NaNs and infinities, `zeros` those of a checkpoint that may be
+    nothing but zeros; None where the model is no checkpoint.
     """
 
     name: ClassVar[str] = "compile"
@@ -41,12 +42,18 @@ class Compile(EngineStage):
     segment: Segment
     target: str
     allow_not_finite: tuple[str, ...] = ()
+    zeros: tuple[str, ...] | None = None
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} {self.segment.component}/{self.segment.index}"
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         from wanc.compiler.engines.segment import compile_segment
 
         component = self.segment.component
-        files, finite = ComponentFiles.read(component, inputs), FiniteCheck(component, self.allow_not_finite)
-        with ProgressBar(f"{self.name} {component}", 1, enabled=progress) as bar:
+        files = ComponentFiles.read(component, inputs)
+        finite = FiniteCheck(component, self.allow_not_finite, zeros=self.zeros)
+        with ProgressBar(self.label, 1, enabled=progress) as bar:
             compile_segment(self.engine.compiler(), files, self.segment, self.target, out, finite).write(out)
             bar.advance()

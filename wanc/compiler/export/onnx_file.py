@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, ClassVar
 
 from wanc.compiler.program.program import Program, ProgramComponent, ProgramGraph
 from wanc.compiler.stages.stage import Files, Stage
-from wanc.errors import CheckpointError, RecipeError
-from wanc.models.graph import Input
+from wanc.errors import CheckpointError
+from wanc.models.onnx_keys import check_keys
 from wanc.models.weights import Weight
-from wanc.runtime.dimensions import split_dimension
 from wanc.runtime.interface import COMPONENT, GRAPH
 from wanc.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from wanc.models.graph import Input
 
 # The first version of the format in which an initializer need not be an input.
 CONSTANT_INITIALIZERS = 4
@@ -43,11 +44,16 @@ class ExportOnnx(Stage):
         from wanc.compiler.program.graph_file import save
         from wanc.compiler.weights.own_file import store_weights
         from wanc.models.onnx_file import MODEL, read_onnx
+        from wanc.models.onnx_limits import OPSETS
 
         with ProgressBar(self.name, 1, enabled=progress) as bar:
             read = read_onnx(inputs["source"])
-            self._check_keys(read.inputs)
+            check_keys(read.inputs, self.example, self.values)
             _drop_defaults(read.model)
+            _unite_tied(read.model)
+            # One of other domains' operators alone need not say it: so old that no pass has anything to put in.
+            read.model.graph.opset_imports.setdefault("", OPSETS[""][0])
+            _believe_inputs_alone(read.model, read.inputs)
             weights = _refer_to_source(read.model)
             (out / COMPONENT).mkdir()
             weights |= store_weights(read.model, out)
@@ -61,23 +67,6 @@ class ExportOnnx(Stage):
         graph = ProgramGraph(file, read.inputs, read.outputs, self.example, self.values)
         Program("graph", None, {COMPONENT: ProgramComponent({GRAPH: graph}, weights)}, None).write(out)
 
-    def _check_keys(self, inputs: Sequence[Input]) -> None:
-        """A misspelt name would silently do nothing, and a missing one fail much later."""
-        symbols = {split_dimension(d)[1] for entry in inputs for d in entry.shape if isinstance(d, str)}
-        _check_known("model.example", self.example, symbols, "size")
-        _check_known("model.values", self.values, {entry.name for entry in inputs}, "input")
-        if absent := sorted(symbols - self.example.keys()):
-            sizes = ", ".join(f"{name}: …" for name in sorted(symbols))
-            raise RecipeError(
-                f"model.example gives no size for {', '.join(absent)}", hint=f"give sizes that work: {{{sizes}}}"
-            )
-
-
-def _check_known(key: str, given: Mapping[str, object], known: set[str], kind: str) -> None:
-    if unknown := sorted(given.keys() - known):
-        has = f"it has: {', '.join(sorted(known))}" if known else f"it has no {kind} to name"
-        raise RecipeError(f"{key} names {unknown[0]!r}, which is no {kind} of the model", hint=has)
-
 
 def _drop_defaults(model: ir.Model) -> None:
     """Inputs that have a default are constants from here on: a bundle's inputs are those that have to be given."""
@@ -87,18 +76,58 @@ def _drop_defaults(model: ir.Model) -> None:
     model.ir_version = max(model.ir_version, CONSTANT_INITIALIZERS)
 
 
+def _unite_tied(model: ir.Model) -> None:
+    """Make one weight of those that are the same bytes of a file, as a graph has it that was never taken apart.
+
+    One that a subgraph uses keeps its own name, which may mean something else there.
+    """
+    import onnx_ir as ir
+
+    from wanc.models.onnx_tensors import plain_location
+
+    first: dict[tuple[object, ...], ir.Value] = {}
+    for name, value in list(model.graph.initializers.items()):
+        tensor = value.const_value
+        if not isinstance(tensor, ir.ExternalTensor) or value.is_graph_output():
+            continue
+        if any(use.node.graph is not model.graph for use in value.uses()):
+            continue
+        place = (plain_location(str(tensor.location)), tensor.offset or 0, tensor.dtype, tuple(tensor.shape))
+        if (kept := first.setdefault(place, value)) is not value:
+            ir.convenience.replace_all_uses_with(value, kept)
+            del model.graph.initializers[name]
+
+
+def _believe_inputs_alone(model: ir.Model, inputs: Sequence[Input]) -> None:
+    """Forget what the file says of sizes inside of the graph and at its end: nothing holds it to them.
+
+    They are found out anew from those of the inputs, to which a bundle holds who runs it. Of an input's sizes without
+    a name each has one of its own here, as there.
+    """
+    import onnx_ir as ir
+
+    for value, entry in zip(model.graph.inputs, inputs, strict=True):
+        value.shape = ir.Shape(entry.shape)
+    for node in model.graph.all_nodes():
+        for value in node.outputs:
+            # ONNX asks for a rank of what a graph gives.
+            given = value.shape if value.is_graph_output() else None
+            value.shape = None if given is None else ir.Shape([None] * len(given))
+
+
 def _refer_to_source(model: ir.Model) -> dict[str, Weight]:
     """Name external tensors' files as the source does; returns where each weight of the main graph lies."""
     import onnx_ir as ir
 
     from wanc.models.onnx_file import DATA
+    from wanc.models.onnx_tensors import plain_location
 
     weights: dict[str, Weight] = {}
     for graph, value in _initializers(model):
         tensor = value.const_value
         if isinstance(tensor, ir.ExternalTensor):
             weight = Weight(
-                f"{DATA}{tensor.location}",
+                f"{DATA}{plain_location(str(tensor.location))}",
                 tensor.offset or 0,
                 tensor.nbytes,
                 tensor.dtype.name,

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from wanc.compiler.program.program import Program, ProgramComponent, ProgramGraph
 from wanc.compiler.stages.stage import Files, Stage
-from wanc.errors import RecipeError
+from wanc.errors import RecipeError, UserError
 from wanc.models.graph import Graph, Input, Output
 from wanc.models.torch_source import import_root
+from wanc.quiet import quiet
 from wanc.runtime.dimensions import Dimension, Dtype
 from wanc.runtime.interface import COMPONENT, GRAPH
 from wanc.runtime.progress import ProgressBar
@@ -20,9 +21,8 @@ from wanc.runtime.progress import ProgressBar
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
-
-# torch's messages go on for pages, and begin with what matters.
-LINES_SHOWN = 4
+NO_TRACE = "are the inputs those of forward, in order, and do the sizes under example work together?"
+NO_OPERATOR = "ONNX has no such operator: write that line with others"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class TorchInput:
 class ExportTorch(Stage):
     """Input `source`: the files of the function's package. Result: `program.json`, one graph, and its weights.
 
-    The function runs here, and only here: in the stage's own process, at a build that has not run it before.
+    The function runs here, and only here: in the stage's own process, at a build that has not run it before. So where
+    the build `is_checked`, what the module itself gives is recorded here as well (`check.torch_source`).
     """
 
     name: ClassVar[str] = "export"
@@ -49,8 +50,11 @@ class ExportTorch(Stage):
     outputs: tuple[str, ...] | None
     example: Mapping[str, int]
     values: Mapping[str, float]
+    is_checked: bool = False
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
+        from wanc.compiler.check.asked import Asked
+        from wanc.compiler.check.torch_source import record
         from wanc.compiler.program.graph_file import save
         from wanc.compiler.weights.own_file import store_weights
         from wanc.models.torch_module import load_module
@@ -63,8 +67,10 @@ class ExportTorch(Stage):
             (out / COMPONENT).mkdir()
             weights = store_weights(model, out)
             save(model, out / file)
+            entry = ProgramGraph(file, traced.inputs, traced.outputs, traced.example, traced.values)
+            if self.is_checked:
+                record(module, Asked.of(entry, model), out)
             bar.advance()
-        entry = ProgramGraph(file, traced.inputs, traced.outputs, traced.example, traced.values)
         Program("graph", None, {COMPONENT: ProgramComponent({GRAPH: entry}, weights)}, None).write(out)
 
     def _declared(self, module: torch.nn.Module) -> Graph:
@@ -73,23 +79,27 @@ class ExportTorch(Stage):
         return Graph(GRAPH, lambda: module, inputs, (), self.example, values=self.values)
 
     def _trace(self, declared: Graph) -> tuple[ir.Model, Graph]:
-        from wanc.compiler.export.tracing import finish, trace_real
+        from wanc.compiler.export.stateless import check_stateless
+        from wanc.compiler.export.tracing import example_arguments, finish, trace_real
+        from wanc.models.foreign_errors import as_cause
 
         # torch would log the traceback of what is told below.
         logging.disable(logging.CRITICAL)
         try:
+            with quiet():
+                check_stateless(declared.build(), example_arguments(declared), self.factory)
             model = trace_real(declared)
+            self._check_sizes(model, declared)
+            traced = replace(declared, outputs=self._outputs(model, declared))
+            return finish(model, traced), traced
+        except UserError:
+            raise
         except Exception as error:  # torch's exceptions share no base class
-            lines = str(error).strip().splitlines()[:LINES_SHOWN]
-            raise RecipeError(
-                f"torch cannot trace {self.factory}",
-                hint="are the inputs those of forward, in order, and do the sizes under example work together?",
-            ) from RuntimeError("\n".join(lines))
+            cause = as_cause(error)
+            hint = NO_OPERATOR if str(cause).startswith("No ONNX function") else NO_TRACE
+            raise RecipeError(f"torch cannot trace {self.factory}", hint=hint) from cause
         finally:
             logging.disable(logging.NOTSET)
-        self._check_sizes(model, declared)
-        traced = replace(declared, outputs=self._outputs(model, declared))
-        return finish(model, traced), traced
 
     def _check_sizes(self, model: ir.Model, declared: Graph) -> None:
         """A size that torch took for a constant would be one that the bundle cannot change, silently."""

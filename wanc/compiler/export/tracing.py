@@ -34,7 +34,7 @@ def trace(graph: Graph) -> ir.Model:
     """Trace one graph. Its parameters are initializers with a name and a shape, and no value yet: see `bind`."""
     with quiet(EXPORTER):
         with FakeTensorMode(allow_non_fake_inputs=True):
-            module, arguments = graph.build(), _arguments(graph)
+            module, arguments = graph.build(), example_arguments(graph)
         model = _export(module, arguments, _dynamic_shapes(graph, module, _ranges(graph)))
     return finish(model, graph)
 
@@ -47,7 +47,7 @@ def trace_real(graph: Graph) -> ir.Model:
     sizes = dict.fromkeys(_symbols(graph), torch.export.Dim.AUTO)
     with quiet(EXPORTER):
         module = graph.build()
-        return _export(module, _arguments(graph), _dynamic_shapes(graph, module, sizes))
+        return _export(module, example_arguments(graph), _dynamic_shapes(graph, module, sizes))
 
 
 def finish(model: ir.Model, graph: Graph) -> ir.Model:
@@ -87,7 +87,8 @@ def _export(module: torch.nn.Module, arguments: tuple[torch.Tensor, ...], dynami
     return program.model
 
 
-def _arguments(graph: Graph) -> tuple[torch.Tensor, ...]:
+def example_arguments(graph: Graph) -> tuple[torch.Tensor, ...]:
+    """A tensor for each input, at the sizes of the example: full of its value, or of zeros where it has none."""
     return tuple(
         torch.full(concrete(entry.shape, graph.example), graph.values.get(entry.name, 0), dtype=DTYPES[entry.dtype])
         for entry in graph.inputs
@@ -209,16 +210,16 @@ def _attach(model: ir.Model, initializer: ir.Value, weight: Weight, where: str) 
 
 
 def _make_casts_explicit(model: ir.Model) -> None:
-    """CastLike → Cast: the dtype is known, and not every engine has a kernel for the former."""
+    """CastLike → Cast where the dtype is known: not every engine has a kernel for the former."""
     for node in list(model.graph.all_nodes()):
         if node.op_type == "CastLike":
             source, like = node.inputs
             assert source is not None and like is not None
             constant = ir.convenience.get_const_tensor(like)
             dtype = constant.dtype if constant is not None else like.dtype
-            assert dtype is not None
-            cast = ir.node("Cast", [source], {"to": dtype}, name=node.name)
-            ir.convenience.replace_nodes_and_values(model.graph, node, [node], [cast], node.outputs, cast.outputs)
+            if dtype is not None and node.graph is not None:
+                cast = ir.node("Cast", [source], {"to": dtype}, name=node.name)
+                ir.convenience.replace_nodes_and_values(node.graph, node, [node], [cast], node.outputs, cast.outputs)
 
 
 def _is_fake(initializer: ir.Value) -> bool:

@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from wanc.compiler.program.program import Program, ProgramComponent, ProgramGraph
 from wanc.compiler.stages.stage import Files, Stage
+from wanc.errors import CheckpointError
 from wanc.models.graph import Graph
 from wanc.models.wan.checkpoint import Checkpoint, Component, embedding, open_located
-from wanc.runtime.model import Model
+from wanc.models.wan.facts import facts_of
 from wanc.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-TRAIN_TIMESTEPS = 1000
+LEAST_TEXT = 2
+"""In tokens: a word and the end mark."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +44,39 @@ class Export(Stage):
             for name, component in checkpoint.components.items():
                 components[name] = _export_component(checkpoint, name, component, traced, out)
                 bar.advance()
-        table = embedding(checkpoint.components["text_encoder"])
-        Program("text-to-video", _model(checkpoint), components, table).write(out)
+        encoder = checkpoint.components["text_encoder"]
+        model, table, twin = facts_of(checkpoint).model, embedding(encoder), encoder.embedding_twin
+        Program("text-to-video", model, components, table, embedding_twin=twin).write(out)
 
 
 def _check_tokenizer(checkpoint: Checkpoint) -> None:
-    """A bundle takes the tokenizer as it is: one that cannot be read would be found where the bundle runs."""
+    """A bundle takes it as it is: what does not fit the text encoder would be found where the bundle runs."""
     from wanc.runtime.text import Tokenizer
 
-    if checkpoint.tokenizer is not None:
-        Tokenizer.open((checkpoint.root / checkpoint.tokenizer).parent, checkpoint.text_length)
+    if checkpoint.tokenizer is None:
+        return
+    path = checkpoint.root / checkpoint.tokenizer
+    tokenizer = Tokenizer.open(path.parent, checkpoint.text_length)
+    rows, _ = embedding(checkpoint.components["text_encoder"]).shape
+    if tokenizer.vocabulary > rows:
+        raise CheckpointError(
+            f"the tokenizer has {tokenizer.vocabulary} tokens, and the text encoder's embedding {rows} rows",
+            where=str(path),
+            hint="they belong to different models",
+        )
+    if tokenizer.end_mark != checkpoint.end_mark:
+        raise CheckpointError(
+            f"the tokenizer ends a text with the token {tokenizer.end_mark}, and the text encoder's eos_token_id is "
+            f"{checkpoint.end_mark}",
+            where=str(path),
+            hint="its post_processor has to add </s>, as transformers' T5TokenizerFast saves it",
+        )
+    if checkpoint.text_length < LEAST_TEXT:
+        raise CheckpointError(
+            f"a text may have {checkpoint.text_length} token, which is the end mark: no prompt would be heard",
+            where=str(path.with_name("tokenizer_config.json")),
+            hint="its model_max_length is 512 for Wan",
+        )
 
 
 def _export_component(
@@ -110,17 +135,4 @@ def _definitions(component: str) -> _Definitions:
 
     return _Definitions(
         lambda config, checkpoint: transformer.graphs(config, checkpoint.text_length), transformer.blocks
-    )
-
-
-def _model(checkpoint: Checkpoint) -> Model:
-    vae = checkpoint.components["vae_decoder"].config
-    return Model(
-        text_length=checkpoint.text_length,
-        boundary=checkpoint.boundary,
-        train_timesteps=TRAIN_TIMESTEPS,
-        latent_mean=tuple(vae["latents_mean"]),
-        latent_std=tuple(vae["latents_std"]),
-        spatial_stride=2 ** (len(vae["dim_mult"]) - 1),
-        temporal_stride=2 ** sum(vae["temperal_downsample"]),
     )

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
+OWN_DOMAIN = "wanc"
+"""Of the one operator that no engine has, Pack: it exists between the lowering and the writing of the weights."""
+COMPUTED = "wanc.computed"
+"""Marks a tensor that was computed of a graph's constants, among the notes that it has on disk."""
+WRITTEN_OUT = "wanc.written_out"
+"""Marks an Attention that was written out in the graph as it came, among the notes that it has on disk."""
 LARGEST_CONSTANT = 2**16  # elements; what is larger is a weight, and its values are nobody's business here
 
 
@@ -29,10 +37,17 @@ def constant(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
     return tensor.numpy() if tensor.size <= LARGEST_CONSTANT else None
 
 
-def scalar(value: ir.Value | None) -> float | None:
-    """The number that a constant of one element holds."""
+def scalar(value: ir.Value | None, *beside: ir.Value) -> float | None:
+    """The number that a constant holds which is a scalar to what it is computed with.
+
+    It has no axes, or only axes of 1 and no more of them than one of `beside` is known to have: a constant of more
+    gives them to the result.
+    """
     array = constant(value)
-    return float(array.reshape(-1)[0]) if array is not None and array.size == 1 and array.dtype.kind in "fiu" else None
+    if array is None or array.size != 1 or array.dtype.kind not in "fiu":
+        return None
+    most = max((rank(other) or 0 for other in beside), default=0)
+    return float(array.reshape(-1)[0]) if array.ndim <= most else None
 
 
 def integers(value: ir.Value | None) -> list[int] | None:
@@ -48,10 +63,58 @@ def is_filled_with(value: ir.Value | None, number: float) -> bool:
     return array is not None and bool(np.all(array == number))
 
 
+READ: Mapping[str, tuple[str, ...]] = {
+    "Attention": (
+        "is_causal",
+        "kv_num_heads",
+        "q_num_heads",
+        "qk_matmul_output_mode",
+        "scale",
+        "softcap",
+        "softmax_precision",
+    ),
+    "Cast": ("round_mode", "saturate", "to"),
+    "DequantizeLinear": ("axis", "block_size"),
+    "Gather": ("axis",),
+    "LayerNormalization": ("axis", "epsilon", "stash_type"),
+    "QuantizeLinear": ("axis", "block_size"),
+    "RMSNormalization": ("axis", "epsilon", "stash_type"),
+    "Reshape": ("allowzero",),
+    "RotaryEmbedding": ("interleaved", "num_heads"),
+    "Split": ("axis", "num_outputs"),
+    "Transpose": ("perm",),
+}
+"""By operator, the attributes that those who walk through a graph read or leave as they are. A node with another one
+does more than they know of, and is none of theirs."""
+
+
+def unread_attribute(node: ir.Node, read: Collection[str] = ()) -> str | None:
+    """An attribute of a node that is none of those `read`, and says something: it is not the operator's default.
+
+    In a function, one that stands for what a caller gives is always one.
+    """
+    for name, entry in node.attributes.items():
+        if entry.is_ref() or (name not in read and not _is_default(node, name, entry)):
+            return name
+    return None
+
+
+def _is_default(node: ir.Node, name: str, entry: ir.Attr) -> bool:
+    try:
+        described = onnx.defs.get_schema(node.op_type, node.domain).attributes.get(name)
+    except onnx.defs.SchemaError:
+        return False
+    if described is None or described.default_value.type == onnx.AttributeProto.UNDEFINED:
+        return False
+    return ir.from_proto(described.default_value).value == entry.value
+
+
 def producer(value: ir.Value | None, *op_types: str) -> ir.Node | None:
-    """The node of the standard domain that computes a value, if its operator is one of these."""
+    """The node of the standard domain that computes a value, if its operator is one of these and `READ` wholly."""
     node = value.producer() if value is not None else None
-    return node if node is not None and not node.domain and node.op_type in op_types else None
+    if node is None or node.domain or node.op_type not in op_types:
+        return None
+    return None if unread_attribute(node, READ.get(node.op_type, ())) else node
 
 
 def exclusive_producer(value: ir.Value | None, op_type: str) -> ir.Node | None:
@@ -73,7 +136,7 @@ def attention_heads(node: ir.Node) -> int:
     0 where it has another form, or does more than softmax(scale · q·kᵀ) · v.
     """
     heads = attribute(node, "q_num_heads", 0)
-    more = any(attribute(node, name) for name in ("is_causal", "softcap", "softmax_precision"))
+    more = unread_attribute(node, ("q_num_heads", "kv_num_heads", "scale")) or attribute(node, "scale") == 0
     plain = len(node.inputs) == 3 and len(node.outputs) == 1 and rank(node.inputs[0]) == 3 and not more
     return heads if plain and heads == attribute(node, "kv_num_heads", 0) else 0
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.graphs.values import scalar
-from wanc.compiler.passes.rewrite import OPSET, Pass, Rewrite, accept, refuse, rewriting
+from wanc.compiler.passes.rewrite import FLOATS, OPSET, Pass, Rewrite, accept, refuse, rewriting
 
 ROUNDING = 1e-5
 GROUPINGS = ("(x·½)·t", "(x·t)·½", "x·(½·t)")
@@ -19,6 +19,7 @@ class Gelu(Rewrite):
     """½·x·(1 + t) → Gelu (arXiv 1606.08415), whichever two of the three factors are multiplied first."""
 
     commutes = True
+    dtypes = FLOATS
 
     def __init__(self, grouping: str) -> None:
         super().__init__()
@@ -37,9 +38,9 @@ class TanhGelu(Gelu):
         inner = op.Mul(op.Add(x, op.Mul(op.Pow(x, three), cubic)), root)
         return self.grouped(op, x, half, op.Add(op.Tanh(inner), one))
 
-    def check(self, context, half, one, root, cubic, three, **_) -> MatchResult:  # pyright: ignore
+    def check(self, context, x, half, one, root, cubic, three) -> MatchResult:  # pyright: ignore
         wanted = {half: 0.5, one: 1.0, root: math.sqrt(2 / math.pi), cubic: 0.044715, three: 3.0}
-        return accept() if _are(wanted) else refuse("the constants are not those of the GELU")
+        return accept() if _are(wanted, x) else refuse("the constants are not those of the GELU")
 
     def rewrite(self, op, x, **_):  # pyright: ignore
         return op.Gelu(x, approximate="tanh")
@@ -51,9 +52,9 @@ class ErfGelu(Gelu):
     def pattern(self, op, x, half, one, root):  # pyright: ignore
         return self.grouped(op, x, half, op.Add(op.Erf(op.Mul(x, root)), one))
 
-    def check(self, context, half, one, root, **_) -> MatchResult:  # pyright: ignore
+    def check(self, context, x, half, one, root) -> MatchResult:  # pyright: ignore
         wanted = {half: 0.5, one: 1.0, root: math.sqrt(0.5)}
-        return accept() if _are(wanted) else refuse("the constants are not those of the GELU")
+        return accept() if _are(wanted, x) else refuse("the constants are not those of the GELU")
 
     def rewrite(self, op, x, **_):  # pyright: ignore
         return op.Gelu(x, approximate="none")
@@ -67,15 +68,15 @@ class Silu(Rewrite):
     def pattern(self, op, x, one):  # pyright: ignore
         return op.Div(x, op.Add(op.Exp(op.Neg(x)), one))
 
-    def check(self, context, one, **_) -> MatchResult:  # pyright: ignore
-        return accept() if scalar(one) == 1.0 else refuse("the constant is not 1")
+    def check(self, context, x, one) -> MatchResult:  # pyright: ignore
+        return accept() if scalar(one, x) == 1.0 else refuse("the constant is not 1")
 
     def rewrite(self, op, x, **_):  # pyright: ignore
         return op.Mul(x, op.Sigmoid(x))
 
 
-def _are(wanted: dict[ir.Value, float]) -> bool:
-    found = {value: scalar(value) for value in wanted}
+def _are(wanted: dict[ir.Value, float], x: ir.Value) -> bool:
+    found = {value: scalar(value, x) for value in wanted}
     return all(
         number is not None and math.isclose(number, wanted[value], rel_tol=ROUNDING) for value, number in found.items()
     )

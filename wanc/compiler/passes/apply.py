@@ -7,13 +7,14 @@ graph invalid, or passes that undo each other, are a bug of ours whatever the gr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from wanc.compiler.graphs.values import OWN_DOMAIN, WRITTEN_OUT
 from wanc.compiler.passes.fold import remove_unused, weights_hidden
 from wanc.compiler.passes.rewrite import OPSET, Pass, Refusal
 from wanc.errors import UserError
@@ -48,7 +49,18 @@ class Applied:
         return {"name": self.name, "fired": self.fired, "nodes": self.nodes, "refused": refused}
 
 
-def apply_passes(model: ir.Model, passes: Iterable[Pass], *, where: str, hint: str = TELL_US) -> list[Applied]:
+OnFired = Callable[[str], None]
+"""Told the name of a pass when it has changed the graph, and no other has yet."""
+
+
+def ignore(name: str) -> None:
+    """Nobody wants to know."""
+    del name
+
+
+def apply_passes(
+    model: ir.Model, passes: Iterable[Pass], *, where: str, hint: str = TELL_US, on_fired: OnFired = ignore
+) -> list[Applied]:
     """Apply passes in their order to a graph, in place, until none of them fires.
 
     A graph that ONNX's own checker refuses is left alone, with its words as the refusal. Raises UserError, naming the
@@ -62,9 +74,14 @@ def apply_passes(model: ir.Model, passes: Iterable[Pass], *, where: str, hint: s
             for entry in applied.values():
                 entry.refusals.append(Refusal(where, f"ONNX's checker refuses the graph: {fault}"))
             return list(applied.values())
-        _apply_all(model, chosen, applied, where, hint)
+        if any(value.shape is None for node in model.graph for value in node.outputs):
+            _infer_shapes(model)
+        _apply_all(model, chosen, applied, where, hint, on_fired)
     for noted in (model, model.graph, *model.graph.all_nodes()):
+        keeps = isinstance(noted, ir.Node) and noted.op_type == "Attention" and WRITTEN_OUT in noted.metadata_props
         noted.metadata_props.clear()
+        if keeps:
+            noted.metadata_props[WRITTEN_OUT] = ""
     return list(applied.values())
 
 
@@ -92,7 +109,14 @@ def count_nodes(model: ir.Model) -> int:
     return sum(1 for _ in model.graph.all_nodes())
 
 
-def _apply_all(model: ir.Model, passes: list[Pass], applied: Mapping[str, Applied], where: str, hint: str) -> None:
+def _apply_all(
+    model: ir.Model,
+    passes: list[Pass],
+    applied: Mapping[str, Applied],
+    where: str,
+    hint: str,
+    on_fired: OnFired,
+) -> None:
     changes, seen = 0, dict.fromkeys(applied, -1)
     smallest, in_vain = count_nodes(model), 0
     firing: list[str] = []
@@ -104,6 +128,7 @@ def _apply_all(model: ir.Model, passes: list[Pass], applied: Mapping[str, Applie
                 if fired := _apply(entry, model, applied[entry.name], where, hint):
                     changes += fired
                     firing.append(entry.name)
+                    on_fired(entry.name)
         if not firing:
             return
         size = count_nodes(model)
@@ -112,9 +137,9 @@ def _apply_all(model: ir.Model, passes: list[Pass], applied: Mapping[str, Applie
 
 
 def _apply(entry: Pass, model: ir.Model, applied: Applied, where: str, hint: str) -> int:
-    before, opset = count_nodes(model), _opset(model)
-    if opset < entry.opset:
-        applied.refusals = [Refusal(where, f"it takes graphs of opset {entry.opset}, and this one has opset {opset}")]
+    before = count_nodes(model)
+    if reason := _other_opset(entry, model):
+        applied.refusals = [Refusal(where, reason)]
         return 0
     try:
         outcome = entry.apply(model)
@@ -126,15 +151,37 @@ def _apply(entry: Pass, model: ir.Model, applied: Applied, where: str, hint: str
     applied.refusals = outcome.refusals
     if outcome.fired:
         _infer_shapes(model)
-        if fault := _fault(model):
+        if fault := _fault(model) or lingering(model, may_be_carried_out=True):
             raise PassError(f"the pass {entry.name} made {where} invalid: {fault}. {OUR_BUG}")
     return outcome.fired
 
 
-def _opset(model: ir.Model) -> int:
-    """The oldest version of the standard operators that a graph, or a function of its own, is written in."""
-    versions = (scope.opset_imports.get("", OPSET) for scope in (model.graph, *model.functions.values()))
-    return min(versions)
+def _other_opset(entry: Pass, model: ir.Model) -> str | None:
+    """Why a pass is not for the version of the standard operators that a graph or one of its functions is in."""
+    versions = [scope.opset_imports.get("", OPSET) for scope in (model.graph, *model.functions.values())]
+    if min(versions) < entry.opset:
+        return f"it takes graphs of opset {entry.opset}, and this one has opset {min(versions)}"
+    if entry.last and max(versions) > entry.last:
+        return f"it takes graphs up to opset {entry.last}, and this one has opset {max(versions)}"
+    return None
+
+
+def lingering(model: ir.Model, *, may_be_carried_out: bool = False) -> str | None:
+    """What is wrong with an operator of wanc's own in a graph, for no engine has one; None where there is none.
+
+    One that `may_be_carried_out`, where the weights are written, stands on a weight of the main graph that nothing
+    else uses.
+    """
+    for node in model.graph.all_nodes():
+        if node.domain != OWN_DOMAIN:
+            continue
+        weight = node.inputs[0]
+        is_stored = weight is not None and weight.is_initializer() and not weight.is_graph_output()
+        users = [use.node for use in weight.uses()] if weight is not None else []
+        alone = node.graph is model.graph and all(user.domain == OWN_DOMAIN for user in users)
+        if not (may_be_carried_out and is_stored and alone):
+            return f"{OWN_DOMAIN}:{node.op_type} is left, which is carried out on weights alone"
+    return None
 
 
 def _infer_shapes(model: ir.Model) -> None:

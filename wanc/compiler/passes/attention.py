@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
-from wanc.compiler.graphs.values import attribute, producer, rank, same_dimension, scalar, size
-from wanc.compiler.passes.rewrite import OPSET, Pass, Rewrite, accept, refuse, rewriting, skip
+from wanc.compiler.graphs.values import READ, WRITTEN_OUT, attribute, producer, rank, same_dimension, scalar, size
+from wanc.compiler.passes.rewrite import OPSET, Pass, Reads, Rewrite, accept, refuse, rewriting, skip
 
 HEADS_FIRST = [0, 2, 1, 3]
 SWAPPED = [0, 2, 1]
+LAST_WITH_KERNELS = 24
+"""Of the version of Attention behind it engines make its parts again."""
 
 
 class Scores(NamedTuple):
@@ -26,7 +28,14 @@ class Scores(NamedTuple):
 
 
 class WrittenOut(Rewrite):
-    """softmax(scale · q·kᵀ + masks) · v on [batch, heads, sequence, size] → Attention."""
+    """softmax(scale · q·kᵀ + masks) · v on [batch, heads, sequence, size] → Attention.
+
+    What it makes of masks is marked: in the graph as it was, a query that may look at no key looks at all, and
+    engines have an opinion of their own about that.
+    """
+
+    reads: ClassVar[Reads] = {"Softmax": ("axis",)}
+    dtypes = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
 
     def pattern(self, op, scores, v):  # pyright: ignore
         return op.MatMul(op.Softmax(scores, _outputs=["weights"]), v, _outputs=["result"])
@@ -57,7 +66,10 @@ class WrittenOut(Rewrite):
         while len(masks) > 1:
             masks[-2:] = [op.Add(*masks[-2:])]
         key = op.Transpose(found.key, perm=found.permutation)
-        return op.Attention(found.query, key, v, *masks, scale=found.scale)
+        attended = op.Attention(found.query, key, v, *masks, scale=found.scale)
+        if masks:
+            attended.producer().metadata_props[WRITTEN_OUT] = ""
+        return attended
 
 
 def _cover(scores: ir.Value, found: Scores) -> bool:
@@ -90,7 +102,7 @@ def _scores(value: ir.Value | None) -> Scores | None:
             product, mask = (left, right) if _holds_product(left) else (right, left)
             masks.insert(0, mask)
             value = product
-        elif factor := scalar(right):
+        elif factor := scalar(right, left):
             scale, value = scale * (factor if node.op_type == "Mul" else 1 / factor), left
         else:
             return None
@@ -100,9 +112,10 @@ def _scores(value: ir.Value | None) -> Scores | None:
     query, query_scale = _unscaled(product.inputs[0])
     transposed, key_scale = _unscaled(product.inputs[1])
     key = _transposed(transposed)
-    if query is None or key is None:
-        return None
-    return Scores(query, *key, scale * query_scale * key_scale, tuple(masks))
+    scale *= query_scale * key_scale
+    if query is None or key is None or not math.isfinite(scale) or not scale:
+        return None  # of a scale of 0 not every engine thinks that it is one
+    return Scores(query, *key, scale, tuple(masks))
 
 
 def _holds_product(value: ir.Value) -> bool:
@@ -112,7 +125,7 @@ def _holds_product(value: ir.Value) -> bool:
 
 def _unscaled(value: ir.Value | None) -> tuple[ir.Value | None, float]:
     node = producer(value, "Mul")
-    factor = scalar(node.inputs[1]) if node else None
+    factor = scalar(node.inputs[1], *filter(None, node.inputs[:1])) if node else None
     return (value, 1.0) if node is None or factor is None else (node.inputs[0], factor)
 
 
@@ -142,6 +155,8 @@ def node_input(value: ir.Value | None, op_type: str) -> ir.Value | None:
 class HeadsLast(Rewrite):
     """Attention on [batch, heads, sequence, size], transposed back → Attention on [batch, sequence, heads * size]."""
 
+    reads: ClassVar[Reads] = {"Attention": READ["Attention"]}
+
     def pattern(self, op, q, k, v):  # pyright: ignore
         attended = op.Attention(q, k, v, _allow_other_inputs=True, _outputs=["attended"])
         return op.Transpose(attended, perm=HEADS_FIRST)
@@ -157,6 +172,8 @@ class HeadsLast(Rewrite):
 class OneHead(Rewrite):
     """Attention on [batch, 1, sequence, size] → Attention on [batch, sequence, size]: the same numbers in order."""
 
+    reads: ClassVar[Reads] = {"Attention": READ["Attention"]}
+
     def pattern(self, op, q, k, v):  # pyright: ignore
         return op.Attention(q, k, v, _allow_other_inputs=True, _outputs=["attended"])
 
@@ -169,7 +186,7 @@ class OneHead(Rewrite):
         axis = op.Constant(value_ints=[1])
         node = attended.producer()
         rows = [op.Squeeze(value, axis) for value in (q, k, v)]
-        return op.Unsqueeze(op.Attention(*rows, *node.inputs[3:4], **_row_attributes(q, k, node)), axis)
+        return op.Unsqueeze(_attention(op, rows, q, k, node), axis)
 
 
 def _heads_known(q: ir.Value, k: ir.Value, v: ir.Value, attended: ir.Value) -> MatchResult:
@@ -192,16 +209,24 @@ def _attend_rows(op, q: ir.Value, k: ir.Value, v: ir.Value, node: ir.Node):  # p
         )
         for value in (q, k, v)
     ]
-    return op.Attention(*rows, *node.inputs[3:4], **_row_attributes(q, k, node))
+    return _attention(op, rows, q, k, node)
 
 
-def _row_attributes(q: ir.Value, k: ir.Value, node: ir.Node) -> dict[str, int | float]:
+def _attention(op, rows: list[ir.Value], q: ir.Value, k: ir.Value, node: ir.Node):  # pyright: ignore
     scale = attribute(node, "scale", 1 / math.sqrt(size(q, 3) or 1))
-    return {"q_num_heads": size(q, 1) or 0, "kv_num_heads": size(k, 1) or 0, "scale": scale}
+    heads = {"q_num_heads": size(q, 1) or 0, "kv_num_heads": size(k, 1) or 0}
+    attended = op.Attention(*rows, *node.inputs[3:4], scale=scale, **heads)
+    attended.producer().metadata_props.update(node.metadata_props)
+    return attended
 
 
 PASS = Pass(
-    "attention", "products and softmax → Attention", rewriting(WrittenOut), after=("rope", "norms"), opset=OPSET
+    "attention",
+    "products and softmax → Attention",
+    rewriting(WrittenOut),
+    after=("rope", "norms"),
+    opset=OPSET,
+    last=LAST_WITH_KERNELS,
 )
 HEADS = Pass(
     "attention-heads",

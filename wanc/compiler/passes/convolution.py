@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnxscript.rewriter.pattern import RewriteRuleSet
 from onnxscript.rewriter.rules import common
 
-from wanc.compiler.passes.rewrite import OLDEST, Pass, PassOutcome
+from wanc.compiler.passes.rewrite import OLDEST, Pass, PassOutcome, apply_of_library
+
+# Of the first rule, which finds out how much auto_pad comes to, dilations are not known: it takes them for 1.
+PADDING = {
+    common.normalize_pad_format_conv_rule: {"Conv": ("auto_pad", "group", "kernel_shape", "strides")},
+    common.fuse_pad_into_conv_rule: {
+        "Conv": ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides"),
+        "Pad": ("mode",),
+    },
+}
 
 
 def absorb_padding(model: ir.Model) -> PassOutcome:
     """Apply onnxscript's rules; they refuse other padding than zeros on spatial axes."""
-    rules = RewriteRuleSet([common.normalize_pad_format_conv_rule, common.fuse_pad_into_conv_rule])
-    return PassOutcome(rules.apply_to_model(model))
+    return PassOutcome(apply_of_library(PADDING, model))
 
 
 PASS = Pass(

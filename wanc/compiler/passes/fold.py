@@ -6,43 +6,52 @@ exceed the limits below are left to the engine.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Collection, Generator
 from contextlib import contextmanager
+from typing import Any, ClassVar
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 from onnxscript.optimizer._constant_folding import FoldConstantsPass, Replacement
 from onnxscript.rewriter.pattern import MatchResult
 
-from wanc.compiler.graphs.values import attribute, scalar
-from wanc.compiler.passes.rewrite import OLDEST, Pass, PassOutcome, Rewrite, accept, refuse, rewriting
+from wanc.compiler.graphs.values import COMPUTED, attribute, integers, rank
+from wanc.compiler.passes.draws import draws, draws_told_apart
+from wanc.compiler.passes.rewrite import ANY, OLDEST, Pass, PassOutcome, Reads, Rewrite, accept, refuse, rewriting
 
 # In elements. The largest constant that a rewrite looks at is a row of a model's width; a rope table has 131,072.
 INPUT_LIMIT = OUTPUT_LIMIT = 2**15
 MOST_ROUNDS = 8
+FLOATING = frozenset(dtype for dtype in ir.DataType if dtype.is_floating_point())
 
 
 class StaticSize(Rewrite):
-    """Gather(Shape(x), i) → a number, where that size is one. onnxscript folds only lists of indices."""
+    """Gather(Shape(x), i) → a number of i's rank, where that size is one. onnxscript folds only lists of indices."""
 
     keeps_shared_nodes = True
+    # A shape has one axis, which Gather takes along whatever it says.
+    reads: ClassVar[Reads] = {"Shape": ("start", "end"), "Gather": ("axis",)}
 
     def pattern(self, op, x, index):  # pyright: ignore
-        return op.Gather(op.Shape(x, _outputs=["shape"]), index, axis=0)
+        return op.Gather(op.Shape(x, _outputs=["shape"]), index)
 
-    def check(self, context, x, index, shape, **_) -> MatchResult:  # pyright: ignore
-        self._size = _size(x, shape.producer(), scalar(index))
+    def check(self, context, x, index, shape) -> MatchResult:  # pyright: ignore
+        self._size, self._index = _size(x, shape.producer(), index), index
         return accept() if self._size is not None else refuse("the size changes from request to request")
 
     def rewrite(self, op, **_):  # pyright: ignore
-        return op.Constant(value_int=self._size)
+        if not rank(self._index):
+            return op.Constant(value_int=self._size)
+        return op.Constant(value=ir.tensor(np.full([1] * (rank(self._index) or 0), self._size, np.int64)))
 
 
-def _size(x: ir.Value, node: ir.Node, index: float | None) -> int | None:
-    if x.shape is None or index is None:
+def _size(x: ir.Value, node: ir.Node, index: ir.Value) -> int | None:
+    position = integers(index)
+    if x.shape is None or position is None or len(position) != 1 or rank(index) is None:
         return None
     found = x.shape[attribute(node, "start", 0) : attribute(node, "end")]
-    position = int(index)
+    (position,) = position
     size = found[position] if -len(found) <= position < len(found) else None
     return size if isinstance(size, int) else None
 
@@ -60,22 +69,53 @@ class CopyElimination(common.IdentityEliminationPass):
 
 
 class Folding(FoldConstantsPass):
-    """onnxscript's, which fails on constants that are strings."""
+    """onnxscript's, which fails on constants that are strings, and would draw once for all.
+
+    What is computed here may hold infinities, as a mask does. It is marked, so that nobody takes it for a damaged
+    weight; and nothing is computed of such a weight, which is found later.
+    """
+
+    def __init__(self, random: Collection[ir.Node]) -> None:
+        super().__init__(
+            shape_inference=True,
+            input_size_limit=INPUT_LIMIT,
+            output_size_limit=OUTPUT_LIMIT,
+            should_fold=lambda node: False if node in random or _takes_damaged(node) else None,
+        )
 
     def process_node(self, node: ir.Node, is_function: bool) -> Replacement | None:
         if any(value is not None and value.dtype == ir.DataType.STRING for value in node.inputs):
             return None
         return super().process_node(node, is_function)
 
+    def _prepare_folded_tensor(self, node: ir.Node, output_name: str, output_array: Any) -> ir.Tensor | None:
+        tensor = super()._prepare_folded_tensor(node, output_name, output_array)
+        if tensor is not None:
+            tensor.metadata_props[COMPUTED] = ""
+        return tensor
+
+
+def _takes_damaged(node: ir.Node) -> bool:
+    """Whether a node takes a constant that was not computed here, of several values of which some are not finite."""
+    tensors = (value.const_value for value in node.inputs if value is not None)
+    return any(tensor is not None and _is_damaged(tensor) for tensor in tensors)
+
+
+def _is_damaged(tensor: ir.TensorProtocol) -> bool:
+    if tensor.size > INPUT_LIMIT or tensor.dtype not in FLOATING or COMPUTED in tensor.metadata_props:
+        return False
+    array = tensor.numpy().astype(np.float64)
+    return not np.isfinite(array).all() and not (array.size == 1 and np.isinf(array).all())
+
 
 def fold(model: ir.Model) -> PassOutcome:
     """Fold until nothing changes; `fired` counts the nodes that went."""
     before = _count(model)
     sizes = rewriting(StaticSize)
-    with weights_hidden(model):
+    # Infinities are what some masks are made of, and no news.
+    with weights_hidden(model), np.errstate(all="ignore"):
         for _ in range(MOST_ROUNDS):
-            folding = Folding(shape_inference=True, input_size_limit=INPUT_LIMIT, output_size_limit=OUTPUT_LIMIT)
-            changed = folding(model).modified
+            changed = Folding(draws(model))(model).modified
             changed |= bool(sizes(model).fired)
             for cleanup in (CopyElimination(), common.RemoveUnusedNodesPass()):
                 changed |= cleanup(model).modified
@@ -97,7 +137,8 @@ def share(model: ir.Model) -> PassOutcome:
         common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
         common.DeduplicateInitializersPass()(model)
     lifted = _count(model)
-    common.CommonSubexpressionEliminationPass()(model)
+    with draws_told_apart(model):
+        common.CommonSubexpressionEliminationPass()(model)
     return PassOutcome(lifted - _count(model))
 
 
@@ -123,8 +164,8 @@ def _count(model: ir.Model) -> int:
     return sum(1 for _ in model.graph.all_nodes())
 
 
-DEAD = Pass("dead-code", "drop what no output depends on; done again after every other pass", remove_unused)
+DEAD = Pass("dead-code", "drop what no output depends on; done again after every other pass", remove_unused, opset=ANY)
 FOLD = Pass(
     "fold", "compute small constants, drop casts and copies that change nothing", fold, after=("opset",), opset=OLDEST
 )
-SHARE = Pass("share", "compute once what is computed twice", share, after=("fold",))
+SHARE = Pass("share", "compute once what is computed twice", share, after=("fold",), opset=ANY)

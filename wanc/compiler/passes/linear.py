@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.graphs.values import attribute, producer, rank
-from wanc.compiler.passes.rewrite import OLDEST, Pass, Rewrite, accept, refuse, rewriting, skip
+from wanc.compiler.passes.rewrite import OLDEST, Pass, Reads, Rewrite, accept, refuse, rewriting, skip
 
 
 class FromGemm(Rewrite):
     """Gemm(x, weight, bias, transB=1) → Add(MatMul(x, Transpose(weight)), bias)."""
+
+    reads: ClassVar[Reads] = {"Gemm": ("alpha", "beta", "transA", "transB")}
 
     def pattern(self, op, x, weight):  # pyright: ignore
         return op.Gemm(x, weight, _allow_other_inputs=True, _outputs=["result"])

@@ -6,17 +6,21 @@ B are computed. They do not depend on x: the step graph takes them as inputs, on
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.graphs.values import attribute, is_filled_with, rank, same_dimension, size
-from wanc.compiler.passes.rewrite import OPSET, Pass, Rewrite, accept, refuse, rewriting
+from wanc.compiler.passes.rewrite import FLOATS, OPSET, Pass, Reads, Rewrite, accept, refuse, rewriting
 
 
 class Modulate(Rewrite):
     """LayerNormalization without scale and bias of its own, times one row, plus another."""
 
     commutes = True
+    reads: ClassVar[Reads] = {"LayerNormalization": ("axis", "epsilon")}
+    dtypes = FLOATS
 
     def pattern(self, op, x, ones, scale, shift):  # pyright: ignore
         return op.Add(op.Mul(op.LayerNormalization(x, ones, _outputs=["normalized"]), scale), shift)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.graphs.values import attribute, integers, rank, same_dimension, scalar, size
-from wanc.compiler.passes.rewrite import OPSET, Pass, Rewrite, accept, refuse, rewriting
+from wanc.compiler.passes.rewrite import FLOATS, OPSET, Pass, Reads, Rewrite, accept, refuse, rewriting
 
 # Between a square root that a model stores in float32 and the real one.
 ROUNDING = 1e-6
+# Without axes, which is where `noop_with_empty_axes` says something, nothing here is a norm.
+REDUCED: Reads = {"ReduceMean": ("keepdims", "noop_with_empty_axes"), "ReduceL2": ("keepdims", "noop_with_empty_axes")}
 # A length from which on another bound than ε would show.
 TINY = 1e-6
 
@@ -20,6 +23,8 @@ class RootMeanSquare(Rewrite):
     """x / sqrt(mean(x²) + ε) · scale over the last axis (arXiv 1910.07467), as T5 and Wan's attention write it."""
 
     commutes = True
+    reads: ClassVar[Reads] = REDUCED
+    dtypes = FLOATS
 
     def pattern(self, op, x, scale, epsilon, axes):  # pyright: ignore
         mean = op.ReduceMean(op.Pow(x, 2.0), axes, _outputs=["mean"])
@@ -29,14 +34,14 @@ class RootMeanSquare(Rewrite):
     def check(self, context, x, scale, epsilon, axes, mean) -> MatchResult:  # pyright: ignore
         if not _is_last_axis(x, integers(axes)) or not attribute(mean.producer(), "keepdims", 1):
             return refuse("the mean is not over the last axis alone")
-        if scalar(epsilon) is None:
+        if scalar(epsilon, x) is None:
             return refuse("epsilon is not a constant")
         if not _is_row_of(scale, x):
             return refuse("the scale is not one row of the width of x")
         return accept()
 
     def rewrite(self, op, x, scale, epsilon, **_):  # pyright: ignore
-        return op.RMSNormalization(x, scale, axis=-1, epsilon=scalar(epsilon), stash_type=1)
+        return op.RMSNormalization(x, scale, axis=-1, epsilon=scalar(epsilon, x), stash_type=1)
 
 
 class ChannelNorm(Rewrite):
@@ -47,6 +52,8 @@ class ChannelNorm(Rewrite):
     """
 
     commutes = True
+    reads: ClassVar[Reads] = REDUCED
+    dtypes = FLOATS
 
     def pattern(self, op, x, scale, factor, axes):  # pyright: ignore
         length = op.Clip(op.ReduceL2(x, axes, _outputs=["norm"]), _allow_other_inputs=True, _outputs=["clipped"])
@@ -57,7 +64,7 @@ class ChannelNorm(Rewrite):
         least = scalar(bounds[0]) if bounds else None
         if integers(axes) != [1] or not attribute(norm.producer(), "keepdims", 1):
             return refuse("the norm is not over axis 1 alone")
-        if channels is None or not math.isclose(scalar(factor) or 0.0, math.sqrt(channels), rel_tol=ROUNDING):
+        if channels is None or not math.isclose(scalar(factor, x) or 0.0, math.sqrt(channels), rel_tol=ROUNDING):
             return refuse("the factor is not the square root of the number of channels")
         if least is None or not 0 < least <= TINY or (len(bounds) > 1 and bounds[1] is not None):
             return refuse("the norm is not bounded from below alone, by next to nothing")
@@ -81,6 +88,8 @@ class MeanAndVariance(Rewrite):
     """(x - mean) / sqrt(variance + ε) · scale + bias over the last axis (arXiv 1607.06450) → LayerNormalization."""
 
     commutes = True
+    reads: ClassVar[Reads] = REDUCED
+    dtypes = FLOATS
 
     def pattern(self, op, x, scale, bias, epsilon, axes):  # pyright: ignore
         centred = op.Sub(x, op.ReduceMean(x, axes, _outputs=["mean"]))
@@ -92,14 +101,14 @@ class MeanAndVariance(Rewrite):
         keeps = all(attribute(value.producer(), "keepdims", 1) for value in (mean, variance))
         if not _is_last_axis(x, integers(axes)) or not keeps:
             return refuse("mean and variance are not over the last axis alone")
-        if scalar(epsilon) is None:
+        if scalar(epsilon, x) is None:
             return refuse("epsilon is not a constant")
         if not _is_row_of(scale, x) or not _is_row_of(bias, x):
             return refuse("scale or bias is not one row of the width of x")
         return accept()
 
     def rewrite(self, op, x, scale, bias, epsilon, **_):  # pyright: ignore
-        return op.LayerNormalization(x, scale, bias, axis=-1, epsilon=scalar(epsilon), stash_type=1)
+        return op.LayerNormalization(x, scale, bias, axis=-1, epsilon=scalar(epsilon, x), stash_type=1)
 
 
 def _is_row_of(value: ir.Value, x: ir.Value) -> bool:

@@ -8,7 +8,7 @@ from onnxscript.version_converter._version_converter import VersionConverterErro
 
 from wanc.compiler.graphs.values import size
 from wanc.compiler.passes.fold import weights_hidden
-from wanc.compiler.passes.rewrite import OLDEST, OPSET, Pass, PassOutcome, Refusal
+from wanc.compiler.passes.rewrite import ANY, OLDEST, OPSET, Pass, PassOutcome, Refusal
 
 # From here on GroupNormalization has a scale for each channel, where it had one for each group.
 CHANNEL_SCALES = 21
@@ -60,4 +60,4 @@ def _obstacle(model: ir.Model, version: int) -> str | None:
     return None
 
 
-PASS = Pass("opset", f"bring graphs of opsets {OLDEST} to {OPSET - 1} to {OPSET}", convert)
+PASS = Pass("opset", f"bring graphs of opsets {OLDEST} to {OPSET - 1} to {OPSET}", convert, opset=ANY)

@@ -7,18 +7,29 @@ Matching is onnxscript's. A `Rewrite` is its rule in three methods: `pattern`, `
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult, RewriteRule, RewriteRuleClassBase, RewriteRuleSet
+
+from wanc.compiler.graphs.values import unread_attribute
 
 OPSET = 23
 """The version of the standard operators that has Attention, RMSNormalization and RotaryEmbedding."""
 OLDEST = 18
 """The first one that can be converted to it; what is older is left in its own words."""
+ANY = 1
+"""What a pass says that puts in no operator of its own."""
+
+
+Reads = Mapping[str, tuple[str, ...]]
+"""The attributes that a rule looks at or hands on, by operator."""
+NOTHING: Reads = {}
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+"""What fused operators are made in: float64 has fewer kernels, and is somebody's wish to have it exactly."""
 
 
 class Refusal(NamedTuple):
@@ -51,6 +62,7 @@ class Pass:
     after: tuple[str, ...] = ()
     by_default: bool = True
     opset: int = 0
+    last: int = 0
 
 
 class Rewrite(RewriteRuleClassBase):
@@ -58,10 +70,17 @@ class Rewrite(RewriteRuleClassBase):
 
     The nodes that the pattern matched go, and a value that something else uses as well is no match; unless the rule
     `keeps_shared_nodes`, which then stay for that.
+
+    What a node says in an attribute of which its rule knows nothing would be lost with it. So a rule `reads`
+    attributes, by operator, beside those that its pattern names: it looks at them or hands them on. A node with
+    another one, unless that is the operator's default, is refused whatever `check` says. So is a result in other
+    numbers than `dtypes`, where the rule puts in what engines have kernels for in these alone.
     """
 
     commutes = False
     keeps_shared_nodes = False
+    reads: ClassVar[Reads] = NOTHING
+    dtypes: ClassVar[tuple[ir.DataType, ...]] = ()
 
     def __init__(self) -> None:
         # Without a name: onnxscript would write it into every node that it makes.
@@ -117,6 +136,11 @@ def _operators(rewrite: Rewrite) -> list[str]:
 def _rules(rewrite: Rewrite, root: str, refusals: list[Refusal]) -> list[RewriteRule]:
     def check(context: Any, **bindings: Any) -> MatchResult:
         result = rewrite.check(context, **bindings)
+        if result:
+            result = _read_wholly(context, rewrite.reads)
+        if result and rewrite.dtypes and context.root.outputs[0].dtype not in rewrite.dtypes:
+            names = ", ".join(dtype.name.lower() for dtype in rewrite.dtypes)
+            result = refuse(f"its numbers are not known to be {names}")
         if not result and result.reason:
             refusals.append(Refusal(str(context.root.outputs[0].name), result.reason))
         return result
@@ -125,15 +149,43 @@ def _rules(rewrite: Rewrite, root: str, refusals: list[Refusal]) -> list[Rewrite
     return [_rooted(entry, root) for entry in (rule.commute() if rewrite.commutes else [rule])]
 
 
-def apply_of_library(rules: Iterable[RewriteRule], model: ir.Model) -> int:
-    """Apply rules of onnxscript's own, which would look at every node; how often they fired."""
+def _read_wholly(context: Any, reads: Reads) -> MatchResult:
+    """Refuses a match of which a node has an attribute that neither its pattern nor `reads` names."""
+    for pattern, node in context._match_result.node_bindings.items():
+        if name := unread_attribute(node, (*pattern.attributes, *reads.get(node.op_type, ()))):
+            return refuse(f"{node.op_type} has the attribute {name}, which this rewrite knows nothing of")
+    return accept()
+
+
+def apply_of_library(rules: Mapping[RewriteRule, Reads], model: ir.Model, also: Check | None = None) -> int:
+    """Apply rules of onnxscript's own, which would look at every node; how often they fired.
+
+    They are held to the same: what a rule `reads` is given with it. `also` is one more check, of the match's context.
+    """
     present = operators_of(model)
     fitting: list[RewriteRule] = []
-    for rule in rules:
+    for rule, reads in rules.items():
         pattern = rule._target_pattern  # pyright: ignore[reportPrivateUsage]
         if present.issuperset(str(node.op) for node in pattern):
-            fitting.append(_rooted(rule, str(pattern.output_node.op)))
+            rooted = _rooted(rule, str(pattern.output_node.op))
+            rooted._condition_function = _held(rule, reads, also)  # pyright: ignore[reportPrivateUsage]
+            fitting.append(rooted)
     return RewriteRuleSet(fitting).apply_to_model(model) if fitting else 0
+
+
+Check = Callable[[Any], MatchResult]
+
+
+def _held(rule: RewriteRule, reads: Reads, also: Check | None) -> Callable[..., Any]:
+    condition = rule._condition_function  # pyright: ignore[reportPrivateUsage]
+
+    def check(context: Any, **bindings: Any) -> Any:
+        result = condition(context, **bindings)
+        if result:
+            result = _read_wholly(context, reads)
+        return also(context) if result and also else result
+
+    return check
 
 
 def operators_of(model: ir.Model) -> set[str]:

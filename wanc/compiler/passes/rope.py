@@ -9,18 +9,20 @@ ScatterND, are turned into stacking first.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.graphs.values import attribute, constant, integers, producer, rank, same_dimension, size
-from wanc.compiler.passes.rewrite import OLDEST, OPSET, Pass, Rewrite, accept, refuse, rewriting
+from wanc.compiler.passes.rewrite import FLOATS, OLDEST, OPSET, Pass, Reads, Rewrite, accept, refuse, rewriting
 
 
 class StridedWrites(Rewrite):
     """Two writes to the even and the odd entries of an axis → the two stacked and flattened."""
+
+    reads: ClassVar[Reads] = {"ScatterND": ("reduction",)}
 
     def pattern(self, op, buffer, first, second, even, odd):  # pyright: ignore
         written = op.ScatterND(buffer, first, even, _outputs=["once"])
@@ -57,6 +59,8 @@ class Rotation(Rewrite):
     """Stacked halves of a rotation, flattened → RotaryEmbedding on [batch, sequence, heads * size]."""
 
     commutes = True
+    reads: ClassVar[Reads] = {"Concat": ("axis",), "Reshape": ("allowzero",)}
+    dtypes = FLOATS
     # Axes of 1 behind the last one of halves and tables.
     behind = 0
 

@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 from onnxscript.rewriter.rules import common
 
-from wanc.compiler.graphs.values import attribute, constant, same_dimension
+from wanc.compiler.graphs.values import attribute, constant, producer, rank, same_dimension
 from wanc.compiler.passes.fold import remove_unused
 from wanc.compiler.passes.rewrite import (
+    NOTHING,
     OLDEST,
     Pass,
     PassOutcome,
+    Reads,
     Rewrite,
     accept,
     apply_of_library,
     refuse,
     rewriting,
+    skip,
 )
 
 # onnxscript's: each is one algebraic identity.
-IDENTITIES = (
-    common.no_op_transpose_rule,
-    common.transpose_transpose_rule,
-    common.no_op_expand_rule,
-    *common.expand_before_binary_op_rules.rules,
-    common.unsqueeze_unsqueeze_rule,
-    common.mul_by_1_rule,
-    common.div_by_1_rule,
-    common.add_0_rule,
-    common.sub_0_rule,
+IDENTITIES = dict.fromkeys(
+    (
+        common.no_op_transpose_rule,
+        common.transpose_transpose_rule,
+        common.no_op_expand_rule,
+        common.unsqueeze_unsqueeze_rule,
+        common.mul_by_1_rule,
+        common.div_by_1_rule,
+        common.add_0_rule,
+        common.sub_0_rule,
+    ),
+    NOTHING,
 )
+# Those that leave it to the operator behind an Expand to stretch its inputs.
+STRETCHES = dict.fromkeys(common.expand_before_binary_op_rules.rules, NOTHING)
 MOST_ROUNDS = 8
 # A float of the second kind holds every value of the first: there and back changes nothing.
 WIDER = {
@@ -41,8 +50,26 @@ WIDER = {
 }
 
 
+def stretches_alike(context: Any) -> MatchResult:
+    """Whether an operator has as many axes without the Expand in front of one input: it may add some, of 1.
+
+    PRelu never stretches what it is given.
+    """
+    ranks = [known for value in context.root.inputs if (known := _rank_without_expand(value)) is not None]
+    if context.root.op_type == "PRelu" or len(ranks) < len(context.root.inputs):
+        return skip()
+    return accept() if max(ranks) == rank(context.root.outputs[0]) else refuse("the result would lose axes")
+
+
+def _rank_without_expand(value: ir.Value | None) -> int | None:
+    node = producer(value, "Expand")
+    return rank(node.inputs[0] if node else value)
+
+
 class ThereAndBack(Rewrite):
     """Cast(Cast(x)) → x, where the type between them is wider than x's own."""
+
+    reads: ClassVar[Reads] = {"Cast": ("to",)}
 
     def pattern(self, op, x):  # pyright: ignore
         return op.Cast(op.Cast(x, _outputs=["wide"]), _outputs=["back"])
@@ -60,6 +87,9 @@ class ThereAndBack(Rewrite):
 
 class ReshapeTwice(Rewrite):
     """Reshape(Reshape(x), shape) → Reshape(x, shape), where the sizes that the shape copies are those of x as well."""
+
+    # Of the first one the result alone matters.
+    reads: ClassVar[Reads] = {"Reshape": ("allowzero",)}
 
     def pattern(self, op, x, shape):  # pyright: ignore
         return op.Reshape(op.Reshape(x, _allow_other_inputs=True, _outputs=["between"]), shape, _outputs=["result"])
@@ -80,6 +110,8 @@ class ReshapeTwice(Rewrite):
 class SameShape(Rewrite):
     """Reshape(x) → x, where the shapes are equal."""
 
+    reads: ClassVar[Reads] = {"Reshape": ("allowzero",)}
+
     def pattern(self, op, x):  # pyright: ignore
         return op.Reshape(x, _allow_other_inputs=True, _outputs=["result"])
 
@@ -94,7 +126,13 @@ class SameShape(Rewrite):
 
 
 class KnownShape(Rewrite):
-    """Reshape(x, computed shape) → the same with a constant, where at most one size is neither known nor copied."""
+    """Reshape(x, computed shape) → the same with a constant, where at most one size is neither known nor copied.
+
+    What is neither is found by dividing. That fails where a size that is copied turns out to be 0.
+    """
+
+    # The shape in its place copies or divides where it is not known.
+    reads: ClassVar[Reads] = {"Reshape": ("allowzero",)}
 
     def pattern(self, op, x, shape):  # pyright: ignore
         return op.Reshape(x, shape, _outputs=["result"])
@@ -109,6 +147,8 @@ class KnownShape(Rewrite):
             return refuse("the result is empty")
         if self._sizes.count(-1) > 1:
             return refuse("more than one size of the result is neither known nor the input's")
+        if -1 in self._sizes and 0 in self._sizes:
+            return refuse("a size is neither known nor the input's, and another one may be 0")
         return accept()
 
     def rewrite(self, op, x, **_):  # pyright: ignore
@@ -128,7 +168,8 @@ def tidy(model: ir.Model) -> PassOutcome:
     ours = rewriting(ThereAndBack, ReshapeTwice, SameShape, KnownShape)
     fired = 0
     for _ in range(MOST_ROUNDS):
-        found = apply_of_library(IDENTITIES, model) + ours(model).fired
+        found = apply_of_library(IDENTITIES, model) + apply_of_library(STRETCHES, model, stretches_alike)
+        found += ours(model).fired
         fired += found
         if not found:
             break

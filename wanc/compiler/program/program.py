@@ -25,6 +25,8 @@ from wanc.runtime.model import Model
 FILE = "program.json"
 ENGINE_REPORT = "engine_report.json"
 """What the engine stage writes beside it: the kernels that it built."""
+CHECK_FILE = "check.json"
+"""What the check stage writes: how the engines were compared with the source. The manifest has it."""
 OWN = "program/"
 """What the names of weight files begin with that lie beside `program.json`, not in the model's source."""
 
@@ -88,7 +90,8 @@ class Program:
     """A task and the components that do it.
 
     For `text-to-video` there are also the model's facts and the text encoder's embedding table [vocabulary, width]; the
-    task `graph` is to execute one graph, `model/main`, as it is. `placement` is there behind the partition stage,
+    task `graph` is to execute one graph, `model/main`, as it is. A checkpoint may hold the table twice: then
+    `embedding_twin` is the other one, until both were compared. `placement` is there behind the partition stage,
     `engines` behind the engine stage.
     """
 
@@ -98,6 +101,7 @@ class Program:
     embedding: Weight | None
     placement: Placement | None = None
     engines: tuple[EngineFile, ...] = ()
+    embedding_twin: Weight | None = None
     schema: Literal["wanc.program/1.1"] = "wanc.program/1.1"
 
     def files_of(self, component: str, graph: str) -> tuple[EngineFile, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,12 +63,13 @@ def quantize_component(
     out: Path,
     *,
     decisions: Path | None = None,
+    zeros: Collection[str] | None = None,
     progress: bool,
 ) -> tuple[ProgramComponent, QuantTable]:
     """Quantise a denoiser below `out`: its graph as before, its codes beside it.
 
-    `decisions` is where they are written for training. Raises UserError where the samples do not show what has to be
-    known, CheckpointError where a weight is not finite.
+    `decisions` is where they are written for training, `zeros` names the weights that may be nothing but zeros. Raises
+    UserError where the samples do not show what has to be known, CheckpointError where a weight is not finite, or zero.
     """
     name, weights, model = files.name, files.weights, files.model(GRAPH)
     choice = choose(model, name, keep.patterns)
@@ -77,7 +78,7 @@ def quantize_component(
         QuantizedGraphs(files, model, choice, settings.scheme, out) as quantized,
     ):
         taps = [group.name for group in choice.groups]
-        chain = Chain(model, weights, _made(folder, "decisions"), FiniteCheck(name), taps=taps)
+        chain = Chain(model, weights, _made(folder, "decisions"), FiniteCheck(name, zeros=zeros), taps=taps)
         with ProgressBar(f"quantize {name}", len(chain.pieces), enabled=progress) as bar:
             decide(
                 chain,

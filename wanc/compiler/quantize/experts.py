@@ -61,7 +61,7 @@ class QuantizeStages:
         experts = [
             ExpertStages(
                 calibrate=_calibrate(component, asked.calibrate, trajectory, sizes),
-                quantize=_quantize(component, asked, trajectory),
+                quantize=_quantize(component, asked, trajectory, resolved.model.zeros),
                 train=_train(component, components, asked, trajectory, sizes[0]) if asked.method == "qat" else None,
             )
             for component in components
@@ -126,7 +126,7 @@ def _calibrate(component: str, asked: CalibrateSection, trajectory: Trajectory, 
     )
 
 
-def _quantize(component: str, asked: QuantizeSection, trajectory: Trajectory) -> Quantize:
+def _quantize(component: str, asked: QuantizeSection, trajectory: Trajectory, zeros: tuple[str, ...]) -> Quantize:
     rule = asked.keep.sensitivity
     return Quantize(
         component=component,
@@ -138,6 +138,7 @@ def _quantize(component: str, asked: QuantizeSection, trajectory: Trajectory) ->
         int8_share=rule and rule.int8_share,
         trajectory=trajectory,
         is_trained=asked.method == "qat",
+        zeros=zeros,
     )
 
 

@@ -30,7 +30,7 @@ class Quantize(Stage):
 
     Written are its graphs, its codes beside them, `program.json`, its QuantTable and its probes. `scheme`, `observer`,
     `alpha` and the rules of what to keep are a recipe's; `trajectory` is how it samples. Where training follows, the
-    decisions are written as well.
+    decisions are written as well. `zeros` are as in `Compile`, which sees no weight that was quantised.
     """
 
     name: ClassVar[str] = "quantize"
@@ -45,6 +45,7 @@ class Quantize(Stage):
     int8_share: float | None
     trajectory: Trajectory
     is_trained: bool = False
+    zeros: tuple[str, ...] | None = None
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         from wanc.compiler.quantize.component import Keep, Samples, quantize_component
@@ -59,6 +60,7 @@ class Quantize(Stage):
             Keep(self.keep, self.max_drop_db, self.int8_share),
             out,
             decisions=out / decisions_file(self.component) if self.is_trained else None,
+            zeros=self.zeros,
             progress=progress,
         )
         table.write(out)

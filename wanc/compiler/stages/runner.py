@@ -15,11 +15,13 @@ from wanc.artifacts.kept import forget_damaged, keep
 from wanc.artifacts.records import ActionRecord
 from wanc.artifacts.sources import changed
 from wanc.artifacts.store import Store
+from wanc.artifacts.why import explain_miss, told
 from wanc.compiler.stages.code_version import check_code
 from wanc.compiler.stages.stage import Files, Stage, Tree, scratch_of
 from wanc.compiler.stages.worker import run_in_worker
 from wanc.errors import UserError
-from wanc.runtime.streams import complain
+from wanc.runtime.progress import Bars
+from wanc.runtime.voice import explain, is_asked_why, say
 
 SOURCES = "sources"
 """In the folder of a stage that resumes: the looks of the sources that it began with."""
@@ -27,17 +29,22 @@ SOURCES = "sources"
 
 @dataclass(frozen=True)
 class StageRun:
-    """How one stage went: wall seconds of this build, and peak memory of the process that computed it."""
+    """How one stage went: wall seconds of this build, and peak memory of the process that computed it.
+
+    `label` is its name with the part of the model that it worked on.
+    """
 
     name: str
     seconds: float
     cached: bool
     peak_rss_bytes: int
     key: str | None = None
+    label: str = ""
 
     def as_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
+            "label": self.label or self.name,
             "seconds": round(self.seconds, 3),
             "cached": self.cached,
             "peak_rss_bytes": self.peak_rss_bytes,
@@ -60,31 +67,38 @@ class Runner:
         record = self.store.lookup(key)
         cached = record is not None
         if record is None:
+            self._explain(stage, document)
             with self.store.action_lock(key, on_wait=say):
                 # Another build may have computed it while this one waited.
                 record = self.store.lookup(key)
                 cached = record is not None
                 if record is None:
                     record = self._compute(stage, key, document, inputs)
-        self.note(stage.name, started, cached, record)
+        self.note(stage.name, started, cached, record, stage.label)
         return tree_of(record, self.store)
 
-    def note(self, name: str, started: float, cached: bool, record: ActionRecord) -> None:
+    def note(self, name: str, started: float, cached: bool, record: ActionRecord, label: str | None = None) -> None:
         """Remember a stage that ended just now; `started` is a `perf_counter` reading."""
         peak = record.meta.get("peak_rss_bytes", 0)
         assert isinstance(peak, int)
-        run = StageRun(name, time.perf_counter() - started, cached, peak, record.key)
+        run = StageRun(name, time.perf_counter() - started, cached, peak, record.key, label or name)
         self.runs.append(run)
-        if self.progress:
-            say(f"{name}: {'cached' if cached else f'{run.seconds:.1f} s, peak {peak / 2**20:.0f} MiB'}")
+        line = f"{run.label}: {'cached' if cached else f'{run.seconds:.1f} s, peak {peak / 2**20:.0f} MiB'}"
+        (say if self.progress else explain)(line)
+
+    def _explain(self, stage: Stage, document: dict[str, Any]) -> None:
+        if is_asked_why():
+            explain(told(f"{stage.label}: runs", explain_miss(stage.name, document, self.store.records())))
 
     def _compute(self, stage: Stage, key: str, document: dict[str, Any], inputs: Mapping[str, Tree]) -> ActionRecord:
         started = time.perf_counter()
         with self.store.workdir() as workdir:
             out = workdir / "out"
             out.mkdir()
+            explain(f"{stage.label}: works in {workdir}")
             if stage.resumes:
                 scratch_of(out).symlink_to(self.store.scratch(key))
+                explain(f"{stage.label}: keeps what it has finished in {self.store.scratch(key)}")
             peak = self._run(stage, key, inputs, out)
             meta = {"seconds": round(time.perf_counter() - started, 3), "peak_rss_bytes": peak}
             record = self.store.commit(key, stage=stage.name, document=document, tree=out, meta=meta)
@@ -98,7 +112,9 @@ class Runner:
         if stage.resumes:
             self._forget_if_changed(key, files)
         try:
-            peak = run_in_worker(stage, files, out, progress=self.progress)
+            with Bars(enabled=self.progress, transient=True) as bars:
+                bars.begin(stage.label)
+                peak = run_in_worker(stage, files, out, progress=bars if self.progress else None)
         except Exception:
             self._look_again(stage, key, inputs)  # what changed is a better reason than what the stage made of it
             raise
@@ -157,8 +173,3 @@ def tree_of(record: ActionRecord, store: Store) -> Tree:
 def _locate(record: ActionRecord, store: Store) -> Files:
     # In one order, whether the result was computed just now or read from the store.
     return {path: store.path(blob) for path, blob in sorted(record.files.items())}
-
-
-def say(line: str) -> None:
-    """One line for people. Where nobody can read it any more, the work goes on."""
-    complain(line)

@@ -62,6 +62,12 @@ class Stage(ABC):
     resumes: ClassVar[bool] = False
     """Whether a stage that was stopped goes on where it was: it then has a folder for that (`scratch_of`)."""
 
+    @property
+    def label(self) -> str:
+        """What it is called for people: its name, with the component that it works on where that is one."""
+        component = getattr(self, "component", None)
+        return f"{self.name} {component}" if component else self.name
+
     def key_document(self, inputs: Mapping[str, Tree]) -> dict[str, Any]:
         """Everything that the result depends on, as JSON."""
         return {

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from wanc.compiler.stages.confinement import confine, environment
 from wanc.compiler.stages.stage import Files, Stage
 from wanc.errors import EXIT_TEMPORARY, EXIT_UNAVAILABLE, CheckpointError, UserError
 from wanc.runtime.memory import peak_rss_bytes
+from wanc.runtime.progress import OnProgress, ignore, report_to
 
 TIMEOUT_VARIABLE = "WANC_STAGE_TIMEOUT"
 DEFAULT_TIMEOUT_SECONDS = 24 * 3600.0
@@ -87,31 +89,37 @@ def start(pipe: Connection) -> Process:
     )
 
 
-def run_in_worker(stage: Stage, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> int:
+def run_in_worker(stage: Stage, inputs: Mapping[str, Files], out: Path, *, progress: OnProgress | None) -> int:
     """Run a stage to its end in a fresh process; returns the process's peak memory in bytes.
 
+    `progress` is called here, with what bars in that process would show: this one has nothing else to do meanwhile.
     Raises what the stage raised, CrashError where it crashed, and UserError where it was killed from outside or ran for
     longer than the seconds in WANC_STAGE_TIMEOUT, by default a day.
     """
-    return _outcome(stage.name, _run, stage, inputs, out, progress).peak_rss_bytes
+    outcome = _outcome(stage.name, progress or ignore, _run, stage, inputs, out, bool(progress))
+    return outcome.peak_rss_bytes
 
 
 def call_in_worker(stage: str, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """What a function returns that is called in such a process, under the name of a stage. Raises the same."""
-    return _outcome(stage, function, *args, **kwargs).result
+    return _outcome(stage, ignore, function, *args, **kwargs).result
 
 
-def _outcome(stage: str, function: Callable[..., Any], *args: Any, **kwargs: Any) -> StageOutcome:
+def _outcome(
+    stage: str, on_progress: OnProgress, function: Callable[..., Any], *args: Any, **kwargs: Any
+) -> StageOutcome:
     timeout = timeout_seconds(TIMEOUT_VARIABLE, DEFAULT_TIMEOUT_SECONDS, allow_zero=False)
+    deadline = time.monotonic() + timeout
     ours, theirs = multiprocessing.Pipe()
     with ours:
         with theirs:
             process = start(theirs)
         try:
             ours.send((stage, function, args, kwargs))
-            if not ours.poll(timeout):
-                raise _too_long(stage, timeout)
-            outcome: StageOutcome = ours.recv()
+            while not isinstance(outcome := _received(ours, deadline), StageOutcome):
+                if outcome is None:
+                    raise _too_long(stage, timeout)
+                on_progress(*outcome)
         except (EOFError, ConnectionError):
             # How the process ended is known when it has been waited for.
             raise _killed(stage, process.wait()) from None
@@ -126,10 +134,19 @@ def _outcome(stage: str, function: Callable[..., Any], *args: Any, **kwargs: Any
     return outcome
 
 
+def _received(pipe: Connection, deadline: float) -> StageOutcome | tuple[str, int, int] | None:
+    """How a process ended, or how far it is; None where it said nothing until a time of the monotonic clock."""
+    return pipe.recv() if pipe.poll(max(0.0, deadline - time.monotonic())) else None
+
+
 def work(pipe: int, build: int) -> None:
-    """Call what comes through a pipe, and send back how it ended; `build` is the process that wants it."""
+    """Call what comes through a pipe, and send back how it ended; `build` is the process that wants it.
+
+    Before that, how far it is: (phase, done, total).
+    """
     confine(build)
     with Connection(pipe) as connection:
+        report_to(lambda *progress: connection.send(progress))
         try:
             outcome = _called(*connection.recv())
         except EOFError:  # the build is gone already

@@ -1,4 +1,7 @@
-"""NaNs and infinities among weights: a damaged or diverged checkpoint, which would give noise without a word."""
+"""Weights that no training leaves: NaNs and infinities, and nothing but zeros.
+
+Of a damaged, diverged or half-downloaded checkpoint they would give noise without a word.
+"""
 
 from __future__ import annotations
 
@@ -63,20 +66,39 @@ def is_lone_infinity(data: Bits, dtype: str) -> bool:
     return int(data.view(pattern.storage)[0]) & ~pattern.sign == pattern.value
 
 
+def is_all_zeros(data: Bits) -> bool:
+    """Whether there are bytes (uint8, contiguous), and all of them are zero. Of most tensors few are looked at."""
+    return data.size > 0 and not any(data[start : start + PIECE].any() for start in range(0, data.size, PIECE))
+
+
 @dataclass
 class FiniteCheck:
     """Refuses what is not finite in the tensors of one component, except in those `allowed` by name.
 
-    `found` counts, by name, what was let through.
+    `found` counts, by name, what was let through. Of a checkpoint's component `zeros` are the tensors that may be
+    nothing but zeros; None of other graphs, whose constants may be anything.
     """
 
     component: str
     allowed: Collection[str] = ()
     found: dict[str, int] = field(default_factory=dict[str, int])
+    zeros: Collection[str] | None = None
 
     def add(self, tensor: str, data: Bits, dtype: str, *, where: str | None) -> None:
         """Look at all bytes (uint8, contiguous) of a tensor. Raises CheckpointError; `where` names their file."""
         self.note(tensor, 0 if is_lone_infinity(data, dtype) else count_not_finite(data, dtype), where=where)
+        if where is not None:
+            self.note_zeros(tensor, is_all_zeros(data), where=where)
+
+    def note_zeros(self, tensor: str, are_all_zeros: bool, *, where: str) -> None:
+        """Raises CheckpointError for a tensor of a checkpoint that is all zeros and no bias: those may be unused."""
+        if self.zeros is None or not are_all_zeros or tensor in self.zeros or tensor.endswith(".bias"):
+            return
+        raise CheckpointError(
+            f"{self.component}: tensor {tensor} is nothing but zeros, as no training leaves it",
+            where=where,
+            hint=f"is the download complete? If it is meant, let it pass: `allow: [{tensor}]` under model",
+        )
 
     def note(self, tensor: str, count: int, *, where: str | None) -> None:
         """Take a tensor's count. Raises CheckpointError where there are any and the tensor is not allowed them."""

@@ -28,8 +28,6 @@ NUMPY_DTYPES: Mapping[str, np.dtype[Any]] = {
     "FLOAT8E4M3FN": np.dtype(ml_dtypes.float8_e4m3fn),
 }
 """Of these, the layout is changed here; codes of quantised weights are among them. All other dtypes are only copied."""
-OWN_DOMAIN = "wanc"
-"""Of the one operator that no engine has, Pack: it exists between the lowering and the writing of the weights."""
 
 
 class Step(NamedTuple):

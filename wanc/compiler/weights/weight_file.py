@@ -19,10 +19,10 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from wanc.compiler.graphs.values import Place, attribute, constant, place_of
+from wanc.compiler.graphs.values import COMPUTED, OWN_DOMAIN, Place, attribute, constant, place_of
 from wanc.compiler.program.program import OWN
 from wanc.compiler.weights.finite import FiniteCheck
-from wanc.compiler.weights.layout import FLOATS, NUMPY_DTYPES, OWN_DOMAIN, Step, StoredParts, join, take_apart
+from wanc.compiler.weights.layout import FLOATS, NUMPY_DTYPES, Step, StoredParts, join, pack, take_apart
 from wanc.models.weights import Weight
 
 # Large tensors begin on a page, so that the engine can map them instead of copying.
@@ -72,6 +72,7 @@ class WeightFile:
 
         Raises CheckpointError where a weight, wherever it stands, holds values that are not finite.
         """
+        _pack_constants(model)
         made = {**join(model), **take_apart(model)}
         names = _value_names(model)
         for name, initializer in list(model.graph.initializers.items()):
@@ -90,6 +91,8 @@ class WeightFile:
                 if isinstance(tensor, ir.ExternalTensor):
                     _refer(initializer, self.entries[self._store(StoredParts((tensor,)), name, Form(tensor.dtype))])
         for name, tensor in _embedded(model):
+            if COMPUTED in tensor.metadata_props:
+                continue  # of what was looked at itself
             self.finite.add(name, _bytes_of(tensor), tensor.dtype.name, where=self._shown(""))
 
     def _store(self, parts: StoredParts, name: str, form: Form) -> str:
@@ -205,6 +208,20 @@ def _embedded(model: ir.Model) -> Iterator[tuple[str, ir.TensorProtocol]]:
             tensor = attribute.as_tensor()
             if tensor.dtype != ir.DataType.STRING:
                 yield str(node.outputs[0].name), tensor
+
+
+def _pack_constants(model: ir.Model) -> None:
+    """Pack the codes that stand in the graph itself, which are too small for a file."""
+    for initializer in list(model.graph.initializers.values()):
+        tensor = initializer.const_value
+        nodes = _common(model, initializer, OWN_DOMAIN, "Pack")
+        if nodes and tensor is not None and not isinstance(tensor, ir.ExternalTensor):
+            packed = pack(tensor.numpy(), *(nodes[0].attributes[name].as_int() for name in ("bits", "block_size")))
+            del model.graph.initializers[str(initializer.name)]
+            value = _merge(model, nodes)
+            tensor = ir.tensor(packed, name=value.name)
+            value.const_value, value.shape, value.type = tensor, ir.Shape(packed.shape), ir.TensorType(tensor.dtype)
+            model.graph.register_initializer(value)
 
 
 def _fold_views(model: ir.Model, initializer: ir.Value) -> tuple[ir.Value, Form]:

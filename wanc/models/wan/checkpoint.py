@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from wanc.errors import CheckpointError
+from wanc.models.wan.doubts import refuse
+from wanc.models.wan.foreign_files import kind_of_name, what_is_there
 from wanc.models.wan.layout_diffusers import is_diffusers, open_diffusers
 from wanc.models.wan.layout_original import is_original, open_original
 from wanc.models.wan.stored import Checkpoint, Component
 from wanc.models.wan.tensors import SHARED_EMBEDDING
 from wanc.models.weights import Weight
 
-__all__ = ["Checkpoint", "Component", "embedding", "open_checkpoint", "open_located"]
+__all__ = ["Checkpoint", "Component", "embedding", "open_checkpoint", "open_located", "read_checkpoint"]
 
 LAYOUTS_HINT = (
     "the diffusers layout has a model_index.json; the original layout has high_noise_model/ and low_noise_model/, "
@@ -29,27 +31,39 @@ MEETING_POINTS = (
 
 
 def open_located(files: Mapping[str, Path], components: Sequence[str] | None = None) -> Checkpoint:
-    """The checkpoint that some files belong to, which are given by their names in it. Raises as `open_checkpoint`."""
+    """The checkpoint that some files belong to, which are given by their names in it. Raises as `open_checkpoint`.
+
+    What it says besides was refused or allowed when the recipe was resolved.
+    """
     name, path = next(iter(files.items()))
-    return open_checkpoint(path.parents[name.count("/")], components)
+    return read_checkpoint(path.parents[name.count("/")], components)
 
 
-def open_checkpoint(root: Path, components: Sequence[str] | None = None) -> Checkpoint:
+def open_checkpoint(root: Path, components: Sequence[str] | None = None, allowed: Collection[str] = ()) -> Checkpoint:
     """Find out the layout of the checkpoint and open the components asked for (default: all that the model has).
 
     Names and configurations are diffusers' whichever the layout. Raises CheckpointError where the folder holds no
-    checkpoint, and where a file is missing, damaged or of another model.
+    checkpoint, where a file is missing, damaged or of another model, and where a configuration says something that
+    wanc does not do, unless its key is in `allowed`.
     """
+    checkpoint = read_checkpoint(root, components)
+    refuse(checkpoint.doubts, allowed)
+    return checkpoint
+
+
+def read_checkpoint(root: Path, components: Sequence[str] | None = None) -> Checkpoint:
+    """As `open_checkpoint`, with what it says besides in `doubts`, where whoever asked has to look at it."""
     if not os.path.isdir(root):
-        raise CheckpointError(
-            "not a folder" if os.path.lexists(root) else "no such folder", where=str(root), hint=LAYOUTS_HINT
-        )
+        kind = kind_of_name(root) if os.path.isfile(root) else None
+        reason = "not a folder" if os.path.lexists(root) else "no such folder"
+        raise CheckpointError(f"{reason}, but {kind}" if kind else reason, where=str(root), hint=LAYOUTS_HINT)
     if is_diffusers(root):
         checkpoint = open_diffusers(root, components)
     elif is_original(root):
         checkpoint = open_original(root, components)
     else:
-        raise CheckpointError("not a Wan checkpoint in either layout", where=str(root), hint=LAYOUTS_HINT)
+        found, reason = what_is_there(root), "not a Wan checkpoint in either layout"
+        raise CheckpointError(f"{reason}: {found}" if found else reason, where=str(root), hint=LAYOUTS_HINT)
     _check_agreement(root, checkpoint.components)
     return checkpoint
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from wanc.errors import CheckpointError
+from wanc.models.wan.other_models import NOT_BUILT_YET, refusal_by_keys
 
 Config = Mapping[str, Any]
 
@@ -20,7 +21,6 @@ MOST_LAYERS = 1000
 MOST_LEVELS = 8
 MOST_CHANNELS = 1024
 REQUIRED = object()
-NOT_BUILT_YET = "image-to-video models are not built yet; today wanc compiles text-to-video"
 
 
 @dataclass(frozen=True)
@@ -148,8 +148,8 @@ def _cut(text: str) -> str:
 
 def _unsupported(document: Config) -> str | None:
     """Why a model of the right class is still one that wanc does not compile yet."""
-    if document.get("image_dim") is not None or document.get("added_kv_proj_dim") is not None:
-        return NOT_BUILT_YET
+    if other := refusal_by_keys(document):
+        return other
     channels = {document[key] for key in ("in_channels", "out_channels") if isinstance(document.get(key), int)}
     if "num_attention_heads" in document and len(channels) == 2:
         return NOT_BUILT_YET

@@ -12,8 +12,12 @@ from pathlib import Path
 from typing import Any, cast
 
 from wanc.errors import CheckpointError
-from wanc.models.wan.configuration import Field, checked, checked_fields, named, one_of, positive, shown
+from wanc.models.wan.configuration import FIELDS, Field, checked, named, one_of, shown
+from wanc.models.wan.doubts import Doubt, unread_keys, wrong_values
+from wanc.models.wan.other_models import kind_of_class, refusal_by_keys, turned_off
+from wanc.models.wan.scheduler import read_scheduler
 from wanc.models.wan.stored import (
+    END_MARK,
     LONGEST_TEXT,
     WEIGHTS_STEM,
     Checkpoint,
@@ -26,17 +30,9 @@ from wanc.models.wan.stored import (
 from wanc.models.wan.tensors import SHARED_EMBEDDING, TIED_EMBEDDING, shapes
 from wanc.models.weights import Weight
 
-INDEX = "model_index.json"
+PIPELINE, INDEX = "WanPipeline", "model_index.json"
 TOKENIZER = "tokenizer/tokenizer.json"
 TOKENIZER_SETTINGS = "tokenizer/tokenizer_config.json"
-SCHEDULER = "scheduler/scheduler_config.json"
-SCHEDULER_FIELDS: Mapping[str, Field] = {
-    "prediction_type": one_of("flow_prediction", default="flow_prediction"),
-    "use_flow_sigmas": one_of(True, default=True),
-    "num_train_timesteps": one_of(1000, default=1000),
-    "flow_shift": positive(default=1.0),
-}
-"""What the recipe's solvers take for granted; which of them, and with what shift, is the recipe's own affair."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +50,11 @@ PARTS: Mapping[str, ComponentFolder] = {
     "denoiser_low": ComponentFolder("transformer_2", "WanTransformer3DModel"),
     "vae_decoder": ComponentFolder("vae", "AutoencoderKLWan"),
 }
+# What is read of a component's configuration besides what enters its graphs.
+READ_BESIDES = {
+    "text_encoder": ("eos_token_id",),
+    "vae_decoder": ("scale_factor_spatial", "scale_factor_temporal"),
+}
 
 
 def is_diffusers(root: Path) -> bool:
@@ -64,31 +65,41 @@ def is_diffusers(root: Path) -> bool:
 def open_diffusers(root: Path, components: Sequence[str] | None) -> Checkpoint:
     """Open the components asked for, or all. Raises CheckpointError."""
     index = read_json(root, INDEX)
-    if index.get("_class_name") != "WanPipeline":
-        raise CheckpointError(
-            f"this is a {named(index.get('_class_name'))}; wanc reads WanPipeline checkpoints", where=str(root / INDEX)
-        )
+    if (pipeline := index.get("_class_name")) != PIPELINE:
+        kind = kind_of_class(pipeline)
+        what = f"{kind}, not supported yet: its class is {named(pipeline)}" if kind else f"a {named(pipeline)}"
+        raise CheckpointError(f"this is {what}; wanc reads {PIPELINE} checkpoints", where=str(root / INDEX))
     if index.get("expand_timesteps"):
         raise CheckpointError(
             "models with a timestep per token (TI2V-5B) are not built yet; today wanc compiles text-to-video",
             where=str(root / INDEX),
         )
-    _check_scheduler(root)
+    if other := refusal_by_keys(index):
+        raise CheckpointError(other, where=str(root / INDEX))
+    read = {"boundary_ratio", "scheduler", "tokenizer", *(part.folder for part in PARTS.values()), *turned_off(index)}
+    scheduler = read_scheduler(root, index.get("scheduler"))
+    doubts = [*unread_keys(PIPELINE, index, read, str(root / INDEX)), *scheduler.doubts]
     present = [name for name, part in PARTS.items() if _is_present(index.get(part.folder))]
     names = parts_wanted(root, present, components)
-    opened = {name: _open_component(root, name, PARTS[name]) for name in names}
+    opened = {name: _open_component(root, name, index, doubts) for name in names}
     tokenizer = _tokenizer_files(root) if "text_encoder" in opened else ()
+    end_mark = _end_mark(root, doubts) if tokenizer else END_MARK
+    text_length = _text_length(root, doubts) if tokenizer else LONGEST_TEXT
     files = {INDEX, *tokenizer}
     for component in opened.values():
         files |= {f"{component.folder}/config.json", *(weight.file for weight in component.weights.values())}
+        files |= {component.embedding_twin.file} if component.embedding_twin else set()
     return Checkpoint(
         root=root,
         layout="diffusers",
         components=opened,
         boundary=_boundary(root, index),
-        text_length=_text_length(root) if tokenizer else LONGEST_TEXT,
+        text_length=text_length,
         tokenizer=TOKENIZER if tokenizer else None,
         files=tuple(sorted(files)),
+        doubts=tuple(doubts),
+        shift=scheduler.shift,
+        end_mark=end_mark,
     )
 
 
@@ -97,30 +108,58 @@ def _is_present(entry: object) -> bool:
     return isinstance(entry, list) and bool(entry) and entry[0] is not None
 
 
-def _open_component(root: Path, name: str, part: ComponentFolder) -> Component:
-    config_name = f"{part.folder}/config.json"
-    document = read_json(root, config_name)
-    found = document.get("_class_name") or _first(document.get("architectures"))
-    if found != part.class_name:
-        raise CheckpointError(
-            f"its class is {named(found)}; {part.class_name} was expected", where=str(root / config_name)
-        )
-    config = checked(name, document, str(root / config_name))
+def _open_component(root: Path, name: str, index: Mapping[str, Any], doubts: list[Doubt]) -> Component:
+    """One component; what its configuration says besides goes to the `doubts`."""
+    part = PARTS[name]
+    where = str(root / f"{part.folder}/config.json")
+    document = read_json(root, f"{part.folder}/config.json")
+    _check_class(part, document.get("_class_name") or _first(document.get("architectures")), "its class", where)
+    _check_class(part, index[part.folder][-1], f"the class of {part.folder}", str(root / INDEX))
+    config = checked(name, document, where)
+    read = {*FIELDS[name], *READ_BESIDES.get(name, ()), *turned_off(document)}
+    doubts += unread_keys(part.class_name, document, read, where)
+    if name == "vae_decoder":
+        doubts += wrong_values(_strides(config), document, where)
     stored = sharded_weights(root, f"{part.folder}/{part.stem}.safetensors")
-    if name == "text_encoder":
-        _share_embedding(stored)
-    return Component(part.folder, config, matched(root, part.folder, stored, shapes(name, config)))
+    twin = _share_embedding(root, stored) if name == "text_encoder" else None
+    return Component(part.folder, config, matched(root, part.folder, stored, shapes(name, config)), twin)
+
+
+def _check_class(part: ComponentFolder, found: object, subject: str, where: str) -> None:
+    if found != part.class_name:
+        kind = kind_of_class(found)
+        message = f"{subject} is {named(found)}; {part.class_name} was expected"
+        raise CheckpointError(f"this is {kind}, not supported yet: {message}" if kind else message, where=where)
+
+
+def _strides(config: Mapping[str, Any]) -> dict[str, Field]:
+    """How far apart latents are, as diffusers' pipeline is told; saved as the class has it, it says nothing."""
+    space, time = 2 ** (len(config["dim_mult"]) - 1), 2 ** sum(config["temperal_downsample"])
+    return {
+        "scale_factor_spatial": one_of(*dict.fromkeys((space, 8)), default=8),
+        "scale_factor_temporal": one_of(*dict.fromkeys((time, 4)), default=4),
+    }
 
 
 def _first(value: object) -> object:
     return cast("list[object]", value)[0] if isinstance(value, list) and value else value
 
 
-def _share_embedding(stored: dict[str, Weight]) -> None:
-    """The embedding is one tensor with two names in transformers, saved under either or both."""
+def _share_embedding(root: Path, stored: dict[str, Weight]) -> Weight | None:
+    """The embedding is one tensor with two names in transformers, saved under either or both.
+
+    Returns the second one of both, whose values have to be those of the first.
+    """
     tied = stored.pop(TIED_EMBEDDING, None)
-    if tied is not None:
-        stored.setdefault(SHARED_EMBEDDING, tied)
+    if tied is None or (shared := stored.setdefault(SHARED_EMBEDDING, tied)) is tied:
+        return None
+    if (tied.dtype, tied.shape) != (shared.dtype, shared.shape):
+        raise CheckpointError(
+            f"{TIED_EMBEDDING} and {SHARED_EMBEDDING} are one tensor under two names, and are {tied.dtype} "
+            f"{list(tied.shape)} and {shared.dtype} {list(shared.shape)}",
+            where=str(root / tied.file),
+        )
+    return tied
 
 
 def _boundary(root: Path, index: Mapping[str, Any]) -> float | None:
@@ -141,21 +180,25 @@ def _tokenizer_files(root: Path) -> tuple[str, ...]:
     return (TOKENIZER, TOKENIZER_SETTINGS) if os.path.isfile(root / TOKENIZER_SETTINGS) else (TOKENIZER,)
 
 
-def _check_scheduler(root: Path) -> None:
-    """Raises CheckpointError where the model was trained for another kind of scheduler; nothing of it is built."""
-    if os.path.isfile(root / SCHEDULER):
-        checked_fields(SCHEDULER_FIELDS, read_json(root, SCHEDULER), str(root / SCHEDULER))
+def _end_mark(root: Path, doubts: list[Doubt]) -> int:
+    """The token at which a text ends, for the text encoder."""
+    name = f"{PARTS['text_encoder'].folder}/config.json"
+    found = read_json(root, name).get("eos_token_id", END_MARK)
+    if isinstance(found, int) and not isinstance(found, bool):
+        return found
+    doubts.append(Doubt("eos_token_id", f"eos_token_id is {shown(found)}, not one token", str(root / name)))
+    return END_MARK
 
 
-def _text_length(root: Path) -> int:
+def _text_length(root: Path, doubts: list[Doubt]) -> int:
     if not os.path.isfile(root / TOKENIZER_SETTINGS):
         return LONGEST_TEXT
-    declared = read_json(root, TOKENIZER_SETTINGS).get("model_max_length")
+    document, where = read_json(root, TOKENIZER_SETTINGS), str(root / TOKENIZER_SETTINGS)
+    doubts += unread_keys("tokenizer", document, {"model_max_length"}, where)
+    declared = document.get("model_max_length")
     # `>=` is false for NaN, which JSON parsers let through.
     if declared is not None and (
         isinstance(declared, bool) or not isinstance(declared, (int, float)) or not declared >= 1
     ):
-        raise CheckpointError(
-            f"model_max_length is {shown(declared)}, not a number of tokens", where=str(root / TOKENIZER_SETTINGS)
-        )
+        raise CheckpointError(f"model_max_length is {shown(declared)}, not a number of tokens", where=where)
     return int(min(declared or LONGEST_TEXT, LONGEST_TEXT))

@@ -1,8 +1,7 @@
 """The layout of the original code's repositories: the experts in safetensors, VAE and text encoder in pickles.
 
 Two experts lie in `high_noise_model/` and `low_noise_model/`, a single one beside everything else. The pickles are
-never read here: `scripts/convert_pth.py` writes the same tensors, under the same names, to a safetensors file beside
-each.
+never read here: `wanc convert` writes the same tensors, under the same names, to a safetensors file beside each.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from wanc.errors import CheckpointError
 from wanc.models.wan.configuration import (
     DENOISER,
     MOST_LAYERS,
-    NOT_BUILT_YET,
     Field,
     checked,
     checked_fields,
@@ -27,8 +25,10 @@ from wanc.models.wan.configuration import (
     shown,
     whole,
 )
+from wanc.models.wan.doubts import Doubt, unread_keys
 from wanc.models.wan.original_keys import original_names
 from wanc.models.wan.original_shapes import UnknownModelError, text_encoder_config, vae_config
+from wanc.models.wan.other_models import NOT_BUILT_YET, kind_of_class, refusal_by_keys, turned_off
 from wanc.models.wan.stored import (
     LONGEST_TEXT,
     WEIGHTS_STEM,
@@ -81,7 +81,8 @@ def is_original(root: Path) -> bool:
 def open_original(root: Path, components: Sequence[str] | None) -> Checkpoint:
     """Open the components asked for, or all. Raises CheckpointError."""
     folders = _expert_folders(root)
-    settings = {name: _expert_settings(root, folder) for name, folder in folders.items()}
+    doubts: list[Doubt] = []
+    settings = {name: _expert_settings(root, folder, doubts) for name, folder in folders.items()}
     text_length = _common_text_length(root, folders, settings)
     names = parts_wanted(root, ["text_encoder", *folders, "vae_decoder"], components)
     opened = {name: _open_component(root, name, folders, settings) for name in names}
@@ -96,6 +97,7 @@ def open_original(root: Path, components: Sequence[str] | None) -> Checkpoint:
         text_length=text_length,
         tokenizer=tokenizer,
         files=tuple(sorted({*configs, *weights, *([tokenizer] if tokenizer else [])})),
+        doubts=tuple(doubts),
     )
 
 
@@ -109,19 +111,25 @@ def _expert_folders(root: Path) -> dict[str, str]:
         raise CheckpointError(
             f"has {present[0]} and no {missing}; the model has two experts",
             where=str(root),
-            hint="is the download complete?",
+            hint="is the download complete? To build this expert alone, move what its folder holds out of it",
         )
     return {"denoiser_high": HIGH, "denoiser_low": LOW}
 
 
-def _expert_settings(root: Path, folder: str) -> dict[str, Any]:
-    """An expert's `config.json`, checked."""
+def _expert_settings(root: Path, folder: str, doubts: list[Doubt]) -> dict[str, Any]:
+    """An expert's `config.json`, checked; what it says besides goes to the `doubts`."""
     name = _path(folder, "config.json")
     document = read_json(root, name)
-    if document.get("_class_name") != "WanModel":
-        raise CheckpointError(
-            f"its class is {named(document.get('_class_name'))}; WanModel was expected", where=str(root / name)
+    if (found := document.get("_class_name")) != "WanModel":
+        kind = kind_of_class(found)
+        what = (
+            f"this is {kind}, not supported yet: its class is {named(found)}"
+            if kind
+            else f"its class is {named(found)}"
         )
+        raise CheckpointError(f"{what}; WanModel was expected", where=str(root / name))
+    if other := refusal_by_keys(document):
+        raise CheckpointError(other, where=str(root / name))
     if document.get("model_type") != "t2v":
         raise CheckpointError(
             f"models of type {shown(document.get('model_type'))} are not built yet; "
@@ -138,6 +146,8 @@ def _expert_settings(root: Path, folder: str) -> dict[str, Any]:
         )
     if settings["in_dim"] != settings["out_dim"]:
         raise CheckpointError(NOT_BUILT_YET, where=str(root / name))
+    read = {*FIELDS, "model_type", *turned_off(document)}
+    doubts += unread_keys("WanModel", document, read, str(root / name))
     return settings
 
 
@@ -190,7 +200,7 @@ def _converted(root: Path, name: str, file: str, guess: Callable[[Mapping[str, W
         raise CheckpointError(
             "a pickle, which can run code when it is read: wanc reads safetensors only",
             where=str(root / pickle),
-            hint=f"convert it once: python -m scripts.convert_pth {root / pickle}",
+            hint=f"convert it once: wanc convert {root / pickle}",
         )
     stored = file_weights(root, file)
     try:

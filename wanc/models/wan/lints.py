@@ -7,7 +7,7 @@ What contradicts the model is refused. What only looks like a known mistake is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from wanc.errors import RecipeError, UserError
@@ -21,15 +21,18 @@ EXPERTS = ("denoiser_high", "denoiser_low")
 # What converted checkpoints carry whichever the model, and what the text-to-video model of two experts was tuned with.
 CONVERTED_SHIFT = 3.0
 TUNED_SHIFT = 12.0
+# Closer to each other two shifts are a matter of taste: sizes of video differ by as much.
+CLOSE_SHIFTS = 1.5
 
 
 @dataclass(frozen=True)
 class SamplingCase:
-    """Sampling settings, and the model that they are for: its experts, and where they change over."""
+    """Sampling settings, and what they are for: the model's experts, where these change over, its scheduler's shift."""
 
     sampling: SamplingSection
     experts: int
     boundary: float | None
+    model_shift: float | None
 
     def schedule(self, shift: float) -> Schedule:
         """The timesteps at this shift. Raises UserError where there are none."""
@@ -56,13 +59,16 @@ class SamplingFault:
 Check = Callable[[SamplingCase], SamplingFault | None]
 
 
-def check_sampling(loaded: LoadedRecipe, components: Collection[str], boundary: float | None) -> None:
+def check_sampling(
+    loaded: LoadedRecipe, components: Collection[str], boundary: float | None, shift: float | None = None
+) -> None:
     """Refuse settings that contradict the model, or that look like a known mistake and are not allowed.
 
     Args:
         loaded: a recipe with `sampling`.
         components: what is built of the model.
         boundary: where the checkpoint's experts change over, as a fraction of the training timesteps.
+        shift: that of the checkpoint's scheduler; None where it says none.
 
     Raises:
         RecipeError: at the recipe's line; all faults of a kind together.
@@ -70,7 +76,7 @@ def check_sampling(loaded: LoadedRecipe, components: Collection[str], boundary: 
     sampling = loaded.recipe.sampling
     assert sampling is not None, "a recipe without sampling makes no video"
     given = sampling.boundary if sampling.boundary is not None else boundary
-    case = SamplingCase(sampling, sum(name in components for name in EXPERTS), given)
+    case = SamplingCase(sampling, sum(name in components for name in EXPERTS), given, shift)
     _refuse([check(case) for check in CONTRADICTIONS], loaded)
     try:
         case.schedule(sampling.shift)
@@ -157,6 +163,51 @@ def _flow_shift(case: SamplingCase) -> SamplingFault | None:
     return SamplingFault("shift", message, f"write `shift: {TUNED_SHIFT:.1f}`")
 
 
+def _checkpoint_shift(case: SamplingCase) -> SamplingFault | None:
+    """A scheduler's shift is said by whoever trained the model, unless it is that of converted checkpoints.
+
+    The shift of a list of timesteps belongs to that list.
+    """
+    ours, theirs = case.sampling.shift, case.model_shift
+    if theirs in (None, 1.0, CONVERTED_SHIFT) or case.sampling.timesteps or _flow_shift(case):
+        return None
+    if max(ours, theirs) / min(ours, theirs) < CLOSE_SHIFTS:
+        return None
+    message = f"the checkpoint's scheduler has {theirs:g}, and {ours:g} is another schedule than it was tuned with"
+    return SamplingFault("shift", message, f"write `shift: {theirs:.1f}`")
+
+
+def _shifted_timesteps(case: SamplingCase) -> SamplingFault | None:
+    """What a scheduler lists is shifted already; the same list is then shifted once more."""
+    given, shift = case.sampling.timesteps, case.sampling.shift
+    if given is None or len(given) < 2 or shift == 1:
+        return None
+    levels = _evenly_spaced(_unshifted(given, shift))
+    again = [shift * level / (1 + (shift - 1) * level) * TRAINING_TIMESTEPS for level in levels]
+    if not _are_close(given, again) or _are_close(given, _evenly_spaced(given)):
+        return None
+    message = f"these are evenly spaced ones that are shifted by {shift:g} already, and would be shifted once more"
+    raw = ", ".join(f"{level * TRAINING_TIMESTEPS:.0f}" for level in levels)
+    return SamplingFault("timesteps", message, f"write `timesteps: [{raw}]`, or these with `shift: 1.0`")
+
+
+def _are_close(timesteps: Sequence[float], others: Sequence[float]) -> bool:
+    # Schedulers cut their timesteps to whole numbers, the first and the last as well, by which the others are judged.
+    return all(abs(one - other) <= 3 for one, other in zip(timesteps, others, strict=True))
+
+
+def _unshifted(timesteps: Sequence[float], shift: float) -> list[float]:
+    """The noise levels, 0 to 1, that the shift makes these timesteps of."""
+    levels = (timestep / TRAINING_TIMESTEPS for timestep in timesteps)
+    return [level / (shift - (shift - 1) * level) for level in levels]
+
+
+def _evenly_spaced(values: Sequence[float]) -> list[float]:
+    """The evenly spaced values nearest to these; of two only the second can tell, which then is half of the first."""
+    first, last = values[0], values[-1] if len(values) > 2 else values[0] / 2
+    return [first + (last - first) * index / (len(values) - 1) for index in range(len(values))]
+
+
 def _idle_expert(case: SamplingCase) -> SamplingFault | None:
     """An expert that makes no step is half of the bundle, for nothing."""
     if case.experts != 2 or case.boundary is None or all(case.split(case.sampling.shift)):
@@ -174,5 +225,7 @@ def _idle_expert(case: SamplingCase) -> SamplingFault | None:
 LINTS: Mapping[Lint, Check] = {
     "guidance-order": _guidance_order,
     "flow-shift": _flow_shift,
+    "checkpoint-shift": _checkpoint_shift,
+    "shifted-timesteps": _shifted_timesteps,
     "idle-expert": _idle_expert,
 }

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from wanc.errors import CheckpointError
+from wanc.models.wan.doubts import Doubt
+from wanc.models.wan.foreign_files import instead_of, kind_of_beginning
 from wanc.models.wan.tensors import Shapes
 from wanc.models.weights import Weight
 from wanc.runtime.errors import BundleError
@@ -19,27 +21,30 @@ from wanc.runtime.safetensors import UnreadDtypeError, read_header
 
 # Wan was trained with 512 text tokens; a tokenizer may declare fewer, and some declare a meaningless 10^30.
 LONGEST_TEXT = 512
+# The token </s> of umT5.
+END_MARK = 1
 ONNX_DTYPES = {"F32": "FLOAT", "F16": "FLOAT16", "BF16": "BFLOAT16"}
+UNREAD_HINT = "take the same model in bfloat16, float16 or float32"
 JSON_LIMIT = 4 * 2**20
 JSON_DEPTH = 32
 WEIGHTS_STEM = "diffusion_pytorch_model"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 Layout = Literal["diffusers", "original"]
-# The first line of git-lfs's pointer files.
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True)
 class Component:
     """One component as stored: its canonical configuration, and its weights by canonical name.
 
-    `folder` is relative to the checkpoint, as are the files of the weights.
+    `folder` is relative to the checkpoint, as are the files of the weights. Where a text encoder's embedding is stored
+    under both of its names, `embedding_twin` is the second one.
     """
 
     folder: str
     config: Mapping[str, Any]
     weights: Mapping[str, Weight]
+    embedding_twin: Weight | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,9 @@ class Checkpoint:
     """A Wan model on disk. `files` lists everything that was or will be read, relative to `root`.
 
     A model of one expert has the component `denoiser_high` alone, and no boundary. `tokenizer` is the path of
-    `tokenizer.json`, relative to `root`, where the text encoder is among the components.
+    `tokenizer.json`, relative to `root`, where the text encoder is among the components, and `end_mark` the token with
+    which the text encoder expects a text to end. `shift` is that of the scheduler, None where none is said. `doubts`
+    are what the checkpoint says besides.
     """
 
     root: Path
@@ -57,6 +64,9 @@ class Checkpoint:
     text_length: int
     tokenizer: str | None
     files: tuple[str, ...]
+    doubts: tuple[Doubt, ...] = ()
+    shift: float | None = None
+    end_mark: int = END_MARK
 
 
 def read_json(root: Path, name: str) -> dict[str, Any]:
@@ -97,7 +107,14 @@ def sharded_weights(root: Path, single: str) -> dict[str, Weight]:
     located = _weight_map(root, index_name)
     weights: dict[str, Weight] = {}
     for shard in sorted(set(located.values())):
-        weights |= file_weights(root, f"{folder}/{shard}".removeprefix("/"))
+        held = file_weights(root, f"{folder}/{shard}".removeprefix("/"))
+        if twice := sorted(weights.keys() & held.keys()):
+            raise CheckpointError(
+                f"holds {twice[0]}, which {Path(weights[twice[0]].file).name} holds as well",
+                where=str(root / held[twice[0]].file),
+                hint="are these shards of one download?",
+            )
+        weights |= held
     for name, file in located.items():
         if name not in weights or Path(weights[name].file).name != file:
             raise CheckpointError(
@@ -116,29 +133,26 @@ def file_weights(root: Path, name: str) -> dict[str, Weight]:
     path = root / name
     # Not Path.is_file, which raises for a folder that may not be searched.
     if not os.path.isfile(path):
-        raise CheckpointError("missing weights", where=str(path), hint="is the download complete?")
+        found, hint = instead_of(path) or (None, "is the download complete?")
+        raise CheckpointError(f"missing weights: {found}" if found else "missing weights", where=str(path), hint=hint)
     try:
         header = read_header(path)
     except UnreadDtypeError as error:
-        hint = "take the same model in bfloat16, float16 or float32"
-        raise CheckpointError(error.message, where=str(path), hint=hint) from None
+        raise CheckpointError(error.message, where=str(path), hint=UNREAD_HINT) from None
     except BundleError as error:
-        raise CheckpointError("not a readable safetensors file", where=str(path), hint=_pointer_hint(path)) from error
+        raise CheckpointError(
+            "not a readable safetensors file", where=str(path), hint=kind_of_beginning(path)
+        ) from error
     weights: dict[str, Weight] = {}
     for tensor, info in header.items():
         if info.dtype not in ONNX_DTYPES:
             raise CheckpointError(
-                f"{tensor} has dtype {info.dtype}; wanc reads {', '.join(ONNX_DTYPES)}", where=str(path)
+                f"{tensor} has dtype {info.dtype}; wanc reads {', '.join(ONNX_DTYPES)}",
+                where=str(path),
+                hint=UNREAD_HINT,
             )
         weights[tensor] = Weight(name, info.offset, info.length, ONNX_DTYPES[info.dtype], tuple(info.shape))
     return weights
-
-
-def _pointer_hint(path: Path) -> str | None:
-    """A clone without git-lfs leaves small texts in place of the weights."""
-    with path.open("rb") as file:
-        is_pointer = file.read(len(LFS_POINTER)) == LFS_POINTER
-    return "this is a pointer of git-lfs, not the file itself: run git lfs pull" if is_pointer else None
 
 
 def matched(root: Path, folder: str, stored: Mapping[str, Weight], expected: Shapes) -> dict[str, Weight]:

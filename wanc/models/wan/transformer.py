@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformer3DModel
 
 from wanc.models.graph import Graph, Input, Output
+from wanc.models.wan.streamed import read_tensor
 from wanc.models.weights import Weight
 
 
@@ -58,20 +58,11 @@ def blocks(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"blocks.{index}" for index in range(config["num_layers"]))
 
 
-TORCH_DTYPES = {"FLOAT": torch.float32, "FLOAT16": torch.float16, "BFLOAT16": torch.bfloat16}
-"""By ONNX's names."""
-
-
 def load(config: Mapping[str, Any], weights: Mapping[str, Weight], files: Mapping[str, Path]) -> StepModule:
     """An expert with its weights, float32, that does not learn; all of it is in memory.
 
     `weights` are by canonical name, and `files` locates what they name.
     """
     module = cast(StepModule, StepModule.from_config(dict(config))).float().eval()
-    module.load_state_dict({name: _tensor(weight, files) for name, weight in weights.items()})
+    module.load_state_dict({name: read_tensor(weight, files[weight.file]) for name, weight in weights.items()})
     return module.requires_grad_(False)
-
-
-def _tensor(weight: Weight, files: Mapping[str, Path]) -> torch.Tensor:
-    data = np.fromfile(files[weight.file], np.uint8, weight.length, offset=weight.offset)
-    return torch.from_numpy(data).view(TORCH_DTYPES[weight.dtype]).reshape(weight.shape).float()

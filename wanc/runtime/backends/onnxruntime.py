@@ -10,11 +10,16 @@ import onnxruntime
 
 from ..cores import available_cores
 from .base import Array
+from .onnx_properties import properties
 
 # onnxruntime's scale. Its errors are raised as well, and below them are notes on its own optimisations.
 FATAL_ONLY = 4
 # Its optimisations that cost time: the fused kernel takes more than three times as long as its parts.
 SLOWER = ("SkipLayerNormFusion",)
+QUANTIZED, ELSEWHERE = "wanc.quantized", "elsewhere"
+"""The property, and its value in files that came quantised: the library makes the integer kernels of their Q/DQ."""
+FLOAT32 = "1"
+"""On the scale of accuracies that MatMulNBits has."""
 
 
 def session_options(threads: int, lanes: int = 1) -> onnxruntime.SessionOptions:
@@ -25,9 +30,8 @@ def session_options(threads: int, lanes: int = 1) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads if lanes == 1 else (threads or available_cores()) - lanes + 1
     options.log_severity_level = FATAL_ONLY
-    # Integer kernels are the graph's own. Of Q/DQ the optimiser would make others: for fp8 one that there is not, and
-    # for weights alone one that rounds the inputs.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    # Of weights alone that are codes, a product's other side stays what it is.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", FLOAT32)
     # A bundle has several sessions, each with threads of its own: those of one must not spin while another works.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return options
@@ -39,9 +43,13 @@ class OnnxRuntime:
     def __init__(
         self, path: Path, threads: int, lanes: int = 1, options: onnxruntime.SessionOptions | None = None
     ) -> None:
-        options = options or session_options(threads, lanes)
+        chosen = session_options(threads, lanes) if options is None else options
+        if properties(path).get(QUANTIZED) != ELSEWHERE:
+            # Integer kernels are the graph's own. Of Q/DQ the optimiser would make others: for fp8 one that there is
+            # not, and for single Linears one that is not what was calibrated.
+            chosen.add_session_config_entry("session.disable_quant_qdq", "1")
         self._session = onnxruntime.InferenceSession(
-            path, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER
+            path, chosen, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER
         )
         self.outputs = [output.name for output in self._session.get_outputs()]
 

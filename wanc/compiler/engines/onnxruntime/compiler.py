@@ -9,14 +9,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
+import onnx_ir as ir
+
 from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import Kernels
+from wanc.compiler.engines.onnxruntime.masks import DTYPES, has_kernel
 from wanc.compiler.engines.onnxruntime.passes import PASSES
 from wanc.compiler.engines.onnxruntime.probe import OnnxRuntimeProber
 from wanc.compiler.engines.products import onnxruntime_products
+from wanc.compiler.graphs.quantized_linears import CODES
+from wanc.compiler.graphs.values import attention_heads
 from wanc.compiler.passes.rewrite import Pass
+from wanc.compiler.program.graph_file import load, save
 from wanc.runtime.backends.base import Backend
-from wanc.runtime.backends.onnxruntime import OnnxRuntime, session_options
+from wanc.runtime.backends.onnxruntime import ELSEWHERE, QUANTIZED, OnnxRuntime, session_options
 
 FUSED: Mapping[str, str] = {
     "Attention": "Attention",
@@ -26,6 +32,8 @@ FUSED: Mapping[str, str] = {
     "RotaryEmbedding": "RotaryEmbedding",
 }
 """Kernel → the canonical operator that it does all of."""
+BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
+INTEGERS = (*BYTES, *(ir.DataType[name] for name in ("INT4", "UINT4", "INT16", "UINT16", "INT32")))
 
 
 class OnnxRuntimeCompiler:
@@ -35,8 +43,13 @@ class OnnxRuntimeCompiler:
     passes: ClassVar[tuple[Pass, ...]] = PASSES
 
     def compile(self, component: str, graphs: Mapping[str, Path], weights: frozenset[Path]) -> Mapping[str, Path]:
-        """It reads lowered graphs, and their weights beside them, as they are."""
+        """It reads lowered graphs, and their weights beside them, as they are; those that came quantised are marked."""
         del component, weights
+        for path in graphs.values():
+            model = load(path)
+            if came_quantized(model):
+                model.metadata_props[QUANTIZED] = ELSEWHERE
+                save(model, path)
         return graphs
 
     def execute(self, path: Path) -> Backend | None:
@@ -44,6 +57,11 @@ class OnnxRuntimeCompiler:
         options.enable_profiling = True
         options.profile_file_prefix = str(path.with_suffix(".profile"))
         return OnnxRuntime(path, threads=1, options=options)
+
+    def has_kernel(self, node: ir.Node, opset: int) -> bool:
+        query = node.inputs[0]
+        is_tiled = node.op_type == "Attention" and query is not None and query.dtype in DTYPES
+        return (is_tiled and attention_heads(node) > 0) or has_kernel(node, opset)
 
     def prober(self, path: Path) -> Prober | None:
         return OnnxRuntimeProber(path)
@@ -64,6 +82,30 @@ class OnnxRuntimeCompiler:
             if kernel in FUSED:
                 fused[FUSED[kernel]] += count
         return Kernels(by_type, fused, onnxruntime_products(events))
+
+
+def came_quantized(model: ir.Model) -> bool:
+    """Whether a graph rounds to codes of 8 bits, and did so before wanc saw it.
+
+    Of other Q/DQ the library makes kernels that are not there (fp8), or that round what the graph does not: where only
+    weights are codes, it is as fast with floats that are made of them once.
+    """
+    if any(CODES in str(value.name) for value in model.graph.initializers.values()):
+        return False
+    rounded = _codes(model, "QuantizeLinear")
+    return not rounded.isdisjoint(BYTES) and (rounded | _codes(model, "DequantizeLinear")).issubset(INTEGERS)
+
+
+def _codes(model: ir.Model, op_type: str) -> set[ir.DataType]:
+    """The types of the codes that nodes of this operator give or take, as far as they are known."""
+    found: set[ir.DataType] = set()
+    for node in model.graph.all_nodes():
+        if node.op_type == op_type:
+            codes = node.outputs[0] if op_type == "QuantizeLinear" else node.inputs[0]
+            zero = node.inputs[2] if len(node.inputs) > 2 else None
+            types = [value.dtype for value in (codes, zero) if value is not None and value.dtype is not None]
+            found.update(types[:1] or ([ir.DataType.UINT8] if zero is None else []))
+    return found
 
 
 def _dtype(arguments: Mapping[str, Any]) -> str:

@@ -10,13 +10,13 @@ A video is [1, channels, frames, height, width] here, and its frames are [frames
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.graphs.values import attribute, integers, rank, size
-from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, refuse, rewriting, skip
+from wanc.compiler.passes.rewrite import Pass, Reads, Rewrite, accept, refuse, rewriting, skip
 
 FRAMES = 2  # the axis of a video
 AXES_AS_INPUT = 13  # the opset from which Squeeze and Unsqueeze take them so
@@ -39,6 +39,8 @@ def _axis(op: Any) -> Any:
 
 class Convolution(Rewrite):
     """Conv of a video → for each tap of its kernel in time a Conv of frames, summed."""
+
+    reads: ClassVar[Reads] = {"Conv": ("auto_pad", "dilations", "group", "kernel_shape", "pads", "strides")}
 
     def pattern(self, op, x, weight):  # pyright: ignore
         return op.Conv(x, weight, _allow_other_inputs=True, _outputs=["result"])
@@ -110,6 +112,8 @@ class Sum(_Sinking):
 
 class Norm(_Sinking):
     """A norm over channels."""
+
+    reads: ClassVar[Reads] = {"RMSNormalization": ("axis", "epsilon", "stash_type")}
 
     def pattern(self, op, frames, scale):  # pyright: ignore
         channels_last = op.Transpose(video_of(op, frames, [FRAMES]), perm=[0, 2, 3, 4, 1])

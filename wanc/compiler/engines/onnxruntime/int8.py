@@ -7,6 +7,8 @@ than that. So an input's int8 codes without a zero point become uint8 codes with
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
@@ -14,8 +16,10 @@ from onnxscript.rewriter.pattern import MatchResult
 from wanc.compiler.engines.onnxruntime.kernels import DOMAIN
 from wanc.compiler.graphs.values import producer, rank, scalar, scale_per_row, size
 from wanc.compiler.passes.fold import share
-from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, refuse, rewriting, skip
+from wanc.compiler.passes.rewrite import ANY, Pass, Reads, Rewrite, accept, refuse, rewriting, skip
 
+CODES_OPSET = 13
+"""The first version of the standard operators in which codes have a scale for each row."""
 MIDDLE = 128
 NO_INT8 = "the weight's codes are not int8 with a scale for each row"
 
@@ -24,6 +28,7 @@ class IntegerProduct(Rewrite):
     """MatMul of an input and a weight that are both rounded to int8 → MatMulIntegerToFloat."""
 
     keeps_shared_nodes = True  # Linears of one input share its Q/DQ
+    reads: ClassVar[Reads] = {"DequantizeLinear": ("axis", "block_size")}
 
     def pattern(self, op, x, scale, zero, codes, scales):  # pyright: ignore
         rounded = op.DequantizeLinear(op.QuantizeLinear(x, scale, zero), scale, zero)
@@ -49,6 +54,7 @@ class DynamicProduct(Rewrite):
     """
 
     keeps_shared_nodes = True
+    reads: ClassVar[Reads] = {"DequantizeLinear": ("axis", "block_size")}
 
     def pattern(self, op, rounded, scale, zero, codes, scales):  # pyright: ignore
         weight = op.DequantizeLinear(codes, scales, _outputs=["weight"])
@@ -87,10 +93,12 @@ INTEGERS = Pass(
     "integers",
     "products of rounded inputs and weights → MatMulIntegerToFloat",
     rewriting(IntegerProduct, DynamicProduct, WithBias),
+    opset=CODES_OPSET,
 )
 SHARED_CODES = Pass(
     "shared-codes",
     "compute once what is computed twice, such as codes that several Linears take",
     share,
     after=("integers",),
+    opset=ANY,
 )

@@ -8,17 +8,21 @@ slower, and are not used.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.graphs.values import attention_heads, attribute, rank, same_dimension
-from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, refuse, rewriting
+from wanc.compiler.passes.rewrite import ANY, Pass, Reads, Rewrite, accept, refuse, rewriting
 
 DOMAIN = "com.microsoft"
 
 
 class TiledAttention(Rewrite):
     """Attention without a mask on [batch, sequence, heads * size] → MultiHeadAttention."""
+
+    reads: ClassVar[Reads] = {"Attention": ("kv_num_heads", "q_num_heads", "scale")}
 
     def pattern(self, op, q, k, v):  # pyright: ignore
         return op.Attention(q, k, v, _allow_other_inputs=True, _outputs=["attended"])
@@ -64,4 +68,5 @@ KERNELS = Pass(
     "kernels",
     "plain attention, GELU with its bias, SiLU → kernels of com.microsoft",
     rewriting(TiledAttention, BiasGelu, SiluKernel),
+    opset=ANY,
 )

@@ -16,14 +16,16 @@ no longer the weights alone that are quantised: the error is 7e-3 in place of 3e
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
+from wanc.compiler.engines.onnxruntime.int8 import CODES_OPSET
 from wanc.compiler.engines.onnxruntime.kernels import DOMAIN
-from wanc.compiler.graphs.values import attribute, rank, size
-from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, refuse, rewriting
-from wanc.compiler.weights.layout import OWN_DOMAIN
+from wanc.compiler.graphs.values import OWN_DOMAIN, attribute, constant, rank, size
+from wanc.compiler.passes.rewrite import Pass, Reads, Rewrite, accept, refuse, rewriting
+from wanc.compiler.weights.layout import pack
 
 BITS: Mapping[ir.DataType | None, int] = {ir.DataType.INT8: 8, ir.DataType.INT4: 4}
 SMALLEST, LARGEST = 16, 256  # columns of a block: what the kernel takes, and where larger ones gain no more
@@ -34,6 +36,7 @@ class PackedProduct(Rewrite):
     """MatMul of an input and a weight of codes → MatMulNBits."""
 
     keeps_shared_nodes = True
+    reads: ClassVar[Reads] = {"DequantizeLinear": ("axis", "block_size")}
 
     def pattern(self, op, x, codes, scales):  # pyright: ignore
         weight = op.DequantizeLinear(codes, scales, _outputs=["weight"])
@@ -46,16 +49,53 @@ class PackedProduct(Rewrite):
         if codes.dtype not in BITS:
             return refuse("the kernel's codes are int8 or int4")
         self._per_row, self._block = _blocks(weight.producer(), self._columns)
-        return accept() if self._block else refuse("the kernel has no such blocks of codes with one scale")
+        if not self._block:
+            return refuse("the kernel has no such blocks of codes with one scale")
+        if not (_is_for_products_alone(codes, weight) if codes.is_initializer() else constant(codes) is not None):
+            return refuse("the codes are no weight that is there for such products alone")
+        return accept()
 
     def rewrite(self, op, x, codes, scales, weight):  # pyright: ignore
         bits = BITS[codes.dtype]
-        packed = op.Pack(codes, bits=bits, block_size=self._block, _domain=OWN_DOMAIN)
+        if codes.is_initializer():  # carried out where the weights are written
+            packed = op.Pack(codes, bits=bits, block_size=self._block, _domain=OWN_DOMAIN)
+        else:
+            numbers = constant(codes)
+            assert numbers is not None, "`check` has looked"
+            packed = op.Constant(value=ir.tensor(pack(numbers, bits, self._block)))
         if self._per_row:
             first = op.Constant(value_ints=[0] * -(-self._columns // self._block))
             scales = op.Gather(op.Reshape(scales, op.Constant(value_ints=[self._rows, 1])), first, axis=1)
         sizes = {"N": self._rows, "K": self._columns, "bits": bits, "block_size": self._block}
         return op.MatMulNBits(x, packed, scales, accuracy_level=FLOAT32, _domain=DOMAIN, **sizes)
+
+
+def _is_for_products_alone(codes: ir.Value, weight: ir.Value) -> bool:
+    """Whether every use of a weight's codes is a product that this rule rewrites, or has rewritten, in one graph.
+
+    Where something else uses them as well they stay as they are, and cannot be packed.
+    """
+    dequantize = weight.producer()
+    assert dequantize is not None
+    others = [use.node for use in codes.uses() if use.node is not dequantize and use.node.domain != OWN_DOMAIN]
+    turned = [use.node for use in weight.uses()]
+    products = [use for node in turned for use in node.outputs[0].uses()]
+    values = (codes, weight, *(node.outputs[0] for node in turned))
+    nodes = (*turned, *(use.node for use in products))
+    return (
+        not others
+        and not codes.is_graph_input()
+        and not any(value.is_graph_output() for value in values)
+        and all(node.graph is codes.graph for node in (*nodes, dequantize))
+        and all((node.domain, node.op_type) == ("", "Transpose") for node in turned)
+        and all(list(attribute(node, "perm", ())) == [1, 0] for node in turned)
+        and all((use.node.domain, use.node.op_type, use.idx) == ("", "MatMul", 1) for use in products)
+        and all(_is_float(use.node.inputs[0]) for use in products)
+    )
+
+
+def _is_float(value: ir.Value | None) -> bool:
+    return value is not None and value.dtype == ir.DataType.FLOAT
 
 
 def _blocks(node: ir.Node, columns: int) -> tuple[bool, int]:
@@ -68,5 +108,9 @@ def _blocks(node: ir.Node, columns: int) -> tuple[bool, int]:
 
 
 PACKED = Pass(
-    "packed", "products with weights of int8 or int4 alone → MatMulNBits", rewriting(PackedProduct), after=("integers",)
+    "packed",
+    "products with weights of int8 or int4 alone → MatMulNBits",
+    rewriting(PackedProduct),
+    after=("integers",),
+    opset=CODES_OPSET,
 )

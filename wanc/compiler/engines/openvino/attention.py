@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from wanc.compiler.graphs.values import attention_heads, attribute, exclusive_producer, rank, size
-from wanc.compiler.passes.rewrite import Pass, PassOutcome, Refusal
+from wanc.compiler.passes.rewrite import OPSET, Pass, PassOutcome, Refusal
 
 HEADS_FIRST, TRANSPOSED = [0, 2, 1, 3], [0, 1, 3, 2]
 
@@ -127,4 +127,5 @@ WRITTEN_OUT = Pass(
     "plain attention → products with the heads first, and the scale in a norm",
     write_out,
     after=("halves",),
+    opset=OPSET,
 )

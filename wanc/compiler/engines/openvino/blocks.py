@@ -12,12 +12,15 @@ and 1.38 GB in float32.
 from __future__ import annotations
 
 from math import gcd
+from typing import ClassVar
 
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.graphs.values import attribute, rank, size
-from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, refuse, rewriting, skip
+from wanc.compiler.passes.rewrite import Pass, Reads, Rewrite, accept, refuse, rewriting, skip
 
+BLOCKS_OPSET = 21
+"""The first version of the standard operators that has blocks of codes."""
 SMALLEST = 4  # columns of a block: below, the plugin widens the codes to floats when it loads them
 
 
@@ -25,6 +28,7 @@ class EvenBlocks(Rewrite):
     """A last block that is shorter → smaller blocks, of which several have one scale."""
 
     keeps_shared_nodes = True
+    reads: ClassVar[Reads] = {"DequantizeLinear": ("axis", "block_size")}
 
     def pattern(self, op, codes, scales):  # pyright: ignore
         return op.DequantizeLinear(codes, scales, _outputs=["weight"])
@@ -52,4 +56,5 @@ EVEN = Pass(
     "even-blocks",
     "blocks of codes with a shorter one at the end → smaller blocks, all of one size",
     rewriting(EvenBlocks),
+    opset=BLOCKS_OPSET,
 )

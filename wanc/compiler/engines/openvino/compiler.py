@@ -16,13 +16,17 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import ClassVar, cast
 
+import numpy as np
 import onnx_ir as ir
 import openvino
+from openvino import opset14
 
 from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.openvino.passes import PASSES
 from wanc.compiler.engines.openvino.probe import OpenVinoProber
+from wanc.compiler.engines.openvino.refusals import check_computed_rightly
+from wanc.compiler.engines.openvino.repairs import repair
 from wanc.compiler.engines.products import is_attention, openvino_products
 from wanc.compiler.passes.rewrite import Pass
 from wanc.compiler.program.graph_file import load
@@ -56,11 +60,19 @@ class OpenVinoCompiler:
     islands: tuple[Island, ...]
 
     def compile(self, component: str, graphs: Mapping[str, Path], weights: frozenset[Path]) -> Mapping[str, Path]:
-        """An IR for each graph, with its weights beside it: what they were read from goes."""
+        """An IR for each graph, with its weights beside it: what they were read from goes.
+
+        Raises RecipeError where the library would take a graph and compute something else, CheckpointError where it
+        does not take it.
+        """
         made: dict[str, Path] = {}
         for graph, path in graphs.items():
-            model = _read(path, where=f"{component}/{graph}")
-            _name(model, load(path))
+            canonical, where = load(path), f"{component}/{graph}"
+            check_computed_rightly(canonical, where)
+            model = _read(path, where=where)
+            _keep_inputs(model, canonical)
+            _name(model, canonical)
+            repair(model)
             if self.compute == "bf16" and not self._is_island(component, graph):
                 model.set_rt_info("bf16", PRECISION)
                 _mark(model, self.islands)
@@ -78,6 +90,10 @@ class OpenVinoCompiler:
 
     def execute(self, path: Path) -> Backend | None:
         return OpenVino(path, threads=1)
+
+    def has_kernel(self, node: ir.Node, opset: int) -> bool:
+        del node, opset
+        return True
 
     def prober(self, path: Path) -> Prober | None:
         return OpenVinoProber(path)
@@ -119,6 +135,23 @@ def _read(path: Path, *, where: str) -> openvino.Model:
     except RuntimeError as error:
         reason = str(error).replace(str(path), path.name)
         raise CheckpointError(f"{where}: openvino cannot load this graph") from RuntimeError(reason)
+
+
+def _keep_inputs(model: openvino.Model, canonical: ir.Model) -> None:
+    """Inputs that nothing depends on are inputs all the same: the library's reader drops some of them."""
+    known = {entry.get_friendly_name(): entry for entry in model.get_parameters()}
+    for value in canonical.graph.inputs:
+        if value.name not in known:
+            assert value.dtype is not None and value.shape is not None
+            sizes = [size if isinstance(size, int) else -1 for size in value.shape]
+            entry = opset14.parameter(sizes, np.dtype(value.dtype.numpy()), str(value.name))
+            known[str(value.name)] = entry
+            model.add_parameters([entry])
+    # What is known by its number has to come in the order of the graph.
+    for value in canonical.graph.inputs:
+        entry = known[str(value.name)]
+        model.remove_parameter(entry)
+        model.add_parameters([entry])
 
 
 def _name(model: openvino.Model, canonical: ir.Model) -> None:

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from wanc.compiler.graphs.values import attribute, exclusive_producer, producer, rank, size
-from wanc.compiler.passes.rewrite import Pass, PassOutcome, Refusal
+from wanc.compiler.graphs.values import READ, attribute, exclusive_producer, producer, rank, size, unread_attribute
+from wanc.compiler.passes.rewrite import OPSET, Pass, PassOutcome, Refusal
 
 Array = np.ndarray[Any, Any]
 
@@ -38,6 +38,8 @@ def sort_halves(model: ir.Model) -> PassOutcome:
     for node in list(model.graph):
         if (node.domain, node.op_type) != ("", "Attention"):
             continue
+        if unread_attribute(node, READ["Attention"]) or len(node.outputs) > 1:
+            continue  # it may give the keys
         rotations = [producer(value, "RotaryEmbedding") for value in node.inputs[:2]]
         if not any(attribute(rotation, "interleaved", 0) for rotation in rotations if rotation):
             continue  # nothing is rotated, or halves are already
@@ -113,4 +115,9 @@ def _insert(graph: ir.Graph, before: ir.Node, op_type: str, value: ir.Value, arg
     return node.outputs[0]
 
 
-HALVES = Pass("halves", "rotations of pairs → of halves, with the projections' rows in that order", sort_halves)
+HALVES = Pass(
+    "halves",
+    "rotations of pairs → of halves, with the projections' rows in that order",
+    sort_halves,
+    opset=OPSET,
+)

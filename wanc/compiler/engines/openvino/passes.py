@@ -6,6 +6,7 @@ from wanc.compiler.engines.openvino.attention import WRITTEN_OUT
 from wanc.compiler.engines.openvino.blocks import EVEN
 from wanc.compiler.engines.openvino.halves import HALVES
 from wanc.compiler.engines.openvino.slices import SLICES
+from wanc.compiler.engines.openvino.tile import TILES
 from wanc.compiler.passes.order import ordered
 
-PASSES = ordered((HALVES, WRITTEN_OUT, SLICES, EVEN))
+PASSES = ordered((HALVES, WRITTEN_OUT, SLICES, EVEN, TILES))

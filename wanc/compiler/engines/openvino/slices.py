@@ -6,14 +6,16 @@ long: for 2,240 tokens of the 1.3B shape, 90 ms over 8,960 columns, and 76 over 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import onnx_ir as ir
 from onnxscript.rewriter.pattern import MatchResult
 
 from wanc.compiler.graphs.values import attribute, rank, scale_per_row, size
-from wanc.compiler.passes.rewrite import Pass, Rewrite, accept, refuse, rewriting, skip
+from wanc.compiler.passes.rewrite import Pass, Reads, Rewrite, accept, refuse, rewriting, skip
 
+GELU_OPSET = 20
+"""The first version of the standard operators that has Gelu."""
 WIDEST = 4608
 """Columns of a slice at most: half of the 1.3B shape's 8,960 and a third of the 14B's 13,824 fit."""
 BLOCK = 64
@@ -25,11 +27,13 @@ SLICE = ".slice."
 class SlicedFeedForward(Rewrite):
     """Linear, Gelu, rounding, Linear → the sum of the same over slices."""
 
+    reads: ClassVar[Reads] = {"DequantizeLinear": ("axis", "block_size"), "Gelu": ("approximate",)}
+
     def pattern(self, op, x, codes, scales, bias, step, zero, codes2, scales2, bias2):  # pyright: ignore
-        weight = op.Transpose(op.DequantizeLinear(codes, scales, _outputs=["dequantized"]))
+        weight = op.Transpose(op.DequantizeLinear(codes, scales, _outputs=["dequantized"]), perm=[1, 0])
         inner = op.Gelu(op.Add(op.MatMul(x, weight, _outputs=["product"]), bias), _outputs=["activated"])
         inner = op.DequantizeLinear(op.QuantizeLinear(inner, step, zero), step, zero)
-        weight = op.Transpose(op.DequantizeLinear(codes2, scales2, _outputs=["dequantized2"]))
+        weight = op.Transpose(op.DequantizeLinear(codes2, scales2, _outputs=["dequantized2"]), perm=[1, 0])
         return op.Add(op.MatMul(inner, weight, _outputs=["product2"]), bias2)
 
     def check(self, context, step, bias, bias2, dequantized, dequantized2, **_) -> MatchResult:  # pyright: ignore
@@ -83,4 +87,9 @@ def slice_number(product: str) -> int:
     return int(product.rpartition(SLICE)[2]) if SLICE in product else 0
 
 
-SLICES = Pass("slices", "wide feed-forward networks in int8 → sums over slices", rewriting(SlicedFeedForward))
+SLICES = Pass(
+    "slices",
+    "wide feed-forward networks in int8 → sums over slices",
+    rewriting(SlicedFeedForward),
+    opset=GELU_OPSET,
+)

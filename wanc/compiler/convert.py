@@ -1,34 +1,26 @@
-"""Converts a pickle of tensors (.pth) to safetensors, so that nothing that wanc reads can run code.
+"""Converts pickles of tensors (.pth) to safetensors, so that nothing that wanc reads can run code.
 
-This process alone reads the pickle, with PyTorch's restricted loader and memory-mapped: names, shapes and values stay
-as they are, and anything but tensors is refused.
-
-example:
-  python -m scripts.convert_pth checkpoints/Wan2.2-T2V-A14B/Wan2.1_VAE.pth
+A confined process alone reads the pickle, with PyTorch's restricted loader and memory-mapped: names, shapes and values
+stay as they are, and anything but tensors is refused.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError  # noqa: TID251 - only the name of what the restricted loader raises
 from typing import Any, cast
 
-if not __package__:  # started as a file, which puts its own folder in place of the project's
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
-
 import torch
 from numpy.typing import NDArray
 
-from scripts.checkpoints.stream import Entry, write_tensors
 from wanc.artifacts.files import output_errors, require_space
 from wanc.artifacts.private import abandoned, private_directory
-from wanc.errors import EXIT_NO_INPUT, CheckpointError, UserError, render
+from wanc.compiler.weights.tensor_stream import Entry, write_tensors
+from wanc.errors import EXIT_NO_INPUT, CheckpointError
 from wanc.runtime.destination import require_replaceable
 from wanc.runtime.progress import ProgressBar
 
@@ -117,31 +109,3 @@ def _pieces(tensor: torch.Tensor) -> Iterator[NDArray[Any]]:
     data = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
     for start in range(0, data.numel(), PIECE_BYTES):
         yield data[start : start + PIECE_BYTES].numpy()
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Read the command line and convert; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m scripts.convert_pth",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("file", type=Path, metavar="FILE.pth", help="the pickle; it stays as it is")
-    parser.add_argument("-o", "--output", type=Path, help="file to write (default: beside it, as .safetensors)")
-    given = parser.parse_args(arguments)
-    target: Path = given.output or given.file.with_suffix(".safetensors")
-    if target.resolve() == given.file.resolve():
-        parser.error("the output is the pickle itself")
-    try:
-        convert(given.file, target, progress=True)
-    except UserError as error:
-        print(render(error), file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    print(target)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,0 +1,98 @@
+"""All that is wrong with a recipe and can be found before anything is made of it: what `wanc recipe check` says.
+
+Headers, configurations and the files that a recipe names are opened; no weight is read, and nothing is executed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from wanc.compiler.quantize.keep_patterns import check_patterns
+from wanc.compiler.resolve import check_fits, open_model, prompts_of
+from wanc.errors import NotBuiltYetError, RecipeError, UserError, render
+from wanc.models.source import ModelSource
+from wanc.models.torch_source import check_factory
+from wanc.models.wan.checkpoint import open_located
+from wanc.models.wan.lints import EXPERTS
+from wanc.recipe.load import LoadedRecipe, load_all
+from wanc.recipe.problems import as_error
+
+
+@dataclass(frozen=True)
+class RecipeCheckup:
+    """The bundles that a recipe would make, by name, and what is wrong with it; one of the two is empty."""
+
+    bundles: tuple[str, ...]
+    faults: tuple[UserError, ...] = ()
+
+    @property
+    def exit_code(self) -> int:
+        """That of the first fault, but of one that wanc could mend only where there is no other."""
+        own = [fault for fault in self.faults if not isinstance(fault, NotBuiltYetError)]
+        return next((fault.exit_code for fault in own or self.faults), 0)
+
+    def as_json(self) -> dict[str, object]:
+        problems = [
+            {"message": fault.message, "where": fault.where, "hint": fault.hint, "text": render(fault)}
+            for fault in self.faults
+        ]
+        return {"ok": not self.faults, "bundles": list(self.bundles), **({"problems": problems} if problems else {})}
+
+
+def check_recipe(path: Path, overrides: Sequence[str] = ()) -> RecipeCheckup:
+    """Look at a recipe, all of its variants, and what they name."""
+    try:
+        variants, problems = load_all(path, overrides)
+    except RecipeError as error:
+        return RecipeCheckup((), (error,))
+    if problems:
+        return RecipeCheckup((), tuple(as_error([problem]) for problem in problems))
+    if faults := faults_of(variants):
+        return RecipeCheckup((), tuple(faults))
+    return RecipeCheckup(tuple(loaded.recipe.name for loaded in variants))
+
+
+def faults_of(variants: Sequence[LoadedRecipe]) -> list[UserError]:
+    """What is wrong with what recipes name, each fault once: variants share most of their lines."""
+    opened: dict[str, ModelSource | UserError] = {}
+    faults = [fault for loaded in variants for fault in _faults(loaded, opened)]
+    return list({render(fault): fault for fault in faults}.values())
+
+
+def _faults(loaded: LoadedRecipe, opened: dict[str, ModelSource | UserError]) -> Iterator[UserError]:
+    text = loaded.recipe.model.model_dump_json()
+    if text not in opened:
+        try:
+            opened[text] = open_model(loaded)
+        except UserError as error:
+            opened[text] = error
+    model = opened[text]
+    if isinstance(model, ModelSource):
+        for check in (check_fits, _check_patterns, _check_factory):
+            try:
+                check(loaded, model)
+            except UserError as error:
+                error.where = error.where or loaded.marks.where(getattr(error, "key", None) or "model")
+                yield error
+    else:
+        yield model
+    try:
+        prompts_of(loaded)
+    except RecipeError as error:
+        yield error
+
+
+def _check_factory(loaded: LoadedRecipe, model: ModelSource) -> None:
+    if loaded.recipe.model.torch is not None:
+        check_factory(loaded.recipe.model.torch, model.files)
+
+
+def _check_patterns(loaded: LoadedRecipe, model: ModelSource) -> None:
+    asked = loaded.recipe.quantize
+    if asked.scheme == "none":
+        return
+    experts = [component for component in EXPERTS if component in model.components]
+    components = open_located(model.files, experts).components
+    check_patterns({name: component.weights for name, component in components.items()}, asked.keep.patterns)

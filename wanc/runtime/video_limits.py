@@ -1,0 +1,19 @@
+"""How large anything about a video can be: the same numbers for a recipe, a build and a bundle."""
+
+from __future__ import annotations
+
+MOST_POSITIONS = 1024
+"""Per axis, of Wan's position table: a token is 2 x 2 latents of 8 x 8 pixels, and one latent frame."""
+LARGEST_SIDE = MOST_POSITIONS * 16
+MOST_FRAMES = (MOST_POSITIONS - 1) * 4 + 1
+LONGEST_TEXT = 512
+MOST_CHANNELS = 1024
+LARGEST_STRIDE = 64
+# Latents are some units large: beyond these, float32 has no digits left for them.
+LARGEST_MEAN = 1e6
+STD_RANGE = (1e-6, 1e6)
+SHIFT_RANGE = (1e-6, 1e6)
+GUIDANCE_RANGE = (1, 1_000_000)
+MOST_STEPS = 1000
+MOST_FPS = 240
+MOST_SHAPES = 64
