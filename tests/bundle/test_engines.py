@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from wanc.compiler.pipeline import build
+from wanc.errors import UserError
 from wanc.recipe.load import load
 from wanc.runtime.execute import run_selftest
 from wanc.runtime.graph_task import run_graph
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.verify import verify
 
-from ..conftest import Wanc
+from ..compiler.check.planted import BelievingEngine, build_with
 
 RECIPE = "wanc: 1\nname: attending\nmodel: {onnx: m.onnx, example: {tokens: 6}}\n"
 ATTENDING = """
@@ -121,20 +122,25 @@ def test_the_engines_agree(bundles: dict[str, Path], tmp_path: Path, name: str, 
     assert np.abs(expected - X).max() > 0.1, "attention has made no difference"
 
 
-def test_a_fused_operator_that_came_out_in_pieces_stops_the_build(wanc: Wanc, tmp_path: Path) -> None:
-    """onnxruntime has no kernel for attention in float64."""
-    finished = wanc("build", write_project(tmp_path, np.float64), "-o", tmp_path / "out", "--json")
-    assert (finished.code, finished.out) == (1, "")
-    assert finished.err == (
-        "error: model/main asks for 1 fused Attention, and the engine built 0\n"
-        "hint: if that will do, allow it: engine.allow_unfused: [Attention]\n"
-    )
-    assert not (tmp_path / "out/bundles").exists()
+def test_attention_in_a_type_without_a_kernel_is_computed_by_its_parts(tmp_path: Path) -> None:
+    """onnxruntime has no kernel for attention in float64, so that a model that asks for it gets what its parts give."""
+    (loaded,) = load(write_project(tmp_path, np.float64))
+    assert_in_pieces(build(loaded, tmp_path / "out", progress=False).bundle)
 
 
-def test_a_fused_operator_may_be_allowed_to_come_out_in_pieces(tmp_path: Path) -> None:
-    (loaded,) = load(write_project(tmp_path, np.float64), ["engine.allow_unfused=[Attention]"])
-    bundle = build(loaded, tmp_path / "out", progress=False).bundle
+def test_a_fused_operator_that_came_out_in_pieces_stops_the_build(tmp_path: Path) -> None:
+    recipe, believing = write_project(tmp_path, np.float64), BelievingEngine("")
+    with pytest.raises(UserError) as caught:
+        build_with(recipe, believing)
+    assert caught.value.message == "model/main asks for 1 fused Attention, and the engine built 0"
+    assert caught.value.hint == "if that will do, allow it: engine.allow_unfused: [Attention]"
+    assert not (tmp_path / "bundle").exists()
+    recipe.write_text(RECIPE + "engine: {allow_unfused: [Attention]}\n")
+    build_with(recipe, believing)
+    assert_in_pieces(tmp_path / "bundle")
+
+
+def assert_in_pieces(bundle: Path) -> None:
     report = json.loads((bundle / "engine_report.json").read_text())["components"]["model"]["main"]
     assert report["fused"] == {}
     assert report["kernels"]["Softmax"] == {"double": 1}

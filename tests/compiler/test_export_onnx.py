@@ -391,7 +391,8 @@ RECTANGLE = "g (float[rows, 2*pairs] x, int64 n) => (float[rows, m] y) { y = Ide
         (
             {"row": 2, "pairs": 1},
             {},
-            "error: model.example names 'row', which is no size of the model\nhint: it has: pairs, rows",
+            "error: model.example names 'row', which is no size of the model\n"
+            "hint: did you mean rows? it has: pairs, rows",
         ),
         (
             {"rows": 2, "m": 1},
@@ -401,7 +402,7 @@ RECTANGLE = "g (float[rows, 2*pairs] x, int64 n) => (float[rows, m] y) { y = Ide
         (
             {"rows": 2},
             {},
-            "error: model.example gives no size for pairs\nhint: give sizes that work: {pairs: …, rows: …}",
+            "error: model.example gives no size for pairs\nhint: give sizes that work: {pairs: …, rows: 2}",
         ),
         (
             {"rows": 2, "pairs": 1},
@@ -426,7 +427,7 @@ def test_a_model_without_sizes_says_so(tmp_path: Path) -> None:
     path = stored(model("g (float[3] x) => (float[3] y) { y = Identity (x) }"), tmp_path / "model", external=False)
     with pytest.raises(RecipeError) as caught:
         exported(path, tmp_path / "program", {"rows": 1})
-    assert caught.value.hint == "it has no size to name"
+    assert caught.value.hint == "it has no size to name: remove it"
 
 
 BAD = {

@@ -396,7 +396,8 @@ CASES: dict[str, Case] = {
         f"{BUILD} --set model.source=pth",
         code=65,
         err="error: --set model.source=pth: the model cannot be read\n"
-        "caused by: DIR/pth: not a Wan checkpoint in either layout\n"
+        "caused by: DIR/pth: not a Wan checkpoint in either layout: Wan2.1_VAE.pth is a pickle, "
+        "which can run code when it is read\n"
         "hint: the diffusers layout has a model_index.json; the original layout has "
         "high_noise_model/ and low_noise_model/, or, for a single expert, a config.json beside its "
         "diffusion_pytorch_model*.safetensors\n",
@@ -431,8 +432,8 @@ CASES: dict[str, Case] = {
         BUILD,
         code=65,
         err="error: recipe.yaml:4:11: the model cannot be read\n"
-        "caused by: DIR/model/model_index.json: this is a WanImageToVideoPipeline; wanc reads "
-        "WanPipeline checkpoints\n",
+        "caused by: DIR/model/model_index.json: this is an image-to-video model, not supported yet: "
+        "its class is WanImageToVideoPipeline; wanc reads WanPipeline checkpoints\n",
         broken=set_json("model/model_index.json", _class_name="WanImageToVideoPipeline"),
     ),
     "another component": Case(
@@ -519,7 +520,8 @@ CASES: dict[str, Case] = {
         code=65,
         err="error: recipe.yaml:4:11: the model cannot be read\n"
         'caused by: DIR/model/scheduler/scheduler_config.json: prediction_type is "epsilon"; '
-        'it must be "flow_prediction"\n',
+        'it must be "flow_prediction"\n'
+        "hint: if the model can do without, let it pass: `allow: [prediction_type]` under model\n",
         broken=set_json("model/scheduler/scheduler_config.json", prediction_type="epsilon"),
     ),
     "the low-noise expert alone": Case(
@@ -647,7 +649,8 @@ CASES: dict[str, Case] = {
     "a file for an output": Case(
         f"{BUILD} -o recipe.yaml",
         code=2,
-        err="error: invalid value for '-o' / '--output': dir 'recipe.yaml' is a file\nhint: wanc build --help\n",
+        err="error: invalid value for '-o' / '--output' (env var: 'WANC_OUTPUT'): dir 'recipe.yaml' is a file\n"
+        "hint: wanc build --help\n",
     ),
     "an output where nothing can be written": Case(
         f"{BUILD} -o /proc/wanc",

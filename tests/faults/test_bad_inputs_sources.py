@@ -344,7 +344,7 @@ CASES: dict[str, Case] = {
         BUILD,
         code=2,
         err="error: graph.yaml:4:10: torch cannot trace modules:make\n"
-        "caused by: a and b must have same reduction dim, but got [s31, 4] X [5, 5].\n"
+        "caused by: RuntimeError: mat1 and mat2 shapes cannot be multiplied (3x4 and 5x5)\n"
         "hint: are the inputs those of forward, in order, and do the sizes under example work together?\n",
         broken=torch_model(f"{MAKE}    return torch.nn.Linear(5, 5)\n"),
     ),
@@ -352,7 +352,7 @@ CASES: dict[str, Case] = {
         BUILD,
         code=2,
         err="error: graph.yaml:4:10: torch cannot trace modules:make\n"
-        "caused by: too many positional arguments\n"
+        "caused by: TypeError: Linear.forward() takes 2 positional arguments but 3 were given\n"
         "hint: are the inputs those of forward, in order, and do the sizes under example work together?\n",
         broken=torch_model(
             f"{MAKE}    return torch.nn.Linear(4, 4)\n",

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from .bad_input import RECIPE, Case, answer, write
+
+
+def printed(answer: Any) -> str:
+    return json.dumps(answer) + "\n"
+
 
 CASES: dict[str, Case] = {
     "verify nothing": Case(
@@ -142,16 +149,30 @@ CASES: dict[str, Case] = {
     "check as JSON": Case(
         "recipe check recipe.yaml --json --set sampling.steps=0",
         code=2,
-        err="error: --set sampling.steps=0: sampling.steps has to be at least 1, not the number 0\n"
-        "hint: The number of denoising steps, evenly spaced before the shift.\n",
+        out=printed(
+            {
+                "ok": False,
+                "bundles": [],
+                "problems": [
+                    {
+                        "message": "sampling.steps has to be at least 1, not the number 0",
+                        "where": "--set sampling.steps=0",
+                        "hint": "The number of denoising steps, evenly spaced before the shift.",
+                        "text": "error: --set sampling.steps=0: sampling.steps has to be at least 1, not the number 0\n"
+                        "hint: The number of denoising steps, evenly spaced before the shift.",
+                    }
+                ],
+            }
+        ),
+        err="",
     ),
     "show no recipe": Case(
         "recipe show absent.yaml",
         code=2,
         err="error: absent.yaml: there is no file absent.yaml\nhint: check the path\n",
     ),
-    "a new recipe without a name": Case(
-        "recipe new model", code=2, err="error: missing option '--name'\nhint: wanc recipe new --help\n"
+    "a new recipe without a folder": Case(
+        "recipe new", code=2, err="error: missing argument 'source'\nhint: wanc recipe new --help\n"
     ),
     "a new recipe of a wrong name": Case(
         "recipe new model --name a/b",

@@ -147,7 +147,8 @@ REFUSALS: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "no expert": (
         lambda root: [shutil.rmtree(root / folder) for folder in ("high_noise_model", "low_noise_model")] and None,
-        f"error: MODEL: not a Wan checkpoint in either layout\nhint: {LAYOUTS}",
+        "error: MODEL: not a Wan checkpoint in either layout: Wan2.1_VAE.safetensors is a model in one file, without "
+        f"its configuration: not supported yet\nhint: {LAYOUTS}",
     ),
     "the VAE as a pickle": (
         as_pickle(VAE),

@@ -112,7 +112,7 @@ MISTAKES = {
         INT8,
     ),
     "a value forgotten": change(
-        SHIFT, "  shift:", "  shift: 12.0", "9:3", "sampling.shift has no value", "Wan2.2-T2V-A14B was tuned with 12"
+        SHIFT, "  shift:", SHIFT, "9:3", "sampling.shift has no value", "Wan2.2-T2V-A14B was tuned with 12"
     ),
     # units and kinds of values
     "480p": change(

@@ -212,6 +212,22 @@ class PlantedEngine(Engine):
         return FaultyCompiler(self.fault) if self.fault in FAULTS else PlantedCompiler(self.fault)
 
 
+class BelievingCompiler(OnnxRuntimeCompiler):
+    """Believes that there is a kernel for every fused operator."""
+
+    def has_kernel(self, node: ir.Node, opset: int) -> bool:
+        del node, opset
+        return True
+
+
+@dataclass(frozen=True)
+class BelievingEngine(PlantedEngine):
+    """An engine that lacks kernels which it says that it has."""
+
+    def compiler(self) -> Compiler:
+        return BelievingCompiler()
+
+
 @dataclass(frozen=True)
 class CrashingOrigin(OnnxOrigin):
     """A file over which its runtime crashes."""
