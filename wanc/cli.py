@@ -7,9 +7,6 @@ rebuild with nothing to do load no torch.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from functools import wraps
-from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,11 +15,23 @@ from typer.exceptions import TyperException
 
 from wanc import __version__, completion
 from wanc.errors import EXIT_REFUSED, EXIT_UNAVAILABLE, UserError, render
-from wanc.folders import DEFAULT_OUTPUT, OUTPUT_VARIABLE, STORE_VARIABLE, Folders
+from wanc.folders import DEFAULT_OUTPUT, Folders
 from wanc.runtime.backends.offline import stay_offline
-from wanc.runtime.options import OPTIONS, OUTPUT_HELP
+from wanc.runtime.options import OUTPUT_HELP
 from wanc.runtime.streams import complain, print_result, standard_streams
 from wanc.runtime.voice import say, shows_progress
+from wanc.verbs.options import (
+    BundleFolder,
+    Json,
+    Output,
+    Overrides,
+    RecipeFile,
+    StoreFolder,
+    that_speaks,
+    with_options_of_a_run,
+)
+from wanc.verbs.recipe import recipe_app
+from wanc.verbs.store import store_app
 
 EXIT_INTERRUPTED = 130
 
@@ -33,60 +42,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-recipe_app = typer.Typer(help="Look at, check and write recipes.", no_args_is_help=True, rich_markup_mode=None)
-store_app = typer.Typer(help="Look into the store of finished work.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(recipe_app, name="recipe")
 app.add_typer(store_app, name="store")
 
-RecipeFile = Annotated[
-    Path,
-    typer.Argument(
-        metavar="RECIPE", help="The recipe's YAML file.", show_default=False, autocompletion=completion.recipes
-    ),
-]
-BundleFolder = Annotated[
-    Path, typer.Argument(help="The bundle's folder.", show_default=False, autocompletion=completion.bundles)
-]
-Overrides = Annotated[
-    list[str],
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change one value; may be repeated; wins last.",
-        autocompletion=completion.settings,
-    ),
-]
-Output = Annotated[
-    Path,
-    typer.Option(
-        "-o", "--output", help="Where bundles/ are.", file_okay=False, show_default=True, envvar=OUTPUT_VARIABLE
-    ),
-]
-StoreFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--store",
-        help="Where finished work is kept; store/ in the output folder if unset.",
-        file_okay=False,
-        show_default=False,
-        envvar=STORE_VARIABLE,
-    ),
-]
 Explained = Literal["fuse", "quantize", "engine"]
 Numbers = Literal["float", "int8"]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-VOICE: Mapping[str, tuple[Any, object]] = {
-    "quiet": (Annotated[bool, typer.Option("-q", "--quiet", help="Say nothing but errors and the result.")], False),
-    "verbose": (Annotated[bool, typer.Option("-v", "--verbose", help="Say why things are done, and where.")], False),
-    "log_file": (
-        Annotated[
-            Path | None,
-            typer.Option("--log-file", metavar="FILE", help="Append all that --verbose says to FILE, with the time."),
-        ],
-        None,
-    ),
-}
-"""How much is said: what every verb takes that may work for a while."""
 
 
 @app.callback(invoke_without_command=True)
@@ -94,30 +54,6 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
     if version:
         print_result(f"wanc {__version__}")
         raise typer.Exit
-
-
-def that_speaks(verb: Callable[..., None]) -> Callable[..., None]:
-    """A verb with the options of `VOICE` behind its own."""
-
-    @wraps(verb)
-    def speaking(*, quiet: bool, verbose: bool, log_file: Path | None, **options: Any) -> None:
-        from wanc.log_file import talking
-
-        with talking(quiet=quiet, verbose=verbose, log_file=log_file, output=options.get("output")):
-            verb(**options)
-
-    own = signature(verb, eval_str=True).parameters.values()
-    voice = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, (annotation, default) in VOICE.items()
-    ]
-    return _with_parameters(speaking, [*own, *voice])
-
-
-def _with_parameters(verb: Callable[..., None], parameters: list[Parameter]) -> Callable[..., None]:
-    vars(verb)["__signature__"] = Signature(parameters)
-    verb.__annotations__ = {entry.name: entry.annotation for entry in parameters}
-    return verb
 
 
 @app.command(epilog="Example: wanc build recipes/tiny-wan.yaml --set sampling.steps=10 --log-file build.log")
@@ -254,24 +190,6 @@ def bench(
         print_result("\n".join(map(str, paths)))
 
 
-def with_options_of_a_run(verb: Callable[..., None]) -> Callable[..., None]:
-    """Replace a verb's `**options` by the options that a bundle's own run.py has, before those with a name alone."""
-    own = signature(verb, eval_str=True).parameters.values()
-    options = [
-        Parameter(
-            option.name,
-            Parameter.KEYWORD_ONLY,
-            default=None,
-            annotation=Annotated[option.type | None, typer.Option(help=option.help, metavar=option.metavar)],
-        )
-        for option in OPTIONS
-    ]
-    places = [entry for entry in own if entry.kind == Parameter.POSITIONAL_OR_KEYWORD]
-    return _with_parameters(
-        verb, [*places, *options, *(entry for entry in own if entry.kind == Parameter.KEYWORD_ONLY)]
-    )
-
-
 @app.command(epilog='Example: wanc run artifacts/bundles/tiny-wan --prompt "A red circle moves left." -o out.mp4')
 @that_speaks
 @with_options_of_a_run
@@ -377,120 +295,6 @@ def convert(
 
     written = convert_files(files, output, progress=shows_progress(as_json=as_json))
     print_result(json.dumps([str(path) for path in written]) if as_json else "\n".join(map(str, written)))
-
-
-@recipe_app.command("show", epilog="Example: wanc recipe show recipes/tiny-wan.yaml --set sampling.steps=10")
-def recipe_show(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = False) -> None:
-    """Print a recipe with everything resolved and every default filled in."""
-    from wanc.recipe.load import load
-    from wanc.recipe.show import to_yaml
-
-    recipes = [loaded.recipe for loaded in load(recipe, overrides)]
-    if as_json:
-        print_result(json.dumps([entry.model_dump(mode="json") for entry in recipes]))
-    else:
-        print_result("---\n".join(to_yaml(entry) for entry in recipes), end="")
-
-
-@recipe_app.command("check", epilog="Example: wanc recipe check recipes/tiny-wan.yaml")
-def recipe_check(recipe: RecipeFile, overrides: Overrides = [], as_json: Json = False) -> None:
-    """Check a recipe, all of its variants and the files that they name, without building anything."""
-    from wanc.compiler.preflight import check_recipe
-
-    checkup = check_recipe(recipe, overrides)
-    if as_json:
-        print_result(json.dumps(checkup.as_json()))
-    elif not checkup.faults:
-        print_result(f"ok: {', '.join(checkup.bundles)}")
-    for fault in () if as_json else checkup.faults:
-        complain(render(fault))
-    if checkup.faults:
-        raise typer.Exit(checkup.exit_code)
-
-
-@recipe_app.command("schema", epilog="Example: wanc recipe schema > recipes/recipe.schema.json")
-def recipe_schema() -> None:
-    """Print the JSON Schema of recipes, for editors."""
-    from wanc.recipe.json_schema import json_schema
-
-    print_result(json.dumps(json_schema(), indent=2, ensure_ascii=False))
-
-
-@recipe_app.command("new", epilog="Example: wanc recipe new checkpoints/my-wan --name my-wan > my-wan.yaml")
-def recipe_new(
-    source: Annotated[
-        str,
-        typer.Argument(help="A Wan checkpoint's folder, an ONNX file, or a Python module.", show_default=False),
-    ],
-    name: Annotated[
-        str | None, typer.Option(help="The bundle's name; the source's if unset.", show_default=False)
-    ] = None,
-) -> None:
-    """Print a commented recipe that fits a model, to be saved in the working directory."""
-    from wanc.compiler.new_recipe import new_recipe
-
-    print_result(new_recipe(source, name), end="")
-
-
-@store_app.command("ls", epilog="Example: wanc store ls")
-def store_ls(output: Output = Path(DEFAULT_OUTPUT), store: StoreFolder = None, as_json: Json = False) -> None:
-    """List what is stored: stage, size, cost and key of every finished action."""
-    from wanc.artifacts.listing import list_store
-
-    listing = list_store(Folders.chosen(output, store).store)
-    print_result(json.dumps(listing.as_json()) if as_json else listing.as_text())
-
-
-@store_app.command("why", epilog="Example: wanc store why recipes/tiny-wan.yaml --set sampling.steps=10")
-def store_why(
-    recipe: RecipeFile,
-    output: Output = Path(DEFAULT_OUTPUT),
-    store: StoreFolder = None,
-    overrides: Overrides = [],
-    as_json: Json = False,
-) -> None:
-    """Say, for each stage of a build, whether it is stored, and if not, what has changed."""
-    from wanc.compiler.why import why
-    from wanc.recipe.load import load
-
-    answers = [answer for loaded in load(recipe, overrides) for answer in why(loaded, output, store)]
-    if as_json:
-        print_result(json.dumps([answer.as_json() for answer in answers]))
-    else:
-        print_result("\n".join(answer.as_text() for answer in answers))
-
-
-@store_app.command("gc", epilog="Example: wanc store gc --days 30 --dry-run")
-@that_speaks
-def store_gc(
-    output: Output = Path(DEFAULT_OUTPUT),
-    store: StoreFolder = None,
-    days: Annotated[int, typer.Option(min=1, help="Keep what was used in the last N days.", metavar="N")] = 7,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Remove what neither a bundle's last build nor the last days have used."""
-    from wanc.artifacts.gc import clean
-    from wanc.runtime.progress import ProgressBar
-
-    with ProgressBar("gc", enabled=shows_progress(as_json=as_json)) as bar:
-        root = Folders.chosen(output, store).store
-        cleaning = clean(root, days=days, dry_run=dry_run, progress=bar.move_to, on_wait=say)
-    print_result(json.dumps(cleaning.as_json()) if as_json else cleaning.as_text())
-
-
-@store_app.command("fsck", epilog="Example: wanc store fsck")
-@that_speaks
-def store_fsck(output: Output = Path(DEFAULT_OUTPUT), store: StoreFolder = None, as_json: Json = False) -> None:
-    """Read everything that is stored, and set aside what is damaged."""
-    from wanc.artifacts.fsck import check
-    from wanc.runtime.progress import ProgressBar
-
-    with ProgressBar("fsck", enabled=shows_progress(as_json=as_json)) as bar:
-        checkup = check(Folders.chosen(output, store).store, progress=bar.move_to, on_wait=say)
-    print_result(json.dumps(checkup.as_json()) if as_json else checkup.as_text())
-    if not checkup.ok:
-        raise typer.Exit(EXIT_REFUSED)
 
 
 def _usage(error: TyperException) -> str:
