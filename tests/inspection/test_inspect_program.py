@@ -8,8 +8,10 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
+import pytest
 
 from wanc.compiler.program.program import ProgramComponent
 from wanc.inspection.find import inspect
@@ -141,7 +143,7 @@ def test_a_program_without_weights_has_none(tmp_path: Path) -> None:
     assert weights == {"count": 0, "parameters": 0, "bytes": 0, "dtypes": {}}
 
 
-def write_described_bundle(root: Path) -> Path:
+def write_described_bundle(root: Path, **manifest: Any) -> Path:
     """A bundle of one graph, as a build would describe it."""
     work = root.parent / "work"
     program = write_program(work).read_bytes()
@@ -162,6 +164,7 @@ def write_described_bundle(root: Path) -> Path:
         topology={"engines": [entry]},
         runtime={"task": "graph", "threads": 0},
         parents=[{"role": "model", "digest": f"sha256:{'1' * 64}"}],
+        **manifest,
     )
 
 
@@ -237,5 +240,26 @@ def test_a_built_bundle_shows_what_was_built(tiny_bundle: Path, wanc: Wanc) -> N
     people = wanc("inspect", tiny_bundle).out
     assert "  sampling" not in people and "\nsampling\n  fps" in people
     assert "\nkernels\n" in people
-    for title in ("weights", "operators", "inputs of graphs", "engines", "shapes", "provenance", "tools", "files"):
+    titles = ("weights", "operators", "inputs of graphs", "engines", "shapes", "provenance", "tools", "files")
+    for title in ("comparison with the source", *titles):
         assert f"\n{title}\n" in people
+    assert described["check"]["mode"] == "on" and described["check"]["graphs"].keys() >= {"denoiser_low/step"}
+    assert "  denoiser_low/step " in people.partition("comparison with the source")[2].partition("\n\n")[0]
+
+
+@pytest.mark.parametrize(
+    ("check", "shown"),
+    [
+        ({"mode": "off"}, "  of\n  mode  off\n"),
+        (
+            {"mode": "on", "against": "torch", "graphs": {"a/b": {"trials": [{"inputs": "noise"}, 3]}, "c": None}},
+            "  of\n  against  torch\n  mode     on\n  a/b      inputs noise\n  a/b\n",
+        ),
+    ],
+)
+def test_whatever_a_manifest_says_of_the_comparison_is_shown(
+    tmp_path: Path, wanc: Wanc, check: dict[str, Any], shown: str
+) -> None:
+    finished = wanc("inspect", write_described_bundle(tmp_path / "bundle", check=check))
+    assert finished.code == 0
+    assert f"\ncomparison with the source\n{shown}\n" in finished.out

@@ -40,6 +40,7 @@ def describe_bundle(root: Path) -> dict[str, Any]:
         "embedding": program["embedding"],
         "engines": _engines(manifest, root),
         "runtime": dict(manifest.runtime),
+        "check": dict(manifest.check),
         "provenance": {
             "recipe_sha256": manifest.recipe_sha256,
             "parents": list(manifest.parents),

@@ -44,6 +44,7 @@ def _bundle(document: Document) -> Iterator[TextTable]:
     yield TextTable("shapes", _records(runtime.get("shapes")))
     for name in ("sampling", "model"):
         yield TextTable(name, _pairs(runtime.get(name)))
+    yield TextTable("comparison with the source", _comparison(document["check"]), ("of", ""))
     provenance = document["provenance"]
     parents = [("parent", text) for (text,) in _records(provenance["parents"])]
     yield TextTable("provenance", [("recipe", provenance["recipe_sha256"]), *parents])
@@ -54,6 +55,17 @@ def _bundle(document: Document) -> Iterator[TextTable]:
         roles.setdefault(file["role"], []).append(file["size"])
     rows = [(role, str(len(sizes)), size_text(sum(sizes))) for role, sizes in sorted(roles.items())]
     yield TextTable("files", rows, ("role", "files", "size"))
+
+
+def _comparison(check: Mapping[str, object]) -> list[tuple[str, str]]:
+    """How the engines were compared, and each trial of each graph with its errors."""
+    graphs = check.get("graphs")
+    trials = [
+        (str(name), text)
+        for name, graph in (graphs.items() if isinstance(graphs, dict) else ())
+        for (text,) in _records(graph.get("trials") if isinstance(graph, dict) else None)
+    ]
+    return [*((name, text) for name, text in _pairs(check) if name != "graphs"), *trials]
 
 
 def _program(document: Document) -> Iterator[TextTable]:
