@@ -11,6 +11,8 @@ from contextlib import contextmanager
 import onnx
 import onnx_ir as ir
 
+from wanc.compiler.graphs.values import constant
+
 CONTRIBUTED = ("BiasDropout", "BitmaskBiasDropout", "BitmaskDropout", "Sampling")
 """Those of com.microsoft, of which ONNX knows nothing."""
 NUMBER = "draw"
@@ -45,6 +47,10 @@ def draws_told_apart(model: ir.Model) -> Generator[None]:
 def _draws(node: ir.Node, functions: Iterable[ir.OperatorIdentifier]) -> bool:
     if node.op_identifier() in functions:
         return True
+    if (node.domain, node.op_type) == ("", "Dropout"):  # in training alone, which an input says
+        training = node.inputs[2] if len(node.inputs) > 2 else None
+        told = constant(training)
+        return training is not None and (told is None or bool(told.any()))
     if node.domain == "com.microsoft":
         return node.op_type in CONTRIBUTED
     try:
