@@ -70,7 +70,8 @@ def trace(project: Project, output: Path, log: Path) -> list[list[Point]]:
     """
     calls = ("strace", "-qq", "-y", "-e", "signal=none", "-e", f"trace={','.join((*CHANGES, *SYNCS))}", "-o", str(log))
     finished = run_in_fork(project.command(output), *calls)
-    assert (finished.returncode, finished.stderr) == (0, "")
+    replaced = f"{output}/bundles/block: {project.id} in place of {project.before}\n" if project.before else ""
+    assert (finished.returncode, finished.stderr) == (0, replaced), finished.stderr
     stages: list[list[Point]] = [[]]
     counts: dict[str, int] = defaultdict(int)
     for line in log.read_text().splitlines():

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 import onnx
+import onnx.printer
+import onnx_ir as ir
 import pytest
 
 from wanc.errors import CheckpointError, render
@@ -62,11 +64,30 @@ def test_memory_without_end(tmp_path: Path) -> None:
     assert time.monotonic() - started < 5
 
 
-def test_memory_that_is_not_its_own(tmp_path: Path) -> None:
-    """It may crash, or find some number there and fill the memory."""
-    error, hint = refused(GATHER_ND, tmp_path).splitlines()
-    assert error.startswith(f"error: m.onnx: {ONNX} ") and error.endswith(" over node 0 (GatherND)")
-    assert hint == HINT
+def test_a_negative_size_is_not_counted_with(tmp_path: Path) -> None:
+    """ONNX would take memory that is not its own for sizes: crash, fill the memory, or make a shape of it."""
+    error = refused(GATHER_ND, tmp_path)
+    assert error == "error: m.onnx: output 'y' does not say how many dimensions it has"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{ z = If (c) <then_branch = a () => (float[2, -1] p) { p = Neg (x) }, "
+        "else_branch = b () => (float[2, 2] q) { q = Neg (x) }> }",
+        "<float[-1, 2] u> { u = Neg (x) z = Neg (u) }",
+        "{ s = SequenceConstruct (x) z = SequenceAt (s, i) }",
+    ],
+)
+def test_no_negative_size_is_left_anywhere(body: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    proto = model("g (bool c, float[2, 2] x, int64 i) => (float[-1, 2] z) " + body)
+    sequence = proto.graph.value_info.add(name="s").type.sequence_type.elem_type.tensor_type
+    sequence.elem_type = onnx.TensorProto.FLOAT
+    sequence.shape.dim.add(dim_value=-7)
+    path.write_bytes(proto.SerializeToString())
+    read = onnx.printer.to_text(ir.to_proto(read_onnx(open_onnx(path).files).model))
+    assert "-" in onnx.printer.to_text(proto) and "-" not in read
 
 
 def in_the_middle() -> onnx.ModelProto:

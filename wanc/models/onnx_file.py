@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from wanc.errors import EXIT_NO_INPUT, CheckpointError
 from wanc.models.graph import Input, Output
@@ -36,6 +36,9 @@ MODEL = "model.onnx"
 DATA = "data/"
 CONSTANT = b'"\x08Constant'
 """In a file that has constants among its nodes: those may be what takes the place."""
+
+WITHOUT_SHAPES = frozenset({"TensorProto", "SparseTensorProto", "StringStringEntryProto", "OperatorSetIdProto"})
+"""Messages in which no shape of a value is, and of which there are many."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,7 @@ def _checked(data: bytes, path: Path) -> tuple[onnx.ModelProto, list[ExternalRan
         raise CheckpointError("not an ONNX file", where=str(path), hint="is the download complete?") from error
     ranges = check_model(model, where=str(path))
     _constants_to_initializers(model.graph)
+    _forget_negative_sizes(model)
     return model, ranges
 
 
@@ -141,6 +145,21 @@ def _constants_to_initializers(graph: onnx.GraphProto) -> None:
         nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
         del graph.node[:]
         graph.node.extend(nodes)
+
+
+def _forget_negative_sizes(message: Message) -> None:
+    """A size below zero says that a size is not known, as exporters of old did; ONNX's shape inference counts with it,
+    and reads memory that lies elsewhere.
+    """
+    if isinstance(message, onnx.TensorShapeProto):
+        for dim in message.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None and field.message_type.name not in WITHOUT_SHAPES:
+            for inner in value if field.is_repeated else (value,):
+                _forget_negative_sizes(inner)
 
 
 def _read(path: Path) -> bytes:
