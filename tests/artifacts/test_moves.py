@@ -59,8 +59,11 @@ def test_what_was_moved_is_found_in_the_bundle(store: Store, destination: Path) 
 
 @pytest.mark.parametrize(
     ("stands", "exchange"),
-    [(False, True), (True, True), (True, False)],
-    ids=["first bundle", "in place of another", "in place of another in two renames"],
+    [
+        pytest.param(False, True, id="first bundle"),
+        pytest.param(True, True, id="in place of another"),
+        pytest.param(True, False, id="in place of another in two renames", marks=pytest.mark.slow),
+    ],
 )
 def test_a_kill_at_every_step_of_a_seal_loses_nothing(
     quick_path: Path, break_at: Break, monkeypatch: pytest.MonkeyPatch, stands: bool, exchange: bool

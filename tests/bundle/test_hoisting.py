@@ -127,10 +127,15 @@ def test_the_video_is_that_of_the_graphs_as_exported(
 @pytest.mark.parametrize(
     ("name", "overrides", "least"),
     [
-        ("openvino", ["engine.kind=openvino"], LEAST_PSNR),
-        ("bf16", ["engine.kind=openvino", "precision.compute=bf16"], LEAST_PSNR_BFLOAT16),
+        pytest.param("openvino", ["engine.kind=openvino"], LEAST_PSNR, id="fp32"),
+        pytest.param(
+            "bf16",
+            ["engine.kind=openvino", "precision.compute=bf16"],
+            LEAST_PSNR_BFLOAT16,
+            id="bf16",
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["fp32", "bf16"],
 )
 class TestOpenVino:
     """Bundles of the other engine."""

@@ -99,7 +99,7 @@ def test_a_run(trace: Trace, tiny_bundle: Path, variant: MakeVariant, folder: Pa
     assert_alone(done, folder)
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_a_build(trace: Trace, folder: Path, engine: str) -> None:
     write_model(folder / "model")
     (folder / "recipe.yaml").write_text(RECIPE)

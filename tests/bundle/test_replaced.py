@@ -45,7 +45,7 @@ def other_bundle(bundle: Path, copy: Path) -> Path:
     return copy
 
 
-@pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
+@pytest.fixture(scope="module", params=["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 def engine(request: pytest.FixtureRequest, variant: MakeVariant, tiny_bundle: Path) -> Path:
     return tiny_bundle if request.param == "onnxruntime" else variant("openvino", "engine.kind=openvino").root
 

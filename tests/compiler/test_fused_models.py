@@ -450,7 +450,7 @@ def modules(checkpoint: Checkpoint) -> dict[str, tuple[torch.nn.Module, dict[str
     }
 
 
-@pytest.mark.parametrize("opset", [18, 20])
+@pytest.mark.parametrize("opset", [pytest.param(18, marks=pytest.mark.slow), 20])
 @pytest.mark.parametrize("name", ["transformer", "text encoder", "decoder"])
 @torch.no_grad()
 def test_what_torch_exports_fuses_as_well(checkpoint: Checkpoint, name: str, opset: int, tmp_path: Path) -> None:

@@ -170,6 +170,7 @@ def decode(decoder: Lowered, latents: torch.Tensor) -> Array:
     return np.concatenate(chunks, axis=2)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_decoding_by_chunks_equals_diffusers(checkpoint: Checkpoint, decoder: Lowered) -> None:
     reference = AutoencoderKLWan.from_pretrained(checkpoint.root / "vae", torch_dtype=torch.float32).eval()

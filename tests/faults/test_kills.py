@@ -92,6 +92,7 @@ def covered(cases: Iterable[Case]) -> set[str]:
     return {f"{case.point.syscall} {case.point.what}" for case in cases}
 
 
+@pytest.mark.slow
 def test_a_kill_at_every_system_call(pool: ProcessPoolExecutor, block: Project, quick: Path) -> None:
     folder = quick / "kills"
     cases = pool.submit(cases_of, block, folder).result()

@@ -70,11 +70,14 @@ def inputs(kind: str, *size: int) -> tuple[torch.Tensor, ...]:
     return (0.5 * torch.randn(1, 16, 1, *size, generator=generator),)
 
 
+SLOW = pytest.mark.slow
 CASES = [
-    ("transformer", 18, ({2: ANY, 3: ANY, 4: ANY}, None, None), (3, 4, 3), [(1, 2, 5), (5, 1, 1)]),
+    pytest.param(
+        "transformer", 18, ({2: ANY, 3: ANY, 4: ANY}, None, None), (3, 4, 3), [(1, 2, 5), (5, 1, 1)], marks=SLOW
+    ),
     ("transformer", 20, ({2: ANY, 3: ANY, 4: ANY}, None, None), (3, 4, 3), [(1, 2, 5), (5, 1, 1)]),
     ("encoder", 20, ({1: ANY}, {1: ANY}), (9, 2), [(4, 1), (50, 0)]),
-    ("decoder", 18, ({3: ANY, 4: ANY},), (4, 5), [(3, 7), (6, 2)]),
+    pytest.param("decoder", 18, ({3: ANY, 4: ANY},), (4, 5), [(3, 7), (6, 2)], marks=SLOW),
 ]
 
 
