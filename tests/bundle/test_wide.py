@@ -45,7 +45,8 @@ wanc: 1
 name: wide
 model: {source: model}
 shapes: [{name: small, height: 32, width: 48, frames: 5}]
-sampling: {steps: 2, shift: 12.0, guidance: {high: 4.0, low: 3.0}, boundary: 0.875, allow: [idle-expert, checkpoint-shift]}
+sampling:
+  {steps: 2, shift: 12.0, guidance: {high: 4.0, low: 3.0}, boundary: 0.875, allow: [idle-expert, checkpoint-shift]}
 """
 
 
