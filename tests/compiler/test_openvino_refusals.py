@@ -96,6 +96,22 @@ REFUSED: dict[str, tuple[onnx.ModelProto, str]] = {
     "uint8 difference": (of_two("Sub", "uint8"), f"the Sub that gives y: {ROUND}"),
     "uint8 shift": (of_two("BitShift", "uint8", '<direction = "LEFT">'), f"the BitShift that gives y: {ROUND}"),
     "int64 constant": (parsed("g (int64[n] a) => (int64[n] y) { y = Add (a, big) }", big=2**40), BEYOND),
+    "int64 constant in another shape": (
+        parsed(
+            "g (int64[n] a, float[n] b) => (int64[n] y, float[m] z) { c = Cast <to = 7> (big) y = Add (a, c) "
+            "one = Constant <value_ints = [1]> () d = Reshape (big, one) z = Slice (b, one, d) }",
+            big=2**63 - 1,
+        ),
+        BEYOND,
+    ),
+    "an end that is cut": (
+        parsed(
+            "g (float[n] a) => (float[m] y) { c = Constant <value_ints = [1]> () one = Cast <to = 6> (c) "
+            "b = Cast <to = 6> (big) y = Slice (a, one, b) }",
+            big=[2**33 + 2],
+        ),
+        BEYOND,
+    ),
     "uint32 constant": (
         parsed("g (uint32[n] a) => (bool[n] y) { y = Less (a, big) }", big=np.uint32(2**31 + 5)),
         BEYOND,
@@ -190,6 +206,15 @@ TAKEN: dict[str, tuple[onnx.ModelProto, Arrays, Arrays]] = {
         parsed(
             "g (float[n] a) => (float[m] y) { b = Constant <value_ints = [1]> () y = Slice (a, b, end) }",
             end=[2**63 - 1],
+        ),
+        {"a": np.array([1, 2], np.float32)},
+        {"y": np.array([2], np.float32)},
+    ),
+    "the end of a slice, in another shape": (
+        parsed(
+            "g (float[n] a) => (float[m] y) { b = Constant <value_ints = [1]> () one = Constant <value_ints = [-1]> () "
+            "c = Cast <to = 7> (end) d = Reshape (c, one) y = Slice (a, b, d) }",
+            end=2**63 - 1,
         ),
         {"a": np.array([1, 2], np.float32)},
         {"y": np.array([2], np.float32)},

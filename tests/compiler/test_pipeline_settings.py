@@ -35,7 +35,7 @@ os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
 from wanc.compiler.pipeline import build
 from wanc.recipe.load import load
 (loaded,) = load(sys.argv[1])
-result = build(loaded, Path(sys.argv[2]), progress=False)
+result = build(loaded, Path(sys.argv[2]), replace=True, progress=False)
 print(json.dumps([result.id, [run.name for run in result.stages if run.cached]]))
 """
 

@@ -26,6 +26,10 @@ NARROW = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UI
 CODES = (ir.DataType.INT16, ir.DataType.UINT16)
 WIDE = (ir.DataType.INT64, ir.DataType.UINT64, ir.DataType.UINT32)
 INT32 = np.iinfo(np.int32)
+LIMITS = (1, 2)
+"""The inputs of Slice that say where it begins and ends."""
+STAYING = frozenset({"Cast", "Concat", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+"""What gives the numbers that it takes."""
 
 
 class Otherwise(NamedTuple):
@@ -48,7 +52,7 @@ def check_computed_rightly(model: ir.Model, where: str) -> None:
                 if node.domain in entry.domains and node.op_type in entry.op_types and entry.applies(node):
                     raise _refusal(where, f"the {node.op_type} that gives {_given(node)}: {entry.what}")
     for value in _large_constants(model):
-        if any(not _is_limit(use.node, use.idx) for use in value.uses()) or value.is_graph_output():
+        if not _only_limits(value):
             raise _refusal(where, f"{value.name} is beyond 32 bits, to which openvino cuts integers")
 
 
@@ -144,9 +148,17 @@ def _large_constants(model: ir.Model) -> Iterator[ir.Value]:
             yield value
 
 
-def _is_limit(node: ir.Node, index: int) -> bool:
-    """Where a Slice begins or ends: beyond the last place, every number says the same."""
-    return node.op_type == "Slice" and index in (1, 2)
+def _only_limits(value: ir.Value) -> bool:
+    """Whether a number only says where slices begin and end: beyond the last place, every number says the same."""
+    if value.is_graph_output():
+        return False
+    for node, index in value.uses():
+        is_limit = node.op_type == "Slice" and index in LIMITS
+        stays = node.op_type in STAYING and (index == 0 or node.op_type == "Concat")
+        stays &= node.op_type != "Cast" or attribute(node, "to", 0) in WIDE
+        if not is_limit and not (stays and _only_limits(node.outputs[0])):
+            return False
+    return True
 
 
 def _refusal(where: str, reason: str) -> RecipeError:
