@@ -73,6 +73,15 @@ def stages_are_forked() -> Iterator[None]:
     zygote.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def each_process_has_a_core() -> None:
+    """Two processes of two OpenMP threads each would spin most of the time, waiting for one another."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        import torch
+
+        torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="module")
 def fresh_stages() -> Iterator[None]:
     """For `pytestmark`: stages begin as a user's do, in an interpreter of their own."""
