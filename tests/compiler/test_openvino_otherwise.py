@@ -110,6 +110,42 @@ def test_float64_is_refused(text: str, name: str) -> None:
     assert caught.value.message.endswith(f" model/main: {name} is float64, and openvino computes it in float32")
 
 
+@pytest.mark.parametrize(
+    ("text", "opset", "what"),
+    [
+        ("y = ReduceL1 <axes = [1], keepdims = 0> (x)", 17, "its axes are left out"),
+        ("y = ReduceLogSumExp <axes = [-1], keepdims = 0> (x)", 13, "its axes are left out"),
+        ("y = ReduceLogSum <axes = [2], keepdims = 0> (x)", 11, "its axes are left out"),
+        ("y = Softmax <axis = 1> (x)", 11, "its last axes are not taken together, as before opset 13"),
+        ("y = LogSoftmax (x)", 12, "its last axes are not taken together, as before opset 13"),
+    ],
+)
+def test_what_older_operators_say_otherwise(text: str, opset: int, what: str) -> None:
+    with pytest.raises(RecipeError, match=f" that gives y: {what}$"):
+        check_computed_rightly(
+            ir.from_proto(parsed(f"g (float[2, 3, 4] x) => (float[a, b, c] y) {{ {text} }}", opset)), "m"
+        )
+
+
+@pytest.mark.parametrize("text", ["y = Softmax <axis = 2> (x)", "y = Softmax <axis = -1> (x)", "y = ReduceL1 (x)"])
+def test_what_they_say_as_well_is_taken(text: str) -> None:
+    check_computed_rightly(ir.from_proto(parsed(f"g (float[2, 3, 4] x) => (float[a, b, c] y) {{ {text} }}", 11)), "m")
+
+
+def test_functions_of_a_model_s_own(tmp_path: Path) -> None:
+    model = parsed("g (float[n, 3] x) => (float[n, 3] y) { t = mine.twice (x) y = Neg (t) }", 20)
+    model.opset_import.add(domain="mine", version=1)
+    model.functions.add().CopyFrom(
+        onnx.parser.parse_function(
+            '<opset_import: ["" : 20], domain: "mine"> twice (a) => (b) { c = Add (a, a) b = Abs (c) }'
+        )
+    )
+    inputs = {"x": counted(2, 3) - 3}
+    expected = plain(model, inputs)
+    assert expected is not None
+    assert difference(Road(ENGINES["openvino"], tmp_path).run(model, inputs), expected, 1e-5, 0.0) is None
+
+
 def counted(*shape: int) -> Any:
     return np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
 
@@ -159,6 +195,25 @@ RIGHT = {
     "a list of one for a number": (
         "g (float[2, 3] x, int64[4] p, float[1] v) => (float[a, b] y) { y = Pad (x, p, v) }",
         {"x": counted(2, 3), "p": np.array([0, 1, 2, 0]), "v": np.array([7], np.float32)},
+    ),
+    "the largest alone": (
+        "g (float[n, 3, 4] x) => (float[n, 3, 4] y) { y = Hardmax <axis = 1> (x) }",
+        {"x": counted(2, 3, 4) % 5},
+    ),
+    "the largest, in no order": (
+        "g (float[2, 7] x) => (float[2, 1] v, int64[2, 1] i) <int64[1] k = {1}> { v, i = TopK <sorted = 0> (x, k) }",
+        {"x": counted(2, 7)},
+    ),
+    "a norm with a constant of more axes": (
+        "g (float[n, 3] x) => (float[1, 1, n, 3] y) <int64[1] axis = {-1}, float[1, 1, 1, 1] e = {0.5}>"
+        " { s = Mul (x, x) m = ReduceMean (s, axis) a = Add (m, e) r = Sqrt (a) y = Div (x, r) }",
+        {"x": counted(2, 3)},
+    ),
+    "a GELU with constants of more axes": (
+        "g (float[n, 3] x) => (float[1, n, 3] y)"
+        " <float[1, 1, 1] half = {0.5}, float[1, 1, 1] root = {0.70710678}, float one = {1.0}>"
+        " { s = Mul (x, root) e = Erf (s) a = Add (e, one) h = Mul (x, half) y = Mul (h, a) }",
+        {"x": counted(2, 3)},
     ),
     "products of sizes that a value decides": (
         "g (float[2, 3] x, int64[1] n) => (float[a, b] y) <int64[1] two = {2}> {"

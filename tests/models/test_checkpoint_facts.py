@@ -83,6 +83,7 @@ def test_the_pipelines_own_settings_are_known() -> None:
 # keys
 
 CONFIGS = ("transformer", "transformer_2", "vae", "text_encoder")
+INDEX = "model_index.json"
 UNKNOWN = [
     *((f"{folder}/config.json", "sliding_attention", 4) for folder in CONFIGS),
     ("model_index.json", "is_distilled", True),
@@ -137,6 +138,34 @@ def test_a_key_that_is_not_at_its_default(
     open_checkpoint(model, allowed=(key,))
 
 
+SETTINGS = "tokenizer/tokenizer_config.json"
+NO_TOKEN = "names {}, which is no token of tokenizer.json"
+CONTRADICTIONS = [
+    # transformers adds what is named, and gives other ids for it
+    (SETTINGS, "mask_token", "triangle", NO_TOKEN.format('"triangle"')),
+    (SETTINGS, "pad_token", {"content": "[PAD]", "special": True}, NO_TOKEN.format('"[PAD]"')),
+    (SETTINGS, "additional_special_tokens", ["<unk>", "green"], NO_TOKEN.format('"green"')),
+    (SETTINGS, "extra_special_tokens", {"x": "green"}, NO_TOKEN.format('"green"')),
+    (SETTINGS, "added_tokens_decoder", {"200": {"content": "绿"}}, NO_TOKEN.format(r'"\u7eff"')),
+    (SETTINGS, "extra_ids", 5, NO_TOKEN.format('"<extra_id_4>"')),
+    (SETTINGS, "eos_token", "<pad>", 'is "<pad>"; it must be "</s>"'),
+    (SETTINGS, "tokenizer_class", "CLIPTokenizer", 'is "CLIPTokenizer"; it must be T5Tokenizer'),
+    # code of a model's own
+    (INDEX, "transformer", ["mine", "WanTransformer3DModel"], 'it must be ["diffusers", "WanTransformer3DModel"]'),
+    (INDEX, "tokenizer", ["transformers", "CLIPTokenizer"], 'it must be ["transformers", "T5Tokenizer"]'),
+    (INDEX, "tokenizer", [None, None], 'it must be ["transformers", "T5Tokenizer"]'),
+]
+
+
+@pytest.mark.parametrize(("file", "key", "value", "said"), CONTRADICTIONS)
+def test_what_contradicts_what_is_built(model: Path, file: str, key: str, value: object, said: str) -> None:
+    before = open_checkpoint(model).components
+    edit(model / file, **{key: value})
+    told = refusal(model)
+    assert told.startswith(f"error: MODEL/{file}: {key} ") and said in told and told.endswith(ALLOW.format(key))
+    assert open_checkpoint(model, allowed=(key,)).components == before
+
+
 @pytest.mark.parametrize(
     ("file", "changes"),
     [
@@ -146,7 +175,10 @@ def test_a_key_that_is_not_at_its_default(
         ),
         ("text_encoder/config.json", {"dropout_rate": 0.5, "scalable_attention": True, "torch_dtype": "bfloat16"}),
         ("vae/config.json", {"dropout": 0.1, "scale_factor_temporal": 2, "scale_factor_spatial": 2}),
-        ("tokenizer/tokenizer_config.json", {"extra_ids": 300, "added_tokens_decoder": {"0": {}}, "legacy": True}),
+        (
+            "tokenizer/tokenizer_config.json",
+            {"added_tokens_decoder": {"0": {"content": "<pad>"}}, "legacy": True, "tokenizer_class": "T5Tokenizer"},
+        ),
         ("model_index.json", {"_name_or_path": "Wan-AI/x", "image_encoder": [None, None]}),
     ],
 )

@@ -130,6 +130,12 @@ def test_what_looks_like_a_mistake_is_refused(case: str, judge: Judge) -> None:
     assert (error.exit_code, error.__cause__) == (2, None)
 
 
+def test_the_hint_names_the_shift_of_the_checkpoint_itself(judge: Judge) -> None:
+    error = judge(("shift: 12.0", "shift: 3.0"), shift=5.0)
+    assert error is not None and error.hint is not None and error.hint.startswith("write `shift: 5.0`")
+    assert judge(("shift: 12.0", "shift: 5.0"), shift=5.0) is None
+
+
 @pytest.mark.parametrize("case", REFUSED_OF_TWO)
 def test_what_is_meant_is_allowed_by_its_name_alone(case: str, judge: Judge) -> None:
     old, new, *_ = REFUSED_OF_TWO[case]
@@ -242,7 +248,14 @@ def test_a_boundary_for_one_expert(judge: Judge) -> None:
 
 
 def test_one_expert_of_a_checkpoint_of_two(judge: Judge) -> None:
-    error = judge(("{high: 4.0, low: 3.0}", "{high: 6.0, low: 6.0}"), components=ONE, overrides=(ALLOW_ALL,))
+    same, chosen = ("{high: 4.0, low: 3.0}", "{high: 6.0, low: 6.0}"), "model.components=[denoiser_high]"
+    error = judge(same, components=ONE, overrides=(ALLOW_ALL,))
+    assert error is not None
+    assert error.message == "sampling.boundary: the checkpoint changes over to a second expert at 0.875, and has none"
+    assert error.hint == (
+        "is the download complete? Of a model with one expert, boundary_ratio in model_index.json is null"
+    )
+    error = judge(same, components=ONE, overrides=(ALLOW_ALL, chosen))
     assert error is not None
     assert error.message == (
         "sampling.boundary: the checkpoint changes over to a second expert at 0.875, and that one is not built"

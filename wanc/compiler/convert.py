@@ -36,6 +36,8 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""How a pickle begins that lies in no zip archive."""
 PIECE_BYTES = 16 * 2**20
 NAME = re.compile(r"[A-Za-z0-9._/-]{1,512}")
 
@@ -65,6 +67,8 @@ def convert(source: Path, target: Path, *, progress: bool = False) -> None:
 
 def read_tensors(path: Path) -> Mapping[str, torch.Tensor]:
     """The pickle's tensors by name, memory-mapped. Raises CheckpointError for anything that is not just that."""
+    if os.path.isdir(path):
+        raise CheckpointError("is a folder", where=str(path), hint="name the files in it, such as *.pth")
     if not os.path.isfile(path):
         raise CheckpointError("no such file", where=str(path), exit_code=EXIT_NO_INPUT)
     try:
@@ -80,11 +84,14 @@ def read_tensors(path: Path) -> Mapping[str, torch.Tensor]:
         found = f"it names {named[1]}, which reading it would run" if named else "its pickle is not of that kind"
         raise CheckpointError(f"holds more than tensors: {found}", where=str(path)) from None
     except Exception:  # the loader has no error of its own for a damaged file
-        raise CheckpointError(
-            "not a file that torch.save wrote (PyTorch 1.6 or later), or a damaged one",
-            where=str(path),
-            hint="is the download complete?",
-        ) from None
+        with path.open("rb") as file:
+            is_older = file.read(2) in PICKLES
+        message = "not a file that torch.save wrote (PyTorch 1.6 or later), or a damaged one"
+        hint = "is the download complete?"
+        if is_older:
+            message = "a pickle that is not in the form which torch.save writes since PyTorch 1.6"
+            hint = "where you trust it, load it with torch.load and save it with torch.save once more"
+        raise CheckpointError(message, where=str(path), hint=hint) from None
     if not isinstance(loaded, dict):
         raise CheckpointError(f"is of type {type(loaded).__name__}, not tensors by name", where=str(path))
     tensors = cast("dict[object, object]", loaded)

@@ -22,6 +22,8 @@ def convert_files(files: Sequence[Path], output: Path | None = None, *, progress
     targets = [output or file.with_suffix(TARGET_SUFFIX) for file in files]
     for file, target in zip(files, targets, strict=True):
         if os.path.realpath(target) == os.path.realpath(file):
+            if file.suffix == TARGET_SUFFIX:
+                raise UserError("safetensors already, by its name", where=str(file), hint="there is nothing to convert")
             hint = f"name another file, such as {file.with_suffix(TARGET_SUFFIX).name}"
             raise UserError("the output is the pickle itself", where=str(target), hint=hint)
     for file, target in zip(files, targets, strict=True):

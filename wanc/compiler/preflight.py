@@ -11,11 +11,12 @@ from pathlib import Path
 
 from wanc.compiler.quantize.keep_patterns import check_patterns
 from wanc.compiler.resolve import check_fits, open_model, prompts_of
-from wanc.errors import NotBuiltYetError, RecipeError, UserError, render
+from wanc.errors import CheckpointError, NotBuiltYetError, RecipeError, UserError, render
 from wanc.models.source import ModelSource
 from wanc.models.torch_source import check_factory
 from wanc.models.wan.checkpoint import open_located
 from wanc.models.wan.lints import EXPERTS
+from wanc.models.wan.tokenizer import check_tokenizer
 from wanc.recipe.load import LoadedRecipe, load_all
 from wanc.recipe.problems import as_error
 
@@ -70,7 +71,7 @@ def _faults(loaded: LoadedRecipe, opened: dict[str, ModelSource | UserError]) ->
             opened[text] = error
     model = opened[text]
     if isinstance(model, ModelSource):
-        for check in (check_fits, _check_patterns, _check_factory):
+        for check in (check_fits, _check_patterns, _check_factory, _check_tokenizer):
             try:
                 check(loaded, model)
             except UserError as error:
@@ -87,6 +88,15 @@ def _faults(loaded: LoadedRecipe, opened: dict[str, ModelSource | UserError]) ->
 def _check_factory(loaded: LoadedRecipe, model: ModelSource) -> None:
     if loaded.recipe.model.torch is not None:
         check_factory(loaded.recipe.model.torch, model.files)
+
+
+def _check_tokenizer(loaded: LoadedRecipe, model: ModelSource) -> None:
+    if loaded.recipe.model.source is None:
+        return
+    try:
+        check_tokenizer(open_located(model.files, model.components))
+    except UserError as error:
+        raise CheckpointError("the model cannot be read", where=loaded.marks.where("model.source")) from error
 
 
 def _check_patterns(loaded: LoadedRecipe, model: ModelSource) -> None:

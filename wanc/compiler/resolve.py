@@ -172,8 +172,8 @@ def _check_components(loaded: LoadedRecipe, model: ModelSource) -> None:
     if missing := [name for name in NEEDED if name not in model.components]:
         hint = "leave components out to build all of the model's"
         if loaded.recipe.model.components is None:
-            hint = "is the download complete?"
-            if "denoiser_low" in model.components:
+            hint = "is the download complete? model_index.json has to name all of the model's parts"
+            if missing[0] == "denoiser_high" and "denoiser_low" in model.components:
                 hint = ONE_EXPERT_HINT
         raise RecipeError(
             f"a text-to-video bundle needs the component {missing[0]}",

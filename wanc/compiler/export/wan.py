@@ -13,17 +13,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from wanc.compiler.program.program import Program, ProgramComponent, ProgramGraph
 from wanc.compiler.stages.stage import Files, Stage
-from wanc.errors import CheckpointError
 from wanc.models.graph import Graph
 from wanc.models.wan.checkpoint import Checkpoint, Component, embedding, open_located
 from wanc.models.wan.facts import facts_of
+from wanc.models.wan.tokenizer import check_tokenizer
 from wanc.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-LEAST_TEXT = 2
-"""In tokens: a word and the end mark."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,7 @@ class Export(Stage):
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         checkpoint = open_located(inputs["source"], self.components)
-        _check_tokenizer(checkpoint)
+        check_tokenizer(checkpoint)
         with ProgressBar(self.name, len(checkpoint.components), enabled=progress) as bar:
             components: dict[str, ProgramComponent] = {}
             traced = Traced()
@@ -47,36 +44,6 @@ class Export(Stage):
         encoder = checkpoint.components["text_encoder"]
         model, table, twin = facts_of(checkpoint).model, embedding(encoder), encoder.embedding_twin
         Program("text-to-video", model, components, table, embedding_twin=twin).write(out)
-
-
-def _check_tokenizer(checkpoint: Checkpoint) -> None:
-    """A bundle takes it as it is: what does not fit the text encoder would be found where the bundle runs."""
-    from wanc.runtime.text import Tokenizer
-
-    if checkpoint.tokenizer is None:
-        return
-    path = checkpoint.root / checkpoint.tokenizer
-    tokenizer = Tokenizer.open(path.parent, checkpoint.text_length)
-    rows, _ = embedding(checkpoint.components["text_encoder"]).shape
-    if tokenizer.vocabulary > rows:
-        raise CheckpointError(
-            f"the tokenizer has {tokenizer.vocabulary} tokens, and the text encoder's embedding {rows} rows",
-            where=str(path),
-            hint="they belong to different models",
-        )
-    if tokenizer.end_mark != checkpoint.end_mark:
-        raise CheckpointError(
-            f"the tokenizer ends a text with the token {tokenizer.end_mark}, and the text encoder's eos_token_id is "
-            f"{checkpoint.end_mark}",
-            where=str(path),
-            hint="its post_processor has to add </s>, as transformers' T5TokenizerFast saves it",
-        )
-    if checkpoint.text_length < LEAST_TEXT:
-        raise CheckpointError(
-            f"a text may have {checkpoint.text_length} token, which is the end mark: no prompt would be heard",
-            where=str(path.with_name("tokenizer_config.json")),
-            hint="its model_max_length is 512 for Wan",
-        )
 
 
 def _export_component(

@@ -58,7 +58,7 @@ def copy_embedding(
             target.write(piece)
             data = np.frombuffer(piece, np.uint8)
             not_finite += count_not_finite(data, weight.dtype)
-            are_all_zeros = are_all_zeros and is_all_zeros(data)
+            are_all_zeros = are_all_zeros and is_all_zeros(data, weight.dtype)
     finite.note(SHARED_EMBEDDING, not_finite, where=str(source[weight.file]))
     finite.note_zeros(SHARED_EMBEDDING, are_all_zeros, where=str(source[weight.file]))
     return replace(weight, offset=8 + len(header))

@@ -66,9 +66,15 @@ def is_lone_infinity(data: Bits, dtype: str) -> bool:
     return int(data.view(pattern.storage)[0]) & ~pattern.sign == pattern.value
 
 
-def is_all_zeros(data: Bits) -> bool:
-    """Whether there are bytes (uint8, contiguous), and all of them are zero. Of most tensors few are looked at."""
-    return data.size > 0 and not any(data[start : start + PIECE].any() for start in range(0, data.size, PIECE))
+def is_all_zeros(data: Bits, dtype: str) -> bool:
+    """Whether there are bytes (uint8, contiguous), and all of their values are zero, of whichever sign.
+
+    `dtype` is ONNX's name. Of most tensors few values are looked at.
+    """
+    pattern = PATTERNS.get(dtype)
+    bits = data.view(pattern.storage) if pattern else data
+    mask = ~bits.dtype.type(pattern.sign if pattern else 0)
+    return bits.size > 0 and not any((bits[start : start + PIECE] & mask).any() for start in range(0, bits.size, PIECE))
 
 
 @dataclass
@@ -88,7 +94,7 @@ class FiniteCheck:
         """Look at all bytes (uint8, contiguous) of a tensor. Raises CheckpointError; `where` names their file."""
         self.note(tensor, 0 if is_lone_infinity(data, dtype) else count_not_finite(data, dtype), where=where)
         if where is not None:
-            self.note_zeros(tensor, is_all_zeros(data), where=where)
+            self.note_zeros(tensor, is_all_zeros(data, dtype), where=where)
 
     def note_zeros(self, tensor: str, are_all_zeros: bool, *, where: str) -> None:
         """Raises CheckpointError for a tensor of a checkpoint that is all zeros and no bias: those may be unused."""

@@ -90,10 +90,9 @@ WITHOUT_EFFECT: Mapping[str, frozenset[str]] = {
         "tie_word_embeddings", "tokenizer_class", "torch_dtype", "transformers_version", "use_cache",
     }),
     "tokenizer": frozenset({
-        "add_prefix_space", "added_tokens_decoder", "additional_special_tokens", "backend", "bos_token", "cls_token",
-        "clean_up_tokenization_spaces", "eos_token", "extra_ids", "extra_special_tokens", "is_local", "legacy",
-        "mask_token", "max_length", "name_or_path", "pad_to_multiple_of", "pad_token", "pad_token_type_id",
-        "processor_class", "sep_token", "sp_model_kwargs", "spaces_between_special_tokens", "special_tokens_map_file",
-        "stride", "tokenizer_class", "tokenizer_file", "truncation_strategy", "unk_token", "use_fast", "verbose",
+        "add_prefix_space", "backend", "clean_up_tokenization_spaces", "is_local", "legacy", "max_length",
+        "name_or_path", "pad_to_multiple_of", "pad_token_type_id", "processor_class", "sp_model_kwargs",
+        "spaces_between_special_tokens", "special_tokens_map_file", "stride", "tokenizer_file", "truncation_strategy",
+        "use_fast", "verbose",
     }),
 }  # fmt: skip

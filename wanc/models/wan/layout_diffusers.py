@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -28,6 +28,7 @@ from wanc.models.wan.stored import (
     sharded_weights,
 )
 from wanc.models.wan.tensors import SHARED_EMBEDDING, TIED_EMBEDDING, shapes
+from wanc.models.wan.tokenizer_settings import CLASSES, TOKEN_KEYS, doubts_of_settings
 from wanc.models.weights import Weight
 
 PIPELINE, INDEX = "WanPipeline", "model_index.json"
@@ -37,15 +38,16 @@ TOKENIZER_SETTINGS = "tokenizer/tokenizer_config.json"
 
 @dataclass(frozen=True)
 class ComponentFolder:
-    """Where a component lives, and which class its configuration must name."""
+    """Where a component lives, and which class its configuration must name, of which library."""
 
     folder: str
     class_name: str
+    library: str = "diffusers"
     stem: str = WEIGHTS_STEM
 
 
 PARTS: Mapping[str, ComponentFolder] = {
-    "text_encoder": ComponentFolder("text_encoder", "UMT5EncoderModel", stem="model"),
+    "text_encoder": ComponentFolder("text_encoder", "UMT5EncoderModel", "transformers", stem="model"),
     "denoiser_high": ComponentFolder("transformer", "WanTransformer3DModel"),
     "denoiser_low": ComponentFolder("transformer_2", "WanTransformer3DModel"),
     "vae_decoder": ComponentFolder("vae", "AutoencoderKLWan"),
@@ -83,6 +85,7 @@ def open_diffusers(root: Path, components: Sequence[str] | None) -> Checkpoint:
     names = parts_wanted(root, present, components)
     opened = {name: _open_component(root, name, index, doubts) for name in names}
     tokenizer = _tokenizer_files(root) if "text_encoder" in opened else ()
+    doubts += _doubts_of_index(index, opened, str(root / INDEX))
     end_mark = _end_mark(root, doubts) if tokenizer else END_MARK
     text_length = _text_length(root, doubts) if tokenizer else LONGEST_TEXT
     files = {INDEX, *tokenizer}
@@ -123,6 +126,22 @@ def _open_component(root: Path, name: str, index: Mapping[str, Any], doubts: lis
     stored = sharded_weights(root, f"{part.folder}/{part.stem}.safetensors")
     twin = _share_embedding(root, stored) if name == "text_encoder" else None
     return Component(part.folder, config, matched(root, part.folder, stored, shapes(name, config)), twin)
+
+
+def _doubts_of_index(index: Mapping[str, Any], parts: Collection[str], where: str) -> list[Doubt]:
+    """Parts that are of another library than their class: the code of a model's own, of which wanc runs none."""
+    expected: dict[str, tuple[str, Sequence[str]]] = {
+        PARTS[name].folder: (PARTS[name].library, (PARTS[name].class_name,)) for name in parts
+    }
+    if "text_encoder" in parts:
+        expected["tokenizer"] = ("transformers", CLASSES)
+    doubts: list[Doubt] = []
+    for folder, (library, classes) in expected.items():
+        entry = index.get(folder, [library, classes[0]])
+        if not any(entry == [library, name] for name in classes):
+            message = f"{folder} is {shown(entry)}; it must be {shown([library, classes[0]])}"
+            doubts.append(Doubt(folder, message, where))
+    return doubts
 
 
 def _check_class(part: ComponentFolder, found: object, subject: str, where: str) -> None:
@@ -194,7 +213,8 @@ def _text_length(root: Path, doubts: list[Doubt]) -> int:
     if not os.path.isfile(root / TOKENIZER_SETTINGS):
         return LONGEST_TEXT
     document, where = read_json(root, TOKENIZER_SETTINGS), str(root / TOKENIZER_SETTINGS)
-    doubts += unread_keys("tokenizer", document, {"model_max_length"}, where)
+    doubts += unread_keys("tokenizer", document, {"model_max_length", *TOKEN_KEYS, "tokenizer_class"}, where)
+    doubts += doubts_of_settings(document, (root / TOKENIZER).read_bytes(), where)
     declared = document.get("model_max_length")
     # `>=` is false for NaN, which JSON parsers let through.
     if declared is not None and (

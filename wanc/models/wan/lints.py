@@ -27,12 +27,21 @@ CLOSE_SHIFTS = 1.5
 
 @dataclass(frozen=True)
 class SamplingCase:
-    """Sampling settings, and what they are for: the model's experts, where these change over, its scheduler's shift."""
+    """Sampling settings, and what they are for: the model's experts, where these change over, its scheduler's shift.
+
+    `chosen` is whether the recipe chose among the model's components.
+    """
 
     sampling: SamplingSection
     experts: int
     boundary: float | None
     model_shift: float | None
+    chosen: bool = False
+
+    @property
+    def tuned_shift(self) -> float | None:
+        """The scheduler's shift, unless it is that of converted checkpoints, which says nothing."""
+        return None if self.model_shift in (1.0, CONVERTED_SHIFT) else self.model_shift
 
     def schedule(self, shift: float) -> Schedule:
         """The timesteps at this shift. Raises UserError where there are none."""
@@ -76,7 +85,8 @@ def check_sampling(
     sampling = loaded.recipe.sampling
     assert sampling is not None, "a recipe without sampling makes no video"
     given = sampling.boundary if sampling.boundary is not None else boundary
-    case = SamplingCase(sampling, sum(name in components for name in EXPERTS), given, shift)
+    chosen = loaded.recipe.model.components is not None
+    case = SamplingCase(sampling, sum(name in components for name in EXPERTS), given, shift, chosen)
     _refuse([check(case) for check in CONTRADICTIONS], loaded)
     try:
         case.schedule(sampling.shift)
@@ -107,7 +117,11 @@ def _boundary_of_one_expert(case: SamplingCase) -> SamplingFault | None:
         return None
     if case.sampling.boundary is None:
         message = f"the checkpoint changes over to a second expert at {case.boundary:g}, and that one is not built"
-        return SamplingFault("boundary", message, "leave model.components out to build all of the model's")
+        hint = "leave model.components out to build all of the model's"
+        if not case.chosen:
+            message = f"the checkpoint changes over to a second expert at {case.boundary:g}, and has none"
+            hint = "is the download complete? Of a model with one expert, boundary_ratio in model_index.json is null"
+        return SamplingFault("boundary", message, hint)
     message = "one expert makes all of the steps: there is none to change over to"
     return SamplingFault("boundary", message, "remove it, or build both experts of a model that has two")
 
@@ -153,14 +167,14 @@ def _flow_shift(case: SamplingCase) -> SamplingFault | None:
     """`convert_wan_to_diffusers.py` writes flow_shift 3 for models of two experts as well."""
     if case.experts != 2 or case.sampling.shift != CONVERTED_SHIFT:
         return None
-    high, low = case.split(CONVERTED_SHIFT)
-    tuned_high, tuned_low = case.split(TUNED_SHIFT)
+    tuned = case.tuned_shift or TUNED_SHIFT
+    (high, low), (tuned_high, tuned_low) = case.split(CONVERTED_SHIFT), case.split(tuned)
     message = (
         f"{CONVERTED_SHIFT:g} is what converted checkpoints carry whichever the model: of {high + low} steps the "
         f"high-noise expert would make {high} and the low-noise expert {low}, against {tuned_high} and {tuned_low} at "
-        f"{TUNED_SHIFT:g}, which Wan2.2-T2V-A14B was tuned with"
+        f"{tuned:g}, which {'its own scheduler has' if tuned != TUNED_SHIFT else 'Wan2.2-T2V-A14B was tuned with'}"
     )
-    return SamplingFault("shift", message, f"write `shift: {TUNED_SHIFT:.1f}`")
+    return SamplingFault("shift", message, f"write `shift: {tuned:.1f}`")
 
 
 def _checkpoint_shift(case: SamplingCase) -> SamplingFault | None:
@@ -168,8 +182,8 @@ def _checkpoint_shift(case: SamplingCase) -> SamplingFault | None:
 
     The shift of a list of timesteps belongs to that list.
     """
-    ours, theirs = case.sampling.shift, case.model_shift
-    if theirs in (None, 1.0, CONVERTED_SHIFT) or case.sampling.timesteps or _flow_shift(case):
+    ours, theirs = case.sampling.shift, case.tuned_shift
+    if theirs is None or case.sampling.timesteps or _flow_shift(case):
         return None
     if max(ours, theirs) / min(ours, theirs) < CLOSE_SHIFTS:
         return None

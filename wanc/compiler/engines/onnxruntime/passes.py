@@ -7,7 +7,7 @@ from wanc.compiler.engines.onnxruntime.int8 import INTEGERS, SHARED_CODES
 from wanc.compiler.engines.onnxruntime.kernels import KERNELS
 from wanc.compiler.engines.onnxruntime.masks import MASKS
 from wanc.compiler.engines.onnxruntime.packed import PACKED
-from wanc.compiler.engines.onnxruntime.ranks import RANKS
+from wanc.compiler.engines.ranks import RANKS
 from wanc.compiler.passes.order import ordered
 
 PASSES = ordered((INTEGERS, PACKED, SHARED_CODES, RANKS, MASKS, KERNELS, FRAMES_FIRST))

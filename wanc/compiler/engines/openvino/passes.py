@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from wanc.compiler.engines.openvino.attention import WRITTEN_OUT
 from wanc.compiler.engines.openvino.blocks import EVEN
+from wanc.compiler.engines.openvino.functions import FUNCTIONS
 from wanc.compiler.engines.openvino.halves import HALVES
 from wanc.compiler.engines.openvino.slices import SLICES
 from wanc.compiler.engines.openvino.tile import TILES
+from wanc.compiler.engines.ranks import RANKS
 from wanc.compiler.passes.order import ordered
 
-PASSES = ordered((HALVES, WRITTEN_OUT, SLICES, EVEN, TILES))
+PASSES = ordered((FUNCTIONS, RANKS, HALVES, WRITTEN_OUT, SLICES, EVEN, TILES))

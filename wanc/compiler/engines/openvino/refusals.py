@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from wanc.compiler.graphs.values import attribute, producer
+from wanc.compiler.graphs.values import attribute, producer, rank
+from wanc.compiler.passes.rewrite import OPSET
 from wanc.errors import RecipeError
 
 HINT = "engine.kind: onnxruntime runs it"
@@ -77,6 +78,15 @@ def _looks_at_largest(node: ir.Node) -> bool:
     return any(producer(source, "ReduceMax", "ReduceMin") and _is_float(source) for source in sources)
 
 
+def _flattens(node: ir.Node) -> bool:
+    """Whether a softmax is one over all axes from its own on, as before opset 13, and there are several."""
+    value, graph = node.inputs[0], node.graph
+    if value is None or graph is None or graph.opset_imports.get("", OPSET) >= 13:
+        return False
+    axis, axes = int(attribute(node, "axis", 1)), rank(value)
+    return axes is None or axis % axes != axes - 1
+
+
 def _without_casts(value: ir.Value | None) -> ir.Value | None:
     while node := producer(value, "Cast", "CastLike", "Identity", "Unsqueeze", "Squeeze", "Reshape"):
         value = node.inputs[0]
@@ -107,6 +117,11 @@ DIFFERENCES = (
         lambda node: node.inputs[0] is None or node.inputs[0].dtype not in UNSIGNED,
         "numbers with a sign are shifted as if they had none",
     ),
+    Otherwise(
+        ("BitShift",),
+        lambda node: attribute(node, "direction", "") == "LEFT" and _touches(NARROW)(node),
+        "8 and 16 bits are not counted round, but stop at their ends",
+    ),
     Otherwise(("DFT",), _has("onesided", 0), "onesided is left out"),
     Otherwise(("Equal", "IsInf"), _looks_at_largest, "the largest of nothing but infinities is a finite number"),
     Otherwise(("GRU", "LSTM", "RNN"), _has("layout", 0), "layout is left out"),
@@ -126,8 +141,10 @@ DIFFERENCES = (
         "its 16-bit codes are not kept in their range",
         ("", "com.microsoft"),
     ),
+    Otherwise(("ReduceL1", "ReduceLogSum", "ReduceLogSumExp"), _has("axes", None), "its axes are left out"),
+    Otherwise(("LogSoftmax", "Softmax"), _flattens, "its last axes are not taken together, as before opset 13"),
     Otherwise(
-        ("Add", "BitShift", "Mul", "Neg", "Sub", "Sum"),
+        ("Add", "Mul", "Neg", "Sub", "Sum"),
         _touches(NARROW),
         "8 and 16 bits are not counted round, but stop at their ends",
     ),

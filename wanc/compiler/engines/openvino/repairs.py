@@ -1,6 +1,6 @@
 """What OpenVINO's reader makes of a few operators is not what ONNX says of them: they are exchanged for what is.
 
-`otherwise.py` has what cannot be put right.
+`refusals.py` has what cannot be put right.
 """
 
 from __future__ import annotations
@@ -31,8 +31,10 @@ def repair(model: openvino.Model) -> None:
     model.validate_nodes_and_infer_types()
 
 
-def _top_k(node: openvino.Node, given: Mapping[str, Any]) -> openvino.Node:
-    """Of equal values the first one comes first."""
+def _top_k(node: openvino.Node, given: Mapping[str, Any]) -> openvino.Node | None:
+    """Of equal values the first one comes first, where they come in an order at all."""
+    if given["sort"] == "none":
+        return None
     names = ("axis", "mode", "sort", "index_element_type")
     return opset11.topk(node.input_value(0), node.input_value(1), *(given[name] for name in names), stable=True)
 

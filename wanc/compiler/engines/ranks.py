@@ -1,7 +1,7 @@
-"""Lowering of constants of one element that have more axes than what they are computed with, for ONNX Runtime.
+"""Lowering of constants of one element that have more axes than what they are computed with, for both engines.
 
-They give their axes to the result. Its optimiser takes such a constant for a scalar where it sees a norm, and the axes
-are gone. So the constant becomes a scalar here, and the axes are added behind it.
+They give their axes to the result. Where an engine's optimiser sees a norm or a GELU it takes such a constant for a
+scalar, and the axes are gone. So the constant becomes a scalar here, and the axes are added behind it.
 """
 
 from __future__ import annotations
