@@ -29,6 +29,15 @@ REFUSED = {
         "g (float[1, 1, 4, 8] x) => (float[1, 1, 4, 8] y) { y = Attention <left_window_size = 1> (x, x, x) }",
         "a window of keys is left out",
     ),
+    "Attention that goes on": (
+        "g (float[1, 2, 3, 4] q, float[1, 2, 3, 4] k, float[1, 2, 5, 4] p) => (float[1, 2, 3, 4] y) "
+        "{ y, n, m = Attention <is_causal = 1> (q, k, k, , p, p) }",
+        "is_causal does not count the keys of the past",
+    ),
+    "DFT along another axis": (
+        "g (float[1, 4, 8, 1] x) => (float[1, 4, 8, 2] y) { y = DFT (x) }",
+        "its axis is taken for 1",
+    ),
     "AveragePool": (
         f"g ({IMAGE}) => (float[1, 2, 3, 3] y) {{ y = AveragePool <ceil_mode = 1, count_include_pad = 1,"
         " kernel_shape = [3, 3], pads = [1, 1, 1, 1], strides = [2, 2]> (x) }",
@@ -47,6 +56,11 @@ REFUSED = {
     "IsInf of what is cast": (
         "g (float[2, 3] x) => (bool[2, 1] y) <int64[1] one = {1}> {"
         " m = ReduceMin (x, one) c = Cast <to = 10> (m) y = IsInf (c) }",
+        "the largest of nothing but infinities is a finite number",
+    ),
+    "the largest of what is not masked": (
+        "g (bool[2, 3] m, float[2, 3] x) => (float[2] y) <float none = {-inf}, int64[1] axis = {1}>"
+        " { f = Where (m, x, none) y = ReduceMax <keepdims = 0> (f, axis) }",
         "the largest of nothing but infinities is a finite number",
     ),
     "LSTM with peepholes": (

@@ -193,6 +193,10 @@ ORDER = "hint: either the name is wrong, or the nodes are in a cycle or out of o
         ("g (float[3] x, float[3] x) => (float[3] y) { y = Neg (x) }", "input 'x': 'x' is defined twice"),
         ("g (float[3] x) => (float[3] y, float[3] y) { y = Neg (x) }", "two outputs have the same name"),
         (
+            "g (float[3] x) => (float[3] y, float[3] x) { y = Neg (x) }",
+            "output 'x' is an input itself\nhint: give it out through an Identity node, under a name of its own",
+        ),
+        (
             "g (bool c, float[3] x) => (float[3] y) { p = Neg (x) y = If (c) <then_branch = t () => (float[3] a)"
             " { p = Abs (x) a = Abs (p) }, else_branch = e () => (float[3] b) { b = Abs (p) }> }",
             "node 0 (Abs) computes 'p', which the graph around it already has",

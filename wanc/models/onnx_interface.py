@@ -59,6 +59,9 @@ def read_interface(model: onnx.ModelProto, *, where: str) -> tuple[tuple[Input, 
     names = [value.name for value in results]
     if len(set(names)) < len(names):
         raise CheckpointError("two outputs have the same name", where=where)
+    if same := sorted({value.name for value in declared} & set(names)):
+        hint = "give it out through an Identity node, under a name of its own"
+        raise CheckpointError(f"output {quoted(same[0])} is an input itself", where=where, hint=hint)
     symbols = _Symbols([*declared, *results])
 
     def parts(value: onnx.ValueInfoProto, kind: str) -> tuple[str, tuple[Dimension, ...], Dtype]:

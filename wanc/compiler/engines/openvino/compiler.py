@@ -23,6 +23,7 @@ from openvino import opset14
 
 from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import Kernels
+from wanc.compiler.engines.openvino.fused import has_kernel
 from wanc.compiler.engines.openvino.passes import PASSES
 from wanc.compiler.engines.openvino.probe import OpenVinoProber
 from wanc.compiler.engines.openvino.refusals import check_computed_rightly
@@ -92,8 +93,8 @@ class OpenVinoCompiler:
         return OpenVino(path, threads=1)
 
     def has_kernel(self, node: ir.Node, opset: int) -> bool:
-        del node, opset
-        return True
+        del opset
+        return has_kernel(node)
 
     def prober(self, path: Path) -> Prober | None:
         return OpenVinoProber(path)

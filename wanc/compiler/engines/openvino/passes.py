@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from wanc.compiler.engines.openvino.attention import WRITTEN_OUT
 from wanc.compiler.engines.openvino.blocks import EVEN
+from wanc.compiler.engines.openvino.dropouts import DROPOUTS
 from wanc.compiler.engines.openvino.functions import FUNCTIONS
 from wanc.compiler.engines.openvino.halves import HALVES
 from wanc.compiler.engines.openvino.slices import SLICES
@@ -11,4 +12,4 @@ from wanc.compiler.engines.openvino.tile import TILES
 from wanc.compiler.engines.ranks import RANKS
 from wanc.compiler.passes.order import ordered
 
-PASSES = ordered((FUNCTIONS, RANKS, HALVES, WRITTEN_OUT, SLICES, EVEN, TILES))
+PASSES = ordered((FUNCTIONS, DROPOUTS, RANKS, HALVES, WRITTEN_OUT, SLICES, EVEN, TILES))

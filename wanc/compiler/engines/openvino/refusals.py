@@ -12,13 +12,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from wanc.compiler.graphs.values import attribute, producer, rank
+from wanc.compiler.graphs.values import attribute, constant, producer, rank
 from wanc.compiler.passes.rewrite import OPSET
 from wanc.errors import RecipeError
 
 HINT = "engine.kind: onnxruntime runs it"
 LENGTHS, PEEPHOLES = 4, 7
 """Which inputs of recurrent operators these are."""
+LARGEST = "the largest of nothing but infinities is a finite number"
+PAST = 4
+"""The input of Attention with the keys of before."""
 ATTENTION = frozenset(
     {"is_causal", "kv_num_heads", "q_num_heads", "qk_matmul_output_mode", "scale", "softcap", "softmax_precision"}
 )
@@ -87,6 +90,31 @@ def _flattens(node: ir.Node) -> bool:
     return axes is None or axis % axes != axes - 1
 
 
+def _is_along_another_axis(node: ir.Node) -> bool:
+    """Whether a Fourier transform is not known to be one along the axis 1."""
+    axes, given = rank(node.inputs[0]), _input(node, 2)
+    told = constant(given)
+    if given is not None and told is None:
+        return True
+    newer = node.graph is None or node.graph.opset_imports.get("", OPSET) >= 20
+    axis = int(told.item()) if told is not None else int(attribute(node, "axis", -2 if newer else 1))
+    return axis != 1 and (axes is None or axis % axes != 1)
+
+
+def _is_of_infinities(node: ir.Node) -> bool:
+    """Whether infinities stand for what is left out, and somebody looks at the result: a softmax only subtracts it."""
+    value = _without_casts(node.inputs[0])
+    filled = producer(value, "Where")
+    constants = [constant(source) for source in filled.inputs[1:]] if filled else []
+    subtracted = all(use.op_type == "Sub" and index == 1 for use, index in node.outputs[0].uses())
+    is_looked_at = node.outputs[0].is_graph_output() or not subtracted
+    return is_looked_at and any(array is not None and np.isinf(array).any() for array in constants if _is_real(array))
+
+
+def _is_real(array: np.ndarray[Any, Any] | None) -> bool:
+    return array is not None and array.dtype.kind == "f"
+
+
 def _without_casts(value: ir.Value | None) -> ir.Value | None:
     while node := producer(value, "Cast", "CastLike", "Identity", "Unsqueeze", "Squeeze", "Reshape"):
         value = node.inputs[0]
@@ -108,6 +136,11 @@ def _given(node: ir.Node) -> str:
 DIFFERENCES = (
     Otherwise(("Attention",), lambda node: not node.attributes.keys() <= ATTENTION, "a window of keys is left out"),
     Otherwise(
+        ("Attention",),
+        lambda node: bool(attribute(node, "is_causal", 0)) and _input(node, PAST) is not None,
+        "is_causal does not count the keys of the past",
+    ),
+    Otherwise(
         ("AveragePool",),
         lambda node: bool(attribute(node, "ceil_mode", 0) and attribute(node, "count_include_pad", 0)),
         "with ceil_mode and count_include_pad, the last windows are divided by another number",
@@ -123,7 +156,9 @@ DIFFERENCES = (
         "8 and 16 bits are not counted round, but stop at their ends",
     ),
     Otherwise(("DFT",), _has("onesided", 0), "onesided is left out"),
-    Otherwise(("Equal", "IsInf"), _looks_at_largest, "the largest of nothing but infinities is a finite number"),
+    Otherwise(("DFT",), _is_along_another_axis, "its axis is taken for 1"),
+    Otherwise(("Equal", "IsInf"), _looks_at_largest, LARGEST),
+    Otherwise(("ReduceMax", "ReduceMin"), _is_of_infinities, LARGEST),
     Otherwise(("GRU", "LSTM", "RNN"), _has("layout", 0), "layout is left out"),
     Otherwise(("GRU", "LSTM", "RNN"), _takes(LENGTHS), "the lengths of its sequences are left out"),
     Otherwise(("LSTM",), _has("input_forget", 0), "input_forget is left out"),
