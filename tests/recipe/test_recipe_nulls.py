@@ -196,3 +196,18 @@ def test_a_section_that_a_layer_took_away_can_be_given_anew(write: Write, tiny: 
     assert loaded.recipe.runtime.threads == 2
     (loaded,) = load(Path("b.yaml"), ["runtime.threads=3"])
     assert loaded.recipe.runtime.threads == 3
+
+
+@pytest.mark.parametrize("setting", ["sampling.steps=null", "sampling.guidance=", "sampling=~", "shapes=null"])
+def test_the_null_that_took_away_what_is_needed_is_the_place(write: Write, tiny: str, setting: str) -> None:
+    key = setting.partition("=")[0]
+    error = refusal(write("recipe.yaml", tiny), setting)
+    assert (error.where, error.hint) == (
+        f"--set {setting}",
+        f"{key} is null here, which takes away what was said before: give it a value",
+    )
+
+
+def test_a_null_of_a_variant_is_the_place(write: Write, tiny: str) -> None:
+    error = refusal(write("recipe.yaml", f"{tiny}matrix: {{fast: {{sampling.steps: null}}}}\n"))
+    assert error.where == f"recipe.yaml:{tiny.count(chr(10)) + 1}:17"

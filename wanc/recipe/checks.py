@@ -22,9 +22,14 @@ WORD, LIST = "\0word", "\0list"
 _DIMENSION = re.compile(r"([1-9][0-9]{0,8}\*)?[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
-def fault(message: str, hint: str, at: tuple[str | int, ...] = ()) -> PydanticCustomError:
-    """What a check raises; `at` leads from the checked value to the guilty part of it."""
-    return PydanticCustomError(FAULT, "{message}", {"message": message, "hint": hint, "at": at})
+def fault(
+    message: str, hint: str, at: tuple[str | int, ...] = (), *, without: tuple[str, ...] = ()
+) -> PydanticCustomError:
+    """What a check raises; `at` leads from the checked value to the guilty part of it.
+
+    `without` are keys of the value of which one is wanted: where a null took one away, that is the place.
+    """
+    return PydanticCustomError(FAULT, "{message}", {"message": message, "hint": hint, "at": at, "without": without})
 
 
 def whole_number(value: object) -> object:

@@ -100,6 +100,10 @@ def _checked(path: KeyPath, details: ErrorDetails, marks: Marks) -> RecipeProble
     context = _context(details)
     path = (*path, *cast(KeyPath, context["at"]))
     subject = f"{dotted(path)}: " if path else ""
+    removed = [(*path, key) for key in context["without"] if (*path, key) in marks.by_path]
+    if removed:
+        hint = f"{dotted(removed[0])} is null here, which takes away what was said before: give it a value"
+        return RecipeProblem(f"{subject}{context['message']}", marks.mark(removed[0]).key, hint)
     return RecipeProblem(f"{subject}{context['message']}", marks.mark(path).value, context["hint"])
 
 

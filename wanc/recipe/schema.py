@@ -124,7 +124,8 @@ class SamplingSection(Section):
             hint = "remove one of them; `steps: null` takes away an inherited one"
             raise fault("steps and timesteps exclude each other", hint, ("timesteps",))
         if self.steps is None and self.timesteps is None:
-            raise fault("either steps or timesteps has to be given", "add a line such as `steps: 40`")
+            message, hint = "either steps or timesteps has to be given", "add a line such as `steps: 40`"
+            raise fault(message, hint, without=("steps", "timesteps"))
         return self
 
     @model_validator(mode="after")
@@ -134,7 +135,7 @@ class SamplingSection(Section):
             raise fault("a model with timesteps of its own takes no guidance", hint, ("guidance",))
         if self.timesteps is None and "guidance" not in self.model_fields_set:
             hint = "add a line such as `guidance: {high: 4.0, low: 3.0}`, the scales of Wan2.2-T2V-A14B"
-            raise fault("guidance is missing", hint)
+            raise fault("guidance is missing", hint, without=("guidance",))
         return self
 
 
@@ -266,7 +267,8 @@ class Recipe(Section):
         for key in ("shapes", "sampling"):
             given = getattr(self, key) is not None
             if self.model.source is not None and not given:
-                raise fault(f"{key} is missing", "a model given as source makes videos; `wanc recipe new` shows how")
+                hint = "a model given as source makes videos; `wanc recipe new` shows how"
+                raise fault(f"{key} is missing", hint, without=(key,))
             if self.model.source is None and given:
                 raise fault("only a model given as source makes videos", "remove it", (key,))
         return self
