@@ -266,6 +266,30 @@ MISTAKES = {
         MATRIX,
     ),
     # paths
+    "a part of the checkpoint": change(
+        "../models/tiny-wan",
+        "../models/tiny-wan/transformer",
+        "../models/tiny-wan",
+        "4:11",
+        "one part of a checkpoint, whose model_index.json lies above",
+        "name the checkpoint's folder, ",
+    ),
+    "the name of a model on a hub": change(
+        "../models/tiny-wan",
+        "Wan-AI/Wan2.2-T2V-A14B-Diffusers",
+        "../models/tiny-wan",
+        "4:11",
+        "no such folder",
+        "wanc downloads nothing: give the folder that it was downloaded to",
+    ),
+    "an address": change(
+        "../models/tiny-wan",
+        "https://example.org/models/wan",
+        "../models/tiny-wan",
+        "4:11",
+        "no such folder",
+        "wanc downloads nothing: give the folder that it was downloaded to",
+    ),
     "a folder that is not there": change(
         "../models", "../model", "../models", "4:11", "the model cannot be read", "did you mean ../models/tiny-wan?"
     ),

@@ -38,8 +38,12 @@ def _missing(path: Path, folder: Path, suffixes: tuple[str, ...]) -> str | None:
     if (elsewhere := Path.cwd() / text).exists() and not os.path.samefile(Path.cwd(), folder):
         start = "relative paths start from the folder of the file that they are written in"
         return f"{start}: write {_shown(elsewhere, folder)}"
-    near = next(_near(path, suffixes), None)
-    return f"did you mean {_shown(near, folder)}?" if near else None
+    if near := next(_near(path, suffixes), None):
+        return f"did you mean {_shown(near, folder)}?"
+    # A path has one slash where an address has two; a hub's name for a model is that of its owner, and its own.
+    is_address = text.startswith(("http:/", "https:/"))
+    is_of_a_hub = FOLDER in suffixes and len(Path(text).parts) == 2 and not (folder / Path(text).parts[0]).exists()
+    return "wanc downloads nothing: give the folder that it was downloaded to" if is_address or is_of_a_hub else None
 
 
 def _near(path: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:

@@ -57,6 +57,9 @@ def read_checkpoint(root: Path, components: Sequence[str] | None = None) -> Chec
         kind = kind_of_name(root) if os.path.isfile(root) else None
         reason = "not a folder" if os.path.lexists(root) else "no such folder"
         raise CheckpointError(f"{reason}, but {kind}" if kind else reason, where=str(root), hint=LAYOUTS_HINT)
+    if not is_diffusers(root) and is_diffusers(above := Path(os.path.abspath(root)).parent):
+        hint = f"name the checkpoint's folder, {above}"
+        raise CheckpointError("one part of a checkpoint, whose model_index.json lies above", where=str(root), hint=hint)
     if is_diffusers(root):
         checkpoint = open_diffusers(root, components)
     elif is_original(root):
