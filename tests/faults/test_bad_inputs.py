@@ -301,8 +301,8 @@ CASES: dict[str, Case] = {
         code=2,
         err="error: --set sampling.shift=3.0: sampling.shift: 3 is what converted checkpoints carry "
         "whichever the model: of 4 steps the high-noise expert would make 2 and the low-noise "
-        "expert 2, against 3 and 1 at 12, which Wan2.2-T2V-A14B was tuned with\n"
-        "hint: write `shift: 12.0`; if it is meant, add `allow: [flow-shift]` to sampling\n",
+        "expert 2, against 2 and 2 at 5, which its own scheduler has\n"
+        "hint: write `shift: 5.0`; if it is meant, add `allow: [flow-shift]` to sampling\n",
     ),
     "an idle expert": Case(
         f"{BUILD} --set sampling.steps=1",

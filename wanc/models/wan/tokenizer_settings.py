@@ -23,7 +23,12 @@ TOKEN_KEYS = (*SINGLE, *SEVERAL, "extra_ids")
 
 
 def doubts_of_settings(document: Config, definition: bytes, where: str) -> list[Doubt]:
-    """What `tokenizer_config.json`, at `where`, says that `tokenizer.json`, of which these are the bytes, does not."""
+    """What `tokenizer_config.json`, at `where`, says that `tokenizer.json`, of which these are the bytes, does not.
+
+    Of a file without an end mark nothing: what is wrong with it is told when it is opened.
+    """
+    if not _holds(definition, END):
+        return []
     doubts: list[Doubt] = []
     for key, tokens in _named_tokens(document):
         if absent := [token for token in tokens if not _holds(definition, token)]:

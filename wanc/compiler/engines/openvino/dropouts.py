@@ -23,4 +23,4 @@ def to_copies(model: ir.Model) -> PassOutcome:
     return outcome
 
 
-DROPOUTS = Pass("dropouts", "dropouts outside of training → copies", to_copies)
+DROPOUTS = Pass("dropouts", "dropouts outside of training → copies", to_copies, opset=7)

@@ -7,6 +7,9 @@ from onnx_ir.passes.common import InlinePass
 
 from wanc.compiler.passes.rewrite import Pass, PassOutcome
 
+OLDEST = 7
+"""The opset from which on wanc takes models: nothing newer is put in."""
+
 
 def inline(model: ir.Model) -> PassOutcome:
     """Put the nodes of each function where it is called, and leave no function."""
@@ -16,4 +19,4 @@ def inline(model: ir.Model) -> PassOutcome:
     return PassOutcome(called)
 
 
-FUNCTIONS = Pass("functions", "calls of a model's own functions → their nodes", inline)
+FUNCTIONS = Pass("functions", "calls of a model's own functions → their nodes", inline, opset=OLDEST)
