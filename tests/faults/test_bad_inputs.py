@@ -377,20 +377,29 @@ CASES: dict[str, Case] = {
         "high_noise_model/ and low_noise_model/, or, for a single expert, a config.json beside its "
         "diffusion_pytorch_model*.safetensors\n",
     ),
-    "neither layout": Case(
+    "a tokenizer's folder": Case(
         f"{BUILD} --set model.source=model/tokenizer",
         code=65,
         err="error: --set model.source=model/tokenizer: the model cannot be read\n"
-        "caused by: DIR/model/tokenizer: not a Wan checkpoint in either layout\n"
-        "hint: the diffusers layout has a model_index.json; the original layout has "
-        "high_noise_model/ and low_noise_model/, or, for a single expert, a config.json beside its "
-        "diffusion_pytorch_model*.safetensors\n",
+        "caused by: DIR/model/tokenizer: one part of a checkpoint, whose model_index.json lies above\n"
+        "hint: name the checkpoint's folder, DIR/model\n",
     ),
     "a part of a checkpoint": Case(
         f"{BUILD} --set model.source=model/vae",
         code=65,
         err="error: --set model.source=model/vae: the model cannot be read\n"
-        "caused by: DIR/model/vae/config.json: its class is AutoencoderKLWan; WanModel was expected\n",
+        "caused by: DIR/model/vae: one part of a checkpoint, whose model_index.json lies above\n"
+        "hint: name the checkpoint's folder, DIR/model\n",
+    ),
+    "neither layout": Case(
+        f"{BUILD} --set model.source=other",
+        code=65,
+        err="error: --set model.source=other: the model cannot be read\n"
+        "caused by: DIR/other: not a Wan checkpoint in either layout\n"
+        "hint: the diffusers layout has a model_index.json; the original layout has "
+        "high_noise_model/ and low_noise_model/, or, for a single expert, a config.json beside its "
+        "diffusion_pytorch_model*.safetensors\n",
+        broken=write("other/notes.txt", b"nothing"),
     ),
     "pickles only": Case(
         f"{BUILD} --set model.source=pth",
