@@ -6,7 +6,8 @@ editors all come from them. The text under a field, or that of its class, is its
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
@@ -22,7 +23,9 @@ from wanc.recipe.checks import (
     without_repeats,
     word_or_list,
 )
+from wanc.recipe.division import check_closed, check_no_cache
 from wanc.recipe.model import ModelSection
+from wanc.recipe.partition import PartitionSection
 from wanc.recipe.quantize import QuantizeSection
 from wanc.recipe.section import FILE_NAME, PROFILE_NAME, VERSION, Section
 from wanc.runtime.video_limits import (
@@ -163,24 +166,6 @@ class FuseSection(Section):
     """What is cut off the denoising step and computed once: time per timestep, shape and request per request."""
 
 
-class DeviceSection(Section):
-    """Devices of one kind."""
-
-    kind: Literal["cpu"]
-    """The kind of device."""
-    count: One = 1
-    """How many of them."""
-
-
-class PartitionSection(Section):
-    """The devices that the model is spread over."""
-
-    devices: Annotated[tuple[DeviceSection, ...], Field(min_length=1, max_length=1)] = (DeviceSection(kind="cpu"),)
-    """What the machine of the deployment has."""
-    cut: Literal["none", "blocks"] = "none"
-    """Where components are cut into segments: nowhere, or at every block, which is for tests: it brings no speed."""
-
-
 class EngineSection(Section):
     """What executes the graphs."""
 
@@ -225,6 +210,21 @@ class Recipe(Section):
     partition: PartitionSection = PartitionSection()
     engine: EngineSection = EngineSection()
     runtime: RuntimeSection = RuntimeSection()
+    division: Literal["open", "closed"] | None = None
+    """Of MLPerf Inference, if it is a result of that: closed refuses what its rules forbid, naming the rule."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_cached(cls, written: Any) -> Any:
+        if isinstance(written, Mapping) and written.get("division") == "closed":
+            check_no_cache(written)
+        return written
+
+    @model_validator(mode="after")
+    def _division_is_kept(self) -> Self:
+        if self.division == "closed":
+            check_closed(self)
+        return self
 
     @model_validator(mode="after")
     def _engine_has_the_precision(self) -> Self:
