@@ -16,8 +16,6 @@ from wanc.recipe.checks import (
     WORD,
     falling,
     fault,
-    four_n_plus_one,
-    multiple_of_16,
     short_enough,
     whole_number,
     without_repeats,
@@ -27,13 +25,11 @@ from wanc.recipe.division import check_closed, check_no_cache
 from wanc.recipe.model import ModelSection
 from wanc.recipe.partition import PartitionSection
 from wanc.recipe.quantize import QuantizeSection
-from wanc.recipe.section import FILE_NAME, PROFILE_NAME, VERSION, Section
+from wanc.recipe.section import FILE_NAME, VERSION, Section
+from wanc.recipe.shapes import Shapes
 from wanc.runtime.video_limits import (
     GUIDANCE_RANGE,
-    LARGEST_SIDE,
     MOST_FPS,
-    MOST_FRAMES,
-    MOST_SHAPES,
     MOST_STEPS,
 )
 from wanc.words import ISLANDS, FusedOperator, Island
@@ -47,37 +43,7 @@ PassName = Literal[
 ]  # fmt: skip
 PartName = Literal["time", "shape", "request"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
-ProfileName = Annotated[str, Field(pattern=PROFILE_NAME, max_length=32)]
-Side = Annotated[
-    int,
-    Field(ge=16, le=LARGEST_SIDE, json_schema_extra={"multipleOf": 16}),
-    AfterValidator(multiple_of_16),
-]
 Scale = Annotated[float, Field(ge=GUIDANCE_RANGE[0], le=GUIDANCE_RANGE[1])]
-Frames = Annotated[int, Field(ge=1, le=MOST_FRAMES), AfterValidator(four_n_plus_one)]
-
-
-class ShapeSection(Section):
-    """One size of video."""
-
-    name: ProfileName
-    """What this size is called; part of file names."""
-    height: Side
-    """In pixels, a multiple of 16; the model knows no positions beyond 16384."""
-    width: Side
-    """In pixels, a multiple of 16; the model knows no positions beyond 16384."""
-    frames: Frames
-    """Frames of video, 4n + 1: 17, 33, 49, 81; the model knows no positions beyond 4093."""
-
-
-def _distinct_names(shapes: tuple[ShapeSection, ...]) -> tuple[ShapeSection, ...]:
-    # Files called 480p and 480P would be one file on some systems.
-    first: dict[str, int] = {}
-    for index, shape in enumerate(shapes):
-        if (earlier := first.setdefault(shape.name.casefold(), index)) != index:
-            message = f"the name {shape.name} is taken by shapes.{earlier}"
-            raise fault(message, "give each shape a name of its own, different in more than case", (index, "name"))
-    return shapes
 
 
 class GuidanceSection(Section):
@@ -196,12 +162,7 @@ class Recipe(Section):
     version: Annotated[str, Field(pattern=VERSION, max_length=32)] = "0.1.0"
     """The bundle's version, as in PEP 440."""
     model: ModelSection
-    shapes: (
-        Annotated[
-            tuple[ShapeSection, ...], Field(min_length=1, max_length=MOST_SHAPES), AfterValidator(_distinct_names)
-        ]
-        | None
-    ) = None
+    shapes: Shapes | None = None
     """The sizes of video that the bundle can make, each a profile of the engines."""
     sampling: SamplingSection | None = None
     precision: PrecisionSection = PrecisionSection()
