@@ -77,4 +77,4 @@ def test_the_parts_that_a_recipe_can_name_are_those_of_a_denoising_step() -> Non
 
 def test_the_islands_that_a_recipe_can_name_are_those_that_the_engine_makes() -> None:
     """`time` is no kind of operation but a graph of its own."""
-    assert set(ISLANDS) == {*openvino.ISLANDS, *openvino.WHOLE}
+    assert set(ISLANDS) == {*openvino.ISLANDS, *WHOLE}

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from wanc.recipe.checks import fault
 from wanc.recipe.section import DEVICE_KIND, Section
-from wanc.words import DeviceKind, LinkKind, NumberFormat
+from wanc.words import DeviceKind, LinkKind, NumberFormat, Target
 
 KindName = Annotated[str, Field(pattern=DEVICE_KIND, max_length=32)]
 Positive = Annotated[float, Field(gt=0, le=1e18)]
@@ -31,8 +31,8 @@ class DeviceKindSection(Section):
 
     like: DeviceKind | None = None
     """The known kind that everything else is taken from; a kind of a new name needs it."""
-    capability: str | None = None
-    """What engines are built for, such as sm89."""
+    capability: Target | None = None
+    """What engines are compiled for that it executes, such as sm89."""
     memory: Positive | None = None
     """Bytes that one process can allocate."""
     bandwidth: Positive | None = None
