@@ -69,7 +69,8 @@ def gantt(run: Run, names: Mapping[int, str], title: str) -> str:
     height = TOP + ROW * (len(names) + 2)
     scale = (WIDTH - LABELS - 20) / end
     lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-labelledby="title desc">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+        'aria-labelledby="title desc">',
         f'<title id="title">{escape(title)}</title>',
         f'<desc id="desc">{escape(_described(run, names, end))}</desc>',
         f"<style>{STYLE}</style>",
@@ -125,7 +126,7 @@ def _legend(used: set[str], y: int) -> Iterator[str]:
 
 
 def chrome_trace(run: Run, names: Mapping[int, str]) -> str:
-    """JSON in the trace event format: a process for each device, microseconds, one complete event for each execution."""
+    """JSON in the trace event format: a process for each device, an event for each execution, in microseconds."""
     named = [
         {"ph": "M", "name": "process_name", "pid": device, "tid": 0, "args": {"name": name}}
         for device, name in names.items()

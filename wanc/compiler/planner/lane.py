@@ -103,14 +103,11 @@ class LaneSearch:
     def _missing_bytes(self, place: Place) -> Seconds:
         """Bytes that a device of the group lacks for each segment, 0 where it has enough, inf where it must be cut."""
         if place not in self._missing:
-            ends = ENDS[: place.ranks]
-            footprints = [Footprint(self._row, place.ranks, end) for end in ends]
+            peaks = [Footprint(self._row, place.ranks, end).peaks for end in ENDS[: place.ranks]]
             memory = self._cluster.pools[place.pool].device.memory
-            size = len(self._row.parts)
-            missing = np.full((size + 1, size + 1), np.inf)
-            for start in range(size):
-                for stop in range(start + 1, size + 1):
-                    if not any(start < cut < stop for cut in self._row.must_cut):
-                        missing[start, stop] = max(0, *(one.peak(start, stop) - memory for one in footprints))
+            missing = np.maximum(np.maximum.reduce(peaks) - memory, 0).astype(np.float64)
+            missing[np.tri(len(missing), dtype=bool)] = np.inf
+            for cut in self._row.must_cut:
+                missing[:cut, cut + 1 :] = np.inf
             self._missing[place] = missing
         return self._missing[place]

@@ -6,13 +6,18 @@ goes: activations, of which those of one phase are alive at a time, because a de
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import accumulate
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wanc.compiler.planner.row import PHASES, Phase, Row, RowPart
 
+Bytes = NDArray[np.int64]
 # The library's context, handles and kernels' workspaces, and what an allocator cannot use.
 WORKSPACE = 3 * 2**29
 # A streamed part is executed while the next one arrives.
@@ -30,9 +35,24 @@ class Footprint:
         self._ranks = ranks
         self._held = [part if ranks == 1 or part.rank in (None, rank) else None for part in row.parts]
 
+    @cached_property
+    def peaks(self) -> Bytes:
+        """The most that parts start … stop - 1 need in any phase: [start, stop], 0 where stop is not behind start."""
+        size = len(self._held)
+        needed = np.zeros((size + 1, size + 1), np.int64)
+        resident, kept, alive = (np.array(one, np.int64) for one in (self._resident, self._kept, self._activations))
+        for start in range(size):
+            stays = (
+                resident[start + 1 :] - resident[start] + self._row.micro_batches * (kept[start + 1 :] - kept[start])
+            )
+            streamed = self._streamed_from(start) if any(part.streams for part in self._row.parts) else 0
+            largest = np.maximum.accumulate(alive[start:])
+            needed[start, start + 1 :] = WORKSPACE + stays + streamed + self.waiting(start) + largest
+        return needed
+
     def peak(self, start: int, stop: int) -> int:
-        """The most that parts start … stop - 1 need in any phase."""
-        return self.stays(start, stop) + max(self._activations[start:stop])
+        """Of one segment."""
+        return int(self.peaks[start, stop])
 
     def by_phase(self, start: int, stop: int) -> dict[Phase, int]:
         """What they need in each phase of a video."""
@@ -41,8 +61,7 @@ class Footprint:
 
     def weights(self, start: int, stop: int) -> int:
         """Weights that are in the device's memory at once."""
-        streamed = sorted((part.weights for part in self._held[start:stop] if part and part.streams), reverse=True)
-        return self._resident[stop] - self._resident[start] + sum(streamed[:STREAMED_AT_ONCE])
+        return self._resident[stop] - self._resident[start] + self._streamed(start, stop)
 
     def stays(self, start: int, stop: int) -> int:
         """All that is held from the first request to the last."""
@@ -52,6 +71,16 @@ class Footprint:
     def waiting(self, start: int) -> int:
         """What may wait in front of a segment: every execution that is under way, while the device is busy."""
         return self._row.parts[start - 1].part.leaves * self._row.micro_batches // self._ranks if start else 0
+
+    def _streamed(self, start: int, stop: int) -> int:
+        """Room for weights that come and go."""
+        sizes = (part.weights for part in self._held[start:stop] if part and part.streams)
+        return sum(heapq.nlargest(STREAMED_AT_ONCE, sizes))
+
+    def _streamed_from(self, start: int) -> Bytes:
+        """The same for all stops behind a start."""
+        stops = range(start + 1, len(self._held) + 1)
+        return np.array([self._streamed(start, stop) for stop in stops], np.int64)
 
     @cached_property
     def _resident(self) -> Sequence[int]:

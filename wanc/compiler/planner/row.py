@@ -112,7 +112,8 @@ def _apart(expert: ComponentCosts, phase: Phase, branches: int) -> Iterator[RowP
 
 def _shared(experts: tuple[ComponentCosts, ...], mode: Experts, branches: int) -> Iterator[RowPart]:
     """One row for both experts: each device has the same blocks of both."""
-    for index, parts in enumerate(zip(*(expert.parts for expert in experts), strict=True)):
+    for index, first in enumerate(experts[0].parts):
+        parts = [expert.parts[index] for expert in experts]
         uses = tuple(
             Use(phase, expert.name, expert.executions * branches)
             for phase, expert in zip(DENOISE, experts, strict=False)
@@ -122,7 +123,7 @@ def _shared(experts: tuple[ComponentCosts, ...], mode: Experts, branches: int) -
         if mode == "resident":
             # Whoever stays also keeps what was computed for a request, until the request ends.
             weights, kept = sum(part.weights for part in parts), sum(part.kept for part in parts)
-            yield RowPart(parts[0], index, uses, weights, kept)
+            yield RowPart(first, index, uses, weights, kept)
         else:
             loads = largest if mode == "swap" and len(parts) > 1 else 0
-            yield RowPart(parts[0], index, uses, largest, kept, loads, streams=mode == "stream")
+            yield RowPart(first, index, uses, largest, kept, loads, streams=mode == "stream")

@@ -136,9 +136,10 @@ class _Simulation:
         return Run(tuple(self._events), tuple(self._finished))
 
     def _admit(self, number: int, now: float) -> None:
-        for _ in range(number):
-            self._admitted += 1
-            self._enter(self._admitted - 1, 0, now)
+        entering = range(self._admitted, self._admitted + number)
+        self._admitted += number  # first of all: a wave is as large as what was admitted with it
+        for request in entering:
+            self._enter(request, 0, now)
 
     def _route(self, task: _Task) -> Route:
         phase = self._flow.phases[task.phase]
