@@ -28,6 +28,10 @@ class Engine(ABC):
         """The version of its code."""
         return code_version(type(self).__module__)
 
+    def copies(self, graphs: int) -> int:
+        """How often the weights of a component that has so many graphs lie on disk while it is compiled."""
+        return graphs
+
     @abstractmethod
     def compiler(self) -> Compiler:
         """What compiles for it, imported when it is needed."""

@@ -20,6 +20,10 @@ class OpenVinoEngine(Engine):
     compute: str = "fp32"
     islands: tuple[Island, ...] = ()
 
+    def copies(self, graphs: int) -> int:
+        """Each graph has its own, beside what all of them are read from."""
+        return graphs + 1
+
     def compiler(self) -> Compiler:
         from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
 
