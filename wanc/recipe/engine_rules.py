@@ -27,7 +27,7 @@ def default_targets(recipe: Recipe) -> tuple[Target, ...]:
 
 def capability(recipe: Recipe, kind: str) -> Target:
     """What a kind of device executes, of those that the recipe adds as well."""
-    added = recipe.partition.kinds.get(kind)
+    added = (recipe.partition.kinds or {}).get(kind)
     if added is not None and added.capability is not None:
         return added.capability
     known = kind if added is None or added.like is None else added.like

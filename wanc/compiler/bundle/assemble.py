@@ -64,6 +64,11 @@ class Assemble(EngineStage):
     emulate: bool = False
     zeros: tuple[str, ...] | None = None
 
+    def disk_bytes(self, inputs: Mapping[str, Files]) -> int:
+        """The embedding: all else is small."""
+        embedding = Program.read(inputs["program"][FILE]).embedding
+        return embedding.length if embedding else 0
+
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         from wanc.compiler.bundle.golden import Golden
 

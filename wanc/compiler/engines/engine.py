@@ -32,6 +32,10 @@ class Engine(ABC):
         """The version of its code."""
         return code_version(type(self).__module__)
 
+    def copies(self, graphs: int) -> int:
+        """How often the weights of a component that has so many graphs lie on disk while it is compiled."""
+        return graphs
+
     @abstractmethod
     def compiler(self, target: str) -> Compiler:
         """What compiles for a target of it, imported when it is needed."""

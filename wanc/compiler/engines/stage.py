@@ -51,6 +51,15 @@ class Compile(EngineStage):
     def label(self) -> str:
         return f"{self.name} {self.segment.component}/{self.segment.index}"
 
+    def disk_bytes(self, inputs: Mapping[str, Files]) -> int:
+        """For a whole component; of one that is cut nothing is said."""
+        from wanc.compiler.program.disk_use import executed_bytes, with_others
+
+        files = ComponentFiles.read(self.segment.component, inputs)
+        if (self.segment.first, self.segment.stop) != (0, len(files.component.blocks)):
+            return 0
+        return with_others(self.engine.copies(len(files.component.graphs)) * executed_bytes(files))
+
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         from wanc.compiler.engines.segment import compile_segment
 

@@ -187,7 +187,7 @@ def cluster_of(partition: PartitionSection) -> Cluster:
     """The devices of a recipe, with what it says of their kinds."""
     changes = {
         name: {key: value for key, value in kind.model_dump(exclude_unset=True).items() if value is not None}
-        for name, kind in partition.kinds.items()
+        for name, kind in (partition.kinds or {}).items()
     }
     devices = with_overrides(changes)
     pools: list[Pool] = []

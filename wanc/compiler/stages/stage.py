@@ -83,6 +83,14 @@ class Stage(ABC):
             "processor": processor(),
         }
 
+    def disk_bytes(self, inputs: Mapping[str, Files]) -> int:
+        """About how many bytes lie in the store at once that `run` writes, its result included; 0 is few, or unknown.
+
+        Less is better than more: a build that would fit is not to be refused.
+        """
+        del inputs
+        return 0
+
     @abstractmethod
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         """Read the inputs, write the result below `out`, with a progress bar if asked. Runs in a process of its own.

@@ -22,6 +22,10 @@ class OpenVinoEngine(Engine):
     compute: str = "fp32"
     islands: tuple[Island, ...] = ()
 
+    def copies(self, graphs: int) -> int:
+        """Each graph has its own, beside what all of them are read from."""
+        return graphs + 1
+
     def compiler(self, target: str) -> Compiler:
         del target  # there is one
         from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
