@@ -19,23 +19,28 @@ Cut = Literal["none", "blocks"]
 
 @dataclass(frozen=True)
 class Partition(Stage):
-    """Input `program`. Result: `program.json` with a placement, all of it on one device.
+    """Input `program`. Result: `program.json` with a placement.
 
-    A component is one segment, or, where the `cut` is at blocks, as many as it has blocks.
+    That is the one `planned`; or else everything is on one `device`, and a component is one segment, or, where the
+    `cut` is at blocks, as many as it has blocks.
     """
 
     name: ClassVar[str] = "partition"
 
     cut: Cut
     device: str
+    planned: Placement | None = None
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         del progress  # it is done at once
         program = Program.read(inputs["program"][FILE])
+        replace(program, placement=self.planned or self._on_one_device(program)).write(out)
+
+    def _on_one_device(self, program: Program) -> Placement:
         segments = [
             segment for name, entry in program.components.items() for segment in self._segments(name, len(entry.blocks))
         ]
-        replace(program, placement=Placement((self.device,), tuple(segments))).write(out)
+        return Placement((self.device,), tuple(segments))
 
     def _segments(self, component: str, blocks: int) -> list[Segment]:
         bounds = list(range(blocks + 1)) if self.cut == "blocks" and blocks else [0, blocks]

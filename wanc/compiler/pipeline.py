@@ -40,12 +40,16 @@ from wanc.compiler.check.wan_source import WanOrigin
 from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.openvino.engine import OpenVinoEngine
+from wanc.compiler.engines.stage import Compile
 from wanc.compiler.engines.tensorrt_rtx.engine import TensorRtRtxEngine
 from wanc.compiler.export.onnx_file import ExportOnnx
 from wanc.compiler.export.torch_module import ExportTorch, TorchInput
 from wanc.compiler.export.wan import Export
 from wanc.compiler.fuse import Fuse
 from wanc.compiler.partition import Partition
+from wanc.compiler.placement import check_peak, placement, planned_placement, whole_model
+from wanc.compiler.planner.recipe_plan import plan_recipe, recipe_costs
+from wanc.compiler.program.program import Placement
 from wanc.compiler.quantize.experts import QuantizeStages, quantized_components
 from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.stages.runner import Runner, StageRun
@@ -88,7 +92,8 @@ class BuildPlan:
     engines: EngineStages
 
     @classmethod
-    def of(cls, resolved: Resolved) -> BuildPlan:
+    def of(cls, resolved: Resolved, placement: Placement | None = None) -> BuildPlan:
+        """The stages of a recipe's build; `placement` is where its segments lie, if that was planned."""
         fuse = resolved.recipe.fuse
         passes = None if fuse.passes == "default" else fuse.passes
         return cls(
@@ -96,7 +101,7 @@ class BuildPlan:
             _export(resolved),
             Fuse(passes, fuse.skip, fuse.hoist),
             QuantizeStages.of(resolved),
-            _partition(resolved),
+            _partition(resolved, placement),
             _engines(resolved),
         )
 
@@ -134,10 +139,31 @@ class BuildPlan:
         return CheckBuild(self.engines.engine, origin, self.fuse, allowed, quantized)
 
 
-def _partition(resolved: Resolved) -> Partition:
-    """All of it on one device: the processor, or the GPU that engines for GPUs are executed on."""
+def _partition(resolved: Resolved, placement: Placement | None) -> Partition:
+    """As it was planned, or all of it on one device: the processor, or the GPU that executes engines for GPUs."""
     partition, is_for_gpus = resolved.recipe.partition, resolved.recipe.targets[0] != "cpu"
-    return Partition(partition.cut, GPU if is_for_gpus else partition.devices[0].kind)
+    return Partition(partition.cut, GPU if is_for_gpus else partition.devices[0].kind, placement)
+
+
+def _placement(loaded: LoadedRecipe, runner: Runner) -> Placement | None:
+    """Where the planner puts a model for the devices that a recipe names; None where there is nothing to choose.
+
+    Raises RecipeError where nothing fits, NotBuiltYetError where wanc cannot build what fits.
+    """
+    recipe = loaded.recipe
+    names_devices, most_bytes = "devices" in recipe.partition.model_fields_set, recipe.engine.max_build_memory
+    if recipe.targets[0] != "cpu" and recipe.sampling is not None and (names_devices or most_bytes is not None):
+        if names_devices:
+            return planned_placement(plan_recipe(loaded, runner.run), most_bytes)
+        costs = recipe_costs(loaded, runner.run)[0]
+        return placement(costs, whole_model(costs, GPU), most_bytes)
+    if sum(device.count for device in recipe.partition.devices) > 1:
+        raise NotBuiltYetError(
+            "a bundle for several processors is not built yet",
+            where=loaded.marks.where("partition.devices"),
+            hint="wanc plan says what it would be",
+        )
+    return None
 
 
 def _export(resolved: Resolved) -> Stage:
@@ -245,9 +271,9 @@ def _build(
         resolved = _resolve(loaded, store, runner, paranoid=paranoid)
         if not replace:
             check_owner(destination, loaded.files[0], resolved.recipe_digest, resolved.source.digest, store)
-        plan = BuildPlan.of(resolved)
         with _placed(loaded):
-            engines = plan.run(runner.run)
+            plan = BuildPlan.of(resolved, _placement(loaded, runner))
+            engines = plan.run(_bounded(runner, loaded.recipe.engine.max_build_memory))
         before = id_at(destination, store)
         bundle_id = plan.seal(destination).run(runner, engines)
         keys = [run.key for run in runner.runs if run.key is not None]
@@ -258,6 +284,18 @@ def _build(
     if before not in (None, bundle_id):
         say(f"{destination}: {bundle_id} in place of {before}")
     return BuildResult(destination, bundle_id, tuple(runner.runs))
+
+
+def _bounded(runner: Runner, most_bytes: int | None) -> Callable[[Stage, Mapping[str, Tree]], Tree]:
+    """What runs stages, and refuses an engine that took more memory to build than it may."""
+
+    def run(stage: Stage, inputs: Mapping[str, Tree]) -> Tree:
+        result = runner.run(stage, inputs)
+        if stage.name == Compile.name:
+            check_peak(stage.label, runner.runs[-1].peak_rss_bytes, most_bytes)
+        return result
+
+    return run
 
 
 @contextmanager

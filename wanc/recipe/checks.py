@@ -16,6 +16,9 @@ T = TypeVar("T")
 # What ONNX's tools take for the size of one dimension.
 LARGEST_SIZE = 2**31 - 1
 
+UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_BYTES = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(KiB|MiB|GiB|TiB)")
+
 FAULT = "wanc"
 # What pydantic calls the two kinds of a value on the way to a fault of it; no key can be called that.
 WORD, LIST = "\0word", "\0list"
@@ -64,6 +67,15 @@ def dimension(value: object) -> object:
     is_number = type(value) is int and 0 <= value <= LARGEST_SIZE
     if not is_number and not (isinstance(value, str) and _DIMENSION.fullmatch(value)):
         raise fault("a size has to be a whole number, a name or a multiple of a name", "such as 3, tokens or 16*rows")
+    return value
+
+
+def byte_count(value: object) -> object:
+    """A number of bytes, which may be written with a unit: 8GiB. Refuses what is none."""
+    if isinstance(value, str) and (found := _BYTES.fullmatch(value)):
+        return round(float(found[1]) * UNITS[found[2]])
+    if type(value) is not int or value < 1:
+        raise fault("a size in bytes has to be a whole number, or one with a unit", "such as 8GiB or 512MiB")
     return value
 
 

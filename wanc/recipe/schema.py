@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Json
 from wanc.recipe.checks import (
     LIST,
     WORD,
+    byte_count,
     falling,
     fault,
     short_enough,
@@ -142,6 +143,8 @@ class EngineSection(Section):
     """What engines are compiled for: the cpu, or GPUs by compute capability; what the devices are if unset."""
     allow_unfused: Annotated[tuple[FusedOperator, ...], AfterValidator(without_repeats)] = ()
     """Operators that the engine may compute in pieces, where it has no kernel that does all of one."""
+    max_build_memory: Annotated[int, BeforeValidator(byte_count)] | None = None
+    """The most bytes that building one engine may take, such as 8GiB: larger segments are cut, for tensorrt-rtx."""
     check: Literal["on", "off"] = "on"
     """Whether what was built is compared with the untouched model; off is recorded in the manifest."""
 

@@ -30,13 +30,14 @@ def plan(
 ) -> None:
     """Plan a recipe: which device executes what, how fast, in how much memory. No weight is read, nothing is built."""
     from wanc.compiler.planner.plan_text import plan_tables, write_pictures
-    from wanc.compiler.planner.recipe_plan import plan_recipe
+    from wanc.compiler.planner.recipe_plan import in_store, plan_recipe
     from wanc.compiler.variants import chosen
     from wanc.recipe.load import load
     from wanc.terminal import show
 
     folders, asked = Folders.chosen(None, store), chosen(load(recipe, overrides), variants)
-    planned = [plan_recipe(loaded, folders, progress=shows_progress(as_json=as_json)) for loaded in asked]
+    run = in_store(folders, progress=shows_progress(as_json=as_json))
+    planned = [plan_recipe(loaded, run) for loaded in asked]
     for entry in () if as_json else planned:
         show(plan_tables(entry))
     if as_json:

@@ -8,7 +8,6 @@ calibration takes is not in it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from wanc.compiler.planner.costs import ComponentCosts, VideoCosts
 from wanc.compiler.planner.plan import Plan
@@ -33,32 +32,30 @@ class Building:
     seconds: float
 
 
-class _Built(NamedTuple):
-    component: str
-    weights: int
-
-
 def building(costs: VideoCosts, plan: Plan) -> Building:
     """For the engines of one plan; segments that several devices have are built once."""
-    components = {entry.name: entry for entry in (costs.text_encoder, *costs.experts, costs.decoder)}
     segments = {segment for device in plan.devices for segment in device.segments}
-    built = [
-        _Built(segment.component, _weights(components[segment.component], segment.first, segment.stop))
-        for segment in segments
-    ]
-    total = sum(entry.weights for entry in built)
+    built = [(component_of(costs, one.component), one.first, one.stop) for one in segments]
+    weights = [segment_weights(*one) for one in built]
     return Building(
-        max(map(builder_bytes, built), default=0),
-        total + max((entry.weights for entry in built), default=0),
-        sum(SECONDS_A_SEGMENT + SECONDS_A_GIB * entry.weights / GIB for entry in built),
+        max((segment_bytes(*one) for one in built), default=0),
+        sum(weights) + max(weights, default=0),
+        sum(SECONDS_A_SEGMENT + SECONDS_A_GIB * size / GIB for size in weights),
     )
 
 
-def builder_bytes(built: _Built) -> int:
-    """What building a segment takes at its peak."""
-    held = HELD_OF_TEXT_ENCODER if built.component == TEXT_ENCODER else HELD
-    return BUILDER + round(held * built.weights)
+def component_of(costs: VideoCosts, name: str) -> ComponentCosts:
+    """By its name."""
+    components = (costs.text_encoder, *costs.experts, costs.decoder)
+    return next(component for component in components if component.name == name)
 
 
-def _weights(component: ComponentCosts, first: int, stop: int) -> int:
+def segment_bytes(component: ComponentCosts, first: int, stop: int) -> int:
+    """What building the engines of some blocks takes at its peak."""
+    held = HELD_OF_TEXT_ENCODER if component.name == TEXT_ENCODER else HELD
+    return BUILDER + round(held * segment_weights(component, first, stop))
+
+
+def segment_weights(component: ComponentCosts, first: int, stop: int) -> int:
+    """Bytes of the weights of some blocks, as the engine holds them."""
     return sum(part.weights for part in component.parts[first:stop])

@@ -9,7 +9,6 @@ from wanc.compiler.planner.costs import ComponentCosts, Format, VideoCosts
 from wanc.compiler.planner.count import BYTES, Numbers, count_component, video_sizes
 from wanc.compiler.planner.survey import LAYERS, Survey
 from wanc.compiler.quantize.keep_patterns import fits
-from wanc.errors import RecipeError
 from wanc.models.wan.checkpoint import Checkpoint
 from wanc.models.wan.facts import facts_of
 from wanc.recipe.quantize import Scheme
@@ -113,10 +112,3 @@ def _decoder(counted: ComponentCosts, compute: Format) -> ComponentCosts:
         replace(part, activation=round(part.activation * SCRATCH[compute]) + caches, kept=0) for part in counted.parts
     )
     return replace(counted, parts=parts)
-
-
-def survey_of_none(name: str) -> RecipeError:
-    """What is said where a recipe's model makes no videos."""
-    return RecipeError(
-        f"{name} makes no videos, and only those can be planned so far", hint="plan a recipe with `source`"
-    )

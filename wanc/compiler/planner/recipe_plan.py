@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -22,19 +22,20 @@ from wanc.compiler.planner.survey import FILE, Survey, shipped, survey_key
 from wanc.compiler.planner.survey_stage import SurveyComponent
 from wanc.compiler.resolve import check_fits, open_model
 from wanc.compiler.stages.runner import Runner
-from wanc.compiler.stages.stage import Tree
+from wanc.compiler.stages.stage import Stage, Tree
 from wanc.errors import RecipeError
 from wanc.folders import Folders
 from wanc.models.source import ModelSource
 from wanc.models.wan.checkpoint import Checkpoint, open_located
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.partition import PartitionSection
-from wanc.recipe.schema import FuseSection
+from wanc.recipe.quantize import Scheme
+from wanc.recipe.schema import FuseSection, Recipe
 from wanc.recipe.shapes import ShapeSection
 from wanc.runtime.safetensors import header_bytes
 from wanc.runtime.voice import say
 
-LIGHTER = "int8"
+LIGHTER: Scheme = "int8"
 """The scheme that is tried where nothing fits, in order to say whether it would."""
 
 
@@ -73,33 +74,24 @@ class RecipePlan:
         return {"name": self.name, **sizes[self.largest.plan.shape], "shapes": sizes}
 
 
-def plan_recipe(loaded: LoadedRecipe, folders: Folders, *, progress: bool) -> RecipePlan:
-    """Plan all sizes of a recipe's videos.
+Run = Callable[[Stage, Mapping[str, Tree]], Tree]
+CostsOf = Callable[[ShapeSection, Scheme | None], VideoCosts]
+
+
+def plan_recipe(loaded: LoadedRecipe, run: Run) -> RecipePlan:
+    """Plan all sizes of a recipe's videos; `run` yields the result of a stage, where its model has to be surveyed.
 
     Raises RecipeError where the recipe makes no videos, where its options cannot be met, and where nothing fits.
     """
     recipe = loaded.recipe
-    if recipe.shapes is None or recipe.sampling is None:
-        hint = "give a Wan checkpoint as model.source"
-        raise RecipeError(
-            "only text-to-video models can be planned so far", where=loaded.marks.where("model"), hint=hint
-        )
-    model = open_model(loaded)
-    check_fits(loaded, model)
-    checkpoint = open_located(model.files, model.components)
-    surveys = surveyed(recipe.fuse, model, checkpoint, folders, progress=progress)
-    by_size = sorted(recipe.shapes, key=lambda shape: -shape.height * shape.width * shape.frames)
+    costs_of = _costs_of(loaded, run)
+    planned: list[PlannedShape] = []
     try:
-        cluster = cluster_of(recipe.partition)
-        options = options_of(recipe.partition)
-        planned: list[PlannedShape] = []
-        for shape in by_size:
-            costs = video_costs(recipe, checkpoint, surveys, shape)
-            lighter = (
-                video_costs(recipe, checkpoint, surveys, shape, LIGHTER) if recipe.quantize.scheme == "none" else None
-            )
-            asked = replace(options, lighter=(LIGHTER, lighter) if lighter else None)
-            plan = plan_video(costs, cluster, asked)
+        cluster, options = cluster_of(recipe.partition), options_of(recipe.partition)
+        for shape in by_size(recipe):
+            costs = costs_of(shape, None)
+            lighter = (LIGHTER, costs_of(shape, LIGHTER)) if recipe.quantize.scheme == "none" else None
+            plan = plan_video(costs, cluster, replace(options, lighter=lighter))
             planned.append(_planned(shape, costs, plan, cluster))
             # One set of engines serves all sizes.
             options = _pinned(options, plan)
@@ -107,6 +99,30 @@ def plan_recipe(loaded: LoadedRecipe, folders: Folders, *, progress: bool) -> Re
         error.where = error.where or loaded.marks.where("partition")
         raise
     return RecipePlan(recipe.name, tuple(planned))
+
+
+def recipe_costs(loaded: LoadedRecipe, run: Run) -> list[VideoCosts]:
+    """What each size of a recipe's videos costs, the largest first. Raises as `plan_recipe`."""
+    costs_of = _costs_of(loaded, run)
+    return [costs_of(shape, None) for shape in by_size(loaded.recipe)]
+
+
+def by_size(recipe: Recipe) -> list[ShapeSection]:
+    """The sizes of a recipe's videos, the largest first."""
+    return sorted(recipe.shapes or (), key=lambda shape: -shape.height * shape.width * shape.frames)
+
+
+def _costs_of(loaded: LoadedRecipe, run: Run) -> CostsOf:
+    """Costs by size, and by scheme where it is to be another one than the recipe's."""
+    recipe = loaded.recipe
+    if recipe.sampling is None:
+        where, hint = loaded.marks.where("model"), "give a Wan checkpoint as model.source"
+        raise RecipeError("only text-to-video models can be planned so far", where=where, hint=hint)
+    model = open_model(loaded)
+    check_fits(loaded, model)
+    checkpoint = open_located(model.files, model.components)
+    surveys = surveyed(recipe.fuse, model, checkpoint, run)
+    return lambda shape, scheme: video_costs(recipe, checkpoint, surveys, shape, scheme)
 
 
 def _planned(shape: ShapeSection, costs: VideoCosts, plan: Plan, cluster: Cluster) -> PlannedShape:
@@ -132,44 +148,35 @@ def _pinned(options: PlanOptions, plan: Plan) -> PlanOptions:
     )
 
 
-def surveyed(
-    fuse: FuseSection, model: ModelSource, checkpoint: Checkpoint, folders: Folders, *, progress: bool
-) -> dict[str, Survey]:
+def in_store(folders: Folders, *, progress: bool) -> Run:
+    """What runs a stage through the store, which is opened when there is one to run."""
+
+    def run(stage: Stage, inputs: Mapping[str, Tree]) -> Tree:
+        store = Store.open(folders.store)
+        with store.session(on_wait=say):
+            return Runner(store, progress).run(stage, inputs)
+
+    return run
+
+
+def surveyed(fuse: FuseSection, model: ModelSource, checkpoint: Checkpoint, run: Run) -> dict[str, Survey]:
     """The survey of each component: one that ships, or one that is made, or was made before."""
     passes = None if fuse.passes == "default" else fuse.passes
     stage = Fuse(passes, fuse.skip, fuse.hoist)
+    by_key: dict[str, Survey] = {}
     found: dict[str, Survey] = {}
-    keys: dict[str, str] = {}
-    missing: list[str] = []
     for name, component in checkpoint.components.items():
-        keys[name] = survey_key(name, component.config, checkpoint.text_length, asdict(stage))
-        known = shipped(keys[name])
-        if known is not None:
-            found[name] = known
-        else:
-            missing.append(name)
-    if missing:
-        found |= _survey(missing, keys, stage, model, folders, progress=progress)
+        key = survey_key(name, component.config, checkpoint.text_length, asdict(stage))
+        if key not in by_key:
+            by_key[key] = shipped(key) or _survey(name, stage, model, run)
+        found[name] = by_key[key]
     return found
 
 
-def _survey(
-    missing: list[str], keys: Mapping[str, str], fuse: Fuse, model: ModelSource, folders: Folders, *, progress: bool
-) -> dict[str, Survey]:
-    say(f"tracing some blocks of {' and '.join(missing)}: no survey of this model ships with wanc")
-    store = Store.open(folders.store)
-    found: dict[str, Survey] = {}
-    with store.session(on_wait=say):
-        runner = Runner(store, progress)
-        source = {"source": _headers(model)}
-        for name in missing:
-            same = next((other for other in found if keys[other] == keys[name]), None)
-            if same is not None:
-                found[name] = found[same]
-                continue
-            result = runner.run(SurveyComponent(name, fuse), source)
-            found[name] = Survey.read(result.locate()[FILE])
-    return found
+def _survey(name: str, fuse: Fuse, model: ModelSource, run: Run) -> Survey:
+    say(f"tracing some blocks of {name}: no survey of this model ships with wanc")
+    result = run(SurveyComponent(name, fuse), {"source": _headers(model)})
+    return Survey.read(result.locate()[FILE])
 
 
 def _headers(model: ModelSource) -> Tree:

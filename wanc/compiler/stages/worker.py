@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -185,12 +186,20 @@ def _run(stage: Stage, inputs: Mapping[str, Files], out: Path, progress: bool) -
         stage.run(inputs, out, progress=progress)
 
 
+def _peak_bytes() -> int:
+    """The most that this process, or one that it has waited for, has held at once: engines are built in such ones.
+
+    A process that ended reports its parent's peak where that was higher than its own, which changes no maximum.
+    """
+    return max(peak_rss_bytes(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
+
+
 def _called(stage: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> StageOutcome:
     try:
         result = function(*args, **kwargs)
     except UserError as error:
         # Tracebacks do not travel between processes, and a fault of the user's needs none.
-        return StageOutcome(peak_rss_bytes(), error=error, causes=tuple(_causes(error)))
+        return StageOutcome(_peak_bytes(), error=error, causes=tuple(_causes(error)))
     except MemoryError as error:
         needs_more = UserError(
             f"stage {stage} needs more memory than this machine has",
@@ -198,10 +207,10 @@ def _called(stage: str, function: Callable[..., Any], args: tuple[Any, ...], kwa
             exit_code=EXIT_UNAVAILABLE,
         )
         causes = (RemoteCause(str(error) or "out of memory", None),)
-        return StageOutcome(peak_rss_bytes(), error=needs_more, causes=causes)
+        return StageOutcome(_peak_bytes(), error=needs_more, causes=causes)
     except BaseException as error:
-        return StageOutcome(peak_rss_bytes(), error=error, causes=(RemoteCause(traceback.format_exc(), None),))
-    return StageOutcome(peak_rss_bytes(), result)
+        return StageOutcome(_peak_bytes(), error=error, causes=(RemoteCause(traceback.format_exc(), None),))
+    return StageOutcome(_peak_bytes(), result)
 
 
 def _causes(error: BaseException) -> list[RemoteCause]:

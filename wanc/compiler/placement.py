@@ -1,0 +1,110 @@
+"""Where the segments of a build lie: as the planner has decided, and small enough for what may build them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from wanc.compiler.planner.building import component_of, segment_bytes
+from wanc.compiler.planner.costs import ComponentCosts, VideoCosts
+from wanc.compiler.planner.plan import Plan
+from wanc.compiler.planner.recipe_plan import RecipePlan
+from wanc.compiler.program.program import Placement, Segment
+from wanc.errors import NotBuiltYetError, UserError
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Range:
+    """Blocks `first` … `stop` - 1 of a component on one device."""
+
+    component: str
+    first: int
+    stop: int
+    device: str
+
+
+def planned_placement(planned: RecipePlan, most_bytes: int | None) -> Placement:
+    """The segments of a plan, cut further where building one would take more than `most_bytes`.
+
+    Raises NotBuiltYetError for plans of which wanc builds no engines yet, UserError where not even one block can be
+    built in so much memory.
+    """
+    largest = planned.largest
+    _check_built(largest.plan)
+    ranges = _ranges(largest.plan)
+    return placement(largest.costs, ranges, most_bytes)
+
+
+def whole_model(costs: VideoCosts, device: str) -> list[Range]:
+    """All of a model on one device."""
+    components = (costs.text_encoder, *costs.experts, costs.decoder)
+    return [Range(component.name, 0, len(component.parts), device) for component in components]
+
+
+def placement(costs: VideoCosts, ranges: Iterable[Range], most_bytes: int | None) -> Placement:
+    """Segments for some ranges of blocks, in the order of each component's blocks."""
+    ordered = sorted(ranges, key=lambda one: one.first)
+    devices = tuple(dict.fromkeys(one.device for one in ordered))
+    names = dict.fromkeys(one.component for one in ordered)
+    segments: list[Segment] = []
+    for name in names:
+        cut = [piece for one in ordered if one.component == name for piece in _cut(costs, one, most_bytes)]
+        segments += [Segment(name, index, one.first, one.stop, one.device) for index, one in enumerate(cut)]
+    return Placement(devices, tuple(segments))
+
+
+def _check_built(plan: Plan) -> None:
+    if plan.text_encoder_on_host:
+        raise NotBuiltYetError(
+            "in this plan the text encoder is executed by the host, which takes an engine of its own, not built yet",
+            hint="plan for devices with more memory, or for one more",
+        )
+    if any(device.ranks > 1 for device in plan.devices):
+        raise NotBuiltYetError(
+            "in this plan devices split the tokens of one segment, and engines of that are not built yet",
+            hint="set partition.ulysses to 1: segments are then on one device each",
+        )
+
+
+def _ranges(plan: Plan) -> list[Range]:
+    """What the first copy of everything executes; other copies, and a second chain for a branch, have equal engines."""
+    found: dict[tuple[str, int, int], Range] = {}
+    for device in plan.devices:
+        if device.replica == 0:
+            for one in device.segments:
+                key = (one.component, one.first, one.stop)
+                found.setdefault(key, Range(one.component, one.first, one.stop, device.name))
+    return list(found.values())
+
+
+def _cut(costs: VideoCosts, whole: Range, most_bytes: int | None) -> Iterator[Range]:
+    """As few pieces as can be built in `most_bytes`, of as equal sizes as that allows."""
+    component = component_of(costs, whole.component)
+    for count in range(1, whole.stop - whole.first + 1):
+        bounds = [whole.first + (whole.stop - whole.first) * index // count for index in range(count + 1)]
+        pieces = list(pairwise(bounds))
+        if most_bytes is None or all(segment_bytes(component, *piece) <= most_bytes for piece in pieces):
+            yield from (Range(whole.component, first, stop, whole.device) for first, stop in pieces)
+            return
+    raise _too_small(component, most_bytes)
+
+
+def _too_small(component: ComponentCosts, most_bytes: int | None) -> UserError:
+    least = max(segment_bytes(component, index, index + 1) for index in range(len(component.parts)))
+    allowed = (most_bytes or 0) / GIB
+    return UserError(
+        f"a block of {component.name} takes {least / GIB:.2f} GiB to build, and it may take {allowed:.2f} GiB",
+        hint=f"set engine.max_build_memory to at least {-(-least // 2**20)}MiB",
+    )
+
+
+def check_peak(label: str, peak: int, most_bytes: int | None) -> None:
+    """Raises UserError where building took more than it may."""
+    if most_bytes is not None and peak > most_bytes:
+        raise UserError(
+            f"{label} took {peak / GIB:.2f} GiB, more than the {most_bytes / GIB:.2f} GiB of engine.max_build_memory",
+            hint="allow more: what was predicted of this model is too low",
+        )
