@@ -115,7 +115,7 @@ def _plan(costs: VideoCosts, cluster: Cluster, options: PlanOptions, chosen: Can
         transfers=tuple(transfers(costs, chosen)),
         attention_share=flops_share(expert, "attention"),
         eight_bit_bound=eight_bit_bound(expert),
-        alternatives=tuple(alternatives(costs, cluster, options)) if cluster.count > 1 else (),
+        alternatives=tuple(alternatives(costs, cluster, options)) if options.compare and cluster.count > 1 else (),
         efficiencies={
             pool.device.kind: {str(name): value for name, value in pool.device.efficiencies.items()}
             for pool in cluster.pools
