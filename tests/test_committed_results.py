@@ -29,6 +29,19 @@ def test_int8_makes_the_same_videos() -> None:
     assert abs(int8["motion_ratio"] - 1) <= 0.03
 
 
+def test_what_calibrating_at_smaller_sizes_costs() -> None:
+    """Half of the tokens cost nothing, half of the frames little, and a quarter of the area too much."""
+    report = read("calibration-sizes-tiny-wan.json")
+    bundles = {entry["bundle"].removeprefix("tiny-wan-int8"): entry for entry in report["bundles"]}
+    assert (report["pairs"], report["steps"]) == (200, 20)
+    assert bundles.keys() == {"", "-48x48x17", "-64x64x9", "-64x64x5", "-32x32x17"}
+    lost = {name: bundles[""]["psnr_db"] - entry["psnr_db"] for name, entry in bundles.items()}
+    assert abs(lost["-48x48x17"]) < 1
+    assert 3 < lost["-64x64x9"] < 5 < lost["-64x64x5"] < 10 < lost["-32x32x17"]
+    assert bundles["-48x48x17"]["missed"] == bundles["-64x64x9"]["missed"] == []
+    assert bundles["-32x32x17"]["missed"]
+
+
 @pytest.mark.parametrize(("scheme", "least"), [("int4-weight", 0.4), ("int8", 0.1)])
 def test_training_cuts_the_error_of_trajectories(scheme: str, least: float) -> None:
     """Against the best quantisation without training; on held-out prompts, in half an hour on two cores."""

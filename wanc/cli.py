@@ -30,6 +30,7 @@ from wanc.verbs.options import (
     that_speaks,
     with_options_of_a_run,
 )
+from wanc.verbs.plan import plan
 from wanc.verbs.recipe import recipe_app
 from wanc.verbs.store import store_app
 
@@ -128,6 +129,9 @@ def build(
         raise failed
     if any(different.values()):
         raise typer.Exit(EXIT_REFUSED)
+
+
+app.command(epilog="Example: wanc plan recipes/wan2.2-t2v-a14b-int8.yaml --variant 4xa100-80g -o artifacts/plan")(plan)
 
 
 @app.command(epilog="Example: wanc passes")

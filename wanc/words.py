@@ -18,3 +18,10 @@ FUSED_OPERATORS: tuple[FusedOperator, ...] = get_args(FusedOperator)
 Observer = Literal["absmax", "percentile", "mse", "entropy"]
 """How the range of a quantised activation is chosen from what was seen of it."""
 OBSERVERS: tuple[Observer, ...] = get_args(Observer)
+
+DeviceKind = Literal["cpu", "a100-80g", "h100", "h200", "b200", "l40s", "rtx4090", "rtx5090"]
+"""The kinds of devices that the planner knows; recipes may add others."""
+LinkKind = Literal["pcie", "nvlink", "pcie-gen4", "pcie-gen5", "infiniband", "ethernet"]
+"""What connects devices; pcie is that of the kind's own generation."""
+NumberFormat = Literal["fp32", "fp16", "bf16", "fp8", "int8"]
+"""In what is multiplied."""

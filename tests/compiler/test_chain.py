@@ -200,15 +200,52 @@ def test_what_no_later_piece_takes_leaves_the_disk(tmp_path: Path) -> None:
     states = SampleStates([dict, dict], tmp_path)
     for number in range(2):
         states.write(number, {"h": np.zeros(2), "k": np.ones(3)})
-    assert len(list(tmp_path.iterdir())) == 4
-    states.keep_only({"k", "x"})
-    assert len(list(tmp_path.iterdir())) == 2
+    assert len(list(tmp_path.glob("*.npy"))) == 4
+    states.pass_segment({"k", "x"})
+    assert len(list(tmp_path.glob("*.npy"))) == len(list(tmp_path.glob("*.npy.kept"))) == 2
     with pytest.raises(KeyError):
         states.read(0, ["h"])
     states.write(0, {"l": np.full(1, 5)})
     np.testing.assert_array_equal(states.read(0, ["k", "l"])["k"], [1, 1, 1])
     states.write(0, {"k": np.zeros(1)})
     np.testing.assert_array_equal(states.read(0, ["k"])["k"], [0])
+
+
+def test_samples_go_on_where_all_of_them_were(tmp_path: Path) -> None:
+    """What a segment had given for some of them only is forgotten."""
+    first = SampleStates([dict, dict], tmp_path)
+    for number in range(2):
+        first.write(number, {"h": np.full(2, number), "k": np.zeros(1)})
+    first.pass_segment({"h"})
+    first.write(0, {"l": np.ones(1)})
+    second = SampleStates([dict, dict], tmp_path)
+    assert second.passed == 1
+    np.testing.assert_array_equal(second.read(1, ["h"])["h"], [1, 1])
+    assert len(list(tmp_path.glob("*.npy"))) == 2
+    for number in range(2):
+        second.write(number, {"l": np.full(1, number)})
+    second.pass_segment({"l"})
+    third = SampleStates([dict, dict], tmp_path)
+    assert third.passed == 2
+    np.testing.assert_array_equal(third.read(1, ["l"])["l"], [1])
+
+
+@pytest.mark.parametrize("name", ["state-1-0.npy", "samples.json"])
+def test_samples_of_which_one_is_damaged_start_over(
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    states = SampleStates([dict, dict], tmp_path)
+    for number in range(2):
+        states.write(number, {"h": np.full(2, number)})
+    states.pass_segment({"h"})
+    data = bytearray((tmp_path / name).read_bytes())
+    data[-2] ^= 1
+    (tmp_path / name).write_bytes(data)
+    assert SampleStates([dict, dict], tmp_path).passed == 0
+    assert list(tmp_path.glob("*.npy")) == []
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / name} is not what was kept: it is made again"
+    ]
 
 
 def test_a_reference_does_not_depend_on_the_cores(tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def test_experts_are_quantised_in_the_order_in_which_they_work(store: Store, fus
         ("quantize.calibrate.observer=mse", DECISIONS),
         ("quantize.calibrate.seed=1", TRAJECTORIES),
         ("quantize.calibrate.timestep_bins=3", TRAJECTORIES),
+        ("quantize.calibrate.shapes=[{name: small, height: 32, width: 32, frames: 5}]", TRAJECTORIES),
         ("sampling.steps=10", TRAJECTORIES),
         ("sampling.guidance.high=4.0", TRAJECTORIES),
         ("sampling.boundary=0.9", TRAJECTORIES),
@@ -143,3 +144,21 @@ def test_training_comes_behind_quantising_an_expert(store: Store, fused: Tree) -
     assert list(trained) == names
     longer = keys(QuantizeStages.of(resolved(store, "quantize.method=qat", "quantize.train.rounds=5")), fused)
     assert [name for name in names if trained[name] != longer[name]] == names[names.index("train denoiser_high") :]
+
+
+def test_sizes_to_calibrate_at_are_the_recipes_own_unless_given(store: Store) -> None:
+    """Training takes the first of them."""
+    sizes = "{name: a, height: 32, width: 32, frames: 5}, {name: b, height: 32, width: 48, frames: 9}"
+    small = f"quantize.calibrate.shapes=[{sizes}]"
+    for overrides, expected in (((), ((64, 64, 17), (64, 96, 17))), ((small,), ((32, 32, 5), (32, 48, 9)))):
+        quantization = QuantizeStages.of(resolved(store, "quantize.method=qat", *overrides))
+        assert quantization is not None
+        for calibrate, _, train in quantization.experts:
+            assert calibrate.shapes == expected
+            assert train is not None and train.shape == expected[0]
+
+
+def test_names_of_sizes_calibrate_nothing_again(store: Store, fused: Tree) -> None:
+    small = "quantize.calibrate.shapes=[{{name: {}, height: 32, width: 32, frames: 5}}]"
+    first, second = (keys(QuantizeStages.of(resolved(store, small.format(name))), fused) for name in ("a", "b"))
+    assert first == second

@@ -22,7 +22,8 @@ from wanc.compiler.host.sample_states import Sample
 from wanc.compiler.program.probes import Probes
 from wanc.compiler.program.quant_table import QuantTable
 from wanc.compiler.quantize import quantized_graphs
-from wanc.compiler.quantize.decisions import GroupDecision, Settings, decide
+from wanc.compiler.quantize.decisions import Settings, decide
+from wanc.compiler.quantize.group_decision import GroupDecision
 from wanc.compiler.quantize.linear_groups import LinearGroup, choose
 from wanc.compiler.quantize.quantized_graphs import QuantizedGraphs
 from wanc.compiler.weights.finite import FiniteCheck

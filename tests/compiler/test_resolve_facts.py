@@ -110,6 +110,21 @@ def test_sides_of_another_stride(resolved: Resolve) -> None:
     resolved("sampling.shift=5.0")
 
 
+def test_sizes_to_calibrate_at(resolved: Resolve) -> None:
+    """Like those of the bundle."""
+    write_checkpoint(Path("model"), seed=1, vae_mult=(1, 1, 1, 1, 1), vae_temporal=(True, False, False, False))
+    Path("prompts.txt").write_text("A red circle.\n")
+    asked = ("quantize.scheme=int8", "quantize.calibrate.prompts=prompts.txt", "sampling.shift=5.0")
+    small = "quantize.calibrate.shapes=[{{name: small, height: {}, width: 32, frames: 5}}]"
+    refused = refusal(resolved, *asked, small.format(48))
+    assert refused.startswith("error: --set quantize.calibrate.shapes=[{name: small, height: 48")
+    assert refused.endswith(
+        ": quantize.calibrate.shapes.0.height: 48 is not a multiple of 32: this model's VAE makes one "
+        "point of 16 x 16 pixels, and its denoiser one token of 2 points\nhint: the nearest are 32 and 64"
+    )
+    resolved(*asked, small.format(32))
+
+
 def test_patches_of_another_size(model: Path, resolved: Resolve) -> None:
     """Three points to a token: a recipe's sizes are multiples of 48 then."""
     for folder in ("transformer", "transformer_2"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx_ir as ir
@@ -187,18 +188,21 @@ def quantised(
     name: str = NAME,
     observer: Observer = "mse",
     decisions: Path | None = None,
+    kept: Path | None = None,
 ) -> tuple[ProgramComponent, QuantTable]:
-    """Quantise it below `out`, on samples of its own unless others are given."""
+    """Quantise it below `out`, on samples of its own unless others are given; `kept` is where it goes on from."""
     given = samples() if given is None else given
-    return quantize_component(
-        replace(denoiser.files, name=name),
-        Samples(given, [1.0] * len(given)),
-        Settings(scheme, observer, alpha),
-        keep if isinstance(keep, Keep) else Keep(keep),
-        out,
-        decisions=decisions,
-        progress=False,
-    )
+    with TemporaryDirectory() as nothing:
+        return quantize_component(
+            replace(denoiser.files, name=name),
+            Samples(given, [1.0] * len(given)),
+            Settings(scheme, observer, alpha),
+            keep if isinstance(keep, Keep) else Keep(keep),
+            out,
+            kept or Path(nothing),
+            decisions=decisions,
+            progress=False,
+        )
 
 
 def samples(numbers: Iterable[int] = range(SAMPLES)) -> list[Sample]:

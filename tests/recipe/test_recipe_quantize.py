@@ -42,6 +42,7 @@ def test_defaults(quantize: Load, tmp_path: Path) -> None:
     assert read.calibrate.prompts == tmp_path / "prompts.txt"
     assert (read.calibrate.clips, read.calibrate.timestep_bins, read.calibrate.seed) == (16, 4, 0)
     assert read.calibrate.observer == "absmax"
+    assert read.calibrate.shapes is None
     assert read.keep.patterns == ("patch_embedding", "condition_embedder", "proj_out")
     assert read.keep.sensitivity is None
 
@@ -52,7 +53,9 @@ def test_everything_can_be_said(quantize: Load) -> None:
 quantize:
   scheme: int8
   method: qat
-  calibrate: {prompts: a.txt, clips: 3, timestep_bins: 2, seed: 7, observer: entropy}
+  calibrate:
+    {prompts: a.txt, clips: 3, timestep_bins: 2, seed: 7, observer: entropy,
+     shapes: [{name: small, height: 32, width: 48, frames: 5}]}
   smooth: {alpha: 0.5}
   keep: {patterns: [denoiser_high/blocks.0.*, "*.ffn"], sensitivity: {int8_share: 0.9}}
   emulate: true
@@ -60,6 +63,8 @@ quantize:
     )
     assert (read.method, read.smooth.alpha, read.emulate) == ("qat", 0.5, True)
     assert read.calibrate.observer == "entropy"
+    assert read.calibrate.shapes is not None
+    assert [(shape.height, shape.width, shape.frames) for shape in read.calibrate.shapes] == [(32, 48, 5)]
     assert read.keep.patterns == ("denoiser_high/blocks.0.*", "*.ffn")
     assert read.keep.sensitivity is not None
     assert (read.keep.sensitivity.int8_share, read.keep.sensitivity.max_drop_db) == (0.9, None)
@@ -115,6 +120,13 @@ def test_a_variant_takes_quantisation_away(write: Write) -> None:
     variants = "matrix: {int8: {}, w8: {quantize.scheme: int8-weight}, float: {quantize: null}}\n"
     loaded = load(write("recipe.yaml", TINY + INT8 + variants))
     assert [one.recipe.quantize.scheme for one in loaded] == ["int8", "int8-weight", "none"]
+
+
+def test_a_variant_calibrates_at_the_recipes_own_sizes_again(write: Write) -> None:
+    small = "shapes: [{name: small, height: 32, width: 32, frames: 5}]"
+    variants = "matrix: {small: {}, own: {quantize.calibrate.shapes: null}}\n"
+    loaded = load(write("recipe.yaml", TINY + INT8.replace("{prompts", f"{{{small}, prompts") + variants))
+    assert [one.recipe.quantize.calibrate.shapes is None for one in loaded] == [False, True]
 
 
 def test_another_rule_of_sensitivity_replaces_the_inherited_one(write: Write) -> None:
@@ -182,6 +194,51 @@ WRONG: dict[str, tuple[str, int, str, str | None]] = {
         56,
         "quantize.calibrate.seed has to be at least 0, not the number -1",
         "The seed of the first video's noise; the next one's is one more.",
+    ),
+    "a width that is no whole number of tokens": (
+        "{scheme: int8, calibrate: {prompts: a, shapes: [{name: a, height: 32, width: 40, frames: 5}]}}",
+        88,
+        "quantize.calibrate.shapes.0.width: 40 is not a multiple of 16: 8 pixels would be left over, because the VAE "
+        "makes one point of 8 x 8 pixels, and the denoiser one token of 2 x 2 points",
+        "the nearest are 32 and 48",
+    ),
+    "frames that nothing decodes to": (
+        "{scheme: int8, calibrate: {prompts: a, shapes: [{name: a, height: 32, width: 48, frames: 6}]}}",
+        100,
+        "quantize.calibrate.shapes.0.frames: 6 is not 4n + 1: no number of latent frames decodes to it, because the "
+        "first makes one frame and each later one four",
+        "the nearest are 5 and 9",
+    ),
+    "a size without a name": (
+        "{scheme: int8, calibrate: {prompts: a, shapes: [{height: 32, width: 48, frames: 5}]}}",
+        59,
+        "quantize.calibrate.shapes.0.name is missing",
+        "What this size is called; part of file names.",
+    ),
+    "the name of a size": (
+        "{scheme: int8, calibrate: {prompts: a, shapes: [64p]}}",
+        59,
+        "quantize.calibrate.shapes.0 has to be a mapping, not the text 64p",
+        "its keys are name, height, width, frames",
+    ),
+    "no sizes": (
+        "{scheme: int8, calibrate: {prompts: a, shapes: []}}",
+        58,
+        "quantize.calibrate.shapes has to be a list of at least 1, not an empty list",
+        "The sizes of these videos, which they take in turn; the recipe's own unless given. Smaller ones are faster.",
+    ),
+    "a size that no clip has": (
+        "{scheme: int8, calibrate: {prompts: a, clips: 1, shapes: [{name: a, height: 32, width: 32, frames: 5}, "
+        "{name: b, height: 48, width: 48, frames: 5}]}}",
+        68,
+        "quantize.calibrate.shapes: 1 clips cannot take 2 shapes in turn",
+        "raise clips to 2, or remove shapes",
+    ),
+    "sizes without a scheme": (
+        "{calibrate: {shapes: [{name: a, height: 32, width: 32, frames: 5}]}}",
+        23,
+        "quantize.calibrate: it has no effect while scheme is none",
+        INHERITED,
     ),
     "unknown observer": (
         "{scheme: int8, calibrate: {prompts: a, observer: minmax}}",

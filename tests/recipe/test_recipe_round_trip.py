@@ -171,9 +171,9 @@ ENGINES = st.fixed_dictionaries(
 
 
 CALIBRATE = st.fixed_dictionaries(
-    {"prompts": PATHS},
+    {"prompts": PATHS, "clips": st.integers(4, 1024)},
     optional={
-        "clips": st.integers(1, 1024),
+        "shapes": SHAPES.filter(lambda shapes: len(shapes) <= 4).map(tuple),
         "timestep_bins": st.integers(1, 64),
         "seed": st.integers(0, 2**53),
         "observer": st.sampled_from(OBSERVERS),

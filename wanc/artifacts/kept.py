@@ -45,6 +45,13 @@ def forget_damaged(path: Path) -> None:
     _is_sound(path, lambda: _digest(path))
 
 
+def drop(path: Path) -> None:
+    """Remove the file, if there is one, and what is known of it. Raises OutputError."""
+    with output_errors(path):
+        _clear(path)
+        _clear(_record_of(path))
+
+
 def restore(path: Path, to: Path) -> bool:
     """Copy a file that is as it was kept to the new file `to`. Raises OutputError.
 

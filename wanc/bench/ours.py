@@ -114,8 +114,9 @@ def build_quantized(
     """Fuse, quantise on the samples, and compile for every contender in `QUANTIZED`, below `folder`."""
     asked = QuantizeSection(scheme="int8", calibrate=CalibrateSection(prompts=Path("none")))
     fused = _fused(FUSED, exported, source, folder / "fused")
-    out = folder / "quantized"
+    out, kept = folder / "quantized", folder / "kept"
     out.mkdir()
+    kept.mkdir()
     settings = Settings(asked.scheme, asked.calibrate.observer, asked.smooth.alpha)
     given = [partial(dict[str, Array], sample) for sample in samples]
     quantized, _ = quantize_component(
@@ -124,6 +125,7 @@ def build_quantized(
         settings,
         Keep(asked.keep.patterns),
         out,
+        kept,
         progress=False,
     )
     files = ComponentFiles(COMPONENT, quantized, _files(out), weight_files(_files(out), source))

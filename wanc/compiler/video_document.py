@@ -16,7 +16,8 @@ from wanc.errors import RecipeError
 from wanc.models.wan.facts import WanFacts
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.problems import RecipeProblem, as_error
-from wanc.recipe.schema import Recipe, ShapeSection
+from wanc.recipe.schema import Recipe
+from wanc.recipe.shapes import ShapeSection
 from wanc.runtime.model import Model
 from wanc.runtime.strict_json import FieldError, Fields
 from wanc.runtime.video_facts import VideoFacts
@@ -40,8 +41,8 @@ def check_video(loaded: LoadedRecipe, facts: WanFacts) -> None:
     """Raises RecipeError, at the recipe's line, for a shape or a setting with which this model makes no video."""
     recipe, marks = loaded.recipe, loaded.marks
     problems = [
-        RecipeProblem(f"shapes.{index}.{key}: {message}", marks.where(f"shapes.{index}.{key}"), hint)
-        for index, shape in enumerate(recipe.shapes or ())
+        RecipeProblem(f"{at}.{key}: {message}", marks.where(f"{at}.{key}"), hint)
+        for at, shape in _shapes(recipe)
         for key, message, hint in _faults(shape, facts)
     ]
     if problems:
@@ -53,6 +54,13 @@ def check_video(loaded: LoadedRecipe, facts: WanFacts) -> None:
         key = re.sub(r"\[(\d+)\]", r".\1", error.field)
         where = marks.where("model.source" if key.startswith("model.") else key)
         raise RecipeError(f"{key} {error.reason}", where=where, hint=error.hint) from None
+
+
+def _shapes(recipe: Recipe) -> Iterator[tuple[str, ShapeSection]]:
+    """Every size that the model has to make, with its key: those of the bundle, and those to calibrate at."""
+    for key, shapes in (("shapes", recipe.shapes), ("quantize.calibrate.shapes", recipe.quantize.calibrate.shapes)):
+        for index, shape in enumerate(shapes or ()):
+            yield f"{key}.{index}", shape
 
 
 def _faults(shape: ShapeSection, facts: WanFacts) -> Iterator[tuple[str, str, str]]:

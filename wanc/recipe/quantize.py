@@ -16,6 +16,7 @@ from pydantic import (
 from wanc.recipe.checks import alpha, fault, without_repeats
 from wanc.recipe.model import SourcePath
 from wanc.recipe.section import MODULE_GLOB, Section
+from wanc.recipe.shapes import Shapes
 from wanc.words import Observer
 
 Scheme = Literal["none", "int8", "int8-dynamic", "int8-weight", "int4-weight", "fp8"]
@@ -34,12 +35,21 @@ class CalibrateSection(Section):
     """A text file with a prompt in each line, relative to the file that this line is written in; # begins a comment."""
     clips: Annotated[int, Field(ge=1, le=1024)] = 16
     """How many videos; they take the prompts in turn, and go back to the first one after the last."""
+    shapes: Shapes | None = None
+    """The sizes of these videos, which they take in turn; the recipe's own unless given. Smaller ones are faster."""
     timestep_bins: Annotated[int, Field(ge=1, le=64)] = 4
     """Into how many ranges of timesteps the measurements are sorted, because activations change with the noise."""
     seed: Annotated[int, Field(ge=0)] = 0
     """The seed of the first video's noise; the next one's is one more."""
     observer: Observer = "absmax"
     """What chooses the range of codes: the largest value, a percentile, the least error, or the least entropy lost."""
+
+    @model_validator(mode="after")
+    def _every_shape_has_a_clip(self) -> Self:
+        if self.shapes is not None and len(self.shapes) > self.clips:
+            hint = f"raise clips to {len(self.shapes)}, or remove shapes"
+            raise fault(f"{self.clips} clips cannot take {len(self.shapes)} shapes in turn", hint, ("shapes",))
+        return self
 
 
 class SmoothSection(Section):

@@ -6,7 +6,8 @@ editors all come from them. The text under a field, or that of its class, is its
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
@@ -15,22 +16,20 @@ from wanc.recipe.checks import (
     WORD,
     falling,
     fault,
-    four_n_plus_one,
-    multiple_of_16,
     short_enough,
     whole_number,
     without_repeats,
     word_or_list,
 )
+from wanc.recipe.division import check_closed, check_no_cache
 from wanc.recipe.model import ModelSection
+from wanc.recipe.partition import PartitionSection
 from wanc.recipe.quantize import QuantizeSection
-from wanc.recipe.section import FILE_NAME, PROFILE_NAME, VERSION, Section
+from wanc.recipe.section import FILE_NAME, VERSION, Section
+from wanc.recipe.shapes import Shapes
 from wanc.runtime.video_limits import (
     GUIDANCE_RANGE,
-    LARGEST_SIDE,
     MOST_FPS,
-    MOST_FRAMES,
-    MOST_SHAPES,
     MOST_STEPS,
 )
 from wanc.words import ISLANDS, FusedOperator, Island
@@ -44,37 +43,7 @@ PassName = Literal[
 ]  # fmt: skip
 PartName = Literal["time", "shape", "request"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
-ProfileName = Annotated[str, Field(pattern=PROFILE_NAME, max_length=32)]
-Side = Annotated[
-    int,
-    Field(ge=16, le=LARGEST_SIDE, json_schema_extra={"multipleOf": 16}),
-    AfterValidator(multiple_of_16),
-]
 Scale = Annotated[float, Field(ge=GUIDANCE_RANGE[0], le=GUIDANCE_RANGE[1])]
-Frames = Annotated[int, Field(ge=1, le=MOST_FRAMES), AfterValidator(four_n_plus_one)]
-
-
-class ShapeSection(Section):
-    """One size of video."""
-
-    name: ProfileName
-    """What this size is called; part of file names."""
-    height: Side
-    """In pixels, a multiple of 16; the model knows no positions beyond 16384."""
-    width: Side
-    """In pixels, a multiple of 16; the model knows no positions beyond 16384."""
-    frames: Frames
-    """Frames of video, 4n + 1: 17, 33, 49, 81; the model knows no positions beyond 4093."""
-
-
-def _distinct_names(shapes: tuple[ShapeSection, ...]) -> tuple[ShapeSection, ...]:
-    # Files called 480p and 480P would be one file on some systems.
-    first: dict[str, int] = {}
-    for index, shape in enumerate(shapes):
-        if (earlier := first.setdefault(shape.name.casefold(), index)) != index:
-            message = f"the name {shape.name} is taken by shapes.{earlier}"
-            raise fault(message, "give each shape a name of its own, different in more than case", (index, "name"))
-    return shapes
 
 
 class GuidanceSection(Section):
@@ -163,24 +132,6 @@ class FuseSection(Section):
     """What is cut off the denoising step and computed once: time per timestep, shape and request per request."""
 
 
-class DeviceSection(Section):
-    """Devices of one kind."""
-
-    kind: Literal["cpu"]
-    """The kind of device."""
-    count: One = 1
-    """How many of them."""
-
-
-class PartitionSection(Section):
-    """The devices that the model is spread over."""
-
-    devices: Annotated[tuple[DeviceSection, ...], Field(min_length=1, max_length=1)] = (DeviceSection(kind="cpu"),)
-    """What the machine of the deployment has."""
-    cut: Literal["none", "blocks"] = "none"
-    """Where components are cut into segments: nowhere, or at every block, which is for tests: it brings no speed."""
-
-
 class EngineSection(Section):
     """What executes the graphs."""
 
@@ -211,12 +162,7 @@ class Recipe(Section):
     version: Annotated[str, Field(pattern=VERSION, max_length=32)] = "0.1.0"
     """The bundle's version, as in PEP 440."""
     model: ModelSection
-    shapes: (
-        Annotated[
-            tuple[ShapeSection, ...], Field(min_length=1, max_length=MOST_SHAPES), AfterValidator(_distinct_names)
-        ]
-        | None
-    ) = None
+    shapes: Shapes | None = None
     """The sizes of video that the bundle can make, each a profile of the engines."""
     sampling: SamplingSection | None = None
     precision: PrecisionSection = PrecisionSection()
@@ -225,6 +171,21 @@ class Recipe(Section):
     partition: PartitionSection = PartitionSection()
     engine: EngineSection = EngineSection()
     runtime: RuntimeSection = RuntimeSection()
+    division: Literal["open", "closed"] | None = None
+    """Of MLPerf Inference, if it is a result of that: closed refuses what its rules forbid, naming the rule."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_is_cached(cls, written: Any) -> Any:
+        if isinstance(written, Mapping) and written.get("division") == "closed":
+            check_no_cache(written)
+        return written
+
+    @model_validator(mode="after")
+    def _division_is_kept(self) -> Self:
+        if self.division == "closed":
+            check_closed(self)
+        return self
 
     @model_validator(mode="after")
     def _engine_has_the_precision(self) -> Self:

@@ -13,6 +13,7 @@ VERSION = (
     r"(\.post(0|[1-9][0-9]*))?(\.dev(0|[1-9][0-9]*))?$"
 )
 FACTORY = r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$"
+DEVICE_KIND = r"^[a-z0-9][a-z0-9-]*$"
 IDENTIFIER = r"^[A-Za-z_][A-Za-z0-9_]*$"
 MODULE_GLOB = r"^[A-Za-z0-9_./*?!\[\]-]+$"
 PATTERNS = {
@@ -20,6 +21,7 @@ PATTERNS = {
     PROFILE_NAME: "letters, digits, '_' and '-', beginning with a letter or a digit",
     VERSION: "a version of PEP 440, such as 1.4.0 or 1.4.0rc1",
     FACTORY: "a module and a function in it, such as my_package.models:build_encoder",
+    DEVICE_KIND: "small letters, digits and '-', beginning with a letter or a digit",
     IDENTIFIER: "letters, digits and '_', beginning with no digit",
     MODULE_GLOB: "a glob over module paths, such as denoiser_high/blocks.0.* or blocks.*.ffn",
 }

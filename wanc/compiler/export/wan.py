@@ -62,7 +62,7 @@ def _export_component(
         used |= bound.graph.initializers.keys()
         graphs[graph.name] = ProgramGraph(file, graph.inputs, graph.outputs, graph.example, graph.values)
     weights = {key: weight for key, weight in component.weights.items() if key in used}
-    return ProgramComponent(graphs, weights, _definitions(name).blocks(component.config))
+    return ProgramComponent(graphs, weights, definitions(name).blocks(component.config))
 
 
 class Traced:
@@ -76,30 +76,30 @@ class Traced:
 
         key = json.dumps(component.config, sort_keys=True)
         if key not in self._models:
-            definitions = _definitions(name).graphs(component.config, checkpoint)
-            self._models[key] = [(graph, trace(graph)) for graph in definitions]
+            graphs = definitions(name).graphs(component.config, checkpoint)
+            self._models[key] = [(graph, trace(graph)) for graph in graphs]
         return self._models[key]
 
 
-class _Definitions(NamedTuple):
+class Definitions(NamedTuple):
     """Where a component's graphs and blocks are defined."""
 
     graphs: Callable[[Mapping[str, Any], Checkpoint], tuple[Graph, ...]]
     blocks: Callable[[Mapping[str, Any]], tuple[str, ...]]
 
 
-def _definitions(component: str) -> _Definitions:
-    """Imported here, because these modules import torch."""
+def definitions(component: str) -> Definitions:
+    """Those of a component; imported here, because these modules import torch."""
     if component == "text_encoder":
         from wanc.models.wan import text_encoder
 
-        return _Definitions(lambda config, _: text_encoder.graphs(config), text_encoder.blocks)
+        return Definitions(lambda config, _: text_encoder.graphs(config), text_encoder.blocks)
     if component == "vae_decoder":
         from wanc.models.wan import vae
 
-        return _Definitions(lambda config, _: vae.graphs(config), vae.blocks)
+        return Definitions(lambda config, _: vae.graphs(config), vae.blocks)
     from wanc.models.wan import transformer
 
-    return _Definitions(
+    return Definitions(
         lambda config, checkpoint: transformer.graphs(config, checkpoint.text_length), transformer.blocks
     )

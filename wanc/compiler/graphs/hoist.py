@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, get_args
 
 import onnx_ir as ir
@@ -53,6 +53,7 @@ class HoistedPiece:
     """What is known at one time, with its interface: inputs are the graph's own, or outputs of earlier pieces.
 
     `name` is the part's, or the graph's own for what remains; `example` has a size for each name in the interface.
+    `derived` tells of what other sizes those are that got a name of their own: `columns_rows` is `columns*rows`.
     """
 
     name: str
@@ -60,6 +61,7 @@ class HoistedPiece:
     inputs: tuple[Input, ...]
     outputs: tuple[Output, ...]
     example: Mapping[str, int]
+    derived: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def hoist(
@@ -90,7 +92,9 @@ def hoist(
         _declared(name if known == last else PARTS[known], piece, {**declared, **moved}, sizes)
         for known, piece in zip(order, pieces, strict=True)
     ]
-    return [*found[:-1], replace(found[-1], outputs=tuple(outputs))]
+    derived = {name: text for text, name in names.items()}
+    found[-1] = replace(found[-1], outputs=tuple(outputs))
+    return [replace(piece, derived=derived) for piece in found]
 
 
 def join(left: Known | None, right: Known | None, last: Known) -> Known | None:

@@ -78,7 +78,11 @@ class Chain:
 
     def needed_behind(self, index: int) -> set[str]:
         """The values that pieces behind this one take, and the graph's outputs."""
-        return {name for piece in self.pieces[index + 1 :] for name in piece.inputs} | set(self._outputs)
+        return self.taken_behind(index) | set(self._outputs)
+
+    def taken_behind(self, index: int) -> set[str]:
+        """The values that pieces behind this one take."""
+        return {name for piece in self.pieces[index + 1 :] for name in piece.inputs}
 
     @contextmanager
     def open(self, index: int) -> Generator[OnnxRuntime]:

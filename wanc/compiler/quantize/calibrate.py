@@ -1,8 +1,9 @@
 """The calibrate stage: real denoising trajectories of a recipe, and what an expert met on them.
 
-Every clip is sampled as the bundle will sample it: the recipe's solver, steps, guidance and sizes, a prompt and a seed
-of its own. What is kept are latents: of every bin of the expert's timesteps those at one step, which both branches of
-guidance see. An expert that works before is executed as the program has it: quantised, if it is by then.
+Every clip is sampled as the bundle will sample it: the recipe's solver, steps and guidance, a prompt and a seed of its
+own; in the recipe's sizes, or in others that it names for this. What is kept are latents: of every bin of the expert's
+timesteps those at one step, which both branches of guidance see. An expert that works before is executed as the program
+has it: quantised, if it is by then.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ class Calibrate(Stage):
 
     Each `clip-<number>.safetensors` holds `latents`, float32 [steps, 1, channels, frames, height, width], `timesteps`,
     float32 [steps], and `prompt`, the row of the texts that it was told, int64 [1]. The last row of the texts is the
-    negative prompt. `shapes` are the recipe's video sizes, (height, width, frames), which clips take in turn.
+    negative prompt. `shapes` are video sizes, (height, width, frames), which clips take in turn: the recipe's own, or
+    the smaller ones that it calibrates at.
     """
 
     name: ClassVar[str] = "calibrate"

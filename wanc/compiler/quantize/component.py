@@ -61,6 +61,7 @@ def quantize_component(
     settings: Settings,
     keep: Keep,
     out: Path,
+    kept: Path,
     *,
     decisions: Path | None = None,
     zeros: Collection[str] | None = None,
@@ -68,8 +69,9 @@ def quantize_component(
 ) -> tuple[ProgramComponent, QuantTable]:
     """Quantise a denoiser below `out`: its graph as before, its codes beside it.
 
-    `decisions` is where they are written for training, `zeros` names the weights that may be nothing but zeros. Raises
-    UserError where the samples do not show what has to be known, CheckpointError where a weight is not finite, or zero.
+    In the folder `kept` lies what is finished, for who is stopped and begins again. `decisions` is where they are
+    written for training, `zeros` names the weights that may be nothing but zeros. Raises UserError where the samples do
+    not show what has to be known, CheckpointError where a weight is not finite, or zero.
     """
     name, weights, model = files.name, files.weights, files.model(GRAPH)
     choice = choose(model, name, keep.patterns)
@@ -86,7 +88,7 @@ def quantize_component(
                 samples.given,
                 settings,
                 quantized.weight_of,
-                _made(folder, "samples"),
+                kept,
                 quantized.add,
                 bar.advance,
             )

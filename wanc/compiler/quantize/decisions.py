@@ -2,13 +2,14 @@
 
 All samples pass through one piece before the next is opened. In a first round the inputs of its Linears are looked
 at channel by channel, which decides how they are smoothed; in a second one, where steps have to be found, as smoothed.
-So memory holds one piece, whatever the number of blocks, and one sample, whatever their number.
+So memory holds one piece, whatever the number of blocks, and one sample, whatever their number. What is decided on a
+Linear is kept at once, and so is what is known of the samples behind a piece: a stage that was stopped goes on there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from wanc.calibration.histogram import Histogram
 from wanc.calibration.schemes import LARGEST, SCHEMES, Scheme, rounded_inputs
 from wanc.calibration.smoothing import ChannelStatistics, best_alpha, channel_scales
 from wanc.calibration.thresholds import threshold
-from wanc.calibration.weights import Codes, sqnr_db
+from wanc.calibration.weights import sqnr_db
 from wanc.compiler.host.chain import Chain, execute
 from wanc.compiler.host.sample_states import Sample, SampleStates
+from wanc.compiler.quantize.group_decision import GroupDecision
+from wanc.compiler.quantize.kept_decisions import KeptDecisions, alone
 from wanc.compiler.quantize.linear_groups import LinearGroup
 from wanc.errors import UserError
 from wanc.words import Observer
@@ -57,62 +60,71 @@ class Observed:
     rows: list[Array] = field(default_factory=list[Array])
 
 
-@dataclass(frozen=True)
-class GroupDecision:
-    """How Linears of a group are quantised: their input's divisors [channels] and step, and each one's codes by name.
-
-    `inputs` are rows of the input as it will be, [rows, in], and `outputs` what each Linear made of them in float.
-    """
-
-    group: LinearGroup
-    alpha: float | None
-    divisors: Array | None
-    activation_scale: float | None
-    codes: Mapping[str, Codes]
-    sqnr_db: Mapping[str, float]
-    rows_per_sample: float
-    inputs: Array
-    outputs: Mapping[str, Array]
-
-
 def decide(
     chain: Chain,
     groups: Sequence[LinearGroup],
     samples: Sequence[Sample],
     settings: Settings,
     weight_of: Callable[[str], Array],
-    scratch: Path,
+    kept: Path,
     on_linear: Callable[[GroupDecision], None],
     on_piece: Callable[[], None] = lambda: None,
 ) -> None:
     """Decide group after group, in the order of execution, and hand the decision on each Linear to `on_linear`.
 
     Of a group in which nothing is quantised only the rows are counted, and it is handed on as a whole.
-    `chain` has the groups' inputs as taps; `weight_of` gives a Linear's weight, float32 [out, in]. Raises UserError
-    where the samples do not show what has to be known.
+    `chain` has the groups' inputs as taps; `weight_of` gives a Linear's weight, float32 [out, in]; `kept` is where
+    what is finished lies, now and from before. Raises UserError where the samples do not show what has to be known.
     """
     if len(samples) < 2:
         raise UserError(
             "one sample cannot show how far activations reach",
             hint="raise quantize.calibrate.clips or quantize.calibrate.timestep_bins",
         )
-    states = SampleStates(samples, scratch)
-    waiting = {group.name: group for group in groups}
-    for index, piece in enumerate(chain.pieces):
-        known = {*piece.inputs, *(value.name for node in piece.model.graph for value in node.outputs)}
-        here = [waiting.pop(name) for name in list(waiting) if name in known]
-        observed = _first_round(chain, index, states, here, settings)
-        smoothed = {group.name: _smooth(group, observed[group.name], settings, weight_of) for group in here}
-        if settings.format.is_static:
-            divisors = {group.name: smoothed[group.name][1] for group in here if group.quantized}
-            _second_round(chain, index, states, observed, divisors)
+    states, decisions, by_piece = SampleStates(samples, kept), KeptDecisions(kept, groups), _by_piece(chain, groups)
+    left = [[group for group in here if not decisions.has(group)] for here in by_piece]
+    if any(left[: states.passed]):
+        states.start_over()  # of a piece behind the samples something was lost
+    last = max((index for index, groups in enumerate(left) if groups), default=-1)
+    for index, here in enumerate(by_piece):
+        if states.passed <= index <= last:
+            _decide_piece(chain, index, states, left[index], settings, weight_of, decisions)
         for group in here:
-            seen = observed.pop(group.name)
-            for decided in _decide(group, seen, *smoothed[group.name], settings, weight_of, len(samples)):
+            for decided in decisions.read(group):
                 on_linear(decided)
-        states.keep_only(chain.needed_behind(index))
-        chain.forget(index)
         on_piece()
+
+
+def _by_piece(chain: Chain, groups: Sequence[LinearGroup]) -> list[list[LinearGroup]]:
+    """The groups of every piece: those whose input is known there first."""
+    waiting = {group.name: group for group in groups}
+    found: list[list[LinearGroup]] = []
+    for piece in chain.pieces:
+        known = {*piece.inputs, *(value.name for node in piece.model.graph for value in node.outputs)}
+        found.append([waiting.pop(name) for name in list(waiting) if name in known])
+    return found
+
+
+def _decide_piece(
+    chain: Chain,
+    index: int,
+    states: SampleStates,
+    groups: Sequence[LinearGroup],
+    settings: Settings,
+    weight_of: Callable[[str], Array],
+    decisions: KeptDecisions,
+) -> None:
+    """Decide on groups of a piece, and move the samples on behind it."""
+    observed = _first_round(chain, index, states, groups, settings)
+    smoothed = {group.name: _smooth(group, observed[group.name], settings, weight_of) for group in groups}
+    divisors = {group.name: smoothed[group.name][1] for group in groups if group.quantized}
+    if settings.format.is_static and divisors:
+        _second_round(chain, index, states, observed, divisors)
+    for group in groups:
+        seen = observed.pop(group.name)
+        decisions.keep(group, _decide(group, seen, *smoothed[group.name], settings, weight_of, len(states)))
+    states.pass_segment(chain.taken_behind(index))
+    chain.forget(index)
 
 
 def _first_round(
@@ -143,13 +155,13 @@ def _executions(
     chain: Chain, index: int, states: SampleStates, *, keep: bool
 ) -> Iterator[tuple[int, dict[str, Array]]]:
     """Every sample's number, and all values of a piece that are known then."""
-    piece = chain.pieces[index]
+    piece, taken = chain.pieces[index], chain.taken_behind(index)
     with chain.open(index) as session:
         for number in range(len(states)):
             given = states.read(number, piece.inputs)
             outputs = execute(session, piece, given)
             if keep:
-                states.write(number, {name: outputs[name] for name in piece.outputs})
+                states.write(number, {name: outputs[name] for name in piece.outputs if name in taken})
             yield number, {**given, **outputs}
 
 
@@ -237,15 +249,15 @@ def _decide(
     smoothed = rows if divisors is None else rows / divisors
     rounded = rounded_inputs(smoothed, scheme.inputs, scale)
     moments = observed.moments.total if observed.moments else None
-    for linear in group.linears:
-        alone, name = replace(group, linears=(linear,)), linear.name
+    for one in alone(group):
+        name = one.linears[0].name
         if name not in group.quantized:
-            yield GroupDecision(alone, alpha, divisors, scale, {}, {}, rows_per_sample, nothing, {})
+            yield GroupDecision(one, alpha, divisors, scale, {}, {}, rows_per_sample, nothing, {})
             continue
         weight = weight_of(name)
         codes = scheme.codes(weight if divisors is None else weight * divisors, moments)
         outputs = product(rows, weight).astype(np.float32)
         sqnr = sqnr_db(product(rounded, codes.weights()), outputs)
         yield GroupDecision(
-            alone, alpha, divisors, scale, {name: codes}, {name: sqnr}, rows_per_sample, smoothed, {name: outputs}
+            one, alpha, divisors, scale, {name: codes}, {name: sqnr}, rows_per_sample, smoothed, {name: outputs}
         )

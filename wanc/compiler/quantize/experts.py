@@ -48,7 +48,8 @@ class QuantizeStages:
     @classmethod
     def of(cls, resolved: Resolved) -> QuantizeStages | None:
         """None where the recipe's scheme is none."""
-        asked, sampling, shapes = resolved.recipe.quantize, resolved.recipe.sampling, resolved.recipe.shapes
+        asked, sampling = resolved.recipe.quantize, resolved.recipe.sampling
+        shapes = asked.calibrate.shapes or resolved.recipe.shapes
         if asked.scheme == "none":
             return None
         assert sampling is not None and shapes is not None, "the recipe's schema lets only videos be quantised"

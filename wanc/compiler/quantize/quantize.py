@@ -16,7 +16,7 @@ from wanc.compiler.program.program import FILE, Program
 from wanc.compiler.quantize.calibrate import LATENTS, PROMPT, TIMESTEPS, Trajectory
 from wanc.compiler.quantize.texts import RESULT as TEXTS
 from wanc.compiler.quantize.texts import TENSOR as TEXT
-from wanc.compiler.stages.stage import Files, Stage
+from wanc.compiler.stages.stage import Files, Stage, scratch_of
 from wanc.runtime.denoise import TIMESTEP
 from wanc.runtime.safetensors import SafetensorsFile
 from wanc.words import Observer
@@ -35,6 +35,7 @@ class Quantize(Stage):
 
     name: ClassVar[str] = "quantize"
     tools: ClassVar[tuple[str, ...]] = ("onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy", "ml-dtypes")
+    resumes: ClassVar[bool] = True
 
     component: str
     scheme: str
@@ -59,6 +60,7 @@ class Quantize(Stage):
             Settings(self.scheme, self.observer, self.alpha),
             Keep(self.keep, self.max_drop_db, self.int8_share),
             out,
+            scratch_of(out),
             decisions=out / decisions_file(self.component) if self.is_trained else None,
             zeros=self.zeros,
             progress=progress,

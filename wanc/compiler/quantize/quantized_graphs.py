@@ -24,7 +24,7 @@ from wanc.compiler.program.graph_file import save
 from wanc.compiler.program.probes import ProbeWriter
 from wanc.compiler.program.program import OWN, ProgramComponent
 from wanc.compiler.program.quant_table import FLOAT, QuantTableEntry, significant
-from wanc.compiler.quantize.decisions import GroupDecision
+from wanc.compiler.quantize.group_decision import GroupDecision
 from wanc.compiler.quantize.linear_groups import Choice
 from wanc.compiler.stages.stage import Files
 from wanc.compiler.weights.own_file import OwnFile

@@ -16,7 +16,7 @@ from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.probes import Probes
 from wanc.compiler.program.program import ProgramComponent
 from wanc.compiler.program.quant_table import FLOAT, QuantTable, table_file
-from wanc.compiler.quantize.decisions import GroupDecision
+from wanc.compiler.quantize.group_decision import GroupDecision
 from wanc.compiler.quantize.linear_groups import LinearGroup, choose
 from wanc.compiler.quantize.quantized_graphs import QuantizedGraphs
 from wanc.compiler.stages.stage import Files

@@ -1,0 +1,125 @@
+"""A recipe's plan for people: what lies where, how fast that will be, what it needs, and two pictures of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from wanc.compiler.planner.chart import chrome_trace, gantt
+from wanc.compiler.planner.placed import PlannedDevice
+from wanc.compiler.planner.recipe_plan import PlannedShape, RecipePlan
+from wanc.compiler.planner.row import PHASES
+from wanc.runtime.destination import reporting
+from wanc.runtime.whole_file import write_whole
+from wanc.terminal import TextTable, size_text
+
+PREDICTED = "predicted, not measured"
+WHAT = "the plan"
+
+
+def plan_tables(planned: RecipePlan) -> list[TextTable]:
+    """The placement once, and for every size of video what it gives."""
+    tables = [_placement(planned)]
+    for entry in planned.shapes:
+        tables += [_speed(entry), _alternatives(entry), _memory(entry), _published(entry)]
+    return [table for table in tables if table.rows]
+
+
+def write_pictures(planned: RecipePlan, folder: Path) -> list[Path]:
+    """A Gantt chart (SVG) and a Chrome trace of every size; returns the files. Raises what `whole_file` raises."""
+    with reporting(folder, WHAT):
+        folder.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    for entry in planned.shapes:
+        names = _names(entry)
+        title = f"{planned.name}, {entry.plan.shape}: {PREDICTED}"
+        for suffix, text in (
+            ("svg", gantt(entry.plan.run, names, title)),
+            ("trace.json", chrome_trace(entry.plan.run, names)),
+        ):
+            written.append(folder / f"{planned.name}.{entry.plan.shape}.{suffix}")
+            write_whole(written[-1], text.encode(), WHAT)
+    return written
+
+
+def _names(entry: PlannedShape) -> dict[int, str]:
+    """The devices of the first replica by their numbers: all replicas do the same."""
+    used = sorted({number for event in entry.plan.run.events for number in event.devices})
+    first = [device.name for device in entry.plan.devices if device.replica == 0]
+    return {number: first[index] if index < len(first) else f"device {number}" for index, number in enumerate(used)}
+
+
+def _placement(planned: RecipePlan) -> TextTable:
+    plan = planned.largest.plan
+    rows = [(device.name, _segments(device), _shared(device), f"{device.share:.0%}") for device in plan.devices]
+    how = f"{plan.replicas} × " if plan.replicas > 1 else ""
+    title = f"{planned.name}: {how}{plan.style}, branches {plan.branches}, experts {plan.experts}"
+    return TextTable(title, rows, ("device", "executes", "tokens", "busy"))
+
+
+def _segments(device: PlannedDevice) -> str:
+    return ", ".join(f"{entry.component} {entry.first}–{entry.stop - 1}" for entry in device.segments) or "nothing"
+
+
+def _shared(device: PlannedDevice) -> str:
+    return f"part {device.rank + 1} of {device.ranks}" if device.ranks > 1 else "all"
+
+
+def _speed(entry: PlannedShape) -> TextTable:
+    plan, shape = entry.plan, entry.shape
+    fits = "" if plan.one_device_fits else ", on which the model would not fit"
+    rows = [
+        ("one video alone", f"{plan.video_seconds:,.1f} s, a step {plan.step_seconds:.2f} s"),
+        ("throughput", f"{3600 * plan.throughput:,.1f} videos/h with {plan.requests} at once"),
+        (f"against one {plan.one_device_kind}", f"{plan.throughput_vs_one:.2f}× the throughput{fits}"),
+        ("waiting", f"{plan.bubble_share:.1%} of the devices' time"),
+        (
+            "attention",
+            f"{plan.attention_share:.0%} of the FLOPs: 8-bit Linears alone give ≤ {plan.eight_bit_bound:.2f}×",
+        ),
+        *(
+            (f"over {sent.link}", f"{size_text(sent.bytes_per_video)} of {sent.what} a video")
+            for sent in plan.transfers
+        ),
+        ("decoder", f"{size_text(max(part.activation for part in entry.costs.decoder.parts))} beside its weights"),
+        (
+            "building",
+            f"{size_text(entry.building.rss_bytes)} of memory, {size_text(entry.building.disk_bytes)} on disk, "
+            f"{entry.building.seconds / 60:.0f} min",
+        ),
+    ]
+    return TextTable(f"{plan.shape}, {shape.width} × {shape.height}, {shape.frames} frames: {PREDICTED}", rows)
+
+
+def _alternatives(entry: PlannedShape) -> TextTable:
+    rows = [
+        (other.link, other.style, f"{other.video_seconds:,.1f} s", f"{3600 * other.throughput:,.1f}", _fit(other.fits))
+        for other in entry.plan.alternatives
+    ]
+    header = ("link", "style", "one video", "videos/h", "memory")
+    return TextTable(f"{entry.plan.shape}, one copy on all devices: {PREDICTED}", rows, header)
+
+
+def _fit(fits: bool) -> str:
+    return "fits" if fits else "would not fit"
+
+
+def _memory(entry: PlannedShape) -> TextTable:
+    rows = [
+        (device.name, *(size_text(device.peak_bytes[phase]) for phase in PHASES), size_text(device.memory))
+        for device in entry.plan.devices
+    ]
+    header = ("device", *(phase.replace("_", " ") for phase in PHASES), "there is")
+    return TextTable(f"{entry.plan.shape}, peak memory by phase: {PREDICTED}", rows, header)
+
+
+def _published(entry: PlannedShape) -> TextTable:
+    rows = [*_prediction(entry), *((one.source, one.devices, f"{one.seconds:,.1f} s") for one in entry.published)]
+    title = f"{entry.plan.shape}, beside published times of one video alone"
+    return TextTable(title, rows if entry.published else (), ("what", "devices", "seconds"))
+
+
+def _prediction(entry: PlannedShape) -> Iterator[tuple[str, str, str]]:
+    kinds = [device.kind for device in entry.plan.devices]
+    devices = ", ".join(f"{kinds.count(kind)}×{kind}" for kind in dict.fromkeys(kinds))
+    yield f"this recipe, {PREDICTED}", devices, f"{entry.plan.video_seconds:,.1f} s"

@@ -1,0 +1,121 @@
+"""What the videos of a recipe cost: surveys of its model, at the recipe's sizes and in its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from wanc.compiler.planner.costs import ComponentCosts, Format, VideoCosts
+from wanc.compiler.planner.count import BYTES, Numbers, count_component, video_sizes
+from wanc.compiler.planner.survey import LAYERS, Survey
+from wanc.compiler.quantize.keep_patterns import fits
+from wanc.errors import RecipeError
+from wanc.models.wan.checkpoint import Checkpoint
+from wanc.models.wan.facts import facts_of
+from wanc.recipe.quantize import Scheme
+from wanc.recipe.schema import Recipe, SamplingSection, ShapeSection
+from wanc.runtime.model import HIGH, LOW, TEXT_ENCODER, Model
+from wanc.runtime.solvers.create import create_schedule
+
+DECODER = "vae_decoder"
+LINEARS: Mapping[Scheme, tuple[Format | None, float]] = {
+    "int8": ("int8", 1.0),
+    "int8-dynamic": ("int8", 1.0),
+    "int8-weight": (None, 1.0),
+    "int4-weight": (None, 0.5),
+    "fp8": ("fp8", 1.0),
+}
+"""In what quantised Linears are multiplied, None for the compute type, and the bytes of an element of their weights."""
+SCRATCH: Mapping[Format, float] = {"fp32": 2.89, "bf16": 1.19, "fp16": 1.19}
+"""What a decoder's convolutions take in all, by what is alive between them: of TensorRT-RTX 1.7.1.116's build logs, of
+480p and 720p alike. In float32 the kernels copy what they convolve."""
+
+
+def video_costs(
+    recipe: Recipe,
+    checkpoint: Checkpoint,
+    surveys: Mapping[str, Survey],
+    shape: ShapeSection,
+    scheme: Scheme | None = None,
+) -> VideoCosts:
+    """The costs of one of the recipe's sizes of video; with another `scheme` than the recipe's if one is given."""
+    assert recipe.sampling is not None
+    facts = facts_of(checkpoint)
+    strides = (facts.model.temporal_stride, facts.model.spatial_stride)
+    sizes = video_sizes(
+        shape.height, shape.width, shape.frames,
+        strides=strides, patch=facts.patch, text_length=facts.model.text_length,
+    )  # fmt: skip
+    compute = recipe.precision.compute
+    decoder = "fp32" if "vae" in recipe.precision.islands else compute
+    steps = steps_by_expert(recipe.sampling, facts.model)
+
+    def counted(name: str, numbers: Numbers, executions: int, branches: int) -> ComponentCosts:
+        blocks = checkpoint.components[name].config.get(LAYERS)
+        return count_component(name, surveys[name], blocks, sizes, numbers, executions=executions, branches=branches)
+
+    asked = scheme or recipe.quantize.scheme
+    experts = tuple(
+        counted(name, _numbers(recipe, name, asked), steps[name], _branches(recipe.sampling, name))
+        for name in (HIGH, LOW)
+        if steps.get(name)
+    )
+    branches = max(expert.branches for expert in experts)
+    text_encoder = counted(TEXT_ENCODER, _float(compute), 1, branches)
+    frames = counted(DECODER, _float(decoder), sizes["frames"], 1)
+    return VideoCosts(shape.name, text_encoder, experts, _decoder(frames, decoder))
+
+
+def steps_by_expert(sampling: SamplingSection, model: Model) -> dict[str, int]:
+    """How many of the steps each expert makes."""
+    schedule = create_schedule(
+        sampling.solver, shift=sampling.shift, steps=sampling.steps, timesteps=sampling.timesteps
+    )
+    known = replace(model, boundary=sampling.boundary) if sampling.boundary is not None else model
+    names = [known.component_at(timestep) for timestep in schedule.timesteps.tolist()]
+    return {name: names.count(name) for name in dict.fromkeys(names)}
+
+
+def _branches(sampling: SamplingSection, expert: str) -> int:
+    """Guidance of 1 asks for no second branch."""
+    scale = sampling.guidance.high if expert == HIGH else sampling.guidance.low
+    return 1 if scale == 1 else 2
+
+
+def _float(compute: Format) -> Numbers:
+    return Numbers(compute, compute, lambda _: compute, lambda _: BYTES[compute])
+
+
+def _numbers(recipe: Recipe, component: str, scheme: Scheme) -> Numbers:
+    """As the recipe asks for; what else sensitivity keeps in float is only known when it has been measured."""
+    compute = recipe.precision.compute
+    if scheme == "none" or (scheme == "fp8" and recipe.quantize.emulate):
+        return _float(compute)
+    found, stored = LINEARS[scheme]
+    patterns = recipe.quantize.keep.patterns
+
+    def is_kept(linear: str) -> bool:
+        return any(fits(pattern, component, linear) for pattern in patterns)
+
+    return Numbers(
+        compute,
+        compute,
+        lambda linear: compute if found is None or is_kept(linear) else found,
+        lambda linear: BYTES[compute] if is_kept(linear) else stored,
+    )
+
+
+def _decoder(counted: ComponentCosts, compute: Format) -> ComponentCosts:
+    """A decoder is executed whole: the caches of all its parts are there while one of them works."""
+    caches = sum(part.kept for part in counted.parts)
+    parts = tuple(
+        replace(part, activation=round(part.activation * SCRATCH[compute]) + caches, kept=0) for part in counted.parts
+    )
+    return replace(counted, parts=parts)
+
+
+def survey_of_none(name: str) -> RecipeError:
+    """What is said where a recipe's model makes no videos."""
+    return RecipeError(
+        f"{name} makes no videos, and only those can be planned so far", hint="plan a recipe with `source`"
+    )

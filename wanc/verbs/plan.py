@@ -1,0 +1,48 @@
+"""`wanc plan`: where a recipe's model would lie, and how fast that is predicted to be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from wanc.folders import Folders
+from wanc.runtime.streams import print_result
+from wanc.runtime.voice import shows_progress
+from wanc.verbs.options import Json, Overrides, RecipeFile, StoreFolder, that_speaks
+
+
+@that_speaks
+def plan(
+    recipe: RecipeFile,
+    overrides: Overrides = [],
+    variants: Annotated[
+        list[str], typer.Option("--variant", metavar="NAME", help="Plan this variant of the matrix; may be repeated.")
+    ] = [],
+    pictures: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FOLDER", help="Write a chart and a trace there.", show_default=False),
+    ] = None,
+    store: StoreFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Plan a recipe: which device executes what, how fast, in how much memory. No weight is read, nothing is built."""
+    from wanc.compiler.planner.plan_text import plan_tables, write_pictures
+    from wanc.compiler.planner.recipe_plan import plan_recipe
+    from wanc.compiler.variants import chosen
+    from wanc.recipe.load import load
+    from wanc.terminal import show
+
+    folders, asked = Folders.chosen(None, store), chosen(load(recipe, overrides), variants)
+    planned = [plan_recipe(loaded, folders, progress=shows_progress(as_json=as_json)) for loaded in asked]
+    for entry in () if as_json else planned:
+        show(plan_tables(entry))
+    if as_json:
+        documents = [entry.as_json() for entry in planned]
+        is_matrix = len(asked) > 1 or asked[0].variant is not None
+        print_result(json.dumps(documents if is_matrix else documents[0]))
+    written = [path for entry in planned for path in (write_pictures(entry, pictures) if pictures else ())]
+    if written and not as_json:
+        print_result("\n".join(map(str, written)))
