@@ -5,6 +5,7 @@ They lie apart from both, so that a stage depends on these words and not on the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 Island = Literal["residual", "modulation", "norm", "rope", "time", "vae"]
@@ -25,3 +26,27 @@ LinkKind = Literal["pcie", "nvlink", "pcie-gen4", "pcie-gen5", "infiniband", "et
 """What connects devices; pcie is that of the kind's own generation."""
 NumberFormat = Literal["fp32", "fp16", "bf16", "fp8", "int8"]
 """In what is multiplied."""
+Compute = Literal["fp32", "bf16", "fp16"]
+"""The format of products, and of everything that is no island."""
+
+Target = Literal["cpu", "sm75", "sm80", "sm86", "sm89", "sm90", "sm100", "sm120", "sm121"]
+"""What engines are compiled for: a processor, or NVIDIA's GPUs of one compute capability."""
+TARGETS: tuple[Target, ...] = get_args(Target)
+CPU: tuple[Target, ...] = ("cpu",)
+GPU_TARGETS: tuple[Target, ...] = tuple(target for target in TARGETS if target not in CPU)
+
+EngineKind = Literal["onnxruntime", "openvino", "tensorrt-rtx", "tensorrt"]
+"""The backends, by the names that recipes have for them."""
+BUILT_FOR: Mapping[EngineKind, tuple[Target, ...]] = {
+    "onnxruntime": CPU,
+    "openvino": CPU,
+    # Hopper's and the B200's cards are enterprise TensorRT's alone.
+    "tensorrt-rtx": tuple(target for target in GPU_TARGETS if target not in ("sm90", "sm100")),
+    "tensorrt": tuple(target for target in GPU_TARGETS if target != "sm75"),
+}
+"""The targets of each."""
+CAPABILITIES: Mapping[DeviceKind, Target] = {
+    "cpu": "cpu", "a100-80g": "sm80", "h100": "sm90", "h200": "sm90", "b200": "sm100", "l40s": "sm89",
+    "rtx4090": "sm89", "rtx5090": "sm120",
+}  # fmt: skip
+"""What an engine is compiled for that a kind of device executes."""

@@ -149,6 +149,16 @@ class Resuming(Plain):
 
 
 @dataclass(frozen=True)
+class Large(Resuming):
+    """Says that it writes so many bytes."""
+
+    says: int = 0
+
+    def disk_bytes(self, inputs: Mapping[str, Files]) -> int:
+        return self.says
+
+
+@dataclass(frozen=True)
 class Hungry(Plain):
     """Holds 200 MB for a moment."""
 

@@ -19,7 +19,7 @@ from wanc.compiler.passes.apply import PassError
 from wanc.compiler.stages.runner import Runner
 from wanc.compiler.stages.stage import Stage, Tree
 from wanc.compiler.stages.worker import CrashError
-from wanc.errors import EXIT_DATA, EXIT_TEMPORARY, EXIT_UNAVAILABLE, CheckpointError, UserError, render
+from wanc.errors import EXIT_DATA, EXIT_TEMPORARY, EXIT_UNAVAILABLE, CheckpointError, OutputError, UserError, render
 
 from .stages import (
     Blocked,
@@ -30,6 +30,7 @@ from .stages import (
     Greedy,
     Hungry,
     Killed,
+    Large,
     Miswritten,
     Plain,
     Refusing,
@@ -140,6 +141,31 @@ def test_a_worker_that_crashes_is_the_models_fault(runner: Runner, log: Path) ->
     with pytest.raises(CrashError) as caught:
         runner.run(Crashing("x", str(log)), {})
     assert (caught.value.exit_code, caught.value.message) == (EXIT_DATA, "the process of stage plain crashed (SIGSEGV)")
+
+
+def test_a_stage_that_would_fill_the_disk_does_not_begin(
+    runner: Runner, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = runner.store.root
+    monkeypatch.setattr("wanc.compiler.stages.runner.free_bytes", {root: 1000}.__getitem__)
+    with pytest.raises(OutputError) as caught:
+        runner.run(Large("x", str(log), says=1001), {})
+    assert caught.value.exit_code == 74
+    assert render(caught.value) == (
+        f"error: {root}: no space for the stage plain: about 1001 bytes needed, 1000 bytes free\n"
+        "hint: free some space, with `wanc store gc` for one, or choose a store on another file system: --store"
+    )
+    assert runs(log) == [] and list(runner.store.records()) == [] and list((root / "tmp").iterdir()) == []
+    runner.run(Large("x", str(log), says=1000), {})
+
+
+def test_what_a_stage_has_kept_is_written_already(runner: Runner, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Large("x", str(log), most=2, says=1001)
+    with pytest.raises(UserError, match="was killed"):
+        runner.run(stage, {})
+    kept = sum(path.stat().st_size for path in runner.store.scratch(key_of(stage.key_document({}))).iterdir())
+    monkeypatch.setattr("wanc.compiler.stages.runner.free_bytes", lambda _: 1001 - kept)
+    runner.run(stage, {})
 
 
 @pytest.mark.parametrize("kind", [Refusing, Broken, Killed, Crashing])

@@ -76,7 +76,7 @@ def check_closed(recipe: Recipe) -> None:
             message = "the benchmark makes videos of 720 x 1280 pixels and 81 frames"
             hint = "write {name: 720p, height: 720, width: 1280, frames: 81}"
             raise _refusal(EQUIVALENCE, message, hint, ("shapes", index))
-    if recipe.precision.compute != "fp32" and "vae" not in recipe.precision.islands:
+    if recipe.precision.compute != "fp32" and "vae" not in recipe.islands:
         raise _refusal(NUMERICS, "vae is not among the islands", "add vae to them", ("precision", "islands"))
 
 

@@ -36,7 +36,7 @@ sampling:
 # What follows are the defaults.
 precision: {{compute: fp32}}
 quantize: {{scheme: none}}
-engine: {{kind: onnxruntime, targets: [cpu]}}
+engine: {{kind: onnxruntime}}
 runtime: {{threads: 0}}  # 0 is all cores
 
 # One bundle for each variant, here {name}-fast and {name}-fine:
@@ -47,7 +47,7 @@ runtime: {{threads: 0}}  # 0 is all cores
 _GRAPH = """\
 
 # What follows are the defaults.
-engine: {kind: onnxruntime, targets: [cpu]}
+engine: {kind: onnxruntime}
 runtime: {threads: 0}  # 0 is all cores
 """
 _TWO_SCALES = "{high: 4.0, low: 3.0}  # of the high-noise expert, which works first, and of the low-noise expert"

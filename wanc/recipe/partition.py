@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from wanc.recipe.checks import fault
 from wanc.recipe.section import DEVICE_KIND, Section
-from wanc.words import DeviceKind, LinkKind, NumberFormat
+from wanc.words import DeviceKind, LinkKind, NumberFormat, Target
 
 KindName = Annotated[str, Field(pattern=DEVICE_KIND, max_length=32)]
 Positive = Annotated[float, Field(gt=0, le=1e18)]
@@ -31,8 +31,8 @@ class DeviceKindSection(Section):
 
     like: DeviceKind | None = None
     """The known kind that everything else is taken from; a kind of a new name needs it."""
-    capability: str | None = None
-    """What engines are built for, such as sm89."""
+    capability: Target | None = None
+    """What engines are compiled for that it executes, such as sm89."""
     memory: Positive | None = None
     """Bytes that one process can allocate."""
     bandwidth: Positive | None = None
@@ -43,9 +43,9 @@ class DeviceKindSection(Section):
     """Between two of the kind, in bytes per second and direction."""
     pcie: Literal["pcie-gen4", "pcie-gen5"] | None = None
     """Its bus."""
-    peaks: Annotated[dict[str, Positive | None], AfterValidator(_known_formats)] = Field(default_factory=dict)
+    peaks: Annotated[dict[str, Positive | None], AfterValidator(_known_formats)] | None = None
     """Operations per second by number format, such as {bf16: 312e12}; a null says that it has none."""
-    efficiencies: Annotated[dict[str, Share], AfterValidator(_known_formats)] = Field(default_factory=dict)
+    efficiencies: Annotated[dict[str, Share], AfterValidator(_known_formats)] | None = None
     """The share of a peak that kernels reach, by number format, 0 to 1; as `wanc bench` measures it."""
 
 
@@ -78,7 +78,7 @@ class PartitionSection(Section):
 
     devices: Annotated[tuple[DeviceSection, ...], Field(min_length=1, max_length=8)] = (DeviceSection(kind="cpu"),)
     """What the machine of the deployment has."""
-    kinds: dict[KindName, DeviceKindSection] = Field(default_factory=dict)
+    kinds: dict[KindName, DeviceKindSection] | None = None
     """Kinds of devices that wanc does not know, by name, or what is known better of one."""
     between: LinkKind = "pcie"
     """What connects devices that stand in different entries of `devices`."""
@@ -105,11 +105,12 @@ class PartitionSection(Section):
 
     @model_validator(mode="after")
     def _kinds_are_known(self) -> Self:
+        added = self.kinds or {}
         for index, device in enumerate(self.devices):
-            if device.kind not in KNOWN and device.kind not in self.kinds:
-                names = ", ".join((*KNOWN, *self.kinds))
+            if device.kind not in KNOWN and device.kind not in added:
+                names = ", ".join((*KNOWN, *added))
                 raise fault(f"{device.kind} is no kind of device", f"choose among {names}", ("devices", index, "kind"))
-        for name, kind in self.kinds.items():
+        for name, kind in added.items():
             if name not in KNOWN and kind.like is None:
                 hint = f"name the known kind that it is closest to: like: {KNOWN[1]}"
                 raise fault(f"{name} is not known, and is like none", hint, ("kinds", name), without=("like",))

@@ -18,9 +18,7 @@ KEYS = (
 
 # Values are globs over what YAML would write in one line; "[[]" is how a glob writes "[".
 VALUES = {
-    "precision.compute": ("fp16",),
-    "engine.kind": ("tensorrt", "tensorrt-rtx"),
-    "engine.targets.*": ("cuda", "sm75", "sm80", "sm86", "sm89", "sm90", "sm100", "sm120", "sm121"),
+    "engine.targets.*": ("cuda",),
 }
 
 

@@ -24,6 +24,7 @@ from wanc.compiler.check.trials import Arrays, NoKernel, Refused, Source, Source
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.kernels import Precision
 from wanc.compiler.host.reference import Reference
+from wanc.compiler.passes.rewrite import Pass
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import ENGINE_REPORT, FILE, Program
 from wanc.compiler.stages.stage import Files
@@ -78,7 +79,8 @@ class CheckedComponent:
     @classmethod
     def of(cls, stage: CheckBuild, name: str, inputs: Mapping[str, Files], folder: Path) -> CheckedComponent:
         """The component of that name among a stage's inputs."""
-        compiler, engines = stage.engine.compiler(), Program.read(inputs["engines"][FILE])
+        engines = Program.read(inputs["engines"][FILE])
+        compiler = stage.engine.compiler(engines.targets[0])
         report = json.loads(inputs["engines"][ENGINE_REPORT].read_bytes())["components"][name]
         given, gave = (SafetensorsFile(inputs["engines"][f"{GOLDEN}/{file}"]) for file in (INPUTS, EXPECTED))
         built = {
@@ -173,7 +175,7 @@ class CheckedComponent:
             precisions = [self.precisions[part] for part in built.needed(graph)]
             precision: Precision = next(entry for entry in COARSE if entry in precisions)
             return Measured("engine", partial(_engine, built, graph), precision)
-        run = lowered(self.compiled, self.compiler.passes, self._workshop(), self.stage.allow_not_finite).run
+        run = lowered(self.compiled, self._passes, self._workshop(), self.stage.allow_not_finite).run
         return Measured("lowered graph", partial(run, graph), "float32")
 
     def _by_host(self, files: ComponentFiles, graph: str) -> Callable[[Arrays], Arrays]:
@@ -192,8 +194,11 @@ class CheckedComponent:
         return up_to_fuse(self.exported, graph, self.stage.fuse.chosen(), self._workshop())
 
     def _lowering(self, graph: str) -> Iterator[Version]:
-        compiler, allowed = self.compiler, self.stage.allow_not_finite
-        return lowering(self.compiled, graph, compiler.passes, compiler.engine, self._workshop(), allowed)
+        allowed = self.stage.allow_not_finite
+        return lowering(self.compiled, graph, self._passes, self.compiler.engine, self._workshop(), allowed)
+
+    def _passes(self, part: str) -> tuple[Pass, ...]:
+        return self.compiler.lowering(self.exported.name, part)
 
     def _workshop(self) -> Workshop:
         return Workshop(self.folder / "as-written" / self.exported.name, self.compiled.weights)

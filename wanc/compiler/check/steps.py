@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,8 @@ from wanc.compiler.weights.weight_file import WeightFile, stored_bytes
 
 Array = np.ndarray[Any, Any]
 COPIED = "copied.bin"
+Lowering = Callable[[str], Collection[Pass]]
+"""The passes of an engine that lower a part of a component."""
 
 
 class Workshop:
@@ -92,7 +94,7 @@ def up_to_fuse(exported: ComponentFiles, graph: str, passes: Iterable[Pass], wor
 def lowering(
     compiled: ComponentFiles,
     graph: str,
-    passes: Collection[Pass],
+    passes: Lowering,
     engine: str,
     workshop: Workshop,
     allowed: Collection[str],
@@ -111,7 +113,7 @@ def lowering(
     if len(needed) > 1:
         yield Culprit(CUT), partial(together(dict(models)).run, graph)
     for part in needed:
-        for name, behind in _behind_passes(models[part], passes, f"{compiled.name}/{part}"):
+        for name, behind in _behind_passes(models[part], passes(part), f"{compiled.name}/{part}"):
             models[part] = behind
             yield Culprit(name, engine), partial(together(dict(models)).run, graph)
     with WeightFile(
@@ -122,14 +124,12 @@ def lowering(
     yield Culprit(WEIGHTS), partial(together(dict(models)).run, graph)
 
 
-def lowered(
-    compiled: ComponentFiles, passes: Collection[Pass], workshop: Workshop, allowed: Collection[str]
-) -> Together:
+def lowered(compiled: ComponentFiles, passes: Lowering, workshop: Workshop, allowed: Collection[str]) -> Together:
     """A component as an engine is given it, executed here: for an engine that cannot be."""
     parts: dict[str, LowerableGraph] = lowerable(compiled)
     with WeightFile(workshop.folder / "lowered.bin", compiled.weights, FiniteCheck(compiled.name, allowed)) as stored:
         for name, entry in parts.items():
-            apply_passes(entry.model, passes, where=f"{compiled.name}/{name}")
+            apply_passes(entry.model, passes(name), where=f"{compiled.name}/{name}")
             stored.absorb(entry.model)
     return Together({name: Written(entry.graph, entry.model, workshop) for name, entry in parts.items()})
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from wanc.compiler.engines.engine import Engine
+from wanc.compiler.engines.lowered_graph import InputShapes
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import Segment
 from wanc.compiler.stages.stage import Files, Stage, Tree, tool_version
@@ -23,7 +24,7 @@ class EngineStage(Stage):
 
     def key_document(self, inputs: Mapping[str, Tree]) -> dict[str, Any]:
         document, engine = super().key_document(inputs), self.engine
-        tools = {**document["tools"], **{tool: tool_version(tool) for tool in engine.tools}}
+        tools = {**document["tools"], **{tool: tool_version(tool, engine.extra) for tool in engine.tools}}
         return {**document, "engine": engine.name, "engine_code": engine.code, "tools": tools}
 
 
@@ -33,7 +34,8 @@ class Compile(EngineStage):
 
     They lie as in the bundle, `engines/<component>/…`, beside `compiled.json`. `target` is what they are compiled for;
     `allow_not_finite` names tensors that may hold NaNs and infinities, `zeros` those of a checkpoint that may be
-    nothing but zeros; None where the model is no checkpoint.
+    nothing but zeros; None where the model is no checkpoint. `requests` say which shapes inputs have, for an engine
+    that takes no others.
     """
 
     name: ClassVar[str] = "compile"
@@ -43,10 +45,20 @@ class Compile(EngineStage):
     target: str
     allow_not_finite: tuple[str, ...] = ()
     zeros: tuple[str, ...] | None = None
+    requests: tuple[InputShapes, ...] = ()
 
     @property
     def label(self) -> str:
         return f"{self.name} {self.segment.component}/{self.segment.index}"
+
+    def disk_bytes(self, inputs: Mapping[str, Files]) -> int:
+        """For a whole component; of one that is cut nothing is said."""
+        from wanc.compiler.program.disk_use import executed_bytes, with_others
+
+        files = ComponentFiles.read(self.segment.component, inputs)
+        if (self.segment.first, self.segment.stop) != (0, len(files.component.blocks)):
+            return 0
+        return with_others(self.engine.copies(len(files.component.graphs)) * executed_bytes(files))
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         from wanc.compiler.engines.segment import compile_segment
@@ -55,5 +67,7 @@ class Compile(EngineStage):
         files = ComponentFiles.read(component, inputs)
         finite = FiniteCheck(component, self.allow_not_finite, zeros=self.zeros)
         with ProgressBar(self.label, 1, enabled=progress) as bar:
-            compile_segment(self.engine.compiler(), files, self.segment, self.target, out, finite).write(out)
+            compiler = self.engine.compiler(self.target)
+            compiled = compile_segment(compiler, files, self.segment, self.target, out, finite, self.requests)
+            compiled.write(out)
             bar.advance()

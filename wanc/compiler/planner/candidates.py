@@ -83,14 +83,15 @@ def settings(
 def attempts(costs: VideoCosts, cluster: Cluster, options: PlanOptions) -> Iterator[list[Setting]]:
     """Settings to try, those that are only for where nothing before them fits behind the others.
 
-    The text encoder goes to the host, and weights are streamed, for want of memory alone.
+    The text encoder goes to the host for want of memory alone.
     """
-    chosen: list[Experts] = ["resident"] if len(costs.experts) == 1 else ["resident", "apart", "swap"]
-    groups: list[list[Experts]] = [chosen, ["stream"]] if options.experts is None else [[options.experts]]
+    together: list[Experts] = (
+        ["resident", "stream"] if len(costs.experts) == 1 else ["resident", "apart", "swap", "stream"]
+    )
+    modes = together if options.experts is None else [options.experts]
     offloads = options.offload_text_encoder and cluster.host is not None
-    for modes in groups:
-        for on_host in (False, True) if offloads else (False,):
-            yield list(settings(costs, cluster, options, modes, on_host=on_host))
+    for on_host in (False, True) if offloads else (False,):
+        yield list(settings(costs, cluster, options, modes, on_host=on_host))
 
 
 def fitting(costs: VideoCosts, cluster: Cluster, options: PlanOptions) -> list[Candidate]:

@@ -13,7 +13,8 @@ from wanc.errors import RecipeError
 from wanc.models.wan.checkpoint import Checkpoint
 from wanc.models.wan.facts import facts_of
 from wanc.recipe.quantize import Scheme
-from wanc.recipe.schema import Recipe, SamplingSection, ShapeSection
+from wanc.recipe.schema import Recipe, SamplingSection
+from wanc.recipe.shapes import ShapeSection
 from wanc.runtime.model import HIGH, LOW, TEXT_ENCODER, Model
 from wanc.runtime.solvers.create import create_schedule
 
@@ -47,7 +48,7 @@ def video_costs(
         strides=strides, patch=facts.patch, text_length=facts.model.text_length,
     )  # fmt: skip
     compute = recipe.precision.compute
-    decoder = "fp32" if "vae" in recipe.precision.islands else compute
+    decoder = "fp32" if "vae" in recipe.islands else compute
     steps = steps_by_expert(recipe.sampling, facts.model)
 
     def counted(name: str, numbers: Numbers, executions: int, branches: int) -> ComponentCosts:

@@ -29,7 +29,8 @@ from wanc.models.source import ModelSource
 from wanc.models.wan.checkpoint import Checkpoint, open_located
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.partition import PartitionSection
-from wanc.recipe.schema import FuseSection, ShapeSection
+from wanc.recipe.schema import FuseSection
+from wanc.recipe.shapes import ShapeSection
 from wanc.runtime.safetensors import header_bytes
 from wanc.runtime.voice import say
 
@@ -39,7 +40,7 @@ LIGHTER = "int8"
 
 @dataclass(frozen=True)
 class PlannedShape:
-    """One size of a recipe's videos: its costs and plan, what building its engines takes, and what is published of it."""
+    """One size of a recipe's videos: its costs and plan, what building engines takes, and what is published of it."""
 
     shape: ShapeSection
     costs: VideoCosts
@@ -186,7 +187,7 @@ def cluster_of(partition: PartitionSection) -> Cluster:
     """The devices of a recipe, with what it says of their kinds."""
     changes = {
         name: {key: value for key, value in kind.model_dump(exclude_unset=True).items() if value is not None}
-        for name, kind in partition.kinds.items()
+        for name, kind in (partition.kinds or {}).items()
     }
     devices = with_overrides(changes)
     pools: list[Pool] = []

@@ -87,4 +87,4 @@ def _spell_out(piece: HoistedPiece) -> None:
 
     for value in piece.model.graph.inputs:
         assert value.shape is not None
-        value.shape = ir.Shape([piece.derived.get(str(size), size) for size in value.shape])
+        value.shape = ir.Shape([piece.computed.get(str(size), size) for size in value.shape])

@@ -8,6 +8,7 @@ has it: quantised, if it is by then.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -83,20 +84,29 @@ class Calibrate(Stage):
     timestep_bins: int
     seed: int
 
+    def disk_bytes(self, inputs: Mapping[str, Files]) -> int:
+        """Every clip lies there twice: in the result, and as what is kept."""
+        from wanc.compiler.program.disk_use import FLOAT_BYTES, executed_bytes, with_others
+
+        model, solver = self._model(inputs), self.trajectory.create_solver()
+        samples = 0
+        for clip in range(self.clips):
+            shape = model.latent_shape(**self._size(clip))
+            samples += len(self._steps(solver, model, clip)) * FLOAT_BYTES * math.prod(shape)
+        experts = [executed_bytes(ComponentFiles.read(name, inputs)) for name in self._experts]
+        return with_others(sum(experts) + 2 * samples)
+
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         from wanc.compiler.host.chain import chain_of
 
-        program, kept = Program.read(inputs["program"][FILE]), scratch_of(out)
-        assert program.model is not None
-        model = replace(program.model, boundary=self.trajectory.boundary)
+        model, kept = self._model(inputs), scratch_of(out)
         texts = SafetensorsFile(inputs["texts"][TEXTS])[TEXT]
-        needed = (HIGH, LOW) if self.component == LOW else (HIGH,)
         with (
             TemporaryDirectory(dir=out.parent) as folder,
             ProgressBar(f"{self.name} {self.component}", self.clips, enabled=progress) as bar,
         ):
-            files = {name: ComponentFiles.read(name, inputs) for name in needed}
-            denoisers = {name: _Denoiser(chain_of(files[name], GRAPH, Path(folder) / name)) for name in needed}
+            files = {name: ComponentFiles.read(name, inputs) for name in self._experts}
+            denoisers = {name: _Denoiser(chain_of(files[name], GRAPH, Path(folder) / name)) for name in files}
             for clip in range(self.clips):
                 name = clip_file(clip)
                 if not restore(kept / name, out / name):
@@ -105,12 +115,24 @@ class Calibrate(Stage):
                     keep(kept / name, partial(shutil.copyfile, out / name))
                 bar.advance()
 
+    @property
+    def _experts(self) -> tuple[str, ...]:
+        """Those that work until this one is through."""
+        return (HIGH, LOW) if self.component == LOW else (HIGH,)
+
+    def _model(self, inputs: Mapping[str, Files]) -> Model:
+        program = Program.read(inputs["program"][FILE])
+        assert program.model is not None
+        return replace(program.model, boundary=self.trajectory.boundary)
+
+    def _size(self, clip: int) -> dict[str, int]:
+        return dict(zip(("height", "width", "frames"), self.shapes[clip % len(self.shapes)], strict=True))
+
     def _sample(self, clip: int, model: Model, texts: Array, denoisers: Mapping[str, _Denoiser]) -> dict[str, Array]:
         """One clip, as far as the expert works on it."""
         solver, prompt = self.trajectory.create_solver(), clip % (len(texts) - 1)
         wanted = self._steps(solver, model, clip)
-        height, width, frames = self.shapes[clip % len(self.shapes)]
-        latents = initial_noise(model.latent_shape(height=height, width=width, frames=frames), self.seed + clip)
+        latents = initial_noise(model.latent_shape(**self._size(clip)), self.seed + clip)
         kept: list[Array] = []
         for step, timestep in enumerate(solver.timesteps.tolist()):
             if step in wanted:

@@ -183,9 +183,19 @@ def _observe(observed: Observed, group: LinearGroup, values: Mapping[str, Array]
     observed.statistics.add(array)
     if observed.moments is not None:
         observed.moments.add(array)
-    if number % max(1, samples // ROWS) == 0:
+    if number % _every(samples) == 0:
         count = min(len(array), max(1, ROWS // samples))
         observed.rows.append(array[np.random.default_rng(number).choice(len(array), count, replace=False)])
+
+
+def probe_rows(samples: int) -> int:
+    """How many rows are kept of an input, if every sample has enough."""
+    return len(range(0, samples, _every(samples))) * max(1, ROWS // max(1, samples))
+
+
+def _every(samples: int) -> int:
+    """Of how many samples one gives rows."""
+    return max(1, samples // ROWS)
 
 
 def _smooth(

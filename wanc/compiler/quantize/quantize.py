@@ -18,7 +18,7 @@ from wanc.compiler.quantize.texts import RESULT as TEXTS
 from wanc.compiler.quantize.texts import TENSOR as TEXT
 from wanc.compiler.stages.stage import Files, Stage, scratch_of
 from wanc.runtime.denoise import TIMESTEP
-from wanc.runtime.safetensors import SafetensorsFile
+from wanc.runtime.safetensors import SafetensorsFile, read_header
 from wanc.words import Observer
 
 Array = np.ndarray[Any, Any]
@@ -47,6 +47,21 @@ class Quantize(Stage):
     trajectory: Trajectory
     is_trained: bool = False
     zeros: tuple[str, ...] | None = None
+
+    def disk_bytes(self, inputs: Mapping[str, Files]) -> int:
+        from wanc.compiler.quantize.quantize_space import quantize_bytes
+
+        program = Program.read(inputs["program"][FILE])
+        assert program.model is not None
+        return quantize_bytes(
+            ComponentFiles.read(self.component, inputs),
+            self.scheme,
+            self.keep,
+            _latents(inputs["samples"], branches=1 if self.trajectory.guidance(self.component) == 1.0 else 2),
+            program.model.text_length,
+            measures_effects=self.max_drop_db is not None or self.int8_share is not None,
+            is_trained=self.is_trained,
+        )
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         from wanc.compiler.quantize.component import Keep, Samples, quantize_component
@@ -91,6 +106,12 @@ def _samples(clips: Files, texts: Files, trajectory: Trajectory, component: str)
             for row, factor in branches.items():
                 samples.append((partial(_sample, clip, step, rows, row), (factor * taken[timestep]) ** 2))
     return samples
+
+
+def _latents(clips: Files, *, branches: int) -> list[tuple[int, ...]]:
+    """The shape of every sample's latents; headers alone are read."""
+    shapes = [read_header(path)[LATENTS].shape for _, path in sorted(clips.items())]
+    return [shape[1:] for shape in shapes for _ in range(branches * shape[0])]
 
 
 def _sample(clip: Mapping[str, Array], step: int, texts: Array, row: int) -> dict[str, Array]:

@@ -40,6 +40,15 @@ class Texts(Stage):
     prompts: tuple[str, ...]
     tokenizer: str
 
+    def disk_bytes(self, inputs: Mapping[str, Files]) -> int:
+        from wanc.compiler.program.disk_use import FLOAT_BYTES, executed_bytes, with_others
+        from wanc.runtime.encode import COMPONENT
+
+        program = Program.read(inputs["program"][FILE])
+        assert program.model is not None and program.embedding is not None
+        texts = FLOAT_BYTES * len(self.prompts) * program.model.text_length * program.embedding.shape[1]
+        return with_others(executed_bytes(ComponentFiles.read(COMPONENT, inputs)) + texts)
+
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         from wanc.compiler.host.chain import chain_of
         from wanc.runtime.encode import COMPONENT, GRAPH, encode_prompt

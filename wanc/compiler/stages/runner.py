@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wanc.artifacts.canonical import digest_of, key_of
-from wanc.artifacts.files import identity_text
+from wanc.artifacts.files import free_bytes, identity_text
 from wanc.artifacts.kept import forget_damaged, keep
 from wanc.artifacts.records import ActionRecord
 from wanc.artifacts.sources import changed
@@ -19,7 +19,7 @@ from wanc.artifacts.why import explain_miss, told
 from wanc.compiler.stages.code_version import check_code
 from wanc.compiler.stages.stage import Files, Stage, Tree, scratch_of
 from wanc.compiler.stages.worker import run_in_worker
-from wanc.errors import UserError
+from wanc.errors import OutputError, UserError
 from wanc.runtime.progress import Bars
 from wanc.runtime.voice import explain, is_asked_why, say
 
@@ -111,6 +111,7 @@ class Runner:
         files = _locate_all(inputs)
         if stage.resumes:
             self._forget_if_changed(key, files)
+        self._require_space(stage, key, files)
         try:
             with Bars(enabled=self.progress, transient=True) as bars:
                 bars.begin(stage.label)
@@ -120,6 +121,20 @@ class Runner:
             raise
         self._look_again(stage, key, inputs)
         return peak
+
+    def _require_space(self, stage: Stage, key: str, files: Mapping[str, Files]) -> None:
+        """Raises OutputError where a stage would fill the disk: after hours, perhaps, and at another's cost."""
+        needed, root = stage.disk_bytes(files), self.store.root
+        if stage.resumes:
+            needed -= sum(path.stat().st_size for path in self.store.scratch(key).iterdir())
+        free = free_bytes(root)
+        explain(f"{stage.label}: about {max(needed, 0)} bytes of disk needed, {free} bytes free")
+        if needed > free:
+            raise OutputError(
+                f"no space for the stage {stage.label}: about {needed} bytes needed, {free} bytes free",
+                where=str(root),
+                hint="free some space, with `wanc store gc` for one, or choose a store on another file system: --store",
+            )
 
     def _look_again(self, stage: Stage, key: str, inputs: Mapping[str, Tree]) -> None:
         try:

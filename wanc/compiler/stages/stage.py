@@ -83,6 +83,14 @@ class Stage(ABC):
             "processor": processor(),
         }
 
+    def disk_bytes(self, inputs: Mapping[str, Files]) -> int:
+        """About how many bytes lie in the store at once that `run` writes, its result included; 0 is few, or unknown.
+
+        Less is better than more: a build that would fit is not to be refused.
+        """
+        del inputs
+        return 0
+
     @abstractmethod
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         """Read the inputs, write the result below `out`, with a progress bar if asked. Runs in a process of its own.
@@ -99,8 +107,11 @@ def scratch_of(out: Path) -> Path:
     return out.parent / SCRATCH
 
 
-def tool_version(distribution: str) -> str:
-    """The installed version of a Python distribution, or of Python itself. Raises UserError where it is missing."""
+def tool_version(distribution: str, extra: str = "build") -> str:
+    """The installed version of a Python distribution, which an `extra` of wanc has, or of Python itself.
+
+    Raises UserError where it is missing.
+    """
     if distribution == "python":
         return platform.python_version()
     try:
@@ -108,6 +119,6 @@ def tool_version(distribution: str) -> str:
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
             f"building needs the package {distribution}, which is not installed",
-            hint="pip install 'wanc[build]'",
+            hint=f"pip install 'wanc[{extra}]'",
             exit_code=EXIT_UNAVAILABLE,
         ) from error
