@@ -8,13 +8,13 @@ from xml.etree import ElementTree
 from wanc.compiler.planner.chart import bars, chrome_trace, gantt
 from wanc.compiler.planner.options import PlanOptions
 from wanc.compiler.planner.plan import plan_video
-from wanc.compiler.planner.simulate import Event, Run
+from wanc.compiler.planner.simulate import Event, SimulatedRun
 
 from .clusters import cluster
 from .wan_costs import a14b
 
 SVG = "{http://www.w3.org/2000/svg}"
-PIPELINE = PlanOptions("throughput", 4, replicas=1, ulysses=1, branches="serial", experts="resident")
+PIPELINE = PlanOptions("throughput", 4, replicas=1, ulysses=1, branches="serial", experts="resident", compare=False)
 PLAN = plan_video(a14b(), cluster("a100-80g", 4), PIPELINE)
 NAMES = dict(enumerate(device.name for device in PLAN.devices))
 
@@ -46,7 +46,7 @@ def test_a_trace_has_every_execution() -> None:
 
 def test_events_that_follow_each_other_closely_are_one_bar() -> None:
     times = [(0, 0.0, 1.0), (0, 1.0, 2.0), (1, 2.0, 3.0), (0, 3.05, 4.0), (0, 5.0, 6.0)]
-    run = Run(tuple(Event((0,), "decode", request, 0, 0, *span) for request, *span in times), (6.0, 3.0))
+    run = SimulatedRun(tuple(Event((0,), "decode", request, 0, 0, *span) for request, *span in times), (6.0, 3.0))
     assert [(one.request, one.start, one.end) for one in bars(run, 0, 0.1)] == [
         (0, 0.0, 2.0),
         (1, 2.0, 3.0),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wanc.compiler.planner.costs import Part
+from wanc.compiler.planner.costs import PartCosts
 from wanc.compiler.planner.count import flops
 
 from .counted import A14B, costs, sparse
@@ -81,7 +81,7 @@ def test_what_a_pattern_keeps_stays_in_float(root: Path) -> None:
     assert (low[0], low[39]) == (8, 9)
 
 
-def _integers(part: Part) -> int:
+def _integers(part: PartCosts) -> int:
     return sum(kernel.kind == "linear" and kernel.format == "int8" for kernel in part.kernels)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from wanc.compiler.planner.costs import Kernel, Part
+from wanc.compiler.planner.costs import Kernel, PartCosts
 from wanc.compiler.planner.known_devices import DEVICES
 from wanc.compiler.planner.links import REACHED, link_of
 from wanc.compiler.planner.overrides import with_overrides
@@ -42,11 +42,11 @@ def test_a_kernel_takes_as_long_as_its_products_or_its_bytes() -> None:
 
 
 def test_ranks_exchange_their_share_and_wait_for_four_messages() -> None:
-    part = Part("block", (Kernel("linear", "bf16", 10**14, 0),), 0, 0, 0, exchanged=16 * 10**9)
+    part = PartCosts("block", (Kernel("linear", "bf16", 10**14, 0),), 0, 0, 0, exchanged=16 * 10**9)
     link = link_of("nvlink", A100)
     assert exchange_seconds(part, 4, link) == pytest.approx(3e9 / (REACHED * 300e9) + 4 * link.latency)
     assert exchange_seconds(part, 1, link) == 0
-    whole = Part("whole", part.kernels, 0, 0, 0, is_split=False)
+    whole = PartCosts("whole", part.kernels, 0, 0, 0, is_split=False)
     assert part_seconds(whole, A100, 4, link) == part_seconds(whole, A100)
 
 

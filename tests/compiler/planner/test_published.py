@@ -37,7 +37,7 @@ def test_the_efficiency_in_the_table_is_that_which_fits_one_card_at_480p(kind: s
 def test_other_sizes_and_numbers_of_cards_follow(kind: str, size: str, cards: int, tolerance: float) -> None:
     device = DEVICES[kind]
     cluster = Cluster.of([Pool(device, cards, link_of("nvlink", device))])
-    options = PlanOptions("latency", ulysses=cards, branches="serial", experts="swap")
+    options = PlanOptions("latency", ulysses=cards, branches="serial", experts="swap", compare=False)
     plan = plan_video(a14b(size), cluster, options)
     published = PUBLISHED[kind, size][(1, 4, 8).index(cards)]
     assert plan.video_seconds == pytest.approx(published, rel=tolerance)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wanc.compiler.planner.simulate import LOAD, Flow, FlowPhase, Hop, Run, simulate
+from wanc.compiler.planner.simulate import LOAD, Flow, FlowPhase, Hop, SimulatedRun, simulate
 
 seconds = st.integers(1, 20).map(lambda number: number / 4)
 groups = st.sampled_from([(0,), (1,), (2,), (0, 1), (1, 2), (0, 1, 2)])
@@ -45,7 +45,7 @@ def test_no_device_does_two_things_at_once(flow: Flow, number: tuple[int, int]) 
         assert all(one[1] <= other[0] for one, other in pairwise(work))
 
 
-def work_of(run: Run, request: int, phase: str) -> list[tuple[int, float, float]]:
+def work_of(run: SimulatedRun, request: int, phase: str) -> list[tuple[int, float, float]]:
     return [(one.step, one.start, one.end) for one in run.events if one.request == request and one.what == phase]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from wanc.compiler.planner.costs import ComponentCosts, Format, Kernel, Part, VideoCosts
+from wanc.compiler.planner.costs import ComponentCosts, Format, Kernel, PartCosts, VideoCosts
 
 WIDTH, FEED_FORWARD, HEADS, LAYERS, TEXT = 5120, 13_824, 40, 40, 512
 STEPS = (26, 14)
@@ -43,7 +43,7 @@ def elementwise(tokens: int, bytes_each: int, count: int) -> Kernel:
     return Kernel("other", "fp32", 0, tokens * WIDTH * bytes_each, 0, count)
 
 
-def block(index: int, tokens: int, linears: Format) -> Part:
+def block(index: int, tokens: int, linears: Format) -> PartCosts:
     kernels = (
         linear(tokens, WIDTH, WIDTH, linears, 6),
         linear(tokens, WIDTH, FEED_FORWARD, linears),
@@ -57,7 +57,7 @@ def block(index: int, tokens: int, linears: Format) -> Part:
         elementwise(tokens, 2 + 4 + 4 + 2, 3),
     )
     weights = sum(kernel.weights * kernel.count for kernel in kernels)
-    return Part(
+    return PartCosts(
         f"block {index}",
         kernels,
         weights=weights,
@@ -71,24 +71,26 @@ def block(index: int, tokens: int, linears: Format) -> Part:
 def expert(name: str, tokens: int, steps: int, linears: Format = "bf16", branches: int = 2) -> ComponentCosts:
     latents = tokens * 64 * 4
     residual = tokens * WIDTH * 4
-    begin = Part("begin", (linear(tokens, 64, WIDTH, "bf16"),), 64 * WIDTH * 2, latents + residual, residual)
-    end = Part("end", (linear(tokens, WIDTH, 64, "bf16"),), 64 * WIDTH * 2, latents + residual, latents)
+    begin = PartCosts("begin", (linear(tokens, 64, WIDTH, "bf16"),), 64 * WIDTH * 2, latents + residual, residual)
+    end = PartCosts("end", (linear(tokens, WIDTH, 64, "bf16"),), 64 * WIDTH * 2, latents + residual, latents)
     blocks = tuple(block(index, tokens, linears) for index in range(LAYERS))
     return ComponentCosts(name, (begin, *blocks, end), steps, branches, HEADS, tokens)
 
 
 def text_encoder() -> ComponentCosts:
-    def layer(index: int) -> Part:
+    def layer(index: int) -> PartCosts:
         kernels = (linear(TEXT, 4096, 4096, "bf16", 4), linear(TEXT, 4096, 10_240, "bf16", 3))
         weights = sum(kernel.weights * kernel.count for kernel in kernels)
-        return Part(f"layer {index}", kernels, weights, 332 * 2**20, TEXT * 4096 * 4, is_split=False)
+        return PartCosts(f"layer {index}", kernels, weights, 332 * 2**20, TEXT * 4096 * 4, is_split=False)
 
     return ComponentCosts("text_encoder", tuple(layer(index) for index in range(24)), 1, 2)
 
 
 def decoder(size: Size) -> ComponentCosts:
     kernel = Kernel("convolution", "fp32", size.decoder_flops, 20 * 2**30, 508 * 2**20 // 2)
-    part = Part("decoder", (kernel,), kernel.weights, size.decoder_activation, 3 * 4 * 4 * 480 * 832, is_split=False)
+    part = PartCosts(
+        "decoder", (kernel,), kernel.weights, size.decoder_activation, 3 * 4 * 4 * 480 * 832, is_split=False
+    )
     return ComponentCosts("vae_decoder", (part,), 21)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 
-from wanc.compiler.planner.simulate import Event, Run
+from wanc.compiler.planner.simulate import Event, SimulatedRun
 
 WIDTH, LABELS, ROW, TOP = 1200, 130, 34, 48
 TICKS = 8
@@ -50,7 +50,7 @@ class Bar:
     busy: float
 
 
-def bars(run: Run, device: int, gap: float) -> list[Bar]:
+def bars(run: SimulatedRun, device: int, gap: float) -> list[Bar]:
     """A device's work in the order of time; events of one request and phase at most `gap` seconds apart are one bar."""
     found: list[Bar] = []
     for event in sorted((one for one in run.events if device in one.devices), key=lambda one: one.start):
@@ -63,7 +63,7 @@ def bars(run: Run, device: int, gap: float) -> list[Bar]:
     return found
 
 
-def gantt(run: Run, names: Mapping[int, str], title: str) -> str:
+def gantt(run: SimulatedRun, names: Mapping[int, str], title: str) -> str:
     """An SVG file with a row for each device, by its number; light or dark as the reader's system is."""
     end = max(run.finished)
     height = TOP + ROW * (len(names) + 2)
@@ -92,7 +92,7 @@ def gantt(run: Run, names: Mapping[int, str], title: str) -> str:
     return "\n".join([*lines, "</svg>", ""])
 
 
-def _described(run: Run, names: Mapping[int, str], end: float) -> str:
+def _described(run: SimulatedRun, names: Mapping[int, str], end: float) -> str:
     works = (f"{name} works {run.busy(device, 0, end) / end:.0%}" for device, name in names.items())
     return f"{len(run.finished)} request(s) in {end:.1f} s, predicted. Of this time {', '.join(works)}."
 
@@ -125,7 +125,7 @@ def _legend(used: set[str], y: int) -> Iterator[str]:
         yield f'<text x="{x + 22}" y="{y}">{WORDS[what]}</text>'
 
 
-def chrome_trace(run: Run, names: Mapping[int, str]) -> str:
+def chrome_trace(run: SimulatedRun, names: Mapping[int, str]) -> str:
     """JSON in the trace event format: a process for each device, an event for each execution, in microseconds."""
     named = [
         {"ph": "M", "name": "process_name", "pid": device, "tid": 0, "args": {"name": name}}

@@ -32,7 +32,7 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Part:
+class PartCosts:
     """A block of a component, or what stands before the first or behind the last one: where a cut can be made.
 
     All sizes are bytes: `weights` as the engine holds them, `activation` the most that is alive at once inside,
@@ -62,7 +62,7 @@ class ComponentCosts:
     """
 
     name: str
-    parts: tuple[Part, ...]
+    parts: tuple[PartCosts, ...]
     executions: int
     branches: int = 1
     heads: int | None = None

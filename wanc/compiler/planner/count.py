@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
-from wanc.compiler.planner.costs import ComponentCosts, Format, Kernel, Part
+from wanc.compiler.planner.costs import ComponentCosts, Format, Kernel, PartCosts
 from wanc.compiler.planner.survey import (
     Survey,
     SurveyedGraph,
@@ -51,10 +51,10 @@ def count_component(
     return ComponentCosts(name, parts, executions, branches, survey.heads, tokens)
 
 
-def _part(part: SurveyedPart, sizes: Mapping[str, int], numbers: Numbers) -> Part:
+def _part(part: SurveyedPart, sizes: Mapping[str, int], numbers: Numbers) -> PartCosts:
     main = _Counted(part.main, sizes, numbers)
     request = [_Counted(part.request, sizes, numbers)] if part.request else []
-    return Part(
+    return PartCosts(
         part.name,
         tuple(map(main.kernel, part.main.kernels)),
         weights=main.weights + sum(graph.weights for graph in request),
@@ -183,7 +183,7 @@ def video_sizes(
     }  # fmt: skip
 
 
-def flops(parts: Sequence[Part], *, kind: str | None = None) -> int:
+def flops(parts: Sequence[PartCosts], *, kind: str | None = None) -> int:
     """Of one execution, of all products or of those of one kind."""
     found = (kernel for part in parts for kernel in part.kernels if kind in (None, kernel.kind))
     return sum(prod((kernel.flops, kernel.count)) for kernel in found)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from wanc.compiler.planner.candidates import Candidate
 from wanc.compiler.planner.costs import VideoCosts
 from wanc.compiler.planner.flow import flow_of
-from wanc.compiler.planner.simulate import Flow, Run, simulate
+from wanc.compiler.planner.simulate import Flow, SimulatedRun, simulate
 
 # A busy replica is looked at from the end of the first round of requests to that of the third; a fourth keeps it busy.
 ROUNDS = 4
@@ -26,7 +26,7 @@ class Busy:
     throughput: float
     since: float
     until: float
-    run: Run
+    run: SimulatedRun
 
 
 def latency(flow: Flow) -> float:

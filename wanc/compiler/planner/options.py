@@ -24,7 +24,8 @@ class PlanOptions:
     the segments of each lane, `ulysses` the devices of each group. `offload_text_encoder` lets the cluster's host have
     the text encoder where no device has room. `activations` are the bytes that a built engine really needs, by
     component; they take the place of those counted. `lighter` are the costs in a smaller precision (its name, the
-    costs), which is only tried in order to say whether it would fit.
+    costs), which is only tried in order to say whether it would fit. `compare` asks for the table of alternatives,
+    which takes longer than the plan itself.
     """
 
     objective: Goal = "latency"
@@ -39,6 +40,7 @@ class PlanOptions:
     offload_text_encoder: bool = False
     activations: Mapping[str, int] = field(default_factory=dict[str, int])
     lighter: tuple[str, VideoCosts] | None = None
+    compare: bool = True
 
     @property
     def in_flight(self) -> int:

@@ -17,7 +17,7 @@ from wanc.compiler.planner.placed import PlannedDevice, Transfer, one_device_fit
 from wanc.compiler.planner.row import Experts
 from wanc.compiler.planner.shares import eight_bit_bound, flops_share
 from wanc.compiler.planner.shortage import shortage
-from wanc.compiler.planner.simulate import Flow, Run
+from wanc.compiler.planner.simulate import Flow, SimulatedRun
 from wanc.compiler.planner.timeline import requests_alone, step_seconds, timeline
 
 
@@ -55,7 +55,7 @@ class Plan:
     eight_bit_bound: float
     alternatives: tuple[Alternative, ...]
     efficiencies: dict[str, dict[str, Efficiency]]
-    run: Run = field(repr=False)
+    run: SimulatedRun = field(repr=False)
 
     @property
     def throughput_vs_one(self) -> float:
@@ -69,7 +69,9 @@ class Plan:
 
     def as_json(self) -> dict[str, Any]:
         """What programs read; the events are not in it."""
-        fields = {name: value for name, value in asdict(replace(self, run=Run((), ()))).items() if name != "run"}
+        fields = {
+            name: value for name, value in asdict(replace(self, run=SimulatedRun((), ()))).items() if name != "run"
+        }
         derived = {"throughput_vs_one": self.throughput_vs_one, "latency_vs_one": self.latency_vs_one}
         return {**fields, **derived, "predicted": True}
 
@@ -115,7 +117,7 @@ def _plan(costs: VideoCosts, cluster: Cluster, options: PlanOptions, chosen: Can
         transfers=tuple(transfers(costs, chosen)),
         attention_share=flops_share(expert, "attention"),
         eight_bit_bound=eight_bit_bound(expert),
-        alternatives=tuple(alternatives(costs, cluster, options)) if cluster.count > 1 else (),
+        alternatives=tuple(alternatives(costs, cluster, options)) if options.compare and cluster.count > 1 else (),
         efficiencies={
             pool.device.kind: {str(name): value for name, value in pool.device.efficiencies.items()}
             for pool in cluster.pools

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wanc.compiler.planner.costs import ComponentCosts, Kernel, Part
+from wanc.compiler.planner.costs import ComponentCosts, Kernel, PartCosts
 from wanc.compiler.planner.devices import Device
 from wanc.compiler.planner.links import Link
 
@@ -19,7 +19,7 @@ def kernel_seconds(kernel: Kernel, device: Device, ranks: int = 1) -> float:
     return kernel.count * max(products, moved)
 
 
-def exchange_seconds(part: Part, ranks: int, link: Link) -> float:
+def exchange_seconds(part: PartCosts, ranks: int, link: Link) -> float:
     """What one execution of a part spends in collectives; they wait for each other, and products wait for them."""
     if ranks == 1 or not part.exchanged:
         return 0.0
@@ -27,7 +27,7 @@ def exchange_seconds(part: Part, ranks: int, link: Link) -> float:
     return sent / link.bandwidth + COLLECTIVES * link.latency
 
 
-def part_seconds(part: Part, device: Device, ranks: int = 1, link: Link | None = None) -> float:
+def part_seconds(part: PartCosts, device: Device, ranks: int = 1, link: Link | None = None) -> float:
     """Of one execution. A part whose tokens are not split is executed whole by every rank."""
     split = ranks if part.is_split else 1
     computing = sum(kernel_seconds(kernel, device, split) for kernel in part.kernels)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from wanc.compiler.planner.costs import ComponentCosts, Part, VideoCosts
+from wanc.compiler.planner.costs import ComponentCosts, PartCosts, VideoCosts
 
 Experts = Literal["resident", "apart", "swap", "stream"]
 Phase = Literal["encode", "denoise_high", "denoise_low", "decode"]
@@ -39,7 +39,7 @@ class RowPart:
     last one; None where all of them do.
     """
 
-    part: Part
+    part: PartCosts
     index: int
     uses: tuple[Use, ...]
     weights: int
@@ -92,7 +92,7 @@ def row_of(costs: VideoCosts, experts: Experts, branches: int, requests: int, *,
 
 def _whole(component: ComponentCosts, phase: Phase, rank: Literal[0, -1]) -> RowPart:
     """A component that is not cut, as one part."""
-    merged = Part(
+    merged = PartCosts(
         component.name,
         tuple(component.kernels()),
         component.weights,

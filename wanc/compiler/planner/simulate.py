@@ -80,7 +80,7 @@ class Event(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Run:
+class SimulatedRun:
     """All events in the order of their beginning, and when each request was finished."""
 
     events: tuple[Event, ...]
@@ -102,7 +102,7 @@ class _Task(NamedTuple):
     hop: int
 
 
-def simulate(flow: Flow, requests: int, in_flight: int) -> Run:
+def simulate(flow: Flow, requests: int, in_flight: int) -> SimulatedRun:
     """So many requests, of which at most `in_flight` are under way at once: the next enters when one is finished."""
     return _Simulation(flow, requests, in_flight).run()
 
@@ -124,7 +124,7 @@ class _Simulation:
         self._admitted = 0
         self._done = 0
 
-    def run(self) -> Run:
+    def run(self) -> SimulatedRun:
         self._admit(min(self._in_flight, self._requests), 0.0)
         self._start_what_can(0.0)
         while self._agenda:
@@ -133,7 +133,7 @@ class _Simulation:
                 _, arrives, task = heapq.heappop(self._agenda)
                 (self._arrive if arrives else self._end)(task, now)
             self._start_what_can(now)
-        return Run(tuple(self._events), tuple(self._finished))
+        return SimulatedRun(tuple(self._events), tuple(self._finished))
 
     def _admit(self, number: int, now: float) -> None:
         entering = range(self._admitted, self._admitted + number)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from wanc.compiler.planner.evaluate import busy
 from wanc.compiler.planner.flow import HOST
-from wanc.compiler.planner.simulate import Flow, Run, simulate
+from wanc.compiler.planner.simulate import Flow, SimulatedRun, simulate
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def timeline(flow: Flow, requests: int, replicas: int) -> Timeline:
     )
 
 
-def requests_alone(flow: Flow, requests: int, replicas: int) -> Run:
+def requests_alone(flow: Flow, requests: int, replicas: int) -> SimulatedRun:
     """What the fullest replica does with just these requests, all of them in flight from the beginning."""
     each = -(-requests // replicas)
     return simulate(flow, each, each)
