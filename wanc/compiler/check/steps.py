@@ -15,6 +15,7 @@ from wanc.compiler.check.bisect import CUT, EXPORT, WEIGHTS, Culprit, Version
 from wanc.compiler.check.built import Together
 from wanc.compiler.check.plain import PlainGraph
 from wanc.compiler.check.trials import Arrays
+from wanc.compiler.check.widened import widen
 from wanc.compiler.graphs.lowerable import LowerableGraph, lowerable
 from wanc.compiler.graphs.values import Place, place_of
 from wanc.compiler.passes.apply import apply_passes
@@ -35,12 +36,13 @@ Lowering = Callable[[str], Collection[Pass]]
 class Workshop:
     """A folder in which graphs are executed as they are written, with one copy of the weights that they name.
 
-    They are copied, not linked: to link a file of the user's changes when it was changed last.
+    They are copied, not linked: to link a file of the user's changes when it was changed last. Operations in 16 bits
+    are executed `widened`, where the engine's own machine is another.
     """
 
-    def __init__(self, folder: Path, sources: Files) -> None:
+    def __init__(self, folder: Path, sources: Files, *, widened: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self._sources = folder, sources
+        self.folder, self._sources, self._widened = folder, sources, widened
         self._offsets: dict[Place, int] = {}
 
     def session(self, model: ir.Model) -> PlainGraph:
@@ -51,6 +53,8 @@ class Workshop:
                 for value in graph.initializers.values():
                     if isinstance(value.const_value, ir.ExternalTensor):
                         value.const_value = self._own(value.const_value, stream)
+        if self._widened:
+            widen(copy)
         save(copy, path)
         return PlainGraph(path)
 
