@@ -88,7 +88,7 @@ def attempts(costs: VideoCosts, cluster: Cluster, options: PlanOptions) -> Itera
     together: list[Experts] = (
         ["resident", "stream"] if len(costs.experts) == 1 else ["resident", "apart", "swap", "stream"]
     )
-    modes = together if options.experts is None else [options.experts]
+    modes: list[Experts] = together if options.experts is None else [options.experts]
     offloads = options.offload_text_encoder and cluster.host is not None
     for on_host in (False, True) if offloads else (False,):
         yield list(settings(costs, cluster, options, modes, on_host=on_host))
