@@ -55,7 +55,9 @@ def test_training_is_refused_and_quantising_after_training_is_not(write: Write) 
 
 
 def test_few_step_models_are_refused(write: Write) -> None:
-    few = CLOSED.replace("steps: 20", "timesteps: [1000, 750, 500, 250]").replace("{high: 4.0, low: 3.0}", "{high: 1, low: 1}")
+    few = CLOSED.replace("steps: 20", "timesteps: [1000, 750, 500, 250]").replace(
+        "{high: 4.0, low: 3.0}", "{high: 1, low: 1}"
+    )
     with pytest.raises(RecipeError, match="rule 'model equivalence'"):
         load(write("a.yaml", few))
 
