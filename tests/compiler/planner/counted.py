@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from scripts.checkpoints.models import MODELS
 from scripts.make_checkpoint import make
@@ -15,7 +16,9 @@ from wanc.recipe.load import load
 
 PROJECT = Path(__file__).resolve().parents[3]
 A14B = "wan2.2-t2v-a14b"
-PUBLISHED_AS = ("precision.compute=bf16", "engine.kind=openvino")
+TYPED = ("precision.compute=bf16", "engine.kind=tensorrt", "engine.targets=[sm80, sm90]")
+ISLANDS = "precision.islands=[residual, modulation, norm, rope, time, vae]"
+PUBLISHED_AS = (*TYPED, ISLANDS)
 """All islands, the decoder's among them: as the published times were measured."""
 
 
@@ -46,3 +49,12 @@ def costs(root: Path, shape: str, *overrides: str) -> VideoCosts:
     (found,) = [entry for entry in loaded.recipe.shapes or () if entry.name == shape]
     checkpoint: Checkpoint = open_checkpoint(root)
     return video_costs(loaded.recipe, checkpoint, surveys_of(root), found)
+
+
+@cache
+def a14b(shape: str = "480p", linears: str = "bf16", decoder: str = "fp32") -> VideoCosts:
+    """In bf16 with a decoder in fp32, or with another, or with its Linears in another format: `int8`, `fp8`."""
+    typed = PUBLISHED_AS if decoder == "fp32" else TYPED
+    scheme = () if linears == "bf16" else (f"quantize.scheme={linears}", "quantize.calibrate.prompts=p")
+    with TemporaryDirectory() as folder:
+        return costs(sparse(A14B, Path(folder)), shape, *typed, *scheme)

@@ -11,7 +11,7 @@ from wanc.compiler.planner.plan import plan_video
 from wanc.compiler.planner.simulate import Event, SimulatedRun
 
 from .clusters import cluster
-from .wan_costs import a14b
+from .counted import a14b
 
 SVG = "{http://www.w3.org/2000/svg}"
 PIPELINE = PlanOptions("throughput", 4, replicas=1, ulysses=1, branches="serial", experts="resident", compare=False)

@@ -9,7 +9,7 @@ import pytest
 from wanc.compiler.planner.costs import PartCosts
 from wanc.compiler.planner.count import flops
 
-from .counted import A14B, costs, sparse
+from .counted import A14B, PUBLISHED_AS, costs, sparse
 
 MIB = 2**20
 
@@ -63,8 +63,8 @@ def test_what_crosses_a_cut_and_what_is_kept_for_a_branch(root: Path, shape: str
 
 
 def test_integers_halve_weights_and_not_attention(root: Path) -> None:
-    eight = ("precision.compute=bf16", "engine.kind=openvino", "quantize.scheme=int8", "quantize.calibrate.prompts=p")
-    float_, integer = (costs(root, "480p", *given).experts[0].parts[3] for given in (eight[:2], eight))
+    eight = (*PUBLISHED_AS, "quantize.scheme=int8", "quantize.calibrate.prompts=p")
+    float_, integer = (costs(root, "480p", *given).experts[0].parts[3] for given in (PUBLISHED_AS, eight))
     assert integer.weights / float_.weights == pytest.approx(0.5, abs=0.01)
     kinds = {kernel.kind: kernel.format for kernel in integer.kernels}
     assert kinds["linear"] == "int8" and kinds["attention"] == "bf16"
@@ -72,7 +72,7 @@ def test_integers_halve_weights_and_not_attention(root: Path) -> None:
 
 def test_what_a_pattern_keeps_stays_in_float(root: Path) -> None:
     given = (
-        "precision.compute=bf16", "engine.kind=openvino", "quantize.scheme=int8", "quantize.calibrate.prompts=p",
+        *PUBLISHED_AS, "quantize.scheme=int8", "quantize.calibrate.prompts=p",
         "quantize.keep.patterns=[denoiser_high/blocks.0, denoiser_high/blocks.39]",
     )  # fmt: skip
     high, low = ([_integers(part) for part in expert.parts] for expert in costs(root, "480p", *given).experts)

@@ -15,10 +15,10 @@ from wanc.compiler.planner.plan import Plan, plan_video
 from wanc.errors import RecipeError
 
 from .clusters import cluster, machines, pool
-from .wan_costs import a14b, expert
+from .counted import a14b
 
 GIB = 2**30
-INT8 = ("int8", a14b(linears="int8"))
+INT8 = ("int8", a14b(linears="int8", decoder="bf16"))
 
 
 @pytest.mark.parametrize("requests", [3, 4, 6, 8])
@@ -207,12 +207,12 @@ def test_who_has_too_little_memory_is_told_how_much_and_what_would_help(
     kind: str, count: int, options: PlanOptions, hinted: str
 ) -> None:
     with pytest.raises(RecipeError, match=rf"{kind}\.\d lacks [\d.]+ GiB") as refused:
-        plan_video(a14b(), cluster(kind, count, "pcie"), options)
+        plan_video(a14b(decoder="bf16"), cluster(kind, count, "pcie"), options)
     assert hinted in str(refused.value.hint)
 
 
 def test_a_model_with_one_expert_and_one_branch_is_planned_too() -> None:
-    one = replace(a14b(), experts=(expert("denoiser", 32_760, 4, branches=1),))
+    one = replace(a14b(), experts=(replace(a14b().experts[0], executions=4, branches=1),))
     plan = plan_video(one, cluster("a100-80g", 4), PlanOptions("throughput", 4))
     assert plan.throughput_vs_one > 3
     with pytest.raises(RecipeError, match="needs two experts"):

@@ -11,7 +11,7 @@ from wanc.compiler.planner.links import link_of
 from wanc.compiler.planner.options import PlanOptions
 from wanc.compiler.planner.plan import plan_video
 
-from .wan_costs import a14b
+from .counted import a14b
 
 # Seconds on 1, 4 and 8 cards: Ulysses over all of them, branches one behind the other, text and frames on one card.
 PUBLISHED = {

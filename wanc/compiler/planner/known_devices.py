@@ -17,8 +17,8 @@ MIB = 2**20
 HOST_LINKS = {"pcie-gen4": 25e9, "pcie-gen5": 50e9}
 
 # Fitted by `fit.fitted_efficiency` to the published 480p times of one card; a test fits them again.
-A100_BF16 = Efficiency(0.5831, "fitted to 785.7 s, the published time of one A100 for 480p")
-H100_BF16 = Efficiency(0.4459, "fitted to 326.9 s, the published time of one H100 for 480p")
+A100_BF16 = Efficiency(0.5752, "fitted to 785.7 s, the published time of one A100 for 480p")
+H100_BF16 = Efficiency(0.4370, "fitted to 326.9 s, the published time of one H100 for 480p")
 AS_H100 = Efficiency(H100_BF16.value, "assumed from h100")
 AS_A100 = Efficiency(A100_BF16.value, "assumed from a100-80g")
 # A convolution in float32 is no tensor core's work and reaches more of a peak that is a tenth as high; with this share
