@@ -31,13 +31,14 @@ def test_planned_keys_are_not_built_yet(path: str, write: Write, tiny: str) -> N
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("precision.compute=fp16", "precision.compute: fp16 is not built yet; today wanc builds: fp32, bf16"),
-        ("engine.kind=tensorrt", "engine.kind: tensorrt is not built yet; today wanc builds: onnxruntime, openvino"),
         (
-            "engine.kind=tensorrt-rtx",
-            "engine.kind: tensorrt-rtx is not built yet; today wanc builds: onnxruntime, openvino",
+            "engine.kind=tensorrt",
+            "engine.kind: tensorrt is not built yet; today wanc builds: onnxruntime, openvino, tensorrt-rtx",
         ),
-        ("engine.targets=[cpu, sm80]", "engine.targets.1: sm80 is not built yet; today wanc builds: cpu"),
+        (
+            "engine.targets=[cpu, sm90]",
+            "engine.targets.1: sm90 is not built yet; today wanc builds: cpu, sm75, sm80, sm86, sm89, sm120, sm121",
+        ),
         (
             "partition.devices=[{kind: a100-80g}]",
             "partition.devices.0.kind: a100-80g is not built yet; today wanc builds: cpu",
@@ -78,10 +79,9 @@ def test_planned_keys_are_no_keys_of_the_schema() -> None:
 
 def test_a_whole_planned_recipe_is_not_built_yet(write: Write, tiny: str) -> None:
     future = """
-precision: {compute: fp16, islands: [residual, modulation, norm, rope, time]}
 fuse: {passes: default, hoist: [time, request]}
 partition: {devices: [{kind: a100-80g, count: 4, link: nvlink}], objective: latency, branches: parallel}
-engine: {kind: tensorrt, targets: [sm80]}
+engine: {kind: tensorrt, targets: [sm90]}
 runtime: {kv_cache: {cross: true}, offload: {experts: swap}, budgets: {device: 70GiB}}
 evaluate: {prompts: prompts/evaluate.txt, gates: {psnr_db: ">= 30"}}
 """
