@@ -170,9 +170,9 @@ class Forgetful(OpenVinoCompiler):
 def engine(kind: str, monkeypatch: pytest.MonkeyPatch, *allowed: str) -> Assemble:
     """An engine whose attention is not one kernel."""
     if kind == "onnxruntime":
-        monkeypatch.setattr(OnnxRuntimeEngine, "compiler", lambda self: InPieces())
+        monkeypatch.setattr(OnnxRuntimeEngine, "compiler", lambda self, target: InPieces())
         return Assemble(OnnxRuntimeEngine(), allow_unfused=allowed)
-    monkeypatch.setattr(OpenVinoEngine, "compiler", lambda self: Forgetful("fp32", ()))
+    monkeypatch.setattr(OpenVinoEngine, "compiler", lambda self, target: Forgetful("fp32", ()))
     return Assemble(OpenVinoEngine(), allow_unfused=allowed)
 
 

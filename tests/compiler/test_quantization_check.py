@@ -327,7 +327,7 @@ class Elsewhere(OnnxRuntimeCompiler):
 
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> Assemble:
-    monkeypatch.setattr(OnnxRuntimeEngine, "compiler", lambda self: Elsewhere())
+    monkeypatch.setattr(OnnxRuntimeEngine, "compiler", lambda self, target: Elsewhere())
     return engine("onnxruntime")
 
 

@@ -110,6 +110,7 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "target": ("cpu", "cuda"),
         "allow_not_finite": ((), ("mask",)),
         "zeros": (None, ("proj_out.weight",)),
+        "requests": ((), ({"mask": ((1, 1, 1), (1, 64, 64))},)),
     },
     Assemble: {
         "engine": ENGINES,

@@ -10,6 +10,7 @@ from typing import Any
 
 from wanc.compiler.engines.onnxruntime import passes as onnxruntime
 from wanc.compiler.engines.openvino import passes as openvino
+from wanc.compiler.engines.tensorrt import passes as tensorrt
 from wanc.compiler.passes.registry import all_passes
 from wanc.compiler.passes.rewrite import Pass
 from wanc.terminal import TextTable
@@ -18,6 +19,7 @@ PLACES: Mapping[str, tuple[Pass, ...]] = {
     "fuse": all_passes(),
     "onnxruntime": onnxruntime.PASSES,
     "openvino": openvino.PASSES,
+    "tensorrt-rtx": tensorrt.PASSES,
 }
 
 

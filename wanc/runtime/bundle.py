@@ -21,6 +21,8 @@ from .verify import verified
 
 RUNNABLE = {("onnxruntime", "cpu", "cpu"), ("openvino", "cpu", "cpu")}
 """(engine, target, device) of what this runtime can execute."""
+BUILT_ALONE = "tensorrt-rtx"
+"""An engine whose files this runtime cannot execute on any machine so far."""
 MOST_THREADS = 1024
 """That a bundle may ask for; a machine with fewer has its own number."""
 
@@ -111,7 +113,7 @@ def _segments(
             f"no engine of {files[0].component}/{files[0].graph} runs here: this machine offers "
             + ", ".join(f"{engine} on {target}" for engine, target, _ in sorted(RUNNABLE)),
             where=folder.shown(""),
-            hint="the bundle holds: " + ", ".join(dict.fromkeys(map(str, files))),
+            hint="the bundle holds: " + ", ".join(dict.fromkeys(map(str, files))) + _why_not(files),
         )
     segments = Segments.of(interface, fitting[0], folder.shown(MANIFEST))
     if len(segments.files) > 1 and SEGMENTS not in manifest.requires:
@@ -121,6 +123,11 @@ def _segments(
             where=folder.shown(MANIFEST),
         )
     return segments
+
+
+def _why_not(files: Sequence[EngineFile]) -> str:
+    """What to say of engines that are built and not run so far."""
+    return f"; {BUILT_ALONE} is built, and not run yet" if {file.engine for file in files} == {BUILT_ALONE} else ""
 
 
 def _fits(file: EngineFile) -> bool:

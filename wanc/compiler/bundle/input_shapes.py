@@ -5,7 +5,7 @@ Engines that are compiled for sizes take these and no others. A text has one tok
 
 from __future__ import annotations
 
-from wanc.compiler.engines.lowered_graph import Extent, InputShapes
+from wanc.compiler.engines.lowered_graph import InputShapes, SizeRange
 from wanc.compiler.resolve import Resolved
 
 
@@ -17,11 +17,11 @@ def input_shapes(resolved: Resolved) -> tuple[InputShapes, ...]:
     facts = resolved.model.facts
     if facts is None:
         return ()
-    tokens = Extent(1, facts.model.text_length, facts.model.text_length)
+    tokens = SizeRange(1, facts.model.text_length, facts.model.text_length)
     found: list[InputShapes] = []
     for shape in resolved.recipe.shapes or ():
         sizes = facts.model.latent_shape(height=shape.height, width=shape.width, frames=shape.frames)
-        batch, channels, frames, height, width = (Extent(size, size, size) for size in sizes)
+        batch, channels, frames, height, width = (SizeRange(size, size, size) for size in sizes)
         found.append(
             {
                 "latents": (batch, channels, frames, height, width),

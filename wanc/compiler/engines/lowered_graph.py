@@ -14,7 +14,7 @@ from wanc.compiler.program.program import ProgramGraph
 from wanc.runtime.dimensions import Dimension, split_dimension
 
 
-class Extent(NamedTuple):
+class SizeRange(NamedTuple):
     """What a size may be, and what it is most often."""
 
     least: int
@@ -22,9 +22,9 @@ class Extent(NamedTuple):
     most: int
 
 
-InputShapes = Mapping[str, tuple[Extent, ...]]
+InputShapes = Mapping[str, tuple[SizeRange, ...]]
 """One kind of request: the shapes of inputs by name, of whatever graphs have them."""
-Sizes = Mapping[str, Extent]
+Sizes = Mapping[str, SizeRange]
 """By the name of a size, the same."""
 
 
@@ -53,20 +53,20 @@ def lowered_graph(path: Path, graph: LowerableGraph, requests: Sequence[InputSha
 
 def _sizes(graph: ProgramGraph, shapes: InputShapes) -> Sizes:
     """What the names in a graph's interface stand for, where its inputs have these shapes."""
-    found: dict[str, Extent] = {}
+    found: dict[str, SizeRange] = {}
     for entry in graph.inputs:
         for size, extent in zip(entry.shape, shapes.get(entry.name, ()), strict=False):
             factor, name = split_dimension(size)
             if name:
-                found[name] = Extent(*(end // factor for end in extent))
+                found[name] = SizeRange(*(end // factor for end in extent))
     return found
 
 
 def _with_computed(sizes: Sizes, computed: Mapping[str, str]) -> Sizes:
     ends = [{name: extent[end] for name, extent in sizes.items()} for end in range(3)]
-    made: dict[str, Extent] = {}
+    made: dict[str, SizeRange] = {}
     for name, text in computed.items():
         values = [ir.SymbolicDim(text).evaluate(sizes_at) for sizes_at in ends]
         if len(known := [value for value in values if isinstance(value, int)]) == len(values):
-            made[name] = Extent(*known)
+            made[name] = SizeRange(*known)
     return {**sizes, **made}

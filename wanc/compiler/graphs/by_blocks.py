@@ -11,7 +11,7 @@ from itertools import pairwise
 
 import onnx_ir as ir
 
-from wanc.compiler.graphs.pieces import Piece, Reach, alive, copied, cut, reaching
+from wanc.compiler.graphs.pieces import Piece, Reach, alive, constants, copied, cut, reaching
 from wanc.compiler.graphs.values import Place, place_of
 
 
@@ -51,10 +51,27 @@ def block_of(name: str, blocks: Sequence[str]) -> int | None:
 
 def _by_block(model: ir.Model, blocks: Sequence[str]) -> tuple[list[ir.Node], Reach, dict[ir.Node, int]]:
     """The nodes that are of one piece each, what they take, and the last block that each depends on."""
-    repeated = copied(model.graph)
+    repeated = copied(model.graph) | _sizes(model.graph)
     nodes = [node for node in model.graph if node not in repeated]
     reach = reaching(set(nodes))
     return nodes, reach, _earliest(nodes, reach, blocks)
+
+
+def _sizes(graph: ir.Graph) -> set[ir.Node]:
+    """The nodes that handle the sizes of inputs, as whole numbers: every piece finds them from the input itself."""
+    found: set[ir.Node] = set()
+    fixed = constants(graph)
+    for node in graph:
+        are_sizes = all(
+            value.dtype is not None and value.dtype.is_integer() and value.shape is not None and len(value.shape) <= 1
+            for value in node.outputs
+        )
+        of_input = node.op_type == "Shape" and node.inputs[0] is not None and node.inputs[0].is_graph_input()
+        taken = [value for value in node.inputs if value is not None and not value.is_initializer()]
+        givers = {value.producer() for value in taken} - fixed
+        if are_sizes and (of_input or (givers and givers <= found)):
+            found.add(node)
+    return found
 
 
 def _own_block(weights: Sequence[ir.Value], blocks: Sequence[str]) -> int | None:

@@ -22,4 +22,6 @@ def open_backend(engine: str, path: Path, threads: int, lanes: int = 1) -> Backe
         from .openvino import OpenVino
 
         return OpenVino(path, threads, lanes)
+    if engine == "tensorrt-rtx":
+        raise ValueError("engines for GPUs are built, and not run yet")
     raise ValueError(f"there is no back end for {engine}")

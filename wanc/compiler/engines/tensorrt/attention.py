@@ -29,7 +29,7 @@ def write_out(model: ir.Model) -> PassOutcome:
             if reason := otherwise(node):
                 outcome.refusals.append(Refusal(str(node.outputs[0].name), reason))
             else:
-                _Writer(model.graph, node).write()
+                _AttentionWriter(model.graph, node).write()
                 outcome.fired += 1
     return outcome
 
@@ -48,7 +48,7 @@ def otherwise(node: ir.Node) -> str | None:
     return None
 
 
-class _Writer:
+class _AttentionWriter:
     """Puts nodes in the place of an attention."""
 
     def __init__(self, graph: ir.Graph, attention: ir.Node) -> None:

@@ -87,7 +87,7 @@ def _logger(trt: Any) -> Any:
 
 
 def _writer(trt: Any, stream: Any) -> Any:
-    class Writer(trt.IStreamWriter):
+    class StreamWriter(trt.IStreamWriter):
         """Writes an engine as it comes, so that it is not in memory twice."""
 
         def __init__(self) -> None:
@@ -99,4 +99,4 @@ def _writer(trt: Any, stream: Any) -> Any:
             self.written += len(data)
             return len(data)
 
-    return Writer()
+    return StreamWriter()

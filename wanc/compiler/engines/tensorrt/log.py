@@ -44,7 +44,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Kernel:
+class BuiltKernel:
     """One kernel of one profile; `nodes` are the names of the graph's nodes that it was made of."""
 
     name: str
@@ -83,7 +83,7 @@ class Kernel:
 class BuildLog:
     """The kernels of an engine, and bytes: of activations and scratch in its largest profile, and of weights."""
 
-    kernels: tuple[Kernel, ...]
+    kernels: tuple[BuiltKernel, ...]
     activation_bytes: int
     weight_bytes: int
     scratch_bytes: int
@@ -92,7 +92,7 @@ class BuildLog:
 def parse_log(messages: Iterable[str]) -> BuildLog:
     """Read the messages of one build. Raises ValueError where they hold no kernels, or not in the known form."""
     bytes_of = {"Total Activation": 0, "Total Weights": 0, "Max Scratch": 0}
-    kernels: tuple[Kernel, ...] = ()
+    kernels: tuple[BuiltKernel, ...] = ()
     for message in messages:
         if found := _MEMORY.search(message):
             bytes_of[found[1]] = max(bytes_of[found[1]], int(found[2]))
@@ -103,19 +103,19 @@ def parse_log(messages: Iterable[str]) -> BuildLog:
     return BuildLog(kernels, bytes_of["Total Activation"], bytes_of["Total Weights"], bytes_of["Max Scratch"])
 
 
-def _kernels(message: str) -> tuple[Kernel, ...]:
+def _kernels(message: str) -> tuple[BuiltKernel, ...]:
     lines = message.partition("\n\n")[0].splitlines()[1:]
     profiles = _profiles(lines)
     return tuple(_kernel(line, profiles) for line in lines if line.startswith("Name: "))
 
 
-def _kernel(line: str, profiles: dict[str, int]) -> Kernel:
+def _kernel(line: str, profiles: dict[str, int]) -> BuiltKernel:
     found = _LINE.fullmatch(line)
     if found is None:
         raise ValueError(f"the build's log has a line in an unknown form: {line[:200]}")
     inputs, constants, outputs = (_tensors(found[side] or "") for side in ("inputs", "constants", "outputs"))
     nodes, profile = tuple(_NODE.findall(found["nodes"])), _profile(line, profiles)
-    return Kernel(found["name"], found["kind"], inputs, constants, outputs, nodes, profile)
+    return BuiltKernel(found["name"], found["kind"], inputs, constants, outputs, nodes, profile)
 
 
 def _tensors(text: str) -> tuple[Tensor, ...]:

@@ -69,7 +69,7 @@ def _fault(found: BuildOutcome, where: str, extra: str) -> UserError | None:
         return UserError(f"{extra} {found.version}", hint=install, exit_code=EXIT_UNAVAILABLE)
     if not found.faults:
         return None
-    cause = RuntimeError(found.faults[-1].strip())
+    cause = RuntimeError(found.faults[0].strip())
     if any(word in fault for fault in found.faults for word in OUT_OF_MEMORY):
         hint = "build where there is more: it takes up to 2.5 times what the graph's weights have"
         error = UserError(f"{where}: {extra} needs more memory", hint=hint, exit_code=EXIT_UNAVAILABLE)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 import onnx_ir as ir
 
-from wanc.compiler.engines.lowered_graph import Extent, LoweredGraph, Sizes
+from wanc.compiler.engines.lowered_graph import LoweredGraph, SizeRange, Sizes
 from wanc.runtime.dimensions import split_dimension
 
 Shape = tuple[int, ...]
@@ -20,7 +20,7 @@ Profile = Mapping[str, tuple[Shape, Shape, Shape]]
 
 def profiles_of(model: ir.Model, graph: LoweredGraph) -> list[Profile]:
     """Each profile once; none where no input can change. Without requests, the example's sizes are the only ones."""
-    alone = {name: Extent(size, size, size) for name, size in graph.example.items()}
+    alone = {name: SizeRange(size, size, size) for name, size in graph.example.items()}
     found: list[Profile] = []
     for sizes in graph.requests or (alone,):
         profile = _profile(model, graph, {**alone, **sizes})

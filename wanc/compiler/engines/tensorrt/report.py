@@ -15,7 +15,7 @@ from wanc.compiler.engines.compiled import NOTES
 from wanc.compiler.engines.kernels import GIVES, Kernels, Memory
 from wanc.compiler.engines.products import Products
 from wanc.compiler.engines.tensorrt.attention import RESULT, SCORES
-from wanc.compiler.engines.tensorrt.log import BuildLog, Kernel
+from wanc.compiler.engines.tensorrt.log import BuildLog, BuiltKernel
 from wanc.compiler.engines.tensorrt.lowered_products import lowered_products
 
 INT8 = "Int8"
@@ -109,7 +109,7 @@ def _by_kind(log: BuildLog) -> dict[str, dict[str, int]]:
     return found
 
 
-def _kind(kernel: Kernel) -> tuple[str, str]:
+def _kind(kernel: BuiltKernel) -> tuple[str, str]:
     if kernel.is_attention:
         return ATTENTION, kernel.inputs[0].dtype
     if kernel.multiplies or kernel.kind == "correlation":

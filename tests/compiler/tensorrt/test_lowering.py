@@ -1,0 +1,176 @@
+"""The passes of the lowering for TensorRT, on models as text: what comes out of them, and what it computes."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+
+from wanc.compiler.check.widened import widen
+from wanc.compiler.engines.tensorrt.attention import write_out
+from wanc.compiler.engines.tensorrt.extents import one_name
+from wanc.compiler.engines.tensorrt.names import name_nodes
+from wanc.compiler.engines.tensorrt.passes import passes_of
+from wanc.compiler.engines.tensorrt.precision import Precision, give_types
+from wanc.compiler.passes.apply import apply_passes
+
+from ..passes.builder import parse
+
+BF16 = Precision("bf16")
+ATTENTION = (
+    "g (float[1, n, 16] q, float[1, n, 16] k, float[1, n, 16] v{more}) => (float[1, n, 16] y)"
+    "{{ y = Attention <q_num_heads = {heads}, kv_num_heads = {heads}{attributes}> (q, k, v{mask}) }}"
+)
+BLOCK = (
+    "g (float[1, n, 8] x, float[1, 1, 8] gate, float[8] scale, float[8] shift, float[8, 8] a.weight, float[8] a.bias)"
+    " => (float[1, n, 8] y) {"
+    " h = LayerNormalization (x, scale, shift) t = Transpose <perm = [1, 0]> (a.weight) p = MatMul (h, t)"
+    " l = Add (p, a.bias) m = Mul (l, gate) y = Add (x, m) }"
+)
+
+
+def types(model: ir.Model) -> list[str]:
+    """Each node with the type that it gives, casts and constants aside."""
+    shown = (node for node in model.graph if node.op_type not in ("Cast", "Constant"))
+    return [f"{node.op_type}: {node.outputs[0].dtype.name.lower()}" for node in shown if node.outputs[0].dtype]
+
+
+def run(model: ir.Model, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    session = onnxruntime.InferenceSession(ir.to_proto(model).SerializeToString())
+    return np.asarray(session.run(None, inputs)[0])
+
+
+def test_a_product_is_called_after_its_linear() -> None:
+    model = parse(BLOCK, "a.weight", "a.bias")
+    assert name_nodes(model).fired == 1
+    assert [node.name for node in model.graph if node.op_type == "MatMul"] == ["a"]
+    assert name_nodes(model).fired == 0
+
+
+def test_an_attention_is_called_after_the_module_of_its_queries() -> None:
+    model = parse(
+        "g (float[1, n, 16] x, float[1, n, 4] cos, float[16, 16] b.attn.to_q.weight, float[16] b.attn.norm_q.weight)"
+        " => (float[1, n, 16] y) { t = Transpose <perm = [1, 0]> (b.attn.to_q.weight) p = MatMul (x, t)"
+        " q = RMSNormalization (p, b.attn.norm_q.weight)"
+        " y = Attention <q_num_heads = 2, kv_num_heads = 2> (q, x, x) }",
+        "b.attn.to_q.weight",
+        "b.attn.norm_q.weight",
+    )
+    name_nodes(model)
+    assert [node.name for node in model.graph if node.op_type == "Attention"] == ["b.attn"]
+
+
+def test_a_size_has_the_name_that_an_input_has_for_it() -> None:
+    model = parse("g (float[1, n, 4] x, float[1, columns_rows, 4] rope) => (float[1, n, 4] y) { y = Mul (x, x) }")
+    for value in (model.graph.inputs[0], model.graph.outputs[0]):
+        value.shape = ir.Shape([1, "columns*rows", 4])
+    assert one_name(model).fired == 2
+    assert {str(value.shape[1]) for value in (*model.graph.inputs, *model.graph.outputs)} == {"columns_rows"}
+    assert one_name(model).fired == 0
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("mask", ["", ", m"])
+@pytest.mark.parametrize("attributes", ["", ", scale = 0.3"])
+def test_attention_written_out_is_the_same(heads: int, mask: str, attributes: str) -> None:
+    more = f", float[1, {heads}, n, n] m" if mask else ""
+    text = ATTENTION.format(heads=heads, more=more, mask=mask, attributes=attributes)
+    model, written = parse(text), parse(text)
+    assert write_out(written).fired == 1
+    assert "Attention" not in [node.op_type for node in written.graph]
+    random = np.random.default_rng(heads)
+    inputs = {name: random.normal(size=(1, 5, 16)).astype(np.float32) for name in ("q", "k", "v")}
+    if mask:
+        inputs["m"] = random.normal(size=(1, heads, 5, 5)).astype(np.float32)
+    np.testing.assert_allclose(run(written, inputs), run(model, inputs), atol=2e-6)
+
+
+def test_attention_that_does_more_is_left_alone() -> None:
+    model = parse(ATTENTION.format(heads=4, more="", mask="", attributes=", is_causal = 1"))
+    outcome = write_out(model)
+    assert (outcome.fired, [refusal.value for refusal in outcome.refusals]) == (0, ["y"])
+
+
+def test_products_are_in_16_bits_and_islands_in_32() -> None:
+    model = parse(BLOCK, "a.weight", "a.bias")
+    assert give_types(model, BF16).fired
+    assert types(model) == [
+        "LayerNormalization: float",
+        "Transpose: float",
+        "Transpose: bfloat16",
+        "MatMul: bfloat16",
+        "Add: bfloat16",
+        "Mul: float",
+        "Add: float",
+    ]
+    assert give_types(model, BF16).fired == 0, "it comes to rest"
+
+
+def test_what_no_island_names_is_in_16_bits_and_the_graph_gives_what_it_gave() -> None:
+    model = parse(BLOCK, "a.weight", "a.bias")
+    give_types(model, Precision("fp16", ()))
+    assert [text for text in types(model) if "16" not in text] == ["Transpose: float"]
+    (result,) = model.graph.outputs
+    assert (result.name, result.dtype) == ("y", ir.DataType.FLOAT)
+
+
+def test_a_weight_is_cast_once_from_what_is_stored() -> None:
+    model = parse(
+        "g (float[n, 4] x, float16[4, 4] a.weight) => (float[n, 4] y)"
+        "{ w = Cast <to = 1> (a.weight) t = Transpose <perm = [1, 0]> (w) y = MatMul (x, t) }",
+        "a.weight",
+    )
+    apply_passes(model, passes_of(BF16), where="g")
+    weight = model.graph.initializers["a.weight"]
+    (use,) = weight.uses()
+    assert use.node.op_type == "Cast" and use.node.outputs[0].dtype == ir.DataType.BFLOAT16
+
+
+def test_indices_stay_in_float32() -> None:
+    """bfloat16 has no 257."""
+    model = parse(
+        "g (float[n, 4] x) => (float[n, 4] y) {"
+        " zero = Constant <value_float = 0.0> () one = Constant <value_float = 1.0> ()"
+        " shape = Shape <start = 0, end = 1> (x) axes = Constant <value_ints = [0]> () s = Squeeze (shape, axes)"
+        " size = Cast <to = 1> (s) range = Range (zero, size, one) half = Mul (range, one) i = Cast <to = 7> (half)"
+        " y = Gather (x, i) }"
+    )
+    give_types(model, BF16)
+    assert {text for text in types(model) if "bfloat16" in text} == set()
+
+
+def test_both_sides_of_a_rounding_take_the_same_number() -> None:
+    model = parse(
+        "g (float[n, 4] x, float[4, 4] a.weight) => (float[n, 4] y)"
+        "{ scale = Constant <value_float = 0.123> () zero = Constant <value = int8 {0}> ()"
+        " n = LpNormalization (x) c = QuantizeLinear (n, scale, zero) d = DequantizeLinear (c, scale, zero)"
+        " y = MatMul (d, a.weight) }",
+        "a.weight",
+    )
+    give_types(model, BF16)
+    scales = {
+        node.op_type: node.inputs[1].const_value
+        for node in model.graph
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and node.inputs[1] is not None
+    }
+    assert {op_type: tensor.dtype.name for op_type, tensor in scales.items()} == {
+        "QuantizeLinear": "FLOAT",
+        "DequantizeLinear": "BFLOAT16",
+    }
+    numbers = {float(tensor.numpy()) for tensor in scales.values()}
+    assert len(numbers) == 1 and numbers != {0.123}
+
+
+def test_what_is_widened_rounds_as_16_bits_do() -> None:
+    model = parse("g (float[n, 16] x, float[n, 16] z) => (float[n, 16] y) { y = Add (x, z) }")
+    give_types(model, Precision("bf16", ()))
+    widen(model)
+    random = np.random.default_rng(0)
+    x, z = (random.normal(size=(3, 16)).astype(np.float32) for _ in range(2))
+
+    expected = (
+        x.astype(ml_dtypes.bfloat16).astype(np.float32) + z.astype(ml_dtypes.bfloat16).astype(np.float32)
+    ).astype(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(run(model, {"x": x, "z": z}), expected.astype(np.float32))

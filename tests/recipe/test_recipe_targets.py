@@ -1,0 +1,77 @@
+"""What an engine cannot do of a recipe, told before any work; and what stays in fp32 unless a recipe says it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from wanc.errors import RecipeError
+from wanc.recipe.load import load
+
+Write = Callable[[str, str | bytes], Path]
+RTX = "engine.kind=tensorrt-rtx"
+INT8 = ("quantize.calibrate.prompts=prompts.txt",)
+
+
+def rtx(*targets: str, compute: str = "bf16") -> tuple[str, ...]:
+    return RTX, f"engine.targets=[{', '.join(targets)}]", f"precision.compute={compute}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message", "hint"),
+    [
+        ((RTX, "precision.compute=bf16"), "engine.targets: tensorrt-rtx builds for GPUs, and not for the cpu", "sm89"),
+        (rtx("sm89", "cpu"), "engine.targets.1: tensorrt-rtx builds for GPUs, and not for the cpu", "sm120"),
+        (
+            ("engine.targets=[sm89]",),
+            "engine.targets.0: onnxruntime builds for the cpu, and not for sm89",
+            "tensorrt-rtx",
+        ),
+        (("precision.compute=fp16",), "precision.compute: onnxruntime has no fp16 on CPUs", "fp32"),
+        (rtx("sm89", compute="fp32"), "precision.compute: tensorrt-rtx has no fused attention in fp32", "bf16"),
+        (rtx("sm89", "sm75"), "precision.compute: sm75 has no products in bf16", "fp16"),
+        (
+            (*rtx("sm75", compute="fp16"), "precision.islands=[norm, time]"),
+            "precision.islands: sm75 has no products in fp32, as time would need them",
+            "leave time out",
+        ),
+        ((*rtx("sm89", "sm86"), "quantize.scheme=fp8", *INT8), "quantize.scheme: sm86 has no fp8", "int8"),
+        (
+            (*rtx("sm89"), "quantize.scheme=int8-dynamic", *INT8),
+            "quantize.scheme: tensorrt-rtx has no kernels that round each input by its own range",
+            "int8",
+        ),
+        (
+            (*rtx("sm89"), "quantize.scheme=int4-weight", *INT8),
+            "quantize.scheme: tensorrt-rtx widens the codes of some Linears before it multiplies",
+            "fp8",
+        ),
+    ],
+)
+def test_what_is_impossible(overrides: tuple[str, ...], message: str, hint: str, write: Write, tiny: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(write("recipe.yaml", tiny), list(overrides))
+    assert caught.value.message.startswith(message)
+    assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "left_out"),
+    [
+        ((), set[str]()),
+        (rtx("sm80", "sm121"), {"vae"}),
+        (rtx("sm75", "sm89", compute="fp16"), {"vae", "time"}),
+        ((*rtx("sm89"), "precision.islands=[vae]"), {"residual", "modulation", "norm", "rope", "time"}),
+    ],
+)
+def test_islands(overrides: tuple[str, ...], left_out: set[str], write: Write, tiny: str) -> None:
+    (loaded,) = load(write("recipe.yaml", tiny), list(overrides))
+    every = {"residual", "modulation", "norm", "rope", "time", "vae"}
+    assert set(loaded.recipe.islands) == every - left_out
+
+
+def test_fp8_is_for_later_gpus(write: Write, tiny: str) -> None:
+    (loaded,) = load(write("recipe.yaml", tiny), [*rtx("sm89", "sm120"), "quantize.scheme=fp8", *INT8])
+    assert loaded.recipe.quantize.scheme == "fp8"
