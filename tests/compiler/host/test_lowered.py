@@ -90,7 +90,8 @@ def test_a_graph_in_a_node_sees_the_values_around_it() -> None:
     """Which are kept until then, though no node takes them."""
     text = """g (float[2] x, bool c) => (float[2] y) {
         a = Add (x, x)  b = Mul (a, a)
-        y = If (c) <then_branch = t () => (float[2] u) { u = Add (b, x) }, else_branch = e () => (float[2] v) { v = Neg (a) }>
+        y = If (c) <then_branch = t () => (float[2] u) { u = Add (b, x) },
+                    else_branch = e () => (float[2] v) { v = Neg (a) }>
     }"""
     graph, x = HostGraph(parse(text, shapes=False), Path()), np.array([1, 2], np.float32)
     np.testing.assert_array_equal(graph.run({"x": x, "c": np.array(True)})["y"], [5, 18])
@@ -124,8 +125,8 @@ assert np.isfinite(graph.run({"x0": x})["x24"]).all()
 def test_memory_has_one_weight_at_a_time(tmp_path: Path) -> None:
     """Of 24 weights, 16 MiB each in float32, and of as many values of 2 MiB."""
     lines = (
-        f"c{layer} = Cast <to = 16> (x{layer})  m{layer} = MatMul (c{layer}, w{layer})  n{layer} = Cast <to = 1> (m{layer})"
-        f"  x{layer + 1} = Tanh (n{layer})"
+        f"c{layer} = Cast <to = 16> (x{layer})  m{layer} = MatMul (c{layer}, w{layer})"
+        f"  n{layer} = Cast <to = 1> (m{layer})  x{layer + 1} = Tanh (n{layer})"
         for layer in range(LAYERS)
     )
     weights = [f"w{layer}" for layer in range(LAYERS)]
