@@ -18,3 +18,11 @@ FUSED_OPERATORS: tuple[FusedOperator, ...] = get_args(FusedOperator)
 Observer = Literal["absmax", "percentile", "mse", "entropy"]
 """How the range of a quantised activation is chosen from what was seen of it."""
 OBSERVERS: tuple[Observer, ...] = get_args(Observer)
+
+Compute = Literal["fp32", "bf16", "fp16"]
+"""The format of products, and of everything that is no island."""
+
+Target = Literal["cpu", "sm75", "sm80", "sm86", "sm89", "sm120", "sm121"]
+"""What engines are compiled for: a processor, or NVIDIA's GPUs of one compute capability."""
+TARGETS: tuple[Target, ...] = get_args(Target)
+GPU_TARGETS: tuple[Target, ...] = tuple(target for target in TARGETS if target != "cpu")

@@ -91,7 +91,7 @@ class Road:
         Interface(entry.graph.inputs, entry.graph.outputs).check(
             {name: (array.dtype.name, array.shape) for name, array in inputs.items()}
         )
-        folder, compiler = self.folder / Compile.name, self.engine.compiler()
+        folder, compiler = self.folder / Compile.name, self.engine.compiler(CPU)
         built = BuiltGraph(compiler, entry.graph, compiled.files, folder, lambda: Reference(files, graphs, folder, ()))
         outputs = built.run(inputs)
         check_fused(built.where, entry.model, built.kernels(), (), compiler.has_kernel)

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.kernels import Kernels
+from wanc.compiler.engines.lowered_graph import LoweredGraph
 from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
 from wanc.compiler.engines.products import Products
 from wanc.compiler.program.graph_file import load
@@ -22,9 +23,11 @@ class BuildOnlyCompiler(OnnxRuntimeCompiler):
 
     engine: ClassVar[str] = "onnxruntime"
 
-    def compile(self, component: str, graphs: Mapping[str, Path], weights: frozenset[Path]) -> Mapping[str, Path]:
+    def compile(
+        self, component: str, graphs: Mapping[str, LoweredGraph], weights: frozenset[Path]
+    ) -> Mapping[str, Path]:
         made: dict[str, Path] = {}
-        for graph, path in graphs.items():
+        for graph, path in ((name, entry.path) for name, entry in graphs.items()):
             made[graph] = path.with_suffix(".bin")
             operators = [node.op_type for node in load(path).graph]
             log = {operator: operators.count(operator) for operator in sorted(set(operators))}
@@ -56,5 +59,5 @@ class BuildOnly(Engine):
     def code(self) -> str:
         return "none of wanc's"
 
-    def compiler(self) -> BuildOnlyCompiler:
+    def compiler(self, target: str) -> BuildOnlyCompiler:
         return BuildOnlyCompiler()

@@ -13,6 +13,7 @@ import pytest
 
 from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.engines.kernels import Kernels
+from wanc.compiler.engines.lowered_graph import LoweredGraph
 from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.onnxruntime.kernels import KERNELS
@@ -151,9 +152,11 @@ def attention(body: str) -> str:
 class InPieces(OnnxRuntimeCompiler):
     """An engine that computes attention in pieces, as a plug-in without the kernel does."""
 
-    def compile(self, component: str, graphs: Mapping[str, Path], weights: frozenset[Path]) -> Mapping[str, Path]:
-        for path in graphs.values():
-            save(ir.from_proto(onnx.parser.parse_model(attention(PIECES))), path)
+    def compile(
+        self, component: str, graphs: Mapping[str, LoweredGraph], weights: frozenset[Path]
+    ) -> Mapping[str, Path]:
+        for graph in graphs.values():
+            save(ir.from_proto(onnx.parser.parse_model(attention(PIECES))), graph.path)
         return super().compile(component, graphs, weights)
 
 

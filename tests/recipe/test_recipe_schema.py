@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from wanc.compiler.engines.openvino import compiler as openvino
+from wanc.compiler.engines.whole_islands import WHOLE
 from wanc.compiler.graphs import hoist
 from wanc.compiler.passes.registry import all_passes
 from wanc.recipe.load import load
@@ -25,7 +26,7 @@ def test_defaults(write: Write, tiny: str) -> None:
     assert recipe.sampling.fps == 16
     assert recipe.sampling.negative_prompt == ""
     assert recipe.sampling.timesteps is None
-    assert (recipe.precision.compute, recipe.precision.islands) == ("fp32", ISLANDS)
+    assert (recipe.precision.compute, recipe.islands) == ("fp32", ISLANDS)
     assert (recipe.fuse.passes, recipe.fuse.skip, recipe.fuse.hoist) == ("default", (), PARTS)
     assert (recipe.quantize.scheme, recipe.quantize.rounds_activations) == ("none", False)
     assert [(device.kind, device.count) for device in recipe.partition.devices] == [("cpu", 1)]
@@ -77,4 +78,4 @@ def test_the_parts_that_a_recipe_can_name_are_those_of_a_denoising_step() -> Non
 
 def test_the_islands_that_a_recipe_can_name_are_those_that_the_engine_makes() -> None:
     """`time` is no kind of operation but a graph of its own."""
-    assert set(ISLANDS) == {*openvino.ISLANDS, *openvino.WHOLE}
+    assert set(ISLANDS) == {*openvino.ISLANDS, *WHOLE}

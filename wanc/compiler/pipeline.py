@@ -27,6 +27,7 @@ from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import DamagedBlobError, Store
 from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.bundle.engine_stages import EngineStages
+from wanc.compiler.bundle.input_shapes import input_shapes
 from wanc.compiler.bundle.lock import lock_of
 from wanc.compiler.bundle.seal import Seal, created, requirements
 from wanc.compiler.bundle.standing import check_owner, id_at, recipe_names
@@ -39,6 +40,7 @@ from wanc.compiler.check.wan_source import WanOrigin
 from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.openvino.engine import OpenVinoEngine
+from wanc.compiler.engines.tensorrt_rtx.engine import TensorRtRtxEngine
 from wanc.compiler.export.onnx_file import ExportOnnx
 from wanc.compiler.export.torch_module import ExportTorch, TorchInput
 from wanc.compiler.export.wan import Export
@@ -47,7 +49,7 @@ from wanc.compiler.partition import Partition
 from wanc.compiler.quantize.experts import QuantizeStages, quantized_components
 from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.stages.runner import Runner, StageRun
-from wanc.compiler.stages.stage import Stage, Tree
+from wanc.compiler.stages.stage import Stage, Tree, tool_version
 from wanc.compiler.stages.worker import CrashError
 from wanc.errors import RecipeError
 from wanc.recipe.load import LoadedRecipe
@@ -56,6 +58,9 @@ from wanc.runtime.manifest import Manifest
 from wanc.runtime.solvers.create import create_schedule
 from wanc.runtime.tables import SUFFIX as TABLE
 from wanc.runtime.voice import explain, say
+
+GPU = "gpu0"
+"""What the device is called that engines for GPUs are placed on."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,7 @@ class BuildPlan:
             _export(resolved),
             Fuse(passes, fuse.skip, fuse.hoist),
             QuantizeStages.of(resolved),
-            Partition(resolved.recipe.partition.cut, *(device.kind for device in resolved.recipe.partition.devices)),
+            _partition(resolved),
             _engines(resolved),
         )
 
@@ -129,6 +134,12 @@ class BuildPlan:
         return CheckBuild(self.engines.engine, origin, self.fuse, allowed, quantized)
 
 
+def _partition(resolved: Resolved) -> Partition:
+    """All of it on one device: the processor, or the GPU that engines for GPUs are executed on."""
+    partition, is_for_gpus = resolved.recipe.partition, resolved.recipe.engine.targets[0] != "cpu"
+    return Partition(partition.cut, GPU if is_for_gpus else partition.devices[0].kind)
+
+
 def _export(resolved: Resolved) -> Stage:
     """The stage that knows how to read this kind of model."""
     model = resolved.recipe.model
@@ -161,15 +172,23 @@ def _engines(resolved: Resolved) -> EngineStages:
         emulate=recipe.quantize.emulate,
         zeros=resolved.model.zeros if resolved.task == "text-to-video" else None,
     )
-    return EngineStages(tuple(recipe.engine.targets), assemble, _tables(resolved, assemble.engine))
+    engine = assemble.engine
+    requests = input_shapes(resolved) if engine.is_for_sizes else ()
+    return EngineStages(tuple(recipe.engine.targets), assemble, _tables(resolved, engine), requests)
 
 
 def _engine(resolved: Resolved) -> Engine:
+    """The engine of a recipe. Raises UserError where its library is not installed: before there is any work."""
     recipe = resolved.recipe
-    if recipe.engine.kind == "onnxruntime":
-        return OnnxRuntimeEngine()
-    compute = recipe.precision.compute
-    return OpenVinoEngine(compute, recipe.precision.islands if compute == "bf16" else ())
+    kind, compute, islands = recipe.engine.kind, recipe.precision.compute, recipe.islands
+    engines: dict[str, Engine] = {
+        "onnxruntime": OnnxRuntimeEngine(),
+        "openvino": OpenVinoEngine(compute, islands if compute == "bf16" else ()),
+        "tensorrt-rtx": TensorRtRtxEngine(compute, islands if compute != "fp32" else ()),
+    }
+    for tool in engines[kind].tools:
+        tool_version(tool, engines[kind].extra)
+    return engines[kind]
 
 
 def _tables(resolved: Resolved, engine: Engine) -> Tables | None:

@@ -22,12 +22,11 @@ KEYS = (
 
 # Values are globs over what YAML would write in one line; "[[]" is how a glob writes "[".
 VALUES = {
-    "precision.compute": ("fp16",),
     "partition.devices": ("[[]?*, {*",),  # more than one
     "partition.devices.*.kind": ("cuda", "a100*", "h100*", "h200*", "b200*", "l4*", "rtx*"),
     "partition.devices.*.count": ("[1-9]*",),
-    "engine.kind": ("tensorrt", "tensorrt-rtx"),
-    "engine.targets.*": ("cuda", "sm75", "sm80", "sm86", "sm89", "sm90", "sm100", "sm120", "sm121"),
+    "engine.kind": ("tensorrt",),
+    "engine.targets.*": ("cuda", "sm90", "sm100"),
 }
 
 

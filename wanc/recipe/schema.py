@@ -22,6 +22,7 @@ from wanc.recipe.checks import (
     without_repeats,
     word_or_list,
 )
+from wanc.recipe.engine_rules import RULES, default_islands
 from wanc.recipe.model import ModelSection
 from wanc.recipe.quantize import QuantizeSection
 from wanc.recipe.section import FILE_NAME, PROFILE_NAME, VERSION, Section
@@ -33,7 +34,7 @@ from wanc.runtime.video_limits import (
     MOST_SHAPES,
     MOST_STEPS,
 )
-from wanc.words import ISLANDS, FusedOperator, Island
+from wanc.words import Compute, FusedOperator, Island, Target
 
 One = Annotated[Literal[1], BeforeValidator(whole_number)]
 FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=64)]
@@ -142,10 +143,10 @@ class SamplingSection(Section):
 class PrecisionSection(Section):
     """The number format of the arithmetic."""
 
-    compute: Literal["fp32", "bf16"] = "fp32"
-    """The format of products, and of everything that is not an island; bf16 takes the engine openvino."""
-    islands: Annotated[tuple[Island, ...], AfterValidator(without_repeats)] = ISLANDS
-    """What stays in fp32 when products are bf16: operations of these kinds, the time part, the decoder of the VAE."""
+    compute: Compute = "fp32"
+    """The format of products, and of all that is no island; bf16 takes openvino or tensorrt-rtx, fp16 the latter."""
+    islands: Annotated[tuple[Island, ...], AfterValidator(without_repeats)] | None = None
+    """What stays in fp32 when products do not: all unless given, but the vae on GPUs, and the time part on sm75."""
 
 
 class FuseSection(Section):
@@ -184,10 +185,10 @@ class PartitionSection(Section):
 class EngineSection(Section):
     """What executes the graphs."""
 
-    kind: Literal["onnxruntime", "openvino"] = "onnxruntime"
+    kind: Literal["onnxruntime", "openvino", "tensorrt-rtx"] = "onnxruntime"
     """The backend."""
-    targets: Annotated[tuple[Literal["cpu"], ...], Field(min_length=1), AfterValidator(without_repeats)] = ("cpu",)
-    """What the engines are compiled for."""
+    targets: Annotated[tuple[Target, ...], Field(min_length=1), AfterValidator(without_repeats)] = ("cpu",)
+    """What the engines are compiled for: the cpu, or GPUs by their compute capability."""
     allow_unfused: Annotated[tuple[FusedOperator, ...], AfterValidator(without_repeats)] = ()
     """Operators that the engine may compute in pieces, where it has no kernel that does all of one."""
     check: Literal["on", "off"] = "on"
@@ -226,22 +227,15 @@ class Recipe(Section):
     engine: EngineSection = EngineSection()
     runtime: RuntimeSection = RuntimeSection()
 
-    @model_validator(mode="after")
-    def _engine_has_the_precision(self) -> Self:
-        if self.precision.compute == "bf16" and self.engine.kind == "onnxruntime":
-            hint = "set engine.kind to openvino, or leave precision.compute at fp32"
-            raise fault("onnxruntime has no bf16 on CPUs", hint, ("precision", "compute"))
-        return self
+    @property
+    def islands(self) -> tuple[Island, ...]:
+        """What stays in fp32 where products are not."""
+        return default_islands(self) if self.precision.islands is None else self.precision.islands
 
     @model_validator(mode="after")
-    def _engine_has_the_scheme(self) -> Self:
-        scheme, engine, at = self.quantize.scheme, self.engine.kind, ("quantize", "scheme")
-        if scheme == "int8-dynamic" and engine == "openvino":
-            hint = "set engine.kind to onnxruntime, or quantize.scheme to int8"
-            raise fault("openvino has no kernels that round each input by its own range", hint, at)
-        if scheme == "fp8" and not self.quantize.emulate:
-            hint = "set quantize.scheme to int8, or quantize.emulate to true for its accuracy without its speed"
-            raise fault(f"{engine} has no fp8 on CPUs", hint, at)
+    def _engine_can_do_it(self) -> Self:
+        for rule in RULES:
+            rule(self)
         return self
 
     @model_validator(mode="after")

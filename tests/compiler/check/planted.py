@@ -23,6 +23,7 @@ from wanc.compiler.check.torch_source import TorchOrigin
 from wanc.compiler.check.trials import Source
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.engine import Engine
+from wanc.compiler.engines.lowered_graph import LoweredGraph
 from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.onnxruntime.passes import PASSES
@@ -156,10 +157,12 @@ class FaultyCompiler(OnnxRuntimeCompiler):
     def __init__(self, fault: str) -> None:
         self._fault = fault
 
-    def compile(self, component: str, graphs: Mapping[str, Path], weights: frozenset[Path]) -> Mapping[str, Path]:
-        for path in graphs.values():
-            FAULTS[self._fault](path)
-        return graphs
+    def compile(
+        self, component: str, graphs: Mapping[str, LoweredGraph], weights: frozenset[Path]
+    ) -> Mapping[str, Path]:
+        for graph in graphs.values():
+            FAULTS[self._fault](graph.path)
+        return {name: graph.path for name, graph in graphs.items()}
 
 
 def _exchange_outputs(path: Path) -> None:
@@ -208,7 +211,7 @@ class PlantedEngine(Engine):
     def code(self) -> str:
         return "none of wanc's"
 
-    def compiler(self) -> Compiler:
+    def compiler(self, target: str) -> Compiler:
         return FaultyCompiler(self.fault) if self.fault in FAULTS else PlantedCompiler(self.fault)
 
 
@@ -224,7 +227,7 @@ class BelievingCompiler(OnnxRuntimeCompiler):
 class BelievingEngine(PlantedEngine):
     """An engine that lacks kernels which it says that it has."""
 
-    def compiler(self) -> Compiler:
+    def compiler(self, target: str) -> Compiler:
         return BelievingCompiler()
 
 

@@ -75,9 +75,7 @@ class Assemble(EngineStage):
         engines = {
             name: path for files in inputs.values() for name, path in files.items() if name.startswith("engines/")
         }
-        report: dict[str, Any] = {
-            "engine": self.engine.name, "version": tool_version(self.engine.name), "components": {},
-        }  # fmt: skip
+        described: dict[str, dict[str, Any]] = {}
         components: dict[str, ProgramComponent] = {}
         with (
             ProgressBar(self.name, len(program.components), enabled=progress) as bar,
@@ -87,14 +85,23 @@ class Assemble(EngineStage):
                 own = [entry for entry in compiled if any(file.component == name for file in entry.files)]
                 given = self._given(name, program, inputs["source"])
                 files = ComponentFiles.read(name, inputs)
-                report["components"][name] = self._examine(files, own, folder, given, golden, out)
+                for target, found in self._examine(files, own, folder, given, golden, out).items():
+                    described.setdefault(target, {})[name] = found
                 components[name] = _component(program.components[name], own)
                 bar.advance()
         golden.write(out)
         self._write_prompts(program, inputs["source"], out)
         files = tuple(file for entry in compiled for file in entry.files)
         replace(program, components=components, embedding=embedding, embedding_twin=None, engines=files).write(out)
-        (out / ENGINE_REPORT).write_bytes(canonical(report))
+        (out / ENGINE_REPORT).write_bytes(canonical(self._report(described)))
+
+    def _report(self, described: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+        """The components as they are for the first target, and beside them as they are for the others."""
+        first, *others = described
+        version = tool_version(self.engine.tools[0], self.engine.extra)
+        report = {"engine": self.engine.name, "version": version, "components": described[first]}
+        more = {"target": first, "others": {target: described[target] for target in others}} if others else {}
+        return {**report, **more}
 
     def _examine(
         self,
@@ -104,14 +111,28 @@ class Assemble(EngineStage):
         given: Mapping[str, Arrays],
         golden: Golden,
         out: Path,
-    ) -> dict[str, Any]:
+    ) -> dict[str, dict[str, Any]]:
+        """What each target's engines are. Those of the first one are executed, or the host in their place."""
         from wanc.compiler.bundle.examine import examine
 
-        examined = examine(self.engine.compiler(), files, compiled, folder, given, golden, self.allow_not_finite)
-        if files.name in self.quantized:
-            examined.check_quantized(emulate=self.emulate).write(out)
-        examined.check_fused(self.allow_unfused)
-        return examined.report()
+        by_target: dict[str, list[Compiled]] = {}
+        for entry in compiled:
+            by_target.setdefault(entry.files[0].target, []).append(entry)
+        first, *others = by_target
+        compiler = self.engine.compiler(first)
+        examined = examine(compiler, files, by_target[first], folder, given, golden, self.allow_not_finite)
+        all_of_them = {
+            first: examined,
+            **{name: examined.for_target(self.engine.compiler(name), by_target[name]) for name in others},
+        }
+        is_quantized = files.name in self.quantized
+        for entry in all_of_them.values():
+            if is_quantized and not self.emulate:
+                entry.check_numbers()
+            entry.check_fused(self.allow_unfused)
+        if is_quantized:
+            examined.check_exact().write(out)
+        return {target: entry.report() for target, entry in all_of_them.items()}
 
     def _given(self, component: str, program: Program, source: Files) -> dict[str, Arrays]:
         """The golden inputs of a text encoder: those of a prompt. What others begin with is noise."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.bundle.tables import Tables
 from wanc.compiler.engines.compiled import FILE as COMPILED
+from wanc.compiler.engines.compiled import NOTES
 from wanc.compiler.engines.engine import Engine
+from wanc.compiler.engines.lowered_graph import InputShapes
 from wanc.compiler.engines.stage import Compile
 from wanc.compiler.program.component_files import component_inputs
 from wanc.compiler.program.program import FILE, Program, Segment
@@ -20,11 +22,12 @@ Run = Callable[[Stage, Mapping[str, Tree]], Tree]
 
 @dataclass(frozen=True)
 class EngineStages:
-    """The stages of one engine; `targets` are what everything is compiled for."""
+    """The stages of one engine; `targets` are what everything is compiled for, and `requests` as in `Compile`."""
 
     targets: tuple[str, ...]
     assemble: Assemble
     tables: Tables | None
+    requests: tuple[InputShapes, ...] = ()
 
     @property
     def engine(self) -> Engine:
@@ -43,7 +46,8 @@ class EngineStages:
         for segment in placed.placement.segments:
             own = component_inputs((segment.component,), program, exported, source)
             for target in self.targets:
-                stage = Compile(self.engine, segment, target, self.assemble.allow_not_finite, self.assemble.zeros)
+                allowed, zeros = self.assemble.allow_not_finite, self.assemble.zeros
+                stage = Compile(self.engine, segment, target, allowed, zeros, self.requests)
                 compiled[segment, target] = run(stage, own)
         named = {f"{segment.component}/{segment.index}/{target}": tree for (segment, target), tree in compiled.items()}
         assembled = run(self.assemble, {**inputs, **named})
@@ -61,5 +65,5 @@ class EngineStages:
 def _joined(assembled: Tree, compiled: Iterable[Tree]) -> Tree:
     """What was assembled with the engine files that it names."""
     for tree in compiled:
-        assembled = assembled.joined(tree.only(lambda name: name != COMPILED))
+        assembled = assembled.joined(tree.only(lambda name: name != COMPILED and not name.endswith(NOTES)))
     return assembled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from wanc.compiler.bundle.golden import Arrays, Golden
 from wanc.compiler.engines.compiled import Compiled
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.kernels import Kernels, check_fused, describe
-from wanc.compiler.engines.quantization_check import QuantizedComponent, check_linears, check_products
+from wanc.compiler.engines.quantization_check import QuantizedComponent, check_linears, check_named, check_products
 from wanc.compiler.graphs.lowerable import LowerableGraph, lowerable
 from wanc.compiler.host.reference import Reference
 from wanc.compiler.passes.apply import joined_reports
@@ -43,19 +43,32 @@ class Examined:
             where = f"{self.files.name}/{graph}"
             check_fused(where, entry.model, self.kernels[graph], allowed, self.compiler.has_kernel)
 
-    def check_quantized(self, *, emulate: bool) -> QuantTable:
+    def check_numbers(self) -> None:
+        """Raises UserError where a product is not in the numbers that the quantize stage decided on."""
+        for graph, entry in self.graphs.items():
+            where, kernels = f"{self.files.name}/{graph}", self.kernels[graph]
+            if kernels.linears is not None:
+                check_named(where, entry.model, kernels.linears)
+            check_products(where, entry.model, entry.graph.example, kernels.products)
+
+    def check_exact(self) -> QuantTable:
         """Compare what was built with what the quantize stage decided; its table goes into the bundle.
 
-        Raises UserError where integers, unless floats are to `emulate` them, or exactness are missing.
+        Raises UserError where exactness is missing.
         """
         of = QuantizedComponent.read(self.files.name, self.files.graphs)
-        if not emulate:
-            for graph, entry in self.graphs.items():
-                products = self.kernels[graph].products
-                check_products(f"{self.files.name}/{graph}", entry.model, entry.graph.example, products)
         models = {graph: entry.model for graph, entry in self.graphs.items()}
         check_linears(self.files.name, models, {graph: entry.prober() for graph, entry in self.built.items()}, of)
         return of.table
+
+    def for_target(self, compiler: Compiler, compiled: Sequence[Compiled]) -> Examined:
+        """The same component as it was built for another target, which this machine cannot execute."""
+        built = {
+            name: replace(entry, compiler=compiler, files=_files(compiled, name)) for name, entry in self.built.items()
+        }
+        kernels = {name: entry.kernels() for name, entry in built.items()}
+        lowerings = {name: _lowerings(compiled, name) for name in self.graphs}
+        return replace(self, compiler=compiler, built=built, kernels=kernels, here=frozenset(), lowerings=lowerings)
 
     def report(self) -> dict[str, Any]:
         """Every graph's kernels, and what lowering did to its segments together."""
@@ -107,8 +120,12 @@ def examine(
     golden.record(files.name, {name: entry.graph for name, entry in graphs.items()}, given, execute)
     for name, entry in kernels.items():
         golden.tolerate(files.name, name, entry.precision)
-    lowerings = {name: [entry.lowered[name] for entry in compiled if name in entry.lowered] for name in graphs}
+    lowerings = {name: _lowerings(compiled, name) for name in graphs}
     return Examined(compiler, files, graphs, built, kernels, frozenset(here), lowerings)
+
+
+def _lowerings(compiled: Iterable[Compiled], graph: str) -> list[Mapping[str, Any]]:
+    return [entry.lowered[graph] for entry in compiled if graph in entry.lowered]
 
 
 def _files(compiled: Iterable[Compiled], graph: str) -> list[EngineFile]:

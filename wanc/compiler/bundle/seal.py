@@ -20,6 +20,7 @@ from wanc.artifacts.seal import YEAR_10000, BundleFacts, BundleFile, seal
 from wanc.artifacts.store import Store
 from wanc.artifacts.why import explain_miss, told
 from wanc.compiler.bundle.standing import look_at
+from wanc.compiler.engines.distributions import DISTRIBUTIONS
 from wanc.compiler.program import program as programs
 from wanc.compiler.program.program import CHECK_FILE, Task
 from wanc.compiler.resolve import Resolved
@@ -54,6 +55,7 @@ MEDIA_TYPES = {
     ".xml": "application/xml",
     ".safetensors": "application/vnd.safetensors",
     ".bin": "application/octet-stream",
+    ".engine": "application/octet-stream",
 }
 ROLES = {
     ENTRY: "entry", "engines": "engine", "golden": "golden", "runtime": "runtime", "tokenizer": "tokenizer",
@@ -66,7 +68,7 @@ RUN_PY = Path(__file__).with_name("run.py")
 
 def requirements(resolved: Resolved) -> tuple[str, ...]:
     """The distributions that running a bundle of this recipe takes, in order."""
-    return tuple(sorted((*RUNTIME_REQUIREMENTS[resolved.task], resolved.recipe.engine.kind)))
+    return tuple(sorted((*RUNTIME_REQUIREMENTS[resolved.task], *DISTRIBUTIONS[resolved.recipe.engine.kind])))
 
 
 @dataclass(frozen=True)

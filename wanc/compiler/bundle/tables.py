@@ -83,7 +83,7 @@ class Tables(EngineStage):
                 canonical = ComponentFiles.read(component, inputs)
                 return Reference(canonical, lowerable(canonical), below / "reference")
 
-            built = BuiltGraph(self.engine.compiler(), graph, files, below, cache(reference))
+            built = BuiltGraph(self.engine.compiler(files[0].target), graph, files, below, cache(reference))
             rows = [{**row, **built.run(row)} for row in given]
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 

@@ -24,6 +24,7 @@ from wanc.compiler.check.trials import Arrays, NoKernel, Refused, Source, Source
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.kernels import Precision
 from wanc.compiler.host.reference import Reference
+from wanc.compiler.passes.rewrite import Pass
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import ENGINE_REPORT, FILE, Program
 from wanc.compiler.stages.stage import Files
@@ -78,7 +79,8 @@ class CheckedComponent:
     @classmethod
     def of(cls, stage: CheckBuild, name: str, inputs: Mapping[str, Files], folder: Path) -> CheckedComponent:
         """The component of that name among a stage's inputs."""
-        compiler, engines = stage.engine.compiler(), Program.read(inputs["engines"][FILE])
+        engines = Program.read(inputs["engines"][FILE])
+        compiler = stage.engine.compiler(engines.targets[0])
         report = json.loads(inputs["engines"][ENGINE_REPORT].read_bytes())["components"][name]
         given, gave = (SafetensorsFile(inputs["engines"][f"{GOLDEN}/{file}"]) for file in (INPUTS, EXPECTED))
         built = {
@@ -129,23 +131,26 @@ class CheckedComponent:
             part.close()
         return {"compared": compared, "random": sorted(random), "trials": told}
 
-    def _sides(self, graph: str, trial: Trial, measured: Measured) -> Iterator[Side]:
+    def _sides(self, graph: str, trial: Trial, measured: Measured | None) -> Iterator[Side]:
         """What is compared with what: the build with its source, in two halves where numbers are coarse between them.
 
-        An engine that computes in fewer bits tells little of a small fault: the graph that it is made of does.
+        An engine that computes in fewer bits tells little of a small fault: the graph that it is made of does. Nothing
+        is `measured` where neither the engine nor the lowered graph can be executed here.
         """
         before, behind = partial(self._up_to_fuse, graph), partial(self._lowering, graph)
         whole = partial(self._steps, graph)
         if self.fused is not None:
             yield Side(Measured("graph", self._by_host(self.fused, graph), "float32"), trial, before)
             given = self._by_host(self.compiled, graph)(trial.inputs)
+            measured = measured or Measured("program", lambda _: given, "quantised")
             yield Side(replace(measured, name="program"), replace(trial, outputs=given, moved=lambda: given), behind)
             if trial.kind != "edges":  # which are far from all that it was calibrated on
                 yield Side(replace(measured, precision="quantised"), trial, whole)
             return
-        if measured.precision == "half":
+        if measured is None or measured.precision == "half":
             yield Side(Measured("graph", self._by_host(self.compiled, graph), "float32"), trial, before)
-        yield Side(measured, trial, whole)
+        if measured is not None:
+            yield Side(measured, trial, whole)
 
     def _error(self, graph: str, side: Side, asked: Asked, random: Collection[str], *, at_others: bool) -> float:
         """How far one side is from the other. Raises as `check`, and where nothing here executes what is measured."""
@@ -167,20 +172,26 @@ class CheckedComponent:
         at_others = at_others and self.stage.origin.has_sizes
         raise differs(f"{self.exported.name}/{graph}", trial, found.differences, culprit, at_others=at_others)
 
-    def _measured(self, graph: str) -> Measured:
+    def _measured(self, graph: str) -> Measured | None:
         built = Together(self.built)
+        precisions = [self.precisions[part] for part in built.needed(graph)]
+        precision: Precision = next(entry for entry in COARSE if entry in precisions)
         if self.here:
-            precisions = [self.precisions[part] for part in built.needed(graph)]
-            precision: Precision = next(entry for entry in COARSE if entry in precisions)
             return Measured("engine", partial(_engine, built, graph), precision)
-        run = lowered(self.compiled, self.compiler.passes, self._workshop(), self.stage.allow_not_finite).run
-        return Measured("lowered graph", partial(run, graph), "float32")
+        if not self._is_small:
+            return None
+        run = lowered(self.compiled, self._passes, self._workshop(), self.stage.allow_not_finite).run
+        return Measured("lowered graph", partial(run, graph), precision)
+
+    @property
+    def _is_small(self) -> bool:
+        """Whether a graph may be executed whole."""
+        return sum(4 * prod(weight.shape) for weight in self.compiled.component.weights.values()) <= MOST_EXECUTED_BYTES
 
     def _by_host(self, files: ComponentFiles, graph: str) -> Callable[[Arrays], Arrays]:
         """What executes a graph in float32: as it is written, or piece by piece where there is more to it."""
-        entry, weights = files.component.graphs[graph], files.component.weights.values()
-        is_small = sum(4 * prod(weight.shape) for weight in weights) <= MOST_EXECUTED_BYTES
-        if is_small and self.fused is None:
+        entry = files.component.graphs[graph]
+        if self._is_small and self.fused is None:
             return Written(entry, files.model(graph), self._workshop()).run
         return partial(by_pieces, files, graph, self.folder / "pieces", self.stage.allow_not_finite)
 
@@ -192,11 +203,15 @@ class CheckedComponent:
         return up_to_fuse(self.exported, graph, self.stage.fuse.chosen(), self._workshop())
 
     def _lowering(self, graph: str) -> Iterator[Version]:
-        compiler, allowed = self.compiler, self.stage.allow_not_finite
-        return lowering(self.compiled, graph, compiler.passes, compiler.engine, self._workshop(), allowed)
+        allowed = self.stage.allow_not_finite
+        return lowering(self.compiled, graph, self._passes, self.compiler.engine, self._workshop(), allowed)
+
+    def _passes(self, part: str) -> tuple[Pass, ...]:
+        return self.compiler.lowering(self.exported.name, part)
 
     def _workshop(self) -> Workshop:
-        return Workshop(self.folder / "as-written" / self.exported.name, self.compiled.weights)
+        folder = self.folder / "as-written" / self.exported.name
+        return Workshop(folder, self.compiled.weights, widened=not self.here)
 
 
 class _EngineRefuses(Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from wanc.compiler.check.bisect import CUT, EXPORT, WEIGHTS, Culprit, Version
 from wanc.compiler.check.built import Together
 from wanc.compiler.check.plain import PlainGraph
 from wanc.compiler.check.trials import Arrays
+from wanc.compiler.check.widened import widen
 from wanc.compiler.graphs.lowerable import LowerableGraph, lowerable
 from wanc.compiler.graphs.values import Place, place_of
 from wanc.compiler.passes.apply import apply_passes
@@ -28,17 +29,20 @@ from wanc.compiler.weights.weight_file import WeightFile, stored_bytes
 
 Array = np.ndarray[Any, Any]
 COPIED = "copied.bin"
+Lowering = Callable[[str], Collection[Pass]]
+"""The passes of an engine that lower a part of a component."""
 
 
 class Workshop:
     """A folder in which graphs are executed as they are written, with one copy of the weights that they name.
 
-    They are copied, not linked: to link a file of the user's changes when it was changed last.
+    They are copied, not linked: to link a file of the user's changes when it was changed last. Operations in 16 bits
+    are executed `widened`, where the engine's own machine is another.
     """
 
-    def __init__(self, folder: Path, sources: Files) -> None:
+    def __init__(self, folder: Path, sources: Files, *, widened: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self._sources = folder, sources
+        self.folder, self._sources, self._widened = folder, sources, widened
         self._offsets: dict[Place, int] = {}
 
     def session(self, model: ir.Model) -> PlainGraph:
@@ -49,6 +53,8 @@ class Workshop:
                 for value in graph.initializers.values():
                     if isinstance(value.const_value, ir.ExternalTensor):
                         value.const_value = self._own(value.const_value, stream)
+        if self._widened:
+            widen(copy)
         save(copy, path)
         return PlainGraph(path)
 
@@ -92,7 +98,7 @@ def up_to_fuse(exported: ComponentFiles, graph: str, passes: Iterable[Pass], wor
 def lowering(
     compiled: ComponentFiles,
     graph: str,
-    passes: Collection[Pass],
+    passes: Lowering,
     engine: str,
     workshop: Workshop,
     allowed: Collection[str],
@@ -111,7 +117,7 @@ def lowering(
     if len(needed) > 1:
         yield Culprit(CUT), partial(together(dict(models)).run, graph)
     for part in needed:
-        for name, behind in _behind_passes(models[part], passes, f"{compiled.name}/{part}"):
+        for name, behind in _behind_passes(models[part], passes(part), f"{compiled.name}/{part}"):
             models[part] = behind
             yield Culprit(name, engine), partial(together(dict(models)).run, graph)
     with WeightFile(
@@ -122,14 +128,12 @@ def lowering(
     yield Culprit(WEIGHTS), partial(together(dict(models)).run, graph)
 
 
-def lowered(
-    compiled: ComponentFiles, passes: Collection[Pass], workshop: Workshop, allowed: Collection[str]
-) -> Together:
+def lowered(compiled: ComponentFiles, passes: Lowering, workshop: Workshop, allowed: Collection[str]) -> Together:
     """A component as an engine is given it, executed here: for an engine that cannot be."""
     parts: dict[str, LowerableGraph] = lowerable(compiled)
     with WeightFile(workshop.folder / "lowered.bin", compiled.weights, FiniteCheck(compiled.name, allowed)) as stored:
         for name, entry in parts.items():
-            apply_passes(entry.model, passes, where=f"{compiled.name}/{name}")
+            apply_passes(entry.model, passes(name), where=f"{compiled.name}/{name}")
             stored.absorb(entry.model)
     return Together({name: Written(entry.graph, entry.model, workshop) for name, entry in parts.items()})
 

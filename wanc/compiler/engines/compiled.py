@@ -15,6 +15,8 @@ from wanc.models.weights import Weight
 from wanc.runtime.engine_file import EngineFile
 
 FILE = "compiled.json"
+NOTES = ".build.json"
+"""What the name of a file ends with that says how the engine file of this name was built. It does not ship."""
 
 
 @dataclass(frozen=True)

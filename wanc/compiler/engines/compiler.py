@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from wanc.compiler.engines.kernels import Kernels
+    from wanc.compiler.engines.lowered_graph import LoweredGraph
     from wanc.compiler.passes.rewrite import Pass
 
 Array = np.ndarray[Any, Any]
@@ -41,15 +42,20 @@ class Probers:
 
 
 class Compiler(Protocol):
-    """One engine. `passes` lower a canonical graph into what it takes."""
+    """One engine, for one target."""
 
     engine: ClassVar[str]
-    passes: ClassVar[tuple[Pass, ...]]
 
-    def compile(self, component: str, graphs: Mapping[str, Path], weights: frozenset[Path]) -> Mapping[str, Path]:
+    def lowering(self, component: str, graph: str) -> tuple[Pass, ...]:
+        """The passes that lower a canonical graph into what it takes, in their order."""
+        ...
+
+    def compile(
+        self, component: str, graphs: Mapping[str, LoweredGraph], weights: frozenset[Path]
+    ) -> Mapping[str, Path]:
         """Make engine files of lowered graphs, each in its graph's folder, and return them by graph.
 
-        `graphs` are `.onnx` files that refer to the `weights` beside them. What the engine does not need goes. Raises
+        The graphs' files refer to the `weights` beside them. What the engine does not need goes. Raises
         CheckpointError where it does not take a graph.
         """
         ...

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Engine(ABC):
-    """Its fields are a recipe's choices. `name` is its distribution's as well, which running a bundle takes.
+    """Its fields are a recipe's choices. `tools` are the distributions of its library, which running a bundle takes.
 
     Each engine is a module of its own, which a stage's key covers together with all that it imports: so a change of one
     engine compiles nothing again for another.
@@ -22,6 +22,10 @@ class Engine(ABC):
 
     name: ClassVar[str]
     tools: ClassVar[tuple[str, ...]]
+    extra: ClassVar[str] = "build"
+    """The extra of wanc that installs them."""
+    is_for_sizes: ClassVar[bool] = False
+    """Whether what it compiles takes the sizes of the recipe's shapes and no others."""
 
     @property
     def code(self) -> str:
@@ -29,5 +33,5 @@ class Engine(ABC):
         return code_version(type(self).__module__)
 
     @abstractmethod
-    def compiler(self) -> Compiler:
-        """What compiles for it, imported when it is needed."""
+    def compiler(self, target: str) -> Compiler:
+        """What compiles for a target of it, imported when it is needed."""

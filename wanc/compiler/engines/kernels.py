@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import onnx_ir as ir
@@ -16,14 +16,33 @@ from wanc.words import FUSED_OPERATORS
 
 PRODUCTS = frozenset(
     {"Attention", "Conv", "Convolution", "FullyConnected", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul"}
-    | {"MultiHeadAttention", "ScaledDotProductAttention"}
+    | {"MultiHeadAttention", "ScaledDotProductAttention", "correlation", "gemm", "runtime_fusion"}
 )
 """What engines call the kernels that multiply matrices."""
-HALVES = ("bf16", "f16", "bfloat16", "float16")
+HALVES = ("bf16", "f16", "bfloat16", "float16", "BFloat16", "Half")
 """What engines call the floats of 16 bits."""
+GIVES = " → "
+"""In what a kernel computes in, before the type of its result where that is another one."""
 ROUNDING = ("QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "FakeQuantize", "QLinear")
 """What the names of kernels begin with that round to codes, or compute with them, besides those of Linears."""
 Precision = Literal["float32", "integer", "half"]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What an engine will take on its device, in bytes: for activations, for weights, and for single kernels."""
+
+    activation_bytes: int
+    weight_bytes: int
+    scratch_bytes: int
+
+    def __add__(self, other: Memory) -> Memory:
+        """Of two segments that are executed one after the other."""
+        return Memory(
+            max(self.activation_bytes, other.activation_bytes),
+            self.weight_bytes + other.weight_bytes,
+            max(self.scratch_bytes, other.scratch_bytes),
+        )
 
 
 @dataclass(frozen=True)
@@ -31,23 +50,34 @@ class Kernels:
     """The kernels of one graph: how many there are by the engine's own name and precision, and how many are fused.
 
     `fused` counts, by canonical operator, the kernels that do all of one; `products` is what was multiplied, in which
-    numbers.
+    numbers. What only a build's log says is there where there is one: in which numbers each Linear multiplies, by its
+    name, which attentions are one kernel and which are not, and the memory that is needed.
     """
 
     by_type: Mapping[tuple[str, str], int]
     fused: Mapping[str, int]
     products: Products
+    linears: Mapping[str, str] | None = None
+    fused_attentions: tuple[str, ...] = ()
+    unfused_attentions: tuple[str, ...] = ()
+    memory: Memory | None = None
 
     def __add__(self, other: Kernels) -> Kernels:
         """Those of two segments of one graph."""
-        by_type = Counter(self.by_type) + Counter(other.by_type)
-        fused = Counter(self.fused) + Counter(other.fused)
-        return Kernels(by_type, fused, self.products + other.products)
+        return Kernels(
+            Counter(self.by_type) + Counter(other.by_type),
+            Counter(self.fused) + Counter(other.fused),
+            self.products + other.products,
+            None if self.linears is None or other.linears is None else {**self.linears, **other.linears},
+            self.fused_attentions + other.fused_attentions,
+            self.unfused_attentions + other.unfused_attentions,
+            None if self.memory is None or other.memory is None else self.memory + other.memory,
+        )
 
     @property
     def precision(self) -> Precision:
         """The coarsest numbers that were computed with."""
-        if any(kernel in PRODUCTS and precision in HALVES for kernel, precision in self.by_type):
+        if any(kernel in PRODUCTS and types.rpartition(GIVES)[2] in HALVES for kernel, types in self.by_type):
             return "half"
         rounds = any(kernel.startswith(ROUNDING) for kernel, _ in self.by_type)
         return "integer" if rounds or self.products.integer_linear or self.products.coded_linear else "float32"
@@ -79,11 +109,15 @@ def check_fused(
 
 def describe(kernels: Kernels, size: int) -> dict[str, Any]:
     """The report on one graph: kernels by type and precision, fused ones by operator, how much of the products is in
-    INT8, and the bytes of its engine files.
+    INT8, and the bytes of its engine files; and what only a build's log says, where there is one.
     """
     by_type: dict[str, dict[str, int]] = {}
     for (kernel, precision), count in sorted(kernels.by_type.items()):
         by_type.setdefault(kernel, {})[precision] = count
+    from_log: dict[str, Any] = {}
+    if kernels.memory is not None:
+        attentions = {"fused": list(kernels.fused_attentions), "unfused": list(kernels.unfused_attentions)}
+        from_log = {**asdict(kernels.memory), "attentions": attentions, "linears": dict(kernels.linears or {})}
     return {
         "kernels": by_type,
         "fused": dict(sorted(kernels.fused.items())),
@@ -91,4 +125,5 @@ def describe(kernels: Kernels, size: int) -> dict[str, Any]:
         "int8_total_share": kernels.products.int8_total_share,
         "precision": kernels.precision,
         "bytes": size,
+        **from_log,
     }

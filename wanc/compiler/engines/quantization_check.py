@@ -63,6 +63,23 @@ def check_products(where: str, canonical: ir.Model, sizes: Mapping[str, int], pr
             )
 
 
+def check_named(where: str, canonical: ir.Model, numbers: Mapping[str, str]) -> None:
+    """Compare the numbers in which Linears multiply, as the build's log has them by name, with those asked for.
+
+    Raises UserError for the first that multiplies others.
+    """
+    for linear in quantized_linears(canonical):
+        asked = linear.numbers
+        built = numbers.get(linear.name, "nothing that the log names")
+        if not _is(asked, built):
+            raise _refusal(f"{where} asks for {asked} in {linear.name}, and the engine multiplies {built}")
+
+
+def _is(asked: str, built: str) -> bool:
+    """Whether a pair of types, by an engine's names for them, is that asked for."""
+    return [part.lower() for part in built.split(" × ")] == asked.lower().split(" × ")
+
+
 def check_linears(
     component: str, graphs: Mapping[str, ir.Model], built: Mapping[str, Prober], of: QuantizedComponent
 ) -> None:

@@ -5,16 +5,19 @@ This is the only place where a graph is cut for its target.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from wanc.compiler.engines.compiled import Compiled
 from wanc.compiler.engines.compiler import Compiler
+from wanc.compiler.engines.lowered_graph import InputShapes, lowered_graph
 from wanc.compiler.graphs.by_blocks import shared_weights
 from wanc.compiler.graphs.lowerable import lowerable, piece_of
 from wanc.compiler.graphs.pieces import Piece
 from wanc.compiler.passes.apply import OUR_BUG, PassError, apply_passes, count_nodes, lingering, passes_report
+from wanc.compiler.passes.rewrite import Pass
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.graph_file import save
 from wanc.compiler.program.program import Segment
@@ -34,9 +37,15 @@ def whole(files: ComponentFiles) -> Segment:
 
 
 def compile_segment(
-    compiler: Compiler, files: ComponentFiles, segment: Segment, target: str, out: Path, finite: FiniteCheck
+    compiler: Compiler,
+    files: ComponentFiles,
+    segment: Segment,
+    target: str,
+    out: Path,
+    finite: FiniteCheck,
+    requests: Sequence[InputShapes] = (),
 ) -> Compiled:
-    """Compile what a segment executes of every graph into `out/engines/<component>/`.
+    """Compile what a segment executes of every graph into `out/engines/<component>/`, for some kinds of `requests`.
 
     Raises CheckpointError where `finite` refuses the values of a weight, or the engine does not take a graph.
     """
@@ -52,10 +61,12 @@ def compile_segment(
     with WeightFile(folder / f"weights.{ends}.bin", files.weights, finite, shared) as stored:
         for name, piece in present.items():
             written[name] = folder / f"{name}.{ends}.onnx"
-            lowered[name] = _lower(compiler, f"{files.name}/{name}", piece, stored, written[name])
+            passes, where = compiler.lowering(files.name, name), f"{files.name}/{name}"
+            lowered[name] = _lower(passes, where, piece, stored, written[name])
     if stored.path not in stored.files:
         stored.path.unlink()
-    made = compiler.compile(files.name, written, stored.files)
+    lowered_graphs = {name: lowered_graph(path, graphs[name], requests) for name, path in written.items()}
+    made = compiler.compile(files.name, lowered_graphs, stored.files)
     return Compiled(
         tuple(
             _engine_file(compiler.engine, name, present[name], segment, target, path.relative_to(out).as_posix())
@@ -87,11 +98,11 @@ def _engine_file(engine: str, graph: str, piece: Piece, segment: Segment, target
     )
 
 
-def _lower(compiler: Compiler, where: str, piece: Piece, stored: WeightFile, path: Path) -> dict[str, Any]:
+def _lower(passes: tuple[Pass, ...], where: str, piece: Piece, stored: WeightFile, path: Path) -> dict[str, Any]:
     before = count_nodes(piece.model)
     # The names that a segment is known by: a pass may call a value otherwise.
     names = (piece.inputs, piece.outputs)
-    applied = apply_passes(piece.model, compiler.passes, where=where, hint=NO_WAY_AROUND)
+    applied = apply_passes(piece.model, passes, where=where, hint=NO_WAY_AROUND)
     assert names == (piece.inputs, piece.outputs), f"a pass has renamed what {where} takes or gives"
     report = passes_report(before, count_nodes(piece.model), applied)
     stored.absorb(piece.model)

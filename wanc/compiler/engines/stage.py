@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from wanc.compiler.engines.engine import Engine
+from wanc.compiler.engines.lowered_graph import InputShapes
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import Segment
 from wanc.compiler.stages.stage import Files, Stage, Tree, tool_version
@@ -23,7 +24,7 @@ class EngineStage(Stage):
 
     def key_document(self, inputs: Mapping[str, Tree]) -> dict[str, Any]:
         document, engine = super().key_document(inputs), self.engine
-        tools = {**document["tools"], **{tool: tool_version(tool) for tool in engine.tools}}
+        tools = {**document["tools"], **{tool: tool_version(tool, engine.extra) for tool in engine.tools}}
         return {**document, "engine": engine.name, "engine_code": engine.code, "tools": tools}
 
 
@@ -33,7 +34,8 @@ class Compile(EngineStage):
 
     They lie as in the bundle, `engines/<component>/…`, beside `compiled.json`. `target` is what they are compiled for;
     `allow_not_finite` names tensors that may hold NaNs and infinities, `zeros` those of a checkpoint that may be
-    nothing but zeros; None where the model is no checkpoint.
+    nothing but zeros; None where the model is no checkpoint. `requests` say which shapes inputs have, for an engine
+    that takes no others.
     """
 
     name: ClassVar[str] = "compile"
@@ -43,6 +45,7 @@ class Compile(EngineStage):
     target: str
     allow_not_finite: tuple[str, ...] = ()
     zeros: tuple[str, ...] | None = None
+    requests: tuple[InputShapes, ...] = ()
 
     @property
     def label(self) -> str:
@@ -55,5 +58,7 @@ class Compile(EngineStage):
         files = ComponentFiles.read(component, inputs)
         finite = FiniteCheck(component, self.allow_not_finite, zeros=self.zeros)
         with ProgressBar(self.label, 1, enabled=progress) as bar:
-            compile_segment(self.engine.compiler(), files, self.segment, self.target, out, finite).write(out)
+            compiler = self.engine.compiler(self.target)
+            compiled = compile_segment(compiler, files, self.segment, self.target, out, finite, self.requests)
+            compiled.write(out)
             bar.advance()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, get_args
 
 import onnx_ir as ir
@@ -45,6 +45,8 @@ PARTS: Mapping[Known, str] = {
 
 SHAPE = ".shape"
 """What the name of an input ends with that is the shape of another."""
+UNKNOWN = "?"
+"""What the text of a size begins with of which the graph says nothing."""
 SUFFIX = re.compile(r"\.(weight|bias|float32|codes|scales)$")
 
 
@@ -53,6 +55,7 @@ class HoistedPiece:
     """What is known at one time, with its interface: inputs are the graph's own, or outputs of earlier pieces.
 
     `name` is the part's, or the graph's own for what remains; `example` has a size for each name in the interface.
+    `computed` are sizes in the interface that are computed of others: `columns_rows_frames` is `columns*rows*frames`.
     """
 
     name: str
@@ -60,6 +63,7 @@ class HoistedPiece:
     inputs: tuple[Input, ...]
     outputs: tuple[Output, ...]
     example: Mapping[str, int]
+    computed: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def hoist(
@@ -90,7 +94,8 @@ def hoist(
         _declared(name if known == last else PARTS[known], piece, {**declared, **moved}, sizes)
         for known, piece in zip(order, pieces, strict=True)
     ]
-    return [*found[:-1], replace(found[-1], outputs=tuple(outputs))]
+    computed = {size: text for text, size in names.items() if not text.startswith(UNKNOWN)}
+    return [replace(part, computed=computed) for part in (*found[:-1], replace(found[-1], outputs=tuple(outputs)))]
 
 
 def join(left: Known | None, right: Known | None, last: Known) -> Known | None:
@@ -222,6 +227,11 @@ def _weight_behind(value: ir.Value) -> str:
     return ""
 
 
+def name_of_size(text: str) -> str:
+    """What a size is called that is computed of others: `columns_rows_frames` for `columns*rows*frames`."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", text)
+
+
 def _declare(value: ir.Value, known: Known, sizes: dict[str, int], names: dict[str, str]) -> Input:
     """A crossing value as an input. Sizes that are no multiple of a name get one of their own, noted in `names`.
 
@@ -238,9 +248,9 @@ def _declare(value: ir.Value, known: Known, sizes: dict[str, int], names: dict[s
         if re.fullmatch(r"(\d+\*)?[A-Za-z_]\w*", str(size)):
             shape.append(str(size))
             continue
-        text = str(size) if size.value else f"{value.name}_{axis}"
+        text = str(size) if size.value else f"{UNKNOWN}{value.name}_{axis}"
         if text not in names:
-            stem = re.sub(r"[^A-Za-z0-9]+", "_", text)
+            stem = name_of_size(text.removeprefix(UNKNOWN))
             candidates = (stem, *(f"{stem}_{count}" for count in range(2, len(sizes) + 3)))
             names[text] = next(name for name in candidates if name not in sizes)
             example = size.evaluate(sizes)

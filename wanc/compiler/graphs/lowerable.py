@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -17,10 +17,15 @@ from wanc.compiler.program.program import ProgramGraph, Segment
 
 @dataclass(frozen=True)
 class LowerableGraph:
-    """A graph that a bundle will have, with its interface: one that the program has, or a part cut off such a one."""
+    """A graph that a bundle will have, with its interface: one that the program has, or a part cut off such a one.
+
+    `whole` is the graph that the program has, and `computed` are sizes that are computed of those in its interface.
+    """
 
     graph: ProgramGraph
     model: ir.Model
+    whole: ProgramGraph
+    computed: Mapping[str, str]
 
 
 def lowerable(files: ComponentFiles) -> dict[str, LowerableGraph]:
@@ -33,7 +38,7 @@ def lowerable(files: ComponentFiles) -> dict[str, LowerableGraph]:
             ranges = index_ranges(part.model.graph)
             inputs = tuple(replace(entry, range=ranges.get(entry.name)) for entry in part.inputs)
             interface = ProgramGraph(None, inputs, part.outputs, part.example, values)
-            found[part.name] = LowerableGraph(interface, part.model)
+            found[part.name] = LowerableGraph(interface, part.model, graph, part.computed)
     return found
 
 

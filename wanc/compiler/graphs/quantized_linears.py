@@ -13,6 +13,7 @@ from wanc.compiler.graphs.values import producer
 
 CODES = f"{SUFFIX}.codes"
 """What the name of a weight's codes ends with, behind that of its Linear."""
+_FORMATS = {ir.DataType.INT8: "int8", ir.DataType.UINT8: "uint8", ir.DataType.FLOAT8E4M3FN: "fp8"}
 INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8)
 
 
@@ -32,6 +33,15 @@ class QuantizedLinear:
         rounded = producer(self.product.inputs[0], "DequantizeLinear")
         sides = (self.codes, rounded.inputs[0] if rounded and self.rounds_input else None)
         return all(side is not None and side.dtype in INTEGERS for side in sides)
+
+    @property
+    def numbers(self) -> str:
+        """The formats of both sides, such as `int8 × int8`; what is not rounded is a float."""
+        rounded = producer(self.product.inputs[0], "DequantizeLinear")
+        sides = (rounded.inputs[0] if rounded and self.rounds_input else None, self.codes)
+        dtypes = [side.dtype for side in sides if side is not None]
+        formats = [_FORMATS.get(dtype, "float") for dtype in dtypes if dtype is not None]
+        return " × ".join(["float"] * (2 - len(formats)) + formats)
 
     def flops(self, sizes: Mapping[str, int]) -> int:
         """Of one execution at these sizes; a multiplication and an addition are two."""

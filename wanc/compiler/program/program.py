@@ -104,9 +104,15 @@ class Program:
     embedding_twin: Weight | None = None
     schema: Literal["wanc.program/1.1"] = "wanc.program/1.1"
 
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What the engines are compiled for, in the order of the recipe."""
+        return tuple(dict.fromkeys(file.target for file in self.engines))
+
     def files_of(self, component: str, graph: str) -> tuple[EngineFile, ...]:
-        """The engine files of a graph, in the order of its segments."""
-        found = [file for file in self.engines if (file.component, file.graph) == (component, graph)]
+        """The engine files of a graph for the first target, in the order of its segments."""
+        key = (component, graph, *self.targets[:1])
+        found = [file for file in self.engines if (file.component, file.graph, file.target) == key]
         return tuple(sorted(found, key=lambda file: file.segment))
 
     def write(self, folder: Path) -> None:

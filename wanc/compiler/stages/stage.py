@@ -99,8 +99,11 @@ def scratch_of(out: Path) -> Path:
     return out.parent / SCRATCH
 
 
-def tool_version(distribution: str) -> str:
-    """The installed version of a Python distribution, or of Python itself. Raises UserError where it is missing."""
+def tool_version(distribution: str, extra: str = "build") -> str:
+    """The installed version of a Python distribution, which an `extra` of wanc has, or of Python itself.
+
+    Raises UserError where it is missing.
+    """
     if distribution == "python":
         return platform.python_version()
     try:
@@ -108,6 +111,6 @@ def tool_version(distribution: str) -> str:
     except importlib.metadata.PackageNotFoundError as error:
         raise UserError(
             f"building needs the package {distribution}, which is not installed",
-            hint="pip install 'wanc[build]'",
+            hint=f"pip install 'wanc[{extra}]'",
             exit_code=EXIT_UNAVAILABLE,
         ) from error

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import Kernels
+from wanc.compiler.engines.lowered_graph import LoweredGraph
 from wanc.compiler.engines.onnxruntime.masks import DTYPES, has_kernel
 from wanc.compiler.engines.onnxruntime.passes import PASSES
 from wanc.compiler.engines.onnxruntime.probe import OnnxRuntimeProber
@@ -42,15 +43,22 @@ class OnnxRuntimeCompiler:
     engine: ClassVar[str] = "onnxruntime"
     passes: ClassVar[tuple[Pass, ...]] = PASSES
 
-    def compile(self, component: str, graphs: Mapping[str, Path], weights: frozenset[Path]) -> Mapping[str, Path]:
+    def lowering(self, component: str, graph: str) -> tuple[Pass, ...]:
+        del component, graph
+        return self.passes
+
+    def compile(
+        self, component: str, graphs: Mapping[str, LoweredGraph], weights: frozenset[Path]
+    ) -> Mapping[str, Path]:
         """It reads lowered graphs, and their weights beside them, as they are; those that came quantised are marked."""
         del component, weights
-        for path in graphs.values():
+        paths = {name: graph.path for name, graph in graphs.items()}
+        for path in paths.values():
             model = load(path)
             if came_quantized(model):
                 model.metadata_props[QUANTIZED] = ELSEWHERE
                 save(model, path)
-        return graphs
+        return paths
 
     def execute(self, path: Path) -> Backend | None:
         options = session_options(threads=1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from wanc.compiler.engines.compiler import Compiler
+from wanc.compiler.engines.distributions import DISTRIBUTIONS
 from wanc.compiler.engines.engine import Engine
 
 
@@ -14,9 +15,10 @@ class OnnxRuntimeEngine(Engine):
     """There is nothing to choose."""
 
     name: ClassVar[str] = "onnxruntime"
-    tools: ClassVar[tuple[str, ...]] = ("onnxruntime",)
+    tools: ClassVar[tuple[str, ...]] = DISTRIBUTIONS["onnxruntime"]
 
-    def compiler(self) -> Compiler:
+    def compiler(self, target: str) -> Compiler:
+        del target  # there is one
         from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
 
         return OnnxRuntimeCompiler()

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import ClassVar, cast
 
@@ -23,12 +22,14 @@ from openvino import opset14
 
 from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import Kernels
+from wanc.compiler.engines.lowered_graph import LoweredGraph
 from wanc.compiler.engines.openvino.fused import has_kernel
 from wanc.compiler.engines.openvino.passes import PASSES
 from wanc.compiler.engines.openvino.probe import OpenVinoProber
 from wanc.compiler.engines.openvino.refusals import check_computed_rightly
 from wanc.compiler.engines.openvino.repairs import repair
 from wanc.compiler.engines.products import is_attention, openvino_products
+from wanc.compiler.engines.whole_islands import is_whole_island
 from wanc.compiler.passes.rewrite import Pass
 from wanc.compiler.program.graph_file import load
 from wanc.errors import EXIT_REFUSED, CheckpointError, UserError
@@ -44,8 +45,6 @@ ISLANDS: Mapping[Island, tuple[str, ...]] = {
     "rope": ("RoPE", "Sin", "Cos"),
 }
 """The operations, by OpenVINO's names, of each kind of island."""
-WHOLE: Mapping[Island, tuple[str, str]] = {"time": ("*", "time"), "vae": ("vae_decoder", "*")}
-"""The graphs that are islands as a whole, as patterns of their component and name."""
 FUSED = {"ScaledDotProductAttention": "Attention", "RMS": "RMSNormalization", "RoPE": "RotaryEmbedding"}
 PARTS_OF_NO_KERNEL = ("Input", "Output", "Constant", "Const", "Parameter", "Result")
 
@@ -60,21 +59,27 @@ class OpenVinoCompiler:
     compute: str
     islands: tuple[Island, ...]
 
-    def compile(self, component: str, graphs: Mapping[str, Path], weights: frozenset[Path]) -> Mapping[str, Path]:
+    def lowering(self, component: str, graph: str) -> tuple[Pass, ...]:
+        del component, graph
+        return self.passes
+
+    def compile(
+        self, component: str, graphs: Mapping[str, LoweredGraph], weights: frozenset[Path]
+    ) -> Mapping[str, Path]:
         """An IR for each graph, with its weights beside it: what they were read from goes.
 
         Raises RecipeError where the library would take a graph and compute something else, CheckpointError where it
         does not take it.
         """
         made: dict[str, Path] = {}
-        for graph, path in graphs.items():
+        for graph, path in ((name, entry.path) for name, entry in graphs.items()):
             canonical, where = load(path), f"{component}/{graph}"
             check_computed_rightly(canonical, where)
             model = _read(path, where=where)
             _keep_inputs(model, canonical)
             _name(model, canonical)
             repair(model)
-            if self.compute == "bf16" and not self._is_island(component, graph):
+            if self.compute == "bf16" and not is_whole_island(component, graph, self.islands):
                 model.set_rt_info("bf16", PRECISION)
                 _mark(model, self.islands)
             made[graph] = path.with_suffix(".xml")
@@ -84,10 +89,6 @@ class OpenVinoCompiler:
         for path in weights:
             path.unlink()
         return made
-
-    def _is_island(self, component: str, graph: str) -> bool:
-        patterns = [WHOLE[island] for island in self.islands if island in WHOLE]
-        return any(fnmatch(component, one) and fnmatch(graph, other) for one, other in patterns)
 
     def execute(self, path: Path) -> Backend | None:
         return OpenVino(path, threads=1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from wanc.compiler.engines.compiler import Compiler
+from wanc.compiler.engines.distributions import DISTRIBUTIONS
 from wanc.compiler.engines.engine import Engine
 from wanc.words import Island
 
@@ -15,12 +16,14 @@ class OpenVinoEngine(Engine):
     """`compute` is fp32 or bf16; `islands` stay in float32 where it is bf16."""
 
     name: ClassVar[str] = "openvino"
-    tools: ClassVar[tuple[str, ...]] = ("openvino",)
+    tools: ClassVar[tuple[str, ...]] = DISTRIBUTIONS["openvino"]
+    extra: ClassVar[str] = "openvino"
 
     compute: str = "fp32"
     islands: tuple[Island, ...] = ()
 
-    def compiler(self) -> Compiler:
+    def compiler(self, target: str) -> Compiler:
+        del target  # there is one
         from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
 
         return OpenVinoCompiler(self.compute, self.islands)

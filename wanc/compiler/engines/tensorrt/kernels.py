@@ -1,0 +1,19 @@
+"""The forms of fused operators that TensorRT has one kernel for."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from wanc.compiler.engines.tensorrt.attention import otherwise
+from wanc.compiler.graphs.values import attribute, size
+
+FEWEST_HEADS, WIDEST_HEAD = 2, 256
+"""Attention of a single head, or of wider ones, is products and a softmax (version 1.7, tried up to 384)."""
+
+
+def has_kernel(node: ir.Node) -> bool:
+    """Whether an attention becomes one kernel. Norms and rotations do not: they are parts of larger ones."""
+    if node.op_type != "Attention" or otherwise(node):
+        return False
+    heads, width = attribute(node, "q_num_heads"), size(node.inputs[0], -1) or 0
+    return heads >= FEWEST_HEADS and width // heads <= WIDEST_HEAD

@@ -1,0 +1,22 @@
+"""The lowering for TensorRT: its passes in their order. To list them needs no library."""
+
+from __future__ import annotations
+
+from wanc.compiler.engines.ranks import RANKS
+from wanc.compiler.engines.tensorrt.attention import WRITTEN_OUT
+from wanc.compiler.engines.tensorrt.extents import EXTENTS
+from wanc.compiler.engines.tensorrt.names import NAMES
+from wanc.compiler.engines.tensorrt.precision import Precision, typing_pass
+from wanc.compiler.passes.order import ordered
+from wanc.compiler.passes.rewrite import Pass
+
+IN_FLOAT32 = ordered((NAMES, EXTENTS, RANKS, WRITTEN_OUT))
+
+
+def passes_of(precision: Precision) -> tuple[Pass, ...]:
+    """The passes of a graph that is computed in this precision."""
+    return IN_FLOAT32 if precision.compute == "fp32" else ordered((*IN_FLOAT32, typing_pass(precision)))
+
+
+PASSES = passes_of(Precision("bf16"))
+"""All of them, as `wanc passes` lists them."""

@@ -1,0 +1,94 @@
+"""What an engine cannot do of what a recipe asks for: told before there is any work, each with a way around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from wanc.recipe.checks import fault
+from wanc.words import GPU_TARGETS, ISLANDS, Island
+
+if TYPE_CHECKING:
+    from wanc.recipe.schema import Recipe
+
+RTX = "tensorrt-rtx"
+WITHOUT_FP8 = ("sm75", "sm80", "sm86")
+OLDEST = "sm75"
+COMPUTE, SCHEME, TARGETS = ("precision", "compute"), ("quantize", "scheme"), ("engine", "targets")
+
+
+def default_islands(recipe: Recipe) -> tuple[Island, ...]:
+    """What stays in fp32 unless a recipe says it: all of them on CPUs.
+
+    On GPUs the decoder of the VAE does not: its activations would take four times the memory, 17.5 GiB at 720p. And
+    the oldest GPUs have no kernels for products in fp32, such as those of the time part.
+    """
+    if recipe.engine.kind != RTX:
+        return ISLANDS
+    left_out = ("vae", "time") if OLDEST in recipe.engine.targets else ("vae",)
+    return tuple(island for island in ISLANDS if island not in left_out)
+
+
+def check_targets(recipe: Recipe) -> None:
+    """Raises a fault where an engine is not for a target."""
+    kind, targets = recipe.engine.kind, recipe.engine.targets
+    if kind == RTX and "cpu" in targets:
+        hint = f"name the GPUs of the deployment, such as `targets: [sm89]`; it can be {', '.join(GPU_TARGETS)}"
+        at = ("engine", "targets", targets.index("cpu")) if "targets" in recipe.engine.model_fields_set else TARGETS
+        raise fault(f"{RTX} builds for GPUs, and not for the cpu", hint, at)
+    if kind != RTX and (gpus := [target for target in targets if target != "cpu"]):
+        at = ("engine", "targets", targets.index(gpus[0]))
+        raise fault(f"{kind} builds for the cpu, and not for {gpus[0]}", f"set engine.kind to {RTX}", at)
+
+
+def check_precision(recipe: Recipe) -> None:
+    """Raises a fault where an engine does not compute in a format."""
+    kind, compute, targets = recipe.engine.kind, recipe.precision.compute, recipe.engine.targets
+    if kind == "onnxruntime" and compute == "bf16":
+        hint = "set engine.kind to openvino, or leave precision.compute at fp32"
+        raise fault("onnxruntime has no bf16 on CPUs", hint, COMPUTE)
+    if kind != RTX and compute == "fp16":
+        hint = f"leave precision.compute at fp32, or set engine.kind to {RTX}"
+        raise fault(f"{kind} has no fp16 on CPUs", hint, COMPUTE)
+    if kind != RTX:
+        return
+    if OLDEST in targets and compute != "fp16":
+        hint = f"set precision.compute to fp16, or leave {OLDEST} out"
+        raise fault(f"{OLDEST} has no products in {compute}", hint, COMPUTE)
+    if OLDEST in targets and (whole := [island for island in recipe.islands if island in ("time", "vae")]):
+        hint = f"leave {whole[0]} out, or {OLDEST}: without precision.islands it is left out"
+        raise fault(f"{OLDEST} has no products in fp32, as {whole[0]} would need them", hint, ("precision", "islands"))
+    if compute == "fp32" and "Attention" not in recipe.engine.allow_unfused:
+        hint = "set precision.compute to bf16, or allow it: engine.allow_unfused: [Attention]"
+        raise fault(f"{RTX} has no fused attention in fp32", hint, COMPUTE)
+
+
+def check_scheme(recipe: Recipe) -> None:
+    """Raises a fault where an engine has no kernels for what Linears are quantised to."""
+    scheme, kind = recipe.quantize.scheme, recipe.engine.kind
+    if kind == RTX:
+        _check_rtx_scheme(recipe)
+        return
+    if scheme == "int8-dynamic" and kind == "openvino":
+        hint = "set engine.kind to onnxruntime, or quantize.scheme to int8"
+        raise fault("openvino has no kernels that round each input by its own range", hint, SCHEME)
+    if scheme == "fp8" and not recipe.quantize.emulate:
+        hint = "set quantize.scheme to int8, or quantize.emulate to true for its accuracy without its speed"
+        raise fault(f"{kind} has no fp8 on CPUs", hint, SCHEME)
+
+
+def _check_rtx_scheme(recipe: Recipe) -> None:
+    scheme, hint = recipe.quantize.scheme, "set quantize.scheme to int8, or to fp8 for sm89 and later"
+    if scheme == "int8-dynamic":
+        raise fault(f"{RTX} has no kernels that round each input by its own range", hint, SCHEME)
+    if scheme in ("int8-weight", "int4-weight"):
+        message = f"{RTX} widens the codes of some Linears before it multiplies, where weights alone are codes"
+        raise fault(message, hint, SCHEME)
+    if scheme == "fp8" and (older := [target for target in recipe.engine.targets if target in WITHOUT_FP8]):
+        raise fault(f"{older[0]} has no fp8", f"leave {older[0]} out, or set quantize.scheme to int8", SCHEME)
+    if scheme != "none" and recipe.quantize.emulate:
+        message = f"{RTX} has kernels for {scheme}: there is nothing to emulate"
+        raise fault(message, "remove it", ("quantize", "emulate"))
+
+
+RULES: tuple[Callable[[Recipe], None], ...] = (check_targets, check_precision, check_scheme)
