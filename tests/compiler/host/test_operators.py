@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ CASES: Mapping[str, tuple[str, Mapping[str, Sequence[int]], Any]] = {
     "layer norm": ("LayerNormalization <axis = -1> (x, scale, bias)", ROW, layer_norm),
     "rms norm": ("RMSNormalization <axis = -1> (x, scale)", {key: ROW[key] for key in ("x", "scale")}, rms_norm),
     "gelu": ('Gelu <approximate = "tanh"> (x)', {"x": (3, 50)}, gelu_tanh),
+    "exact gelu": ("Gelu (x)", {"x": (3, 50)}, lambda x: 0.5 * x * (1 + np.vectorize(math.erf)(x / np.sqrt(2)))),
     "sigmoid": ("Sigmoid (x)", {"x": (3, 50)}, lambda x: 1 / (1 + np.exp(-x))),
     "softmax": ("Softmax <axis = -1> (x)", {"x": (3, 50)}, softmax),
     "rotation": (

@@ -174,7 +174,7 @@ def _heads_first(array: Array, heads: int) -> Array:
 
 def _bias(mask: Array | None, shape: tuple[int, ...]) -> Array | None:
     """A mask as it is added to scores of this shape; None where there is none, or one of fewer keys."""
-    if mask is None or mask.shape[-1] not in (1, shape[-1]):
+    if mask is None or mask.shape[-1] != shape[-1]:
         return None
     added = np.where(mask, np.float32(0), np.float32(-np.inf)) if mask.dtype == bool else mask
     return np.broadcast_to(added, shape)
