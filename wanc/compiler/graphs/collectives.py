@@ -16,7 +16,7 @@ Exchange = Literal["all_to_all", "all_gather"]
 Size = int | ir.SymbolicDim
 
 
-class Writer:
+class NodeWriter:
     """Puts nodes in front of another one, or at the end of a graph. Nodes and values are named below `stem`.
 
     Shapes are those of the results; None is a size that is not known.

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from wanc.compiler.graphs.collectives import RANKS_DOMAIN, Size, Writer
+from wanc.compiler.graphs.collectives import RANKS_DOMAIN, NodeWriter, Size
 from wanc.compiler.graphs.row_wise import TOKENS, carrying, has_tokens
 from wanc.compiler.graphs.values import attention_heads, rank, size
 from wanc.errors import RecipeError
@@ -128,7 +128,7 @@ class _Splitter:
         if value not in self._parts:
             if rank(value) != 3 or size(value, 0) != 1:
                 raise RecipeError(f"{value.name} cannot be split by tokens: it is not [1, tokens, channels]")
-            put, channels = Writer(self._graph, str(value.name), user), size(value, -1)
+            put, channels = NodeWriter(self._graph, str(value.name), user), size(value, -1)
             blocks = put.reshape(value, [self._ranks, -1, 0], [self._ranks, self._own, channels], "blocks")
             self._parts[value] = put.node("Gather", [blocks, self._rank], [1, self._own, channels], "part", axis=0)
             self._wholes[value] = value
@@ -137,7 +137,7 @@ class _Splitter:
     def _whole(self, value: ir.Value, user: ir.Node | None) -> ir.Value:
         """All tokens of a value that was split, gathered from all ranks."""
         if value not in self._wholes:
-            put, channels = Writer(self._graph, str(value.name), user), size(value, -1)
+            put, channels = NodeWriter(self._graph, str(value.name), user), size(value, -1)
             gathered = put.exchange("all_gather", self._parts[value], [self._ranks, self._own, channels], self._ranks)
             self._wholes[value] = put.reshape(gathered, [1, -1, 0], [1, self._tokens, channels], "whole")
         return self._wholes[value]
@@ -147,18 +147,18 @@ class _Splitter:
         (result,), heads = node.outputs, attention_heads(node) // self._ranks
         for index, (value, letter) in enumerate(zip(list(node.inputs), "qkv", strict=True)):
             assert value is not None
-            put = Writer(self._graph, f"{result.name}.{letter}", node)
+            put = NodeWriter(self._graph, f"{result.name}.{letter}", node)
             node.replace_input_with(index, self._heads(value, put))
         node.attributes.update({name: ir.AttrInt64(name, heads) for name in ("q_num_heads", "kv_num_heads")})
         ranks, width = self._ranks, _width(result) // self._ranks
         result.shape = ir.Shape([1, self._tokens, width])
-        put = Writer(self._graph, str(result.name), _behind(node))
+        put = NodeWriter(self._graph, str(result.name), _behind(node))
         blocks = put.reshape(result, [ranks, -1, width], [ranks, self._own, width], "blocks")
         exchanged = put.exchange("all_to_all", blocks, [ranks, self._own, width], ranks)
         rows = put.node("Transpose", [exchanged], [self._own, ranks, width], "rows", perm=SWAPPED)
         self._parts[result] = put.reshape(rows, [1, -1, ranks * width], [1, self._own, ranks * width], "part")
 
-    def _heads(self, value: ir.Value, put: Writer) -> ir.Value:
+    def _heads(self, value: ir.Value, put: NodeWriter) -> ir.Value:
         """All tokens of a rank's heads, [1, tokens, width / ranks], of its tokens of all heads."""
         ranks, width = self._ranks, _width(value) // self._ranks
         rows = put.reshape(value, [-1, ranks, width], [self._own, ranks, width], "rows")

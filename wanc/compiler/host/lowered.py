@@ -22,7 +22,7 @@ from wanc.compiler.host.operators import operators
 Array = np.ndarray[Any, Any]
 
 
-class LoweredGraph:
+class HostGraph:
     """A graph, ready to be executed.
 
     `model` is the graph or its file, and `folder` where the files lie that its external weights name. `collectives`
@@ -62,7 +62,7 @@ class LoweredGraph:
         known = {name: self._value(name, values) for name in names}
         context = {"context": known} if node.need_context() else {}
         outputs = node.run(*(known[name] if name else None for name in node.input), **context)
-        values.update(zip(node.output, outputs, strict=False))
+        values.update(zip(node.output, map(_in_order, outputs), strict=False))
 
     def _value(self, name: str, values: Mapping[str, Any]) -> Any:
         """A value by name; a weight is mapped from its file."""
@@ -80,6 +80,11 @@ class LoweredGraph:
                 base_dir=self._folder,
             )
         return tensor.numpy()
+
+
+def _in_order(value: Any) -> Any:
+    """A value with its axes in memory as it has them: numpy sums what is turned in another order."""
+    return value if not isinstance(value, np.ndarray) or value.flags.c_contiguous else value.copy(order="C")
 
 
 def _uses(node: onnx.NodeProto) -> set[str]:

@@ -24,10 +24,12 @@ Compute = Callable[..., Array | None]
 rounded to. Returns the result in float32, or None for a form that is left to onnx's own operator."""
 
 NARROW = (np.dtype(ml_dtypes.bfloat16), np.dtype(np.float16))
+SMALL_PRODUCT = 2**21
+"""Multiplications, at least twice as many as up to which OpenBLAS takes another kernel, which sums in another order."""
 MOST_SCORES = 2**22
 """How many scores of attention are in memory at a time: 16 MiB."""
 WIDENED = {
-    **dict.fromkeys(("Erf", "Exp", "Gemm", "LayerNormalization", "LogSoftmax", "MatMul", "Pow", "RotaryEmbedding"), 0),
+    **dict.fromkeys(("Erf", "Exp", "Gemm", "LayerNormalization", "LogSoftmax", "Pow", "RotaryEmbedding"), 0),
     **dict.fromkeys(("ReduceL2", "ReduceMean", "ReduceSum", "ReduceSumSquare", "Sigmoid", "Softmax", "Tanh"), 0),
     # The result has the type of the scale.
     "RMSNormalization": 1,
@@ -40,7 +42,7 @@ WIDENED = {
 @cache
 def operators(opset: int) -> tuple[type[OpRun], ...]:
     """The operators that take the place of onnx's, in this version of the standard ones."""
-    own: Mapping[str, Compute] = {"Attention": attention, "Conv": convolution, "Gelu": gelu}
+    own: Mapping[str, Compute] = {"Attention": attention, "Conv": convolution, "Gelu": gelu, "MatMul": product}
     made = [_operator(name, opset, own.get(name), WIDENED.get(name, 0)) for name in (*own, *WIDENED)]
     return tuple(entry for entry in made if entry is not None)
 
@@ -80,6 +82,16 @@ def attention(
                 scores += bias[batch, head, taken]
             result[batch, head, taken] = _softmax(scores).astype(dtype).astype(q.dtype) @ own_values
     return result if queries.ndim == 4 else result.transpose(0, 2, 1, 3).reshape(batches, rows, -1)
+
+
+def product(left: Array, right: Array, **_: Any) -> Array | None:
+    """Rows times a matrix. What comes of a row does not depend on how many there are: ranks have fewer than one has."""
+    if left.dtype.kind != "f" or left.ndim < 2 or right.ndim != 2 or not right.size:
+        return None
+    rows = left.reshape(-1, left.shape[-1])
+    missing = max(0, SMALL_PRODUCT // right.size + 4 - len(rows))  # even a huge matrix times one row is another kernel
+    result = np.pad(rows, [(0, missing), (0, 0)]) @ right if missing else rows @ right
+    return result[: len(rows)].reshape(*left.shape[:-1], right.shape[1])
 
 
 def convolution(
@@ -162,7 +174,7 @@ def _heads_first(array: Array, heads: int) -> Array:
 
 def _bias(mask: Array | None, shape: tuple[int, ...]) -> Array | None:
     """A mask as it is added to scores of this shape; None where there is none, or one of fewer keys."""
-    if mask is None or mask.shape[-1] not in (1, shape[-1]):
+    if mask is None or mask.shape[-1] != shape[-1]:
         return None
     added = np.where(mask, np.float32(0), np.float32(-np.inf)) if mask.dtype == bool else mask
     return np.broadcast_to(added, shape)

@@ -17,20 +17,20 @@ import onnx_ir as ir
 from onnx.reference.op_run import OpRun
 
 from wanc.compiler.graphs.collectives import COLLECTIVE, RANKS_DOMAIN
-from wanc.compiler.host.lowered import LoweredGraph
+from wanc.compiler.host.lowered import HostGraph
 from wanc.compiler.host.operators import NARROW
 
 Array = np.ndarray[Any, Any]
 
 
 def run_ranks(model: ir.Model | Path, folder: Path, inputs: Sequence[Mapping[str, Array]]) -> list[dict[str, Array]]:
-    """Each rank's outputs for its `inputs`, all of one graph; see `LoweredGraph` for `model` and `folder`.
+    """Each rank's outputs for its `inputs`, all of one graph; see `HostGraph` for `model` and `folder`.
 
     Where a rank raises, the others are let go, and the first cause is raised. Raises ValueError where the graph is for
     another number of ranks.
     """
     group = _Group(len(inputs))
-    graphs = [LoweredGraph(model, folder, group.operator(rank)) for rank in range(len(inputs))]
+    graphs = [HostGraph(model, folder, group.operator(rank)) for rank in range(len(inputs))]
     with ThreadPoolExecutor(len(inputs)) as threads:
         waiting = [threads.submit(group.guarded, graph.run, given) for graph, given in zip(graphs, inputs, strict=True)]
     if group.cause is not None:

@@ -16,7 +16,9 @@ import onnx_ir as ir
 
 from wanc.compiler.engines.tensorrt.islands import is_island
 from wanc.compiler.engines.tensorrt.typed_constants import TypedConstants
+from wanc.compiler.graphs.collectives import RANKS_DOMAIN
 from wanc.compiler.graphs.pieces import constants
+from wanc.compiler.graphs.values import attribute
 from wanc.compiler.passes.rewrite import OPSET, Pass, PassOutcome, Refusal
 from wanc.words import Compute, Island
 
@@ -96,9 +98,12 @@ class _Typing:
     def _wanted(self, node: ir.Node) -> ir.DataType:
         """The type that a node computes in."""
         is_of_data = self._of_data.intersection(filter(None, node.inputs))
-        if not is_of_data or node.domain or is_island(node, self._islands):
+        if attribute(node, "collective_operation") == "all_to_all":
+            return self._compute  # as the attention behind it has it: half of the bytes between ranks
+        is_carried = node.op_type in CARRIED or node.domain == RANKS_DOMAIN
+        if not is_of_data or (node.domain and not is_carried) or is_island(node, self._islands):
             return FLOAT
-        if node.op_type in CARRIED:
+        if is_carried:
             given = [value.dtype for value in node.inputs if value in is_of_data]
             return self._compute if self._compute in given else FLOAT
         return self._compute if any(value.dtype in (FLOAT, self._compute) for value in node.outputs) else FLOAT

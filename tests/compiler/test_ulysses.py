@@ -1,0 +1,194 @@
+"""A denoiser split over ranks by its tokens computes what it computes whole, and is refused where it cannot be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from tests.checkpoints import write_checkpoint
+from wanc.compiler.export.wan import Traced
+from wanc.compiler.graphs.by_blocks import cut_by_blocks
+from wanc.compiler.graphs.collectives import COLLECTIVE
+from wanc.compiler.graphs.ulysses import RANK, split_tokens
+from wanc.compiler.host.lowered import HostGraph
+from wanc.compiler.host.ranks import run_ranks
+from wanc.compiler.program.graph_file import save
+from wanc.compiler.stages.stage import Files
+from wanc.errors import RecipeError
+from wanc.models.wan.checkpoint import open_checkpoint
+
+from .fusing import DEFAULT, export
+from .narrowed import narrowed, quantised, stored
+from .passes.builder import noise, parse
+
+Array = np.ndarray[Any, Any]
+LAYERS, HEADS, HEAD = 2, 12, 32
+BLOCKS = tuple(f"blocks.{layer}" for layer in range(LAYERS))
+FRAMES, ROWS, COLUMNS = 3, 4, 6
+TOKENS = FRAMES * ROWS * COLUMNS
+TOLERANCE = 1e-5
+
+
+@dataclass(frozen=True)
+class Step:
+    """A fused step, cut by binding time, and what it is given."""
+
+    model: ir.Model
+    weights: Files
+    feeds: Mapping[str, Array]
+
+    def split(self, model: ir.Model, ranks: int) -> ir.Model:
+        model = model.clone()
+        split_tokens(model, ranks, [TOKENS])
+        return model
+
+
+@pytest.fixture(scope="module")
+def step(traced: Traced, tmp_path_factory: pytest.TempPathFactory) -> Step:
+    """Of twelve heads and distinct random weights."""
+    folder = tmp_path_factory.mktemp("step")
+    sizes = {"layers": LAYERS, "heads": HEADS, "head_dim": HEAD, "ffn": 512, "experts": 1}
+    checkpoint = open_checkpoint(write_checkpoint(folder / "checkpoint", seed=1, **sizes))
+    (folder / "exported").mkdir()
+    (folder / "fused").mkdir()
+    fused = export("denoiser_high", checkpoint, traced, folder / "exported").fused(DEFAULT, folder / "fused")
+    model = fused.graph("step")
+    given = {"frames": FRAMES, "rows": ROWS, "columns": COLUMNS, "columns_rows_frames": TOKENS}
+    feeds = noise(model, given, 0)
+    angles = feeds["rope.freqs_cos.0"]
+    feeds |= {"rope.freqs_cos.0": np.cos(angles), "rope.freqs_sin.0": np.sin(angles)}
+    return Step(model, fused.read.weights, feeds)
+
+
+def of_ranks(feeds: Mapping[str, Array], ranks: int) -> list[dict[str, Array]]:
+    return [{**feeds, RANK: np.array([rank])} for rank in range(ranks)]
+
+
+def collectives(model: ir.Model) -> Counter[str]:
+    nodes = (node for node in model.graph if node.op_type == COLLECTIVE)
+    return Counter(str(node.attributes["collective_operation"].value) for node in nodes)
+
+
+FORMS = ("float", "bf16", "int8", "int8 in bf16", "fp8 in bf16")
+
+
+def formed(step: Step, form: str, folder: Path) -> ir.Model:
+    kind = form.partition(" in ")[0]
+    model = step.model if kind in ("float", "bf16") else quantised(step.model, step.weights, folder, step.feeds, kind)
+    return narrowed(model) if "bf16" in form else model
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_ranks_compute_what_one_does(step: Step, form: str, tmp_path: Path) -> None:
+    """Rounded to codes as well: what a rank computes of a token has its sums in the same order."""
+    model = formed(step, form, tmp_path)
+    whole = HostGraph(stored(model, step.weights, tmp_path, "whole"), tmp_path).run(step.feeds)["velocity"]
+    for ranks in (2, 4):
+        split = stored(step.split(model, ranks), step.weights, tmp_path, f"split-{ranks}")
+        for outputs in run_ranks(split, tmp_path, of_ranks(step.feeds, ranks)):
+            assert np.abs(outputs["velocity"] - whole).max() <= TOLERANCE * np.abs(whole).max()
+
+
+def test_a_rank_that_took_anothers_tokens_would_be_seen(step: Step, tmp_path: Path) -> None:
+    model = stored(step.model, step.weights, tmp_path, "whole")
+    whole = HostGraph(model, tmp_path).run(step.feeds)["velocity"]
+    split = stored(step.split(step.model, 2), step.weights, tmp_path, "split")
+    both = of_ranks(step.feeds, 2)
+    for outputs in run_ranks(split, tmp_path, both[::-1]):
+        assert np.abs(outputs["velocity"] - whole).max() > 0.1 * np.abs(whole).max()
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 6])
+def test_what_is_exchanged(step: Step, ranks: int, tmp_path: Path) -> None:
+    """Four times in each block, and the velocity once at the end; all but the attentions is on a rank's tokens."""
+    split = step.split(step.model, ranks)
+    assert collectives(split) == {"all_to_all": 4 * LAYERS, "all_gather": 1}
+    heads = [node.attributes["q_num_heads"].value for node in split.graph if node.op_type == "Attention"]
+    assert heads == [HEADS // ranks, HEADS] * LAYERS
+    assert [str(value.name) for value in split.graph.inputs] == [*(str(v.name) for v in step.model.graph.inputs), RANK]
+    assert len({node.name for node in split.graph if node.op_type == COLLECTIVE}) == 4 * LAYERS + 1
+    save(split, tmp_path / "split.onnx")
+    stored(split, step.weights, tmp_path, "split")
+
+
+def test_onnx_accepts_it(step: Step, tmp_path: Path) -> None:
+    """Its checker with shape inference, on sizes that the splitter has noted."""
+    split = stored(step.split(step.model, 2), step.weights, tmp_path, "split")
+    save(split, tmp_path / "split.onnx")
+    onnx.checker.check_model(str(tmp_path / "split.onnx"), full_check=True)
+
+
+def test_a_split_step_is_cut_by_blocks(step: Step, tmp_path: Path) -> None:
+    """A rank's own part of the residual stream is what crosses, and its part of the tables of rotations."""
+    first, second = cut_by_blocks(step.split(step.model, 2), BLOCKS, [1])
+    assert first is not None and second is not None
+    crossing = [name for name in second.inputs if name in first.outputs]
+    assert sorted(name for name in crossing if "rope" in name) == ["rope.freqs_cos.0.part", "rope.freqs_sin.0.part"]
+    streams = [value for value in first.model.graph.outputs if value.shape is not None and len(value.shape) == 3]
+    assert len(streams) == 3
+    assert RANK in first.inputs and RANK not in second.inputs
+    assert collectives(first.model) == {"all_to_all": 4}
+    assert collectives(second.model) == {"all_to_all": 4, "all_gather": 1}
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("ranks", "tokens", "reason"),
+    [
+        (5, 40, r"the attention \S+ has 12 heads, which cannot be split over 5 ranks"),
+        (12, 72, "12 heads over 12 ranks leave one to each, and attention of one head is never a fused kernel"),
+        (4, 70, "a shape has 70 tokens, which cannot be split over 4 ranks"),
+    ],
+)
+def test_what_cannot_be_split(step: Step, ranks: int, tokens: int, reason: str) -> None:
+    with pytest.raises(RecipeError, match=reason):
+        split_tokens(step.model.clone(), ranks, [TOKENS, tokens])
+
+
+HEADS_OF = "q_num_heads = 4, kv_num_heads = 4"
+
+
+def denoiser(body: str, result: str = "float[1, n, 16] y", table: str = "float[1, n, 16] p") -> ir.Model:
+    return parse(f"g (float[1, n, 16] x, {table}) => ({result}) {{ {body} }}")
+
+
+def test_what_nothing_attends_to_is_not_split() -> None:
+    with pytest.raises(RecipeError, match="g cannot be split by tokens: none of them attend to each other"):
+        split_tokens(denoiser(f"a = Tanh (x)  y = Attention <{HEADS_OF}> (a, p, p)"), 2, [])
+
+
+def test_sizes_that_the_graph_says_are_looked_at() -> None:
+    model = denoiser(f"y = Attention <{HEADS_OF}> (x, x, x)".replace("n", "n"))
+    for value in model.graph.inputs:
+        value.shape = ir.Shape([1, 9, 16])
+    with pytest.raises(RecipeError, match="a shape has 9 tokens"):
+        split_tokens(model, 2, [])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        f"a = Add (x, p)  b = Attention <{HEADS_OF}> (a, a, a)  y = Add (b, x)",
+        f"a = Attention <{HEADS_OF}> (x, x, x)  b = Tanh (a)  y = Softmax <axis = 1> (b)",
+        f"a = Attention <{HEADS_OF}> (x, x, x)  b = Attention <{HEADS_OF}> (p, a, a)  y = Add (b, a)",
+    ],
+    ids=["positions", "over the tokens", "a memory"],
+)
+def test_what_has_tokens_is_split_and_what_mixes_them_gets_all(body: str, tmp_path: Path) -> None:
+    """Tables of positions; a softmax over the tokens; and an attention of another sequence to these."""
+    model = denoiser(body)
+    feeds = noise(model, {"n": 8}, 0)
+    expected = HostGraph(model, tmp_path).run(feeds)["y"]
+    split_tokens(model, 2, [8])
+    for outputs in run_ranks(model, tmp_path, of_ranks(feeds, 2)):
+        np.testing.assert_allclose(outputs["y"], expected, rtol=0, atol=1e-5)
