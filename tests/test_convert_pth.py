@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle  # noqa: TID251 - what is refused here
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from scripts.checkpoints.models import MODELS
 from scripts.make_checkpoint import make
@@ -146,6 +147,30 @@ def test_a_damaged_file_is_refused(tmp_path: Path, capfd: pytest.CaptureFixture[
     assert refused(tmp_path / "model.pth", capfd) == (
         "error: FILE: not a file that torch.save wrote (PyTorch 1.6 or later), or a damaged one\n"
         "hint: is the download complete?"
+    )
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_a_pickle_in_an_older_form(tmp_path: Path, capfd: pytest.CaptureFixture[str], protocol: int) -> None:
+    """Of numpy, say, or of PyTorch before 1.6."""
+    (tmp_path / "model.pth").write_bytes(pickle.dumps({"a": 3}, protocol))
+    assert refused(tmp_path / "model.pth", capfd) == (
+        "error: FILE: a pickle that is not in the form which torch.save writes since PyTorch 1.6\n"
+        "hint: where you trust it, load it with torch.load and save it with torch.save once more"
+    )
+
+
+def test_a_file_that_is_safetensors_already(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    save_file({"a": BASE}, tmp_path / "model.safetensors")
+    assert refused(tmp_path / "model.safetensors", capfd, code=2) == (
+        "error: FILE: safetensors already, by its name\nhint: there is nothing to convert"
+    )
+
+
+def test_a_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "model.pth").mkdir()
+    assert refused(tmp_path / "model.pth", capfd) == (
+        "error: FILE: is a folder\nhint: name the files in it, such as *.pth"
     )
 
 

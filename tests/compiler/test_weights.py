@@ -443,6 +443,10 @@ def test_a_view_in_a_subgraph_is_left_there(tmp_path: Path) -> None:
     [
         ("blocks.0.attn1.to_q.weight", np.zeros((3, 4), np.float32), True),
         ("norm_out.gamma", np.zeros(2**19, np.float16), True),
+        ("both.weight", np.array([0.0, -0.0, 0.0], np.float32), True),
+        ("both.half", np.array([-0.0, 0.0], np.float16), True),
+        ("both.brain", np.array([-0.0, 0.0], ml_dtypes.bfloat16), True),
+        ("both.but.one", np.array([-0.0, 0.0, -1e-45], np.float32), False),
         ("blocks.0.attn1.to_q.weight", np.eye(1, 2**20, 2**20 - 1, dtype=np.float32), False),
         ("blocks.0.attn1.to_q.bias", np.zeros(4, np.float32), False),
         ("empty.weight", np.zeros(0, np.float32), False),
@@ -453,6 +457,6 @@ def test_weights_of_nothing_but_zeros(name: str, values: np.ndarray, is_refused:
     check = FiniteCheck("part", zeros=("allowed.weight",))
     data = np.frombuffer(values.tobytes(), np.uint8)
     with pytest.raises(CheckpointError, match="is nothing but zeros") if is_refused else nullcontext():
-        check.add(name, data, "FLOAT16" if values.dtype == np.float16 else "FLOAT", where="model.safetensors")
+        check.add(name, data, ir.DataType.from_numpy(values.dtype).name, where="model.safetensors")
     check.add(name, data, "FLOAT", where=None)  # of no file of the checkpoint: a constant of the graph
     FiniteCheck("part").add(name, data, "FLOAT", where="model.onnx")  # another model's may be anything

@@ -21,6 +21,7 @@ from wanc.artifacts.files import output_errors, require_space
 from wanc.artifacts.private import abandoned, private_directory
 from wanc.compiler.weights.tensor_stream import Entry, write_tensors
 from wanc.errors import EXIT_NO_INPUT, CheckpointError
+from wanc.models.wan.foreign_files import PICKLES
 from wanc.runtime.destination import require_replaceable
 from wanc.runtime.progress import ProgressBar
 
@@ -36,8 +37,6 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
-PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-"""How a pickle begins that lies in no zip archive."""
 PIECE_BYTES = 16 * 2**20
 NAME = re.compile(r"[A-Za-z0-9._/-]{1,512}")
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from wanc.runtime.safetensors import HEADER_LIMIT
 
 PICKLE = "a pickle, which can run code when it is read"
+PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""How a pickle begins that lies in no zip archive, by its protocol."""
 NOT_YET = "not supported yet"
 ONE_FILE = f"a model in one file, without its configuration: {NOT_YET}"
 # By the pattern that a file's name fits, in lower case; the first one counts.
@@ -25,8 +27,7 @@ NAMES: Mapping[str, str] = {
 BEGINNINGS: Mapping[bytes, str] = {
     b"GGUF": f"this is a GGUF file: {NOT_YET}",
     b"PK\x03\x04": f"this is {PICKLE}",
-    b"\x80\x02": f"this is {PICKLE}",
-    b"\x80\x04": f"this is {PICKLE}",
+    **dict.fromkeys(PICKLES, f"this is {PICKLE}"),
     b"\x89HDF": f"these are weights of TensorFlow: {NOT_YET}",
     # The first line of git-lfs's pointer files: a clone without git-lfs leaves them in place of the weights.
     b"version https://git-lfs.github.com/spec/": "this is a pointer of git-lfs, not the file itself: run git lfs pull",

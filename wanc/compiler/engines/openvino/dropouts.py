@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from wanc.compiler.engines.openvino.functions import OLDEST
 from wanc.compiler.passes.draws import draws
 from wanc.compiler.passes.rewrite import Pass, PassOutcome
 
@@ -23,4 +24,4 @@ def to_copies(model: ir.Model) -> PassOutcome:
     return outcome
 
 
-DROPOUTS = Pass("dropouts", "dropouts outside of training → copies", to_copies, opset=7)
+DROPOUTS = Pass("dropouts", "dropouts outside of training → copies", to_copies, opset=OLDEST)

@@ -27,6 +27,7 @@ ATTENTION = frozenset(
 )
 UNSIGNED = (ir.DataType.UINT8, ir.DataType.UINT16, ir.DataType.UINT32, ir.DataType.UINT64)
 NARROW = (ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT16, ir.DataType.UINT16)
+NOT_ROUND = "8 and 16 bits are not counted round, but stop at their ends"
 CODES = (ir.DataType.INT16, ir.DataType.UINT16)
 WIDE = (ir.DataType.INT64, ir.DataType.UINT64, ir.DataType.UINT32)
 INT32 = np.iinfo(np.int32)
@@ -153,7 +154,7 @@ DIFFERENCES = (
     Otherwise(
         ("BitShift",),
         lambda node: attribute(node, "direction", "") == "LEFT" and _touches(NARROW)(node),
-        "8 and 16 bits are not counted round, but stop at their ends",
+        NOT_ROUND,
     ),
     Otherwise(("DFT",), _has("onesided", 0), "onesided is left out"),
     Otherwise(("DFT",), _is_along_another_axis, "its axis is taken for 1"),
@@ -181,7 +182,7 @@ DIFFERENCES = (
     Otherwise(
         ("Add", "Mul", "Neg", "Sub", "Sum"),
         _touches(NARROW),
-        "8 and 16 bits are not counted round, but stop at their ends",
+        NOT_ROUND,
     ),
 )  # fmt: skip
 
