@@ -66,7 +66,7 @@ engine: {targets: [cuda]}
 runtime: {kv_cache: {cross: true}, offload: {experts: swap}, budgets: {device: 70GiB}}
 evaluate: {prompts: prompts/evaluate.txt, gates: {psnr_db: ">= 30"}}
 """
-    with pytest.raises(NotBuiltYetError, match="also .*evaluate is not built yet"):
+    with pytest.raises(NotBuiltYetError, match=r"also .*evaluate is not built yet"):
         load(write("recipe.yaml", tiny + future))
 
 

@@ -15,13 +15,18 @@ from wanc.recipe.tree import KeyPath
 
 def fields_at(path: KeyPath) -> Mapping[str, FieldInfo]:
     """The keys that the mapping at `path` can have; none where `path` leads to no mapping."""
-    section: type[Section] | None = RecipeFile
+    section: type[Section] = RecipeFile
     # An item of a list has the keys that the list's items have in common: its index adds nothing.
-    for key in (key for key in path if isinstance(key, str) and not key.isdecimal()):
-        field = section.model_fields.get(key)
-        section = _section_in(field) if field else None
-        if section is None:
+    names = [key for key in path if isinstance(key, str) and not key.isdecimal()]
+    while names:
+        field = section.model_fields.get(names.pop(0))
+        inner = _section_in(field) if field else None
+        if field is None or inner is None:
             return {}
+        if _is_mapping(field) and not names:
+            return {}  # its names are the recipe's own
+        names = names[1:] if _is_mapping(field) else names
+        section = inner
     return section.model_fields
 
 
@@ -52,7 +57,7 @@ def _field_at(path: KeyPath) -> FieldInfo | None:
 def has_free_keys(path: KeyPath) -> bool:
     """Whether the mapping at `path` has names for keys that the recipe chooses, such as those of inputs."""
     field = fields_at(path[:-1]).get(str(path[-1])) if path else None
-    return field is not None and any(get_origin(choice) is dict for choice in _choices(field.annotation))
+    return field is not None and _is_mapping(field)
 
 
 def description(path: KeyPath) -> str | None:
@@ -72,7 +77,7 @@ def all_paths() -> Iterator[KeyPath]:
 def _paths_under(path: KeyPath, section: type[Section]) -> Iterator[KeyPath]:
     for name, field in section.model_fields.items():
         yield (*path, name)
-        if inner := _section_in(field):
+        if (inner := _section_in(field)) and not _is_mapping(field):
             yield from _paths_under((*path, name), inner)
 
 
@@ -82,6 +87,11 @@ def _choices(annotation: object) -> Iterator[object]:
     if get_origin(annotation) in (UnionType, Union, Annotated):
         for choice in get_args(annotation)[: 1 if get_origin(annotation) is Annotated else None]:
             yield from _choices(choice)
+
+
+def _is_mapping(field: FieldInfo) -> bool:
+    """Whether it is one with names of the recipe's own."""
+    return any(get_origin(choice) is dict for choice in _choices(field.annotation))
 
 
 def _section_in(field: FieldInfo) -> type[Section] | None:

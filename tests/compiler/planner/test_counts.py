@@ -1,4 +1,4 @@
-"""What is counted of Wan2.2-T2V-A14B, against what is known of it: FLOPs, bytes, and what TensorRT's builder measured."""
+"""What is counted of Wan2.2-T2V-A14B, against what is known of it: FLOPs, bytes, and what a builder measured."""
 
 from __future__ import annotations
 

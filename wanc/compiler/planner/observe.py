@@ -36,7 +36,7 @@ class Product(NamedTuple):
 
 
 @dataclass
-class _Group:
+class _KernelNodes:
     """Nodes that are one kernel."""
 
     depth: int
@@ -60,7 +60,7 @@ def observe(model: ir.Model, inputs: Mapping[str, Input], *, keeps_residual: boo
     nodes = [node for node in model.graph if node not in known and any(map(_is_activation, node.outputs))]
     groups = _epilogues(_groups(nodes))
     made = {value: group for group in groups for node in group.nodes for value in node.outputs}
-    read: dict[ir.Value, list[_Group]] = {}
+    read: dict[ir.Value, list[_KernelNodes]] = {}
     for group in groups:
         for value in group.takes():
             read.setdefault(value, []).append(group)
@@ -83,34 +83,34 @@ def observe(model: ir.Model, inputs: Mapping[str, Input], *, keeps_residual: boo
     )
 
 
-def _groups(nodes: Sequence[ir.Node]) -> list[_Group]:
+def _groups(nodes: Sequence[ir.Node]) -> list[_KernelNodes]:
     """Products by themselves, and all that stands behind as many products on every way, in the order of execution."""
     depth: dict[ir.Value, int] = {}
-    between: dict[int, _Group] = {}
-    groups: list[_Group] = []
+    between: dict[int, _KernelNodes] = {}
+    groups: list[_KernelNodes] = []
     for node in nodes:
         before = max((depth.get(value, 0) for value in node.inputs if value is not None), default=0)
         product = product_of(node)
         if product is not None:
             before += 1
-            groups.append(_Group(before, product, [node]))
+            groups.append(_KernelNodes(before, product, [node]))
         else:
             if before not in between:
-                between[before] = _Group(before, None)
+                between[before] = _KernelNodes(before, None)
                 groups.append(between[before])
             between[before].nodes.append(node)
         depth.update(dict.fromkeys(node.outputs, before))
     return sorted(groups, key=lambda group: (group.depth, group.product is None))
 
 
-def _epilogues(groups: list[_Group]) -> list[_Group]:
+def _epilogues(groups: list[_KernelNodes]) -> list[_KernelNodes]:
     """Hand to each product what is computed on its result alone, as bias and activation."""
     products = {value: group for group in groups if group.product for node in group.nodes for value in node.outputs}
     for group in groups:
         if group.product is not None:
             continue
         for nodes in _connected(group.nodes):
-            part = _Group(group.depth, None, nodes)
+            part = _KernelNodes(group.depth, None, nodes)
             takes = [value for value in part.takes() if _symbolic(value)]
             giver = products.get(takes[0]) if len(takes) == 1 else None
             if giver is not None and not any(node.op_type in NORMS for node in nodes):
@@ -163,7 +163,7 @@ def _sum(one: Dimension, other: Dimension) -> int:
     return one + other
 
 
-def _kernel(group: _Group, number: Mapping[ir.Value, int]) -> SurveyedKernel:
+def _kernel(group: _KernelNodes, number: Mapping[ir.Value, int]) -> SurveyedKernel:
     takes = tuple(number[value] for value in group.takes())
     gives = tuple(number[value] for node in group.nodes for value in node.outputs if value in number)
     normed = (node.inputs[0] for node in group.nodes if node.op_type in NORMS)
@@ -185,7 +185,9 @@ def _source(value: ir.Value | None, number: Mapping[ir.Value, int]) -> int | Non
     return None
 
 
-def _between_products(value: ir.Value, made: Mapping[ir.Value, _Group], read: Mapping[ir.Value, list[_Group]]) -> bool:
+def _between_products(
+    value: ir.Value, made: Mapping[ir.Value, _KernelNodes], read: Mapping[ir.Value, list[_KernelNodes]]
+) -> bool:
     """Whether no product has given a value or takes it: what goes round the products is the residual stream."""
     sides = [*([made[value]] if value in made else []), *read.get(value, [])]
     return _symbolic(value) and all(group.product is None for group in sides)
