@@ -75,6 +75,12 @@ def build(
     ] = False,
     check: Annotated[bool, typer.Option("--check", help="Build a second time from nothing and compare.")] = False,
     paranoid: Annotated[bool, typer.Option("--paranoid", help="Hash every input again.")] = False,
+    max_build_memory: Annotated[
+        str | None,
+        typer.Option(
+            "--max-build-memory", metavar="SIZE", help="Cut engines so that none takes more to build, such as 8GiB."
+        ),
+    ] = None,
     explain: Annotated[
         Explained | None, typer.Option(help="Say what a stage did, and what it did not, and why.")
     ] = None,
@@ -94,6 +100,8 @@ def build(
     results: list[dict[str, Any]] = []
     different: dict[str, list[str]] = {}
     progress = shows_progress(as_json=as_json)
+    if max_build_memory is not None:
+        overrides = [*overrides, f"engine.max_build_memory={max_build_memory}"]
     folders, asked = Folders.chosen(output, store), chosen(load(recipe, overrides), variants)
 
     def ended(built: VariantBuild) -> None:

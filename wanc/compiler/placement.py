@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -49,6 +49,8 @@ def placement(costs: VideoCosts, ranges: Iterable[Range], most_bytes: int | None
     ordered = sorted(ranges, key=lambda one: one.first)
     devices = tuple(dict.fromkeys(one.device for one in ordered))
     names = dict.fromkeys(one.component for one in ordered)
+    if most_bytes is not None:
+        _check_blocks_fit([component_of(costs, name) for name in names], most_bytes)
     segments: list[Segment] = []
     for name in names:
         cut = [piece for one in ordered if one.component == name for piece in _cut(costs, one, most_bytes)]
@@ -89,16 +91,20 @@ def _cut(costs: VideoCosts, whole: Range, most_bytes: int | None) -> Iterator[Ra
         if most_bytes is None or all(segment_bytes(component, *piece) <= most_bytes for piece in pieces):
             yield from (Range(whole.component, first, stop, whole.device) for first, stop in pieces)
             return
-    raise _too_small(component, most_bytes)
+    raise AssertionError("single blocks fit")
 
 
-def _too_small(component: ComponentCosts, most_bytes: int | None) -> UserError:
-    least = max(segment_bytes(component, index, index + 1) for index in range(len(component.parts)))
-    allowed = (most_bytes or 0) / GIB
-    return UserError(
-        f"a block of {component.name} takes {least / GIB:.2f} GiB to build, and it may take {allowed:.2f} GiB",
-        hint=f"set engine.max_build_memory to at least {-(-least // 2**20)}MiB",
+def _check_blocks_fit(components: Sequence[ComponentCosts], most_bytes: int) -> None:
+    least, name = max(
+        (segment_bytes(component, index, index + 1), component.name)
+        for component in components
+        for index in range(len(component.parts))
     )
+    if least > most_bytes:
+        raise UserError(
+            f"a block of {name} takes {least / GIB:.2f} GiB to build, and it may take {most_bytes / GIB:.2f} GiB",
+            hint=f"set engine.max_build_memory to at least {-(-least // 2**20)}MiB",
+        )
 
 
 def check_peak(label: str, peak: int, most_bytes: int | None) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wanc.compiler.planner.chart import chrome_trace, gantt
 from wanc.compiler.planner.placed import PlannedDevice
+from wanc.compiler.planner.plan import Plan
 from wanc.compiler.planner.recipe_plan import PlannedShape, RecipePlan
 from wanc.compiler.planner.row import PHASES
 from wanc.runtime.destination import reporting
@@ -77,10 +78,7 @@ def _speed(entry: PlannedShape) -> TextTable:
             "attention",
             f"{plan.attention_share:.0%} of the FLOPs: 8-bit Linears alone give ≤ {plan.eight_bit_bound:.2f}×",
         ),
-        *(
-            (f"over {sent.link}", f"{size_text(sent.bytes_per_video)} of {sent.what} a video")
-            for sent in plan.transfers
-        ),
+        *_sent(plan),
         ("decoder", f"{size_text(max(part.activation for part in entry.costs.decoder.parts))} beside its weights"),
         (
             "building",
@@ -89,6 +87,13 @@ def _speed(entry: PlannedShape) -> TextTable:
         ),
     ]
     return TextTable(f"{plan.shape}, {shape.width} × {shape.height}, {shape.frames} frames: {PREDICTED}", rows)
+
+
+def _sent(plan: Plan) -> Iterator[tuple[str, str]]:
+    """What goes over each kind of link for one video, on all chains of devices together."""
+    for link, what in dict.fromkeys((sent.link, sent.what) for sent in plan.transfers):
+        size = sum(sent.bytes_per_video for sent in plan.transfers if (sent.link, sent.what) == (link, what))
+        yield f"over {link}", f"{size_text(size)} of {what} a video"
 
 
 def _alternatives(entry: PlannedShape) -> TextTable:
