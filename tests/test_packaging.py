@@ -13,6 +13,7 @@ import wanc
 from wanc import api
 from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.bundle.seal import RUNTIME_REQUIREMENTS
+from wanc.compiler.engines.distributions import DISTRIBUTIONS
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.openvino.engine import OpenVinoEngine
 from wanc.compiler.engines.stage import Compile
@@ -32,11 +33,13 @@ def names(requirements: list[str]) -> set[str]:
 
 
 def test_the_runtime_extra_is_what_a_bundle_requires() -> None:
-    """Besides, a bundle takes the library that its engine is named after: the default one, or an extra's."""
-    assert names(EXTRAS["runtime"]) == {*set().union(*RUNTIME_REQUIREMENTS.values()), EngineSection().kind}
+    """Besides, a bundle takes the distributions of its engine: the default one's, or those of the extra of its name."""
+    assert names(EXTRAS["runtime"]) == {
+        *set().union(*RUNTIME_REQUIREMENTS.values()), *DISTRIBUTIONS[EngineSection().kind]
+    }  # fmt: skip
     others = set(get_args(EngineSection.model_fields["kind"].annotation)) - {EngineSection().kind}
     assert others
-    assert all(names(EXTRAS[kind]) == {kind} for kind in others)
+    assert all(names(EXTRAS[kind]) == {*DISTRIBUTIONS[kind]} for kind in others)
 
 
 def test_every_tool_of_the_stages_is_declared() -> None:

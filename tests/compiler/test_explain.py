@@ -12,6 +12,7 @@ import pytest
 
 from wanc.compiler.engines.onnxruntime import passes as onnxruntime
 from wanc.compiler.engines.openvino import passes as openvino
+from wanc.compiler.engines.tensorrt import passes as tensorrt
 from wanc.compiler.explain import explain_tables
 from wanc.compiler.passes.registry import all_passes
 from wanc.compiler.places import PLACES
@@ -147,7 +148,8 @@ def test_passes_are_listed_place_by_place_in_their_order(wanc: Wanc) -> None:
     expected = [
         (place, entry.name)
         for place, entries in (
-            ("fuse", all_passes()), ("onnxruntime", onnxruntime.PASSES), ("openvino", openvino.PASSES)
+            ("fuse", all_passes()), ("onnxruntime", onnxruntime.PASSES), ("openvino", openvino.PASSES),
+            ("tensorrt-rtx", tensorrt.PASSES),
         )
         for entry in entries
     ]  # fmt: skip

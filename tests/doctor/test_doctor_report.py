@@ -56,11 +56,11 @@ def test_what_is_called_later_has_no_verb_yet() -> None:
 
 
 def test_what_a_recipe_is_refused_for_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    engines = {"tensorrt", "tensorrt-rtx"}
-    assert is_built(named("openvino"))
-    assert not any(is_built(named(name)) for name in engines | {"run-cuda", "report"})
-    monkeypatch.setitem(planned.VALUES, "engine.kind", ("tensorrt",))
-    assert [name for name in sorted(engines) if is_built(named(name))] == ["tensorrt-rtx"]
+    assert all(is_built(named(name)) for name in ("openvino", "tensorrt-rtx"))
+    assert not any(is_built(named(name)) for name in ("tensorrt", "run-cuda", "report"))
+    monkeypatch.setitem(planned.VALUES, "engine.kind", ("tensorrt-rtx",))
+    assert not is_built(named("tensorrt-rtx"))
+    assert is_built(named("tensorrt"))
     monkeypatch.setattr(planned, "KEYS", ())
     assert is_built(named("report"))
 
@@ -89,15 +89,19 @@ def states(has_gpu: bool = False) -> dict[str, tuple[str, tuple[str, ...], str |
 
 def test_what_is_installed_is_ok(faults: Faults) -> None:
     found = states()
-    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD | {"openvino", "bench"}
+    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD | {
+        "openvino",
+        "tensorrt-rtx",
+        "bench",
+    }
     assert found["build"] == ("ok", (), None)
 
 
 def test_what_is_not_built_yet_is_not_asked_to_be_installed(faults: Faults) -> None:
     found = states()
-    state, lacks, install = found["tensorrt-rtx"]
+    state, lacks, install = found["tensorrt"]
     assert (state, install) == ("not built yet", None)
-    assert "tensorrt-rtx-cu12-bindings is not installed" in lacks
+    assert "tensorrt is not installed" in lacks
     assert found["serve"][0] == "not built yet"
     assert "no NVIDIA GPU is visible" in found["tensorrt"][1]
     assert "no NVIDIA GPU is visible" not in found["tensorrt-rtx"][1], "its engines are built without one"
@@ -231,7 +235,7 @@ def test_people_see_what_is_missing_and_the_line_that_installs_it(
         "                                 torch is 2.9.0, and ==2.13.0 is needed",
         "                                 pip install 'wanc[build]'",
         "  openvino      ok             engines for CPUs with OpenVINO",
-        "  tensorrt-rtx  not built yet  engines for RTX GPUs, built without one",
+        "  tensorrt-rtx  ok             engines for RTX GPUs, built without one",
         "  this machine cannot build and run bundles on the CPU",
     ):
         assert line in text.splitlines()

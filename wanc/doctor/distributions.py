@@ -23,7 +23,7 @@ INSTEAD = {"onnxruntime": "onnxruntime-gpu"}
 MODULES = {
     "pyyaml": "yaml",
     "onnxruntime-gpu": "onnxruntime",
-    "onnxruntime-ep-nv-tensorrt-rtx-cu12": "onnxruntime_ep_nv_tensorrt_rtx",
+    "tensorrt-rtx-cu12-libs": "tensorrt_rtx_libs",
     "tensorrt-rtx-cu12-bindings": "tensorrt_rtx_bindings",
 }
 # What is tried besides the import, because a wheel may come without it.
