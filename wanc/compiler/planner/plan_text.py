@@ -70,7 +70,7 @@ def _speed(entry: PlannedShape) -> TextTable:
     plan, shape = entry.plan, entry.shape
     fits = "" if plan.one_device_fits else ", on which the model would not fit"
     rows = [
-        ("one video alone", f"{plan.video_seconds:,.1f} s, a step {plan.step_seconds:.2f} s"),
+        ("one video alone", f"{_seconds(plan.video_seconds)}, a step {_seconds(plan.step_seconds)}"),
         ("throughput", f"{3600 * plan.throughput:,.1f} videos/h with {plan.requests} at once"),
         (f"against one {plan.one_device_kind}", f"{plan.throughput_vs_one:.2f}× the throughput{fits}"),
         ("waiting", f"{plan.bubble_share:.1%} of the devices' time"),
@@ -83,10 +83,15 @@ def _speed(entry: PlannedShape) -> TextTable:
         (
             "building",
             f"{size_text(entry.building.rss_bytes)} of memory, {size_text(entry.building.disk_bytes)} on disk, "
-            f"{entry.building.seconds / 60:.0f} min",
+            f"{_seconds(entry.building.seconds)}",
         ),
     ]
     return TextTable(f"{plan.shape}, {shape.width} × {shape.height}, {shape.frames} frames: {PREDICTED}", rows)
+
+
+def _seconds(count: float) -> str:
+    """Some seconds for people: `1,041.5 s`, `26.7 s`, `3.2 ms`."""
+    return f"{count:,.1f} s" if count >= 1 else f"{1000 * count:.1f} ms"
 
 
 def _sent(plan: Plan) -> Iterator[tuple[str, str]]:
@@ -98,7 +103,7 @@ def _sent(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _alternatives(entry: PlannedShape) -> TextTable:
     rows = [
-        (other.link, other.style, f"{other.video_seconds:,.1f} s", f"{3600 * other.throughput:,.1f}", _fit(other.fits))
+        (other.link, other.style, _seconds(other.video_seconds), f"{3600 * other.throughput:,.1f}", _fit(other.fits))
         for other in entry.plan.alternatives
     ]
     header = ("link", "style", "one video", "videos/h", "memory")
@@ -119,7 +124,7 @@ def _memory(entry: PlannedShape) -> TextTable:
 
 
 def _published(entry: PlannedShape) -> TextTable:
-    rows = [*_prediction(entry), *((one.source, one.devices, f"{one.seconds:,.1f} s") for one in entry.published)]
+    rows = [*_prediction(entry), *((one.source, one.devices, _seconds(one.seconds)) for one in entry.published)]
     title = f"{entry.plan.shape}, beside published times of one video alone"
     return TextTable(title, rows if entry.published else (), ("what", "devices", "seconds"))
 
@@ -127,4 +132,4 @@ def _published(entry: PlannedShape) -> TextTable:
 def _prediction(entry: PlannedShape) -> Iterator[tuple[str, str, str]]:
     kinds = [device.kind for device in entry.plan.devices]
     devices = ", ".join(f"{kinds.count(kind)}×{kind}" for kind in dict.fromkeys(kinds))
-    yield f"this recipe, {PREDICTED}", devices, f"{entry.plan.video_seconds:,.1f} s"
+    yield f"this recipe, {PREDICTED}", devices, _seconds(entry.plan.video_seconds)
