@@ -113,14 +113,15 @@ def test_a_missing_distribution_is_named_with_the_line_that_installs_it(faults: 
     faults({"torch": absent})
     found = states()
     assert found["build"] == ("missing", ("torch is not installed",), "pip install 'wanc[build]'")
-    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD - {"build"} | {"openvino", "bench"}
+    ok = {name for name, (state, _, _) in found.items() if state == "ok"}
+    assert ok == ROAD - {"build"} | {"openvino", "tensorrt-rtx", "bench"}
 
 
 def test_another_engine_is_no_default_road(faults: Faults) -> None:
     faults({"openvino": Distribution("openvino", "openvino>=2026.0", None, "is not installed")})
     found = states()
     assert found["openvino"] == ("missing", ("openvino is not installed",), "pip install 'wanc[openvino]'")
-    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD | {"bench"}
+    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD | {"tensorrt-rtx", "bench"}
 
 
 def test_a_missing_distribution_of_the_runtime_stops_building_too(faults: Faults) -> None:
