@@ -36,8 +36,16 @@ def built(step: Step, target: str, scheme: str | None, ranks: int, folder: Path)
     return BuildReport.read(made[GRAPH])
 
 
-@pytest.mark.parametrize("target", ["sm80", "sm89", "sm120"])
-@pytest.mark.parametrize("scheme", [None, "int8"])
+@pytest.mark.parametrize(
+    ("target", "scheme"),
+    [
+        ("sm89", "int8"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (("sm80", None), ("sm80", "int8"), ("sm89", None), ("sm120", None), ("sm120", "int8"))
+        ),
+    ],
+)
 def test_exchanges_and_fused_attention(step: Step, target: str, scheme: str | None, tmp_path: Path) -> None:
     report = built(step, target, scheme, 2, tmp_path)
     assert sum(report.kernels["comm_alltoall"].values()) == 4 * LAYERS
@@ -49,6 +57,7 @@ def test_exchanges_and_fused_attention(step: Step, target: str, scheme: str | No
         assert sum(numbers == "Int8 × Int8" for numbers in report.linears.values()) == 8 * LAYERS
 
 
+@pytest.mark.slow
 def test_of_four_ranks(step: Step, tmp_path: Path) -> None:
     report = built(step, "sm89", None, 4, tmp_path)
     assert sum(report.kernels["comm_alltoall"].values()) == 4 * LAYERS

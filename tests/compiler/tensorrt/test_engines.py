@@ -52,7 +52,14 @@ def reports(made: Mapping[str, Path]) -> dict[str, BuildReport]:
 
 
 @pytest.mark.parametrize(
-    ("scheme", "target"), [("int8", "sm80"), ("int8", "sm89"), ("int8", "sm120"), ("fp8", "sm89"), ("fp8", "sm120")]
+    ("scheme", "target"),
+    [
+        ("int8", "sm89"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (("int8", "sm80"), ("int8", "sm120"), ("fp8", "sm89"), ("fp8", "sm120"))
+        ),
+    ],
 )
 def test_every_selected_linear_and_attention_has_its_kernel(
     scheme: str, target: str, step: Step, tmp_path: Path
@@ -73,6 +80,7 @@ def test_every_selected_linear_and_attention_has_its_kernel(
     assert set(found["time"].linears.values()) == {"Float × Float"}, "it is an island"
 
 
+@pytest.mark.slow
 def test_sm75_computes_in_fp16(step: Step, tmp_path: Path) -> None:
     islands: tuple[Island, ...] = ("residual", "modulation", "norm", "rope")
     (tmp_path / "program").mkdir()
@@ -82,6 +90,7 @@ def test_sm75_computes_in_fp16(step: Step, tmp_path: Path) -> None:
     assert found["step"].linears["proj_out"] == "Half × Half"
 
 
+@pytest.mark.slow
 def test_the_same_graph_is_the_same_bytes(component: Callable[[str], Step], tmp_path: Path) -> None:
     encoder = component("text_encoder")
     made = [
@@ -93,6 +102,7 @@ def test_the_same_graph_is_the_same_bytes(component: Callable[[str], Step], tmp_
     assert not list(made[0]["encode"].parent.glob("*.bin"))
 
 
+@pytest.mark.slow
 def test_the_decoder_s_single_head_is_no_kernel_and_is_told(component: Callable[[str], Step], tmp_path: Path) -> None:
     decoder, compiler = component("vae_decoder"), TensorRtRtxCompiler("sm89", "bf16", ISLANDS)
     found = reports(decoder.compiled(compiler, "sm89", decoder.files, tmp_path / "out"))
