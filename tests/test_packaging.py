@@ -92,5 +92,5 @@ def test_what_type_checkers_are_told_is_there_and_ships() -> None:
     with pytest.raises(AttributeError, match="module 'wanc' has no attribute 'absent'"):
         wanc.absent  # noqa: B018
     shipped = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]["package-data"]
-    assert shipped == {"wanc": ["py.typed", "__init__.pyi"]}
+    assert shipped == {"wanc": ["py.typed", "__init__.pyi", "compiler/planner/surveys/*.json"]}
     assert all((ROOT / "wanc" / name).is_file() for name in shipped["wanc"])

@@ -256,6 +256,7 @@ def test_a_reference_does_not_depend_on_the_cores(tmp_path: Path) -> None:
     by_threads = {threads: OnnxRuntime(tmp_path / "g.onnx", threads).run(feeds)[0] for threads in (1, 2)}
     assert (by_threads[1] != by_threads[2]).any()
     files = ComponentFiles("model", ProgramComponent({}, {}), {}, {})
-    graphs = {"main": LowerableGraph(ProgramGraph(None, (), (), {}), model)}
+    nothing = ProgramGraph(None, (), (), {})
+    graphs = {"main": LowerableGraph(nothing, model, nothing, {})}
     found = Reference(files, graphs, tmp_path / "reference").run("main", feeds)["y"]
     np.testing.assert_array_equal(found, by_threads[1])

@@ -31,7 +31,8 @@ from wanc.compiler.export.torch_module import ExportTorch, TorchInput
 from wanc.compiler.export.wan import Export
 from wanc.compiler.fuse import Fuse
 from wanc.compiler.partition import Partition
-from wanc.compiler.program.program import Segment
+from wanc.compiler.planner.survey_stage import SurveyComponent
+from wanc.compiler.program.program import Placement, Segment
 from wanc.compiler.quantize.calibrate import Calibrate, Trajectory
 from wanc.compiler.quantize.quantize import Quantize
 from wanc.compiler.quantize.texts import Texts
@@ -103,7 +104,15 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "requests": (384, 32),
         "validation": (12, 4),
     },
-    Partition: {"cut": ("none", "blocks"), "device": ("cpu", "other")},
+    Partition: {
+        "cut": ("none", "blocks"),
+        "device": ("cpu", "other"),
+        "planned": (None, Placement(("cpu",), (SEGMENT,))),
+    },
+    SurveyComponent: {
+        "component": ("vae_decoder", "text_encoder"),
+        "fuse": (Fuse(None, (), ("time",)), Fuse(None, ("rope",), ("time",))),
+    },
     Compile: {
         "engine": ENGINES,
         "segment": (SEGMENT, dataclasses.replace(SEGMENT, stop=1)),

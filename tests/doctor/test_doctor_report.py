@@ -60,6 +60,7 @@ def test_what_a_recipe_is_refused_for_is_not_built(monkeypatch: pytest.MonkeyPat
     assert not any(is_built(named(name)) for name in ("tensorrt", "run-cuda", "report"))
     monkeypatch.setitem(planned.VALUES, "engine.kind", ("tensorrt-rtx",))
     assert not is_built(named("tensorrt-rtx"))
+    monkeypatch.setattr(planned, "ENGINES", ())
     assert is_built(named("tensorrt"))
     monkeypatch.setattr(planned, "KEYS", ())
     assert is_built(named("report"))

@@ -167,10 +167,10 @@ CASES: dict[str, Case] = {
         broken=edit("width: 48", "width: 854"),
     ),
     "not built yet": Case(
-        f"{BUILD} --set engine.kind=tensorrt",
+        f"{BUILD} --set engine.targets=[cuda]",
         code=2,
-        err="error: --set engine.kind=tensorrt: engine.kind: tensorrt is not built yet; today wanc builds: "
-        "onnxruntime, openvino\n",
+        err="error: --set engine.targets=[cuda]: engine.targets.0: cuda is not built yet; today wanc builds: "
+        "cpu, sm75, sm80, sm86, sm89, sm90, sm100, sm120, sm121\n",
     ),
     "wrong --set": Case(
         f"{BUILD} --set sampling.steps=many",

@@ -304,7 +304,15 @@ def test_settings_without_a_schedule(judge: Judge) -> None:
 
 @pytest.mark.parametrize(
     ("name", "components", "boundary"),
-    [("tiny-wan", TWO, 0.875), ("wan2.2-t2v-a14b", TWO, 0.875), ("wan2.1-t2v-1.3b", ONE, None)],
+    [
+        ("tiny-wan", TWO, 0.875),
+        ("wan2.2-t2v-a14b", TWO, 0.875),
+        ("wan2.2-t2v-a14b-bf16", TWO, 0.875),
+        ("wan2.2-t2v-a14b-int8", TWO, 0.875),
+        ("wan2.2-t2v-a14b-fp8", TWO, 0.875),
+        ("mlperf-wan2.2", TWO, 0.875),
+        ("wan2.1-t2v-1.3b", ONE, None),
+    ],
 )
 def test_ready_recipes_pass(name: str, components: tuple[str, ...], boundary: float | None) -> None:
     for loaded in load(RECIPES / f"{name}.yaml"):
@@ -313,7 +321,8 @@ def test_ready_recipes_pass(name: str, components: tuple[str, ...], boundary: fl
 
 def test_no_ready_recipe_is_forgotten() -> None:
     found = {path.stem for path in RECIPES.glob("*.yaml")}
-    assert found == {"tiny-wan", "tiny-wan-int8", "wan2.2-t2v-a14b", "wan2.1-t2v-1.3b"}
+    large = {f"wan2.2-t2v-a14b{end}" for end in ("", "-bf16", "-int8", "-fp8")}
+    assert found == {"tiny-wan", "tiny-wan-int8", "wan2.1-t2v-1.3b", "mlperf-wan2.2", *large}
 
 
 def test_every_lint_has_a_case() -> None:

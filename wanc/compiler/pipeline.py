@@ -56,6 +56,7 @@ from wanc.compiler.stages.runner import Runner, StageRun
 from wanc.compiler.stages.stage import Stage, Tree, tool_version
 from wanc.compiler.stages.worker import CrashError
 from wanc.errors import NotBuiltYetError, RecipeError
+from wanc.recipe import planned
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
 from wanc.runtime.manifest import Manifest
@@ -212,7 +213,7 @@ def _engine(resolved: Resolved) -> Engine:
         "openvino": OpenVinoEngine(compute, islands if compute == "bf16" else ()),
         "tensorrt-rtx": TensorRtRtxEngine(compute, islands if compute != "fp32" else ()),
     }
-    if kind not in engines:
+    if kind in planned.ENGINES:
         raise NotBuiltYetError(
             f"wanc plans for {kind}, and does not build for it yet",
             hint="wanc plan says what it will be; tensorrt-rtx is built, for RTX GPUs",

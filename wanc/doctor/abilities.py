@@ -85,7 +85,10 @@ def is_built(ability: Ability) -> bool:
     except Exception:  # a damaged library fails in its own way; without it, nothing can be asked for
         return False
     path, value = ability.asked
-    return not (planned.is_planned_key(path) if value is None else planned.is_planned_value(path, value))
+    is_named_engine = path == ENGINE and value in planned.ENGINES
+    return not (
+        is_named_engine or (planned.is_planned_key(path) if value is None else planned.is_planned_value(path, value))
+    )
 
 
 def _look_up(extra: str) -> dict[str, Distribution]:

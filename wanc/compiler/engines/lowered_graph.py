@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import onnx_ir as ir
-
-from wanc.compiler.graphs.lowerable import LowerableGraph
-from wanc.compiler.program.program import ProgramGraph
 from wanc.runtime.dimensions import Dimension, split_dimension
+
+if TYPE_CHECKING:
+    from wanc.compiler.graphs.lowerable import LowerableGraph
+    from wanc.compiler.program.program import ProgramGraph
 
 
 class SizeRange(NamedTuple):
@@ -63,6 +63,8 @@ def _sizes(graph: ProgramGraph, shapes: InputShapes) -> Sizes:
 
 
 def _with_computed(sizes: Sizes, computed: Mapping[str, str]) -> Sizes:
+    import onnx_ir as ir
+
     ends = [{name: extent[end] for name, extent in sizes.items()} for end in range(3)]
     made: dict[str, SizeRange] = {}
     for name, text in computed.items():
