@@ -193,7 +193,7 @@ def test_stages_of_one_name_have_keys_of_their_own() -> None:
     assert len(keys) == len(every_stage())
     quantising = {"texts", "calibrate", "quantize", "train"}
     assert {kind.name for kind in every_stage()} == {
-        "export", "fuse", *quantising, "partition", "compile", "engine", "tables", "check",
+        "export", "fuse", *quantising, "partition", "compile", "engine", "tables", "check", "survey",
     }  # fmt: skip
 
 
