@@ -273,6 +273,7 @@ def _build(
         if not replace:
             check_owner(destination, loaded.files[0], resolved.recipe_digest, resolved.source.digest, store)
         with _placed(loaded):
+            _engine(resolved)  # what cannot be built is refused before its model is surveyed for a plan
             plan = BuildPlan.of(resolved, _placement(loaded, runner))
             engines = plan.run(_bounded(runner, loaded.recipe.engine.max_build_memory))
         before = id_at(destination, store)

@@ -40,8 +40,7 @@ def planned_placement(planned: RecipePlan, most_bytes: int | None) -> Placement:
 
 def whole_model(costs: VideoCosts, device: str) -> list[Range]:
     """All of a model on one device."""
-    components = (costs.text_encoder, *costs.experts, costs.decoder)
-    return [Range(component.name, 0, len(component.parts), device) for component in components]
+    return [Range(component.name, 0, len(component.parts), device) for component in costs.components]
 
 
 def placement(costs: VideoCosts, ranges: Iterable[Range], most_bytes: int | None) -> Placement:
@@ -72,14 +71,17 @@ def _check_built(plan: Plan) -> None:
 
 
 def _ranges(plan: Plan) -> list[Range]:
-    """What the first copy of everything executes; other copies, and a second chain for a branch, have equal engines."""
-    found: dict[tuple[str, int, int], Range] = {}
+    """What the first chain of devices that has a component executes of it.
+
+    Other copies, and a second chain for a branch, execute the same blocks, which may be cut elsewhere there.
+    """
+    found: list[Range] = []
+    chain: dict[str, int] = {}
     for device in plan.devices:
-        if device.replica == 0:
-            for one in device.segments:
-                key = (one.component, one.first, one.stop)
-                found.setdefault(key, Range(one.component, one.first, one.stop, device.name))
-    return list(found.values())
+        for one in device.segments if device.replica == 0 else ():
+            if chain.setdefault(one.component, device.lane) == device.lane:
+                found.append(Range(one.component, one.first, one.stop, device.name))
+    return found
 
 
 def _cut(costs: VideoCosts, whole: Range, most_bytes: int | None) -> Iterator[Range]:

@@ -46,8 +46,7 @@ def building(costs: VideoCosts, plan: Plan) -> Building:
 
 def component_of(costs: VideoCosts, name: str) -> ComponentCosts:
     """By its name."""
-    components = (costs.text_encoder, *costs.experts, costs.decoder)
-    return next(component for component in components if component.name == name)
+    return next(component for component in costs.components if component.name == name)
 
 
 def segment_bytes(component: ComponentCosts, first: int, stop: int) -> int:

@@ -91,3 +91,8 @@ class VideoCosts:
     text_encoder: ComponentCosts
     experts: tuple[ComponentCosts, ...]
     decoder: ComponentCosts
+
+    @property
+    def components(self) -> tuple[ComponentCosts, ...]:
+        """All of them, in the order of execution."""
+        return (self.text_encoder, *self.experts, self.decoder)

@@ -12,8 +12,7 @@ HALVINGS = 50
 
 def one_device_seconds(costs: VideoCosts, device: Device) -> float:
     """Of one video on one device, everything one behind the other, whether or not it has room for it."""
-    components = (costs.text_encoder, *costs.experts, costs.decoder)
-    return sum(component_seconds(component, device) for component in components)
+    return sum(component_seconds(component, device) for component in costs.components)
 
 
 def fitted_efficiency(costs: VideoCosts, device: Device, seconds: float, number_format: Format = "bf16") -> float:
