@@ -8,10 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wanc.compiler.placement import Range, check_peak, placement, whole_model
+from wanc.compiler.placement import Range, check_peak, placement, planned_ranges, whole_model
 from wanc.compiler.planner.building import component_of, segment_bytes
+from wanc.compiler.planner.options import PlanOptions
+from wanc.compiler.planner.plan import plan_video
 from wanc.errors import UserError
 
+from .planner.clusters import cluster
 from .planner.counted import a14b
 
 GIB = 2**30
@@ -65,3 +68,15 @@ def test_an_engine_that_took_more_than_predicted_is_refused() -> None:
     check_peak("compile denoiser_high/0", 2 * GIB, 2 * GIB)
     with pytest.raises(UserError, match=r"compile denoiser_high/0 took 2\.00 GiB, more than the 1\.00 GiB"):
         check_peak("compile denoiser_high/0", 2 * GIB, GIB)
+
+
+def test_chains_for_each_branch_give_one_set_of_segments() -> None:
+    costs = a14b(decoder="bf16")
+    options = PlanOptions(branches="parallel", ulysses=1, replicas=1, compare=False)
+    plan = plan_video(costs, cluster("a100-80g", 4), options)
+    assert len({device.lane for device in plan.devices}) == 2
+    segments = placement(costs, planned_ranges(plan), None).segments
+    for component in costs.components:
+        own = [segment for segment in segments if segment.component == component.name]
+        assert [segment.first for segment in own] == [0, *[segment.stop for segment in own][:-1]]
+        assert own[-1].stop == len(component.parts)

@@ -34,7 +34,7 @@ def planned_placement(planned: RecipePlan, most_bytes: int | None) -> Placement:
     """
     largest = planned.largest
     _check_built(largest.plan)
-    ranges = _ranges(largest.plan)
+    ranges = planned_ranges(largest.plan)
     return placement(largest.costs, ranges, most_bytes)
 
 
@@ -70,7 +70,7 @@ def _check_built(plan: Plan) -> None:
         )
 
 
-def _ranges(plan: Plan) -> list[Range]:
+def planned_ranges(plan: Plan) -> list[Range]:
     """What the first chain of devices that has a component executes of it.
 
     Other copies, and a second chain for a branch, execute the same blocks, which may be cut elsewhere there.
