@@ -123,7 +123,8 @@ def export(name: str, checkpoint: Checkpoint, traced: Traced, folder: Path) -> O
     for graph, model in traced.graphs(name, component, checkpoint):
         file = f"{name}/{graph.name}.onnx"
         save(bind(model, component.weights, where=component.folder), folder / file)
-        graphs[graph.name] = ProgramGraph(file, graph.inputs, graph.outputs, graph.example, graph.values)
+        interface = (graph.inputs, graph.outputs, graph.example, graph.values)
+        graphs[graph.name] = ProgramGraph(file, *interface, named=graph.named)
     Program("graph", None, {name: ProgramComponent(graphs, component.weights)}, None).write(folder)
     return OneComponent(name, files_of(folder), {file: checkpoint.root / file for file in checkpoint.files})
 

@@ -61,7 +61,7 @@ def step(traced: Traced, tmp_path_factory: pytest.TempPathFactory) -> Step:
     (folder / "fused").mkdir()
     fused = export("denoiser_high", checkpoint, traced, folder / "exported").fused(DEFAULT, folder / "fused")
     model = fused.graph("step")
-    given = {"frames": FRAMES, "rows": ROWS, "columns": COLUMNS, "columns_rows_frames": TOKENS}
+    given = {"frames": FRAMES, "rows": ROWS, "columns": COLUMNS, "tokens": TOKENS}
     feeds = noise(model, given, 0)
     angles = feeds["rope.freqs_cos.0"]
     feeds |= {"rope.freqs_cos.0": np.cos(angles), "rope.freqs_sin.0": np.sin(angles)}

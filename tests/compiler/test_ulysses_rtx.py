@@ -20,7 +20,7 @@ from .test_ulysses import COLUMNS, FRAMES, LAYERS, ROWS, TOKENS, Step, step
 
 __all__ = ["step"]
 pytestmark = pytest.mark.skipif(importlib.util.find_spec(BINDINGS) is None, reason="TensorRT-RTX is not installed")
-SIZES = {"frames": FRAMES, "rows": ROWS, "columns": COLUMNS, "columns_rows_frames": TOKENS}
+SIZES = {"frames": FRAMES, "rows": ROWS, "columns": COLUMNS, "tokens": TOKENS}
 COMPONENT, GRAPH = "denoiser_high", "step"
 
 

@@ -27,6 +27,7 @@ class Graph:
     `build` makes the module; it is called under a fake tensor mode, so that no weight is allocated. Parameters carry
     their canonical (diffusers) names. `constants` holds the values of its non-parameter buffers by name, `example`
     one valid size for each symbolic name, and `values` what fills an input in a trial run that noise would not suit.
+    `named` are names for sizes that are computed of others: {"tokens": "frames*rows*columns"}.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Graph:
     example: Mapping[str, int]
     constants: Mapping[str, np.ndarray[Any, Any]] = field(default_factory=dict[str, Any])
     values: Mapping[str, float] = field(default_factory=dict[str, float])
+    named: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def concrete(shape: tuple[Dimension, ...], sizes: Mapping[str, int]) -> tuple[int, ...]:

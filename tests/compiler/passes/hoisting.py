@@ -51,9 +51,13 @@ def conditioned() -> ir.Model:
 
 
 def cut(
-    model: ir.Model, inputs: Mapping[str, Known], parts: Iterable[str] = EVERY, name: str = "main"
+    model: ir.Model,
+    inputs: Mapping[str, Known],
+    parts: Iterable[str] = EVERY,
+    name: str = "main",
+    named: Mapping[str, str] | None = None,
 ) -> list[HoistedPiece]:
-    return hoist(name, model.clone(), *interface(model, inputs), SIZES, parts)
+    return hoist(name, model.clone(), *interface(model, inputs), SIZES, parts, named)
 
 
 def interface(model: ir.Model, inputs: Mapping[str, Known]) -> tuple[tuple[Input, ...], tuple[Output, ...]]:

@@ -335,6 +335,28 @@ def test_computed_sizes_get_names_of_their_own() -> None:
     assert_together(model, parts, {"n": 1, "m": 2}, {"n": 3, "m": 2})
 
 
+PLACED = """g (float[n, m, 4] x, float[n, m] p) => (float[n, m, 4] y) {
+    line = Constant <value_ints = [-1, 1]> ()  rows = Constant <value_ints = [-1, 4]> ()
+    flat = Reshape (p, line)  table = Cos (flat)  tokens = Reshape (x, rows)  turned = Mul (tokens, table)
+    sizes = Shape (x)  y = Reshape (turned, sizes) }"""
+
+
+@pytest.mark.parametrize(("named", "name"), [({}, "n_m"), ({"tokens": "m*n"}, "tokens"), ({"n": "m*n"}, "n_2")])
+def test_a_computed_size_has_one_name_in_all_of_a_part(named: dict[str, str], name: str) -> None:
+    """Given or made up, and never that of another size."""
+    model = parse(PLACED)
+    for node in model.graph:
+        if (value := node.outputs[0]).name in ("flat", "table", "tokens", "turned"):
+            value.shape = ir.Shape(["n*m", 4 if value.name in ("tokens", "turned") else 1])
+    parts = cut(model, {"x": STEP, "p": PROMPT}, named=named)
+    assert [entry.shape for entry in parts[-1].inputs[1:]] == [(name, 1)]
+    assert parts[-1].computed == {name: "n*m"} and parts[-1].example[name] == 6
+    shapes = [str(value.shape) for part in parts for node in part.model.graph for value in node.outputs]
+    assert not any("*" in shape for shape in shapes), shapes
+    assert sum(name in shape for shape in shapes) == 4
+    assert_together(model, parts, {"n": 1, "m": 2}, {"n": 3, "m": 2})
+
+
 def test_a_row_of_whole_numbers_that_is_no_size_moves() -> None:
     """What was computed from a prompt is computed once, whatever its type."""
     model = parse(

@@ -10,7 +10,6 @@ import pytest
 
 from wanc.compiler.check.widened import widen
 from wanc.compiler.engines.tensorrt.attention import write_out
-from wanc.compiler.engines.tensorrt.extents import one_name
 from wanc.compiler.engines.tensorrt.names import name_nodes
 from wanc.compiler.engines.tensorrt.passes import passes_of
 from wanc.compiler.engines.tensorrt.precision import Precision, give_types
@@ -60,15 +59,6 @@ def test_an_attention_is_called_after_the_module_of_its_queries() -> None:
     )
     name_nodes(model)
     assert [node.name for node in model.graph if node.op_type == "Attention"] == ["b.attn"]
-
-
-def test_a_size_has_the_name_that_an_input_has_for_it() -> None:
-    model = parse("g (float[1, n, 4] x, float[1, columns_rows, 4] rope) => (float[1, n, 4] y) { y = Mul (x, x) }")
-    for value in (model.graph.inputs[0], model.graph.outputs[0]):
-        value.shape = ir.Shape([1, "columns*rows", 4])
-    assert one_name(model).fired == 2
-    assert {str(value.shape[1]) for value in (*model.graph.inputs, *model.graph.outputs)} == {"columns_rows"}
-    assert one_name(model).fired == 0
 
 
 @pytest.mark.parametrize("heads", [1, 4])

@@ -60,7 +60,8 @@ def _export_component(
         file = f"{name}/{graph.name}.onnx"
         save(bound, out / file)
         used |= bound.graph.initializers.keys()
-        graphs[graph.name] = ProgramGraph(file, graph.inputs, graph.outputs, graph.example, graph.values)
+        interface = (graph.inputs, graph.outputs, graph.example, graph.values)
+        graphs[graph.name] = ProgramGraph(file, *interface, named=graph.named)
     weights = {key: weight for key, weight in component.weights.items() if key in used}
     return ProgramComponent(graphs, weights, definitions(name).blocks(component.config))
 

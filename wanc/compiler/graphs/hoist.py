@@ -20,6 +20,7 @@ import onnx_ir as ir
 
 from wanc.compiler.graphs.folds import SMOOTHING
 from wanc.compiler.graphs.pieces import ROUNDING, Piece, cut, reaching
+from wanc.compiler.graphs.size_names import UNKNOWN, SizeNames
 from wanc.compiler.graphs.values import attribute
 from wanc.models.graph import BindingTime, Input, Output, Scope
 from wanc.runtime.dimensions import Dimension, Dtype, split_dimension
@@ -45,8 +46,6 @@ PARTS: Mapping[Known, str] = {
 
 SHAPE = ".shape"
 """What the name of an input ends with that is the shape of another."""
-UNKNOWN = "?"
-"""What the text of a size begins with of which the graph says nothing."""
 SUFFIX = re.compile(r"\.(weight|bias|float32|codes|scales)$")
 
 
@@ -55,7 +54,8 @@ class HoistedPiece:
     """What is known at one time, with its interface: inputs are the graph's own, or outputs of earlier pieces.
 
     `name` is the part's, or the graph's own for what remains; `example` has a size for each name in the interface.
-    `computed` are sizes in the interface that are computed of others: `columns_rows_frames` is `columns*rows*frames`.
+    `computed` are sizes in the interface that are computed of others: `tokens` is `frames*rows*columns`. They have one
+    name in all of the graph: an engine takes two for two sizes, of which nothing says that they are equal.
     """
 
     name: str
@@ -73,9 +73,11 @@ def hoist(
     outputs: Iterable[Output],
     example: Mapping[str, int],
     parts: Iterable[str],
+    named: Mapping[str, str] | None = None,
 ) -> list[HoistedPiece]:
     """Cut a graph into the `parts` asked for and the rest, which keeps its name, in the order of execution.
 
+    `named` are names for computed sizes that the parts may come to have in their interface; others get one made up.
     Returns the graph alone where nothing can be moved. What a graph gives, it computes itself: no output moves.
     """
     declared = {entry.name: entry for entry in inputs}
@@ -86,15 +88,16 @@ def hoist(
     if not crossing:
         return [HoistedPiece(name, model, tuple(declared.values()), tuple(outputs), example)]
     _name(model, crossing)
-    sizes, names = dict(example), dict[str, str]()
+    sizes, names = dict(example), SizeNames(named or {})
     moved = {str(value.name): _declare(value, known, sizes, names) for value, known in crossing.items()}
+    names.apply(model.graph)
     order = [known for known in (*PARTS, last) if known in times.values()]
     pieces = cut(model, [[node for node, entry in times.items() if entry == known] for known in order])
     found = [
         _declared(name if known == last else PARTS[known], piece, {**declared, **moved}, sizes)
         for known, piece in zip(order, pieces, strict=True)
     ]
-    computed = {size: text for text, size in names.items() if not text.startswith(UNKNOWN)}
+    computed = names.computed()
     return [replace(part, computed=computed) for part in (*found[:-1], replace(found[-1], outputs=tuple(outputs)))]
 
 
@@ -227,12 +230,7 @@ def _weight_behind(value: ir.Value) -> str:
     return ""
 
 
-def name_of_size(text: str) -> str:
-    """What a size is called that is computed of others: `columns_rows_frames` for `columns*rows*frames`."""
-    return re.sub(r"[^A-Za-z0-9]+", "_", text)
-
-
-def _declare(value: ir.Value, known: Known, sizes: dict[str, int], names: dict[str, str]) -> Input:
+def _declare(value: ir.Value, known: Known, sizes: dict[str, int], names: SizeNames) -> Input:
     """A crossing value as an input. Sizes that are no multiple of a name get one of their own, noted in `names`.
 
     What they are in the example is noted in `sizes`; where the graph does not say, it is 1.
@@ -248,14 +246,11 @@ def _declare(value: ir.Value, known: Known, sizes: dict[str, int], names: dict[s
         if re.fullmatch(r"(\d+\*)?[A-Za-z_]\w*", str(size)):
             shape.append(str(size))
             continue
-        text = str(size) if size.value else f"{UNKNOWN}{value.name}_{axis}"
-        if text not in names:
-            stem = name_of_size(text.removeprefix(UNKNOWN))
-            candidates = (stem, *(f"{stem}_{count}" for count in range(2, len(sizes) + 3)))
-            names[text] = next(name for name in candidates if name not in sizes)
+        name = names.name(str(size) if size.value else f"{UNKNOWN}{value.name}_{axis}", sizes)
+        if name not in sizes:
             example = size.evaluate(sizes)
-            sizes[names[text]] = example if isinstance(example, int) else 1
-        shape.append(names[text])
+            sizes[name] = example if isinstance(example, int) else 1
+        shape.append(name)
     value.shape = ir.Shape(shape)
     return Input(str(value.name), tuple(shape), known.binding, known.per, value.dtype.numpy().name)  # pyright: ignore
 

@@ -32,7 +32,8 @@ def lowerable(files: ComponentFiles) -> dict[str, LowerableGraph]:
     """The graphs of a component by name, cut by binding time as they are tagged; givers before takers."""
     found: dict[str, LowerableGraph] = {}
     for name, graph in files.component.graphs.items():
-        for part in hoist(name, files.model(name), graph.inputs, graph.outputs, graph.example, graph.hoist):
+        model, named = files.model(name), graph.named
+        for part in hoist(name, model, graph.inputs, graph.outputs, graph.example, graph.hoist, named):
             taken = {entry.name for entry in part.inputs}
             values = {key: value for key, value in graph.values.items() if key in taken}
             ranges = index_ranges(part.model.graph)

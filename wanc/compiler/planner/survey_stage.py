@@ -61,7 +61,7 @@ def survey(checkpoint: Checkpoint, name: str, fuse: Fuse) -> Survey:
     (graph,) = [entry for entry in made.graphs(config, checkpoint) if entry.name == MAIN.get(name, entry.name)]
     model = bind(trace(graph), component.weights, where=name)
     apply_passes(model, fuse.chosen(), where=f"{name}/{graph.name}")
-    hoisted = hoist(graph.name, model, graph.inputs, graph.outputs, graph.example, fuse.hoist)
+    hoisted = hoist(graph.name, model, graph.inputs, graph.outputs, graph.example, fuse.hoist, graph.named)
     blocks = made.blocks(config)
     main = _surveyed(hoisted[-1], blocks, keeps_residual=name != "vae_decoder")
     request = [_surveyed(piece, blocks, keeps_residual=False) for piece in hoisted if piece.name == REQUEST]
@@ -85,6 +85,7 @@ def _spell_out(piece: HoistedPiece) -> None:
     """Sizes that got a name of their own where the graph was cut, in the names that a video's size has."""
     import onnx_ir as ir
 
-    for value in piece.model.graph.inputs:
-        assert value.shape is not None
-        value.shape = ir.Shape([piece.computed.get(str(size), size) for size in value.shape])
+    nodes = piece.model.graph
+    for value in (*nodes.inputs, *(output for node in nodes for output in node.outputs)):
+        if value.shape is not None:
+            value.shape = ir.Shape([piece.computed.get(str(size), size) for size in value.shape])

@@ -38,8 +38,9 @@ class ProgramGraph:
     """One graph of a component: its `.onnx` file, relative to `program.json`, and its interface.
 
     `example` gives a size for each symbolic dimension, and `values` what fills an input in place of noise: together
-    they are a request that the graph can execute. `hoist` tags it with the parts that are cut off where it is lowered;
-    behind the engine stage those are graphs of their own, and `file` is None: the program's `engines` say what is run.
+    they are a request that the graph can execute. `named` are names for sizes that are computed of others. `hoist` tags
+    it with the parts that are cut off where it is lowered; behind the engine stage those are graphs of their own, and
+    `file` is None: the program's `engines` say what is run.
     """
 
     file: str | None
@@ -48,6 +49,7 @@ class ProgramGraph:
     example: Mapping[str, int]
     values: Mapping[str, float] = field(default_factory=dict[str, float])
     hoist: tuple[str, ...] = ()
+    named: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True)

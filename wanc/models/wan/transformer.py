@@ -49,6 +49,7 @@ def graphs(config: Mapping[str, Any], text_length: int) -> tuple[Graph, ...]:
             example={"frames": 3, "rows": 4, "columns": 5},
             constants={f"rope.{name}": buffer.numpy() for name, buffer in rope.named_buffers()},
             values={"timestep": 500.0},
+            named={"tokens": "frames*rows*columns"},
         ),
     )
 

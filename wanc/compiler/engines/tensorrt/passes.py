@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from wanc.compiler.engines.ranks import RANKS
 from wanc.compiler.engines.tensorrt.attention import WRITTEN_OUT
-from wanc.compiler.engines.tensorrt.extents import EXTENTS
 from wanc.compiler.engines.tensorrt.names import NAMES
 from wanc.compiler.engines.tensorrt.precision import Precision, typing_pass
 from wanc.compiler.passes.order import ordered
 from wanc.compiler.passes.rewrite import Pass
 
-IN_FLOAT32 = ordered((NAMES, EXTENTS, RANKS, WRITTEN_OUT))
+IN_FLOAT32 = ordered((NAMES, RANKS, WRITTEN_OUT))
 
 
 def passes_of(precision: Precision) -> tuple[Pass, ...]:
