@@ -15,8 +15,11 @@ import pytest
 from wanc.bench import contest as contests
 from wanc.bench.case import CHANNELS, FREQUENCIES, TEXT_LENGTH, TEXT_WIDTH, Case
 from wanc.bench.contest import ContestResult, bench, contest
+from wanc.bench.rates import profile_of
 from wanc.bench.report import markdown, table, write_report
 from wanc.compiler.engines.products import Products
+from wanc.compiler.planner.known_devices import DEVICES
+from wanc.compiler.planner.profile import Profile
 from wanc.errors import EXIT_UNAVAILABLE, UserError
 
 from ..conftest import Wanc
@@ -62,6 +65,29 @@ def test_shares_of_integers_are_shown_where_integers_are_compared(tmp_path: Path
     path, *_ = write_report(found, tmp_path)
     assert path.name == "int8-1536x4-2240.json"
     assert json.loads(path.read_bytes())["contenders"][1]["int8_total_share"] == 0.75
+
+
+def measured(name: str, seconds: float, integer: float = 0.0) -> ContestResult:
+    return ContestResult(name, (seconds, seconds, 9 * seconds), 0.0, int8_total_share=integer, flops=6 * 10**12)
+
+
+def test_a_contest_tells_plans_how_fast_this_machine_is(tmp_path: Path) -> None:
+    """Half of a step in integers: 12 s are left of 16 s when the other half took 4 s at the rate of floats."""
+    floats = (measured("wanc onnxruntime", 10.0), measured("wanc openvino", 8.0), measured("PyTorch eager fp32", 1.0))
+    found = report(*floats, measured("wanc openvino int8", 16.0, 0.5), only="int8")
+    found["contenders"][2]["flops"] = 0
+    *_, path = write_report(found, tmp_path)
+    assert path.name == "int8-1536x4-2240.profile.json"
+    profile = Profile.read(path)
+    assert (profile.kind, profile.machine) == ("cpu", "a processor, 2 of 2 cores")
+    assert profile.rates == {"fp32": 0.75e12, "int8": 0.25e12}
+    assert profile.applied(DEVICES["cpu"]).rate("int8") == pytest.approx(0.25e12)
+
+
+@pytest.mark.parametrize("seconds", [4.0, 3.0])
+def test_a_rate_that_cannot_be_told_is_left_out(seconds: float) -> None:
+    floats, integer = measured("wanc openvino", 8.0), measured("wanc openvino int8", seconds, 0.5)
+    assert profile_of(report(floats, integer, only="int8")).rates == {"fp32": 0.75e12}
 
 
 def test_equal_reports_are_equal_files(tmp_path: Path) -> None:

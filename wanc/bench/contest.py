@@ -32,7 +32,7 @@ class ContestResult:
     """A contender's seconds, round by round, and its error ‖out − ref‖ / ‖ref‖ against PyTorch in float32.
 
     `once_seconds` is what was computed before the first step and not again: for a request, or for a timestep. The
-    shares are those of `Products`.
+    shares are those of `Products`, and `flops` all products of a step, 0 where nobody counts them.
     """
 
     name: str
@@ -41,6 +41,7 @@ class ContestResult:
     once_seconds: float = 0.0
     int8_linear_share: float = 0.0
     int8_total_share: float = 0.0
+    flops: int = 0
 
     @property
     def median(self) -> float:
@@ -56,6 +57,7 @@ class ContestResult:
             "once_seconds": round(self.once_seconds, 4),
             "int8_linear_share": round(self.int8_linear_share, 4),
             "int8_total_share": round(self.int8_total_share, 4),
+            "flops": self.flops,
         }
 
 
@@ -103,6 +105,7 @@ def bench(case: Case, *, only: str, rounds: int, work: Path, progress: bool) -> 
             once[name],
             products[name].int8_linear_share,
             products[name].int8_total_share,
+            products[name].total,
         )
         for name, (seconds, result) in measured.items()
     ]

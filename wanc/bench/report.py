@@ -9,6 +9,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from wanc.bench.rates import profile_of
+from wanc.compiler.planner.profile import SUFFIX as PROFILE
 from wanc.errors import EXIT_UNAVAILABLE, UserError
 from wanc.runtime.destination import reporting
 from wanc.runtime.whole_file import require_writable, write_whole
@@ -31,7 +33,8 @@ def require_report(folder: Path) -> None:
 def write_report(report: dict[str, Any], folder: Path) -> list[Path]:
     """Write a report's `.json`, `.md` and `.svg` into a folder, named after its case; returns the files.
 
-    Raises UserError where matplotlib is missing, and what `whole_file` raises.
+    Where it measured this machine's rates, they are a profile for plans beside it. Raises UserError where matplotlib is
+    missing, and what `whole_file` raises.
     """
     case = report["case"]
     if "recipe" in case:
@@ -42,6 +45,9 @@ def write_report(report: dict[str, Any], folder: Path) -> list[Path]:
     paths = [folder / f"{name}.{suffix}" for suffix in ("json", "md", "svg")]
     text = json.dumps(report, indent=1) + "\n"
     contents = [text.encode(), markdown(report, paths[2].name).encode(), _drawn(report)]
+    if "recipe" not in case and (profile := profile_of(report)).rates:
+        paths.append(folder / f"{name}{PROFILE}")
+        contents.append(profile.text().encode())
     with reporting(folder, WHAT):
         folder.mkdir(parents=True, exist_ok=True)
     for path, content in zip(paths, contents, strict=True):

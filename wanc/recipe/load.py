@@ -19,7 +19,13 @@ from wanc.recipe.schema import Recipe
 from wanc.recipe.tree import Marks, Node, marks_of, plain
 
 # Values that name files; relative ones start from the folder of the text that they are written in.
-_PATHS = (("model", "source"), ("model", "onnx"), ("model", "files", "*"), ("quantize", "calibrate", "prompts"))
+_PATHS = (
+    ("model", "source"),
+    ("model", "onnx"),
+    ("model", "files", "*"),
+    ("quantize", "calibrate", "prompts"),
+    ("partition", "profiles", "*"),
+)
 
 
 @dataclass(frozen=True)

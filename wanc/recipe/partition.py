@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from wanc.recipe.checks import fault
+from wanc.recipe.model import SourcePath
 from wanc.recipe.section import DEVICE_KIND, Section
 from wanc.words import DeviceKind, LinkKind, NumberFormat, Target
 
@@ -46,7 +47,7 @@ class DeviceKindSection(Section):
     peaks: Annotated[dict[str, Positive | None], AfterValidator(_known_formats)] | None = None
     """Operations per second by number format, such as {bf16: 312e12}; a null says that it has none."""
     efficiencies: Annotated[dict[str, Share], AfterValidator(_known_formats)] | None = None
-    """The share of a peak that kernels reach, by number format, 0 to 1; as `wanc bench` measures it."""
+    """The share of a peak that kernels reach, by number format, 0 to 1."""
 
 
 class DeviceSection(Section):
@@ -80,6 +81,8 @@ class PartitionSection(Section):
     """What the machine of the deployment has."""
     kinds: dict[KindName, DeviceKindSection] | None = None
     """Kinds of devices that wanc does not know, by name, or what is known better of one."""
+    profiles: tuple[SourcePath, ...] = ()
+    """Files that `wanc bench` wrote on such devices: how fast they were measured to be."""
     between: LinkKind = "pcie"
     """What connects devices that stand in different entries of `devices`."""
     objective: Literal["latency", "throughput"] = "latency"

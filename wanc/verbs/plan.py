@@ -25,6 +25,12 @@ def plan(
         Path | None,
         typer.Option("-o", "--output", metavar="FOLDER", help="Write a chart and a trace there.", show_default=False),
     ] = None,
+    engines: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE", help="Take activations as the engines of this bundle need them.", show_default=False
+        ),
+    ] = None,
     store: StoreFolder = None,
     as_json: Json = False,
 ) -> None:
@@ -37,7 +43,8 @@ def plan(
 
     folders, asked = Folders.chosen(None, store), chosen(load(recipe, overrides), variants)
     run = in_store(folders, progress=shows_progress(as_json=as_json))
-    planned = [plan_recipe(loaded, run) for loaded in asked]
+    activations = _built_activations(engines) if engines is not None else {}
+    planned = [plan_recipe(loaded, run, activations) for loaded in asked]
     for entry in () if as_json else planned:
         show(plan_tables(entry))
     if as_json:
@@ -47,3 +54,13 @@ def plan(
     written = [path for entry in planned for path in (write_pictures(entry, pictures) if pictures else ())]
     if written and not as_json:
         print_result("\n".join(map(str, written)))
+
+
+def _built_activations(bundle: Path) -> dict[str, int]:
+    from wanc.compiler.planner.built_memory import built_activations
+    from wanc.compiler.program.program import ENGINE_REPORT
+    from wanc.inspection.engine_report import read_report
+
+    report = read_report(bundle / ENGINE_REPORT)
+    assert report is not None
+    return built_activations(report)

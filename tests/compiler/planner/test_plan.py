@@ -8,10 +8,13 @@ from dataclasses import replace
 
 import pytest
 
+from wanc.compiler.planner.cluster import Cluster, Pool
 from wanc.compiler.planner.fit import one_device_seconds
 from wanc.compiler.planner.known_devices import DEVICES
+from wanc.compiler.planner.links import LINKS
 from wanc.compiler.planner.options import PlanOptions
 from wanc.compiler.planner.plan import Plan, plan_video
+from wanc.compiler.planner.profile import Profile
 from wanc.errors import RecipeError
 
 from .clusters import cluster, machines, pool
@@ -149,9 +152,11 @@ def test_what_programs_read_is_json() -> None:
 
 
 def test_measured_efficiencies_take_the_place_of_fitted_ones_and_are_called_so() -> None:
-    devices = cluster("a100-80g", 1).with_profile({"a100-80g": {"bf16": 0.29}})
-    plan = plan_video(a14b(), devices, PlanOptions())
-    assert plan.efficiencies["a100-80g"]["bf16"].source == "measured"
+    profile = Profile("a100-80g", "a machine", {"bf16": 0.29 * 312e12})
+    measured = profile.applied(DEVICES["a100-80g"])
+    plan = plan_video(a14b(), Cluster.of([Pool(measured, 1, LINKS["pcie-gen4"])]), PlanOptions())
+    efficiency = plan.efficiencies["a100-80g"]["bf16"]
+    assert (efficiency.value, efficiency.source) == (pytest.approx(0.29), "measured on a machine")
     assert plan.video_seconds > 1500
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from wanc.compiler.planner.devices import Device
@@ -48,14 +48,6 @@ class Cluster:
     def link(self, one: int, other: int) -> Link:
         """Between devices of two pools, which may be one and the same."""
         return self.pools[one].link if one == other or self.between is None else self.between
-
-    def with_profile(self, measured: Mapping[str, Mapping[str, float]]) -> Cluster:
-        """With efficiencies that were measured, by kind of device and format, in the place of those known."""
-        pools = tuple(
-            replace(pool, device=pool.device.with_efficiencies(measured.get(pool.device.kind, {}), "measured"))
-            for pool in self.pools
-        )
-        return replace(self, pools=pools)
 
     def name(self, number: int) -> str:
         """What a device is called: its kind and its number."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from wanc.compiler.planner.links import LINKS, link_of
 from wanc.compiler.planner.options import PlanOptions
 from wanc.compiler.planner.overrides import with_overrides
 from wanc.compiler.planner.plan import Plan, plan_video
+from wanc.compiler.planner.profile import SUFFIX, Profile
 from wanc.compiler.planner.published import Published, published_for
 from wanc.compiler.planner.recipe_costs import video_costs
 from wanc.compiler.planner.survey import FILE, Survey, shipped, survey_key
@@ -29,6 +30,7 @@ from wanc.models.source import ModelSource
 from wanc.models.wan.checkpoint import Checkpoint, open_located
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.partition import PartitionSection
+from wanc.recipe.paths import path_hint
 from wanc.recipe.quantize import Scheme
 from wanc.recipe.schema import FuseSection, Recipe
 from wanc.recipe.shapes import ShapeSection
@@ -78,16 +80,18 @@ Run = Callable[[Stage, Mapping[str, Tree]], Tree]
 CostsOf = Callable[[ShapeSection, Scheme | None], VideoCosts]
 
 
-def plan_recipe(loaded: LoadedRecipe, run: Run) -> RecipePlan:
+def plan_recipe(loaded: LoadedRecipe, run: Run, activations: Mapping[str, int] | None = None) -> RecipePlan:
     """Plan all sizes of a recipe's videos; `run` yields the result of a stage, where its model has to be surveyed.
 
-    Raises RecipeError where the recipe makes no videos, where its options cannot be met, and where nothing fits.
+    `activations` are bytes that engines were found to need, by component, in place of those counted. Raises RecipeError
+    where the recipe makes no videos, where its options cannot be met, and where nothing fits.
     """
     recipe = loaded.recipe
     costs_of = _costs_of(loaded, run)
     planned: list[PlannedShape] = []
     try:
-        cluster, options = cluster_of(recipe.partition), options_of(recipe.partition)
+        cluster = cluster_of(recipe.partition, profiles_of(loaded))
+        options = options_of(recipe.partition, activations or {})
         for shape in by_size(recipe):
             costs = costs_of(shape, None)
             lighter = (LIGHTER, costs_of(shape, LIGHTER)) if recipe.quantize.scheme == "none" else None
@@ -190,13 +194,29 @@ def _headers(model: ModelSource) -> Tree:
     return Tree({name: digest(name) for name in model.files}, lambda: dict(model.files))
 
 
-def cluster_of(partition: PartitionSection) -> Cluster:
-    """The devices of a recipe, with what it says of their kinds."""
+def profiles_of(loaded: LoadedRecipe) -> tuple[Profile, ...]:
+    """What was measured of a recipe's devices. Raises RecipeError at the line that names a file which is no profile."""
+    found: list[Profile] = []
+    for index, path in enumerate(loaded.recipe.partition.profiles):
+        try:
+            found.append(Profile.read(path))
+        except RecipeError as error:
+            key = f"partition.profiles.{index}"
+            error.where = loaded.marks.where(key)
+            error.hint = path_hint(path, loaded.marks.folder(key), SUFFIX) or error.hint
+            raise
+    return tuple(found)
+
+
+def cluster_of(partition: PartitionSection, profiles: Iterable[Profile] = ()) -> Cluster:
+    """The devices of a recipe, with what it says of their kinds, and what was measured of them."""
     changes = {
         name: {key: value for key, value in kind.model_dump(exclude_unset=True).items() if value is not None}
         for name, kind in (partition.kinds or {}).items()
     }
     devices = with_overrides(changes)
+    for profile in profiles:
+        devices = {name: profile.applied(device) for name, device in devices.items()}
     pools: list[Pool] = []
     for entry in partition.devices:
         device = devices[entry.kind]
@@ -207,7 +227,7 @@ def cluster_of(partition: PartitionSection) -> Cluster:
     return Cluster.of(pools, between if len(pools) > 1 else None, devices["cpu"])
 
 
-def options_of(partition: PartitionSection) -> PlanOptions:
+def options_of(partition: PartitionSection, activations: Mapping[str, int]) -> PlanOptions:
     """What a recipe pins, and what it leaves to the planner."""
 
     def free(value: Any) -> Any:
@@ -223,4 +243,5 @@ def options_of(partition: PartitionSection) -> PlanOptions:
         ulysses=free(partition.ulysses),
         allow_idle=partition.allow_idle,
         offload_text_encoder=True,
+        activations=activations,
     )
