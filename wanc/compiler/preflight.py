@@ -5,10 +5,11 @@ Headers, configurations and the files that a recipe names are opened; no weight 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wanc.compiler.planner.recipe_cluster import cluster_of
 from wanc.compiler.quantize.keep_patterns import check_patterns
 from wanc.compiler.resolve import check_fits, open_model, prompts_of
 from wanc.errors import CheckpointError, NotBuiltYetError, RecipeError, UserError, render
@@ -19,6 +20,8 @@ from wanc.models.wan.lints import EXPERTS
 from wanc.models.wan.tokenizer import check_tokenizer
 from wanc.recipe.load import LoadedRecipe, load_all
 from wanc.recipe.problems import as_error
+
+Check = Callable[[LoadedRecipe, ModelSource], None]
 
 
 @dataclass(frozen=True)
@@ -57,32 +60,49 @@ def check_recipe(path: Path, overrides: Sequence[str] = ()) -> RecipeCheckup:
 
 def faults_of(variants: Sequence[LoadedRecipe]) -> list[UserError]:
     """What is wrong with what recipes name, each fault once: variants share most of their lines."""
-    opened: dict[str, ModelSource | UserError] = {}
+    opened: dict[str, OpenedModel] = {}
     faults = [fault for loaded in variants for fault in _faults(loaded, opened)]
     return list({render(fault): fault for fault in faults}.values())
 
 
-def _faults(loaded: LoadedRecipe, opened: dict[str, ModelSource | UserError]) -> Iterator[UserError]:
+def _faults(loaded: LoadedRecipe, opened: dict[str, OpenedModel]) -> Iterator[UserError]:
     text = loaded.recipe.model.model_dump_json()
     if text not in opened:
+        opened[text] = OpenedModel.of(loaded)
+    yield from opened[text].faults
+    if (model := opened[text].source) is not None:
+        yield from _found(loaded, model, (check_fits, _check_patterns))
+    for read in (prompts_of, cluster_of):
         try:
-            opened[text] = open_model(loaded)
+            read(loaded)
+        except RecipeError as error:
+            yield error
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """A model that variants share, and what is wrong with it whatever else a variant says."""
+
+    source: ModelSource | None
+    faults: tuple[UserError, ...]
+
+    @classmethod
+    def of(cls, loaded: LoadedRecipe) -> OpenedModel:
+        """A recipe's model; none where it cannot be opened."""
+        try:
+            source = open_model(loaded)
         except UserError as error:
-            opened[text] = error
-    model = opened[text]
-    if isinstance(model, ModelSource):
-        for check in (check_fits, _check_patterns, _check_factory, _check_tokenizer):
-            try:
-                check(loaded, model)
-            except UserError as error:
-                error.where = error.where or loaded.marks.where(getattr(error, "key", None) or "model")
-                yield error
-    else:
-        yield model
-    try:
-        prompts_of(loaded)
-    except RecipeError as error:
-        yield error
+            return cls(None, (error,))
+        return cls(source, tuple(_found(loaded, source, (_check_factory, _check_tokenizer))))
+
+
+def _found(loaded: LoadedRecipe, model: ModelSource, checks: Iterable[Check]) -> Iterator[UserError]:
+    for check in checks:
+        try:
+            check(loaded, model)
+        except UserError as error:
+            error.where = error.where or loaded.marks.where(getattr(error, "key", None) or "model")
+            yield error
 
 
 def _check_factory(loaded: LoadedRecipe, model: ModelSource) -> None:

@@ -71,6 +71,7 @@ def test_what_is_no_profile_is_told_at_its_line(
     recipe.write_text(f"wanc: 1\nextends: {TINY}\npartition:\n  profiles:\n    - m.profile.json\n")
     finished = wanc("plan", recipe)
     assert finished.code == 2
+    assert wanc("recipe", "check", recipe).err == finished.err
     error, hint = finished.err.splitlines()[0], finished.err.splitlines()[-1]
     assert error.startswith(f"error: {recipe}:") and hint.startswith("hint: ") and hinted in hint
     assert re.search(said, finished.err)

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from wanc.artifacts.store import Store
 from wanc.compiler.fuse import Fuse
 from wanc.compiler.planner.building import Building, building
-from wanc.compiler.planner.cluster import Cluster, Pool
+from wanc.compiler.planner.cluster import Cluster
 from wanc.compiler.planner.costs import VideoCosts
-from wanc.compiler.planner.links import LINKS, link_of
 from wanc.compiler.planner.options import PlanOptions
-from wanc.compiler.planner.overrides import with_overrides
 from wanc.compiler.planner.plan import Plan, plan_video
-from wanc.compiler.planner.profile import SUFFIX, Profile
 from wanc.compiler.planner.published import Published, published_for
+from wanc.compiler.planner.recipe_cluster import cluster_of
 from wanc.compiler.planner.recipe_costs import video_costs
 from wanc.compiler.planner.survey import FILE, Survey, shipped, survey_key
 from wanc.compiler.planner.survey_stage import SurveyComponent
@@ -30,7 +28,6 @@ from wanc.models.source import ModelSource
 from wanc.models.wan.checkpoint import Checkpoint, open_located
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.partition import PartitionSection
-from wanc.recipe.paths import path_hint
 from wanc.recipe.quantize import Scheme
 from wanc.recipe.schema import FuseSection, Recipe
 from wanc.recipe.shapes import ShapeSection
@@ -90,8 +87,7 @@ def plan_recipe(loaded: LoadedRecipe, run: Run, activations: Mapping[str, int] |
     costs_of = _costs_of(loaded, run)
     planned: list[PlannedShape] = []
     try:
-        cluster = cluster_of(recipe.partition, profiles_of(loaded))
-        options = options_of(recipe.partition, activations or {})
+        cluster, options = cluster_of(loaded), options_of(recipe.partition, activations or {})
         for shape in by_size(recipe):
             costs = costs_of(shape, None)
             lighter = (LIGHTER, costs_of(shape, LIGHTER)) if recipe.quantize.scheme == "none" else None
@@ -192,39 +188,6 @@ def _headers(model: ModelSource) -> Tree:
         return f"sha256:{hashlib.sha256(read).hexdigest()}"
 
     return Tree({name: digest(name) for name in model.files}, lambda: dict(model.files))
-
-
-def profiles_of(loaded: LoadedRecipe) -> tuple[Profile, ...]:
-    """What was measured of a recipe's devices. Raises RecipeError at the line that names a file which is no profile."""
-    found: list[Profile] = []
-    for index, path in enumerate(loaded.recipe.partition.profiles):
-        try:
-            found.append(Profile.read(path))
-        except RecipeError as error:
-            key = f"partition.profiles.{index}"
-            error.where = loaded.marks.where(key)
-            error.hint = path_hint(path, loaded.marks.folder(key), SUFFIX) or error.hint
-            raise
-    return tuple(found)
-
-
-def cluster_of(partition: PartitionSection, profiles: Iterable[Profile] = ()) -> Cluster:
-    """The devices of a recipe, with what it says of their kinds, and what was measured of them."""
-    changes = {
-        name: {key: value for key, value in kind.model_dump(exclude_unset=True).items() if value is not None}
-        for name, kind in (partition.kinds or {}).items()
-    }
-    devices = with_overrides(changes)
-    for profile in profiles:
-        devices = {name: profile.applied(device) for name, device in devices.items()}
-    pools: list[Pool] = []
-    for entry in partition.devices:
-        device = devices[entry.kind]
-        pools.append(Pool(device, entry.count, link_of(entry.link, device)))
-    between = (
-        link_of(partition.between, pools[0].device) if partition.between == "pcie" else LINKS.get(partition.between)
-    )
-    return Cluster.of(pools, between if len(pools) > 1 else None, devices["cpu"])
 
 
 def options_of(partition: PartitionSection, activations: Mapping[str, int]) -> PlanOptions:
