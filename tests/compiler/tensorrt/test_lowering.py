@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
 import pytest
 
-from wanc.compiler.check.widened import widen
+from wanc.compiler.check.steps import Workshop
 from wanc.compiler.engines.tensorrt.attention import write_out
 from wanc.compiler.engines.tensorrt.names import name_nodes
 from wanc.compiler.engines.tensorrt.passes import passes_of
@@ -153,14 +155,15 @@ def test_both_sides_of_a_rounding_take_the_same_number() -> None:
     assert len(numbers) == 1 and numbers != {0.123}
 
 
-def test_what_is_widened_rounds_as_16_bits_do() -> None:
+def test_what_is_lowered_rounds_as_16_bits_do(tmp_path: Path) -> None:
+    """As the check executes it."""
     model = parse("g (float[n, 16] x, float[n, 16] z) => (float[n, 16] y) { y = Add (x, z) }")
     give_types(model, Precision("bf16", ()))
-    widen(model)
+    session = Workshop(tmp_path / "workshop", {}, elsewhere=True).session(model)
     random = np.random.default_rng(0)
     x, z = (random.normal(size=(3, 16)).astype(np.float32) for _ in range(2))
 
     expected = (
         x.astype(ml_dtypes.bfloat16).astype(np.float32) + z.astype(ml_dtypes.bfloat16).astype(np.float32)
     ).astype(ml_dtypes.bfloat16)
-    np.testing.assert_array_equal(run(model, {"x": x, "z": z}), expected.astype(np.float32))
+    np.testing.assert_array_equal(session.run({"x": x, "z": z})["y"], expected.astype(np.float32))

@@ -211,7 +211,7 @@ class CheckedComponent:
 
     def _workshop(self) -> Workshop:
         folder = self.folder / "as-written" / self.exported.name
-        return Workshop(folder, self.compiled.weights, widened=not self.here)
+        return Workshop(folder, self.compiled.weights, elsewhere=not self.here)
 
 
 class _EngineRefuses(Exception):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 import onnxruntime
 
 from wanc.compiler.check.trials import Arrays, NoKernel, SourceRefuses
@@ -49,6 +50,28 @@ class PlainGraph:
         except Exception as error:
             raise SourceRefuses(str(error)) from error
         return dict(zip(self._outputs, map(np.asarray, outputs), strict=True))
+
+
+class TypedGraph:
+    """A graph in the types of a machine that is not this one, such as bfloat16; weights lie in `folder`.
+
+    Raises NoKernel.
+    """
+
+    def __init__(self, model: ir.Model, folder: Path) -> None:
+        from wanc.compiler.host.lowered import HostGraph
+
+        try:
+            self._graph = HostGraph(model, folder)
+        except Exception as error:  # onnx's reference implementation raises what it likes
+            raise NoKernel(str(error).strip().splitlines()[0]) from error
+
+    def run(self, inputs: Arrays) -> dict[str, Array]:
+        """As `PlainGraph.run`."""
+        try:
+            return self._graph.run(inputs)
+        except Exception as error:
+            raise SourceRefuses(str(error)) from error
 
 
 class ReferenceGraph:

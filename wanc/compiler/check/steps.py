@@ -13,9 +13,8 @@ import onnx_ir as ir
 
 from wanc.compiler.check.bisect import CUT, EXPORT, WEIGHTS, Culprit, Version
 from wanc.compiler.check.built import Together
-from wanc.compiler.check.plain import PlainGraph
+from wanc.compiler.check.plain import PlainGraph, TypedGraph
 from wanc.compiler.check.trials import Arrays
-from wanc.compiler.check.widened import widen
 from wanc.compiler.graphs.lowerable import LowerableGraph, lowerable
 from wanc.compiler.graphs.values import Place, place_of
 from wanc.compiler.passes.apply import apply_passes
@@ -29,6 +28,7 @@ from wanc.compiler.weights.weight_file import WeightFile, stored_bytes
 
 Array = np.ndarray[Any, Any]
 COPIED = "copied.bin"
+HALVES = (ir.DataType.BFLOAT16, ir.DataType.FLOAT16)
 Lowering = Callable[[str], Collection[Pass]]
 """The passes of an engine that lower a part of a component."""
 
@@ -36,16 +36,16 @@ Lowering = Callable[[str], Collection[Pass]]
 class Workshop:
     """A folder in which graphs are executed as they are written, with one copy of the weights that they name.
 
-    They are copied, not linked: to link a file of the user's changes when it was changed last. Operations in 16 bits
-    are executed `widened`, where the engine's own machine is another.
+    They are copied, not linked: to link a file of the user's changes when it was changed last. What is lowered for
+    `elsewhere`, another machine, may compute in 16 bits, for which onnxruntime has no kernels on this one.
     """
 
-    def __init__(self, folder: Path, sources: Files, *, widened: bool = False) -> None:
+    def __init__(self, folder: Path, sources: Files, *, elsewhere: bool = False) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self._sources, self._widened = folder, sources, widened
+        self.folder, self._sources, self._elsewhere = folder, sources, elsewhere
         self._offsets: dict[Place, int] = {}
 
-    def session(self, model: ir.Model) -> PlainGraph:
+    def session(self, model: ir.Model) -> PlainGraph | TypedGraph:
         """A graph, opened. Raises NoKernel."""
         copy, path = model.clone(), self.folder / "as-written.onnx"
         with (self.folder / COPIED).open("ab") as stream:
@@ -53,8 +53,8 @@ class Workshop:
                 for value in graph.initializers.values():
                     if isinstance(value.const_value, ir.ExternalTensor):
                         value.const_value = self._own(value.const_value, stream)
-        if self._widened:
-            widen(copy)
+        if self._elsewhere and _is_in_16_bits(copy):
+            return TypedGraph(copy, self.folder)
         save(copy, path)
         return PlainGraph(path)
 
@@ -68,6 +68,12 @@ class Workshop:
         return ir.ExternalTensor(
             COPIED, self._offsets[place], tensor.nbytes, tensor.dtype, shape=tensor.shape, name=str(tensor.name)
         )
+
+
+def _is_in_16_bits(model: ir.Model) -> bool:
+    """Whether something but a cast computes in them."""
+    computing = (node for node in model.graph if node.op_type not in ("Cast", "Constant"))
+    return any(value.dtype in HALVES for node in computing for value in node.outputs)
 
 
 @dataclass(frozen=True)
