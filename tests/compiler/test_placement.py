@@ -44,6 +44,16 @@ def test_less_than_one_block_takes_is_refused_with_the_number() -> None:
     assert placement(costs, whole_model(costs, GPU), needed).segments
 
 
+def test_the_engine_of_a_timestep_counts_where_it_is_built() -> None:
+    """With its weights in float32 it takes more than a block whose Linears are in INT8."""
+    costs = a14b(linears="int8")
+    (expert, *_) = costs.experts
+    first, second = (segment_bytes(expert, block, block + 1) for block in (0, 1))
+    assert first > 2.33 * GIB > second, "as measured"
+    with pytest.raises(UserError, match=r"a block of denoiser_\w+ takes"):
+        placement(costs, whole_model(costs, GPU), 2 * GIB)
+
+
 @given(
     cuts=st.sets(st.integers(1, 39), max_size=5),
     most=st.none() | st.integers(4 * GIB, 40 * GIB),

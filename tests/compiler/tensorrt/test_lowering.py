@@ -13,8 +13,10 @@ import pytest
 from wanc.compiler.check.steps import Workshop
 from wanc.compiler.engines.tensorrt.attention import write_out
 from wanc.compiler.engines.tensorrt.names import name_nodes
+from wanc.compiler.engines.tensorrt.norms import write_out as write_norms_out
 from wanc.compiler.engines.tensorrt.passes import passes_of
 from wanc.compiler.engines.tensorrt.precision import Precision, give_types
+from wanc.compiler.host.lowered import HostGraph
 from wanc.compiler.passes.apply import apply_passes
 
 from ..passes.builder import parse
@@ -29,6 +31,12 @@ BLOCK = (
     " => (float[1, n, 8] y) {"
     " h = LayerNormalization (x, scale, shift) t = Transpose <perm = [1, 0]> (a.weight) p = MatMul (h, t)"
     " l = Add (p, a.bias) m = Mul (l, gate) y = Add (x, m) }"
+)
+
+
+NORM = (
+    "g ({dtype}[1, n, 16] x, float[16] scale) => (float[1, n, 16] y)"
+    "{{ w = Cast <to = 1> (x) y = RMSNormalization <axis = {axis}, epsilon = {epsilon}> (w, scale) }}"
 )
 
 
@@ -83,6 +91,45 @@ def test_attention_that_does_more_is_left_alone() -> None:
     model = parse(ATTENTION.format(heads=4, more="", mask="", attributes=", is_causal = 1"))
     outcome = write_out(model)
     assert (outcome.fired, [refusal.value for refusal in outcome.refusals]) == (0, ["y"])
+
+
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16])
+@pytest.mark.parametrize(("axis", "epsilon"), [(-1, 1e-6), (2, 0.5)])
+def test_a_norm_of_16_bits_is_written_out_and_squares_what_no_other_node_takes(
+    dtype: type, axis: int, epsilon: float
+) -> None:
+    text = NORM.format(dtype=np.dtype(dtype).name, axis=axis, epsilon=epsilon)
+    model, written = parse(text), parse(text)
+    assert write_norms_out(written).fired == 1
+    assert write_norms_out(written).fired == 0
+    squared = next(node for node in written.graph if node.op_type == "Mul" and node.inputs[0] is node.inputs[1])
+    assert {use.node for use in squared.inputs[0].uses()} == {squared}
+    assert sorted(use.node.op_type for use in written.graph.inputs[0].uses()) == ["Cast", "Neg"]
+    random = np.random.default_rng(0)
+    x, scale = random.normal(size=(1, 5, 16)).astype(dtype), random.normal(size=16).astype(np.float32)
+    found, expected = (HostGraph(graph, Path()).run({"x": x, "scale": scale})["y"] for graph in (written, model))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "axis"), [("float", -1), ("bfloat16", 1)])
+def test_a_norm_of_float32_or_of_more_than_rows_is_left_alone(dtype: str, axis: int) -> None:
+    model = parse(NORM.format(dtype=dtype, axis=axis, epsilon=1e-6))
+    outcome = write_norms_out(model)
+    assert (outcome.fired, [refusal.value for refusal in outcome.refusals]) == (0, ["y"])
+
+
+def test_norms_of_queries_and_keys_are_written_out_and_those_of_the_residual_stream_are_not() -> None:
+    model = parse(
+        "g (float[1, n, 8] x, float[8, 8] a.to_q.weight, float[8] a.norm.weight, float[8] b.norm.weight)"
+        " => (float[1, n, 8] y) { r = RMSNormalization (x, b.norm.weight) p = MatMul (r, a.to_q.weight)"
+        " y = RMSNormalization (p, a.norm.weight) }",
+        "a.to_q.weight",
+        "a.norm.weight",
+        "b.norm.weight",
+    )
+    apply_passes(model, passes_of(BF16), where="g")
+    assert [text for text in types(model) if "RMS" in text] == ["RMSNormalization: float"]
+    assert "Neg: bfloat16" in types(model)
 
 
 def test_products_are_in_16_bits_and_islands_in_32() -> None:

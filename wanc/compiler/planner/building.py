@@ -1,8 +1,9 @@
 """What building engines will take: memory of the builder, room on disk, and seconds.
 
-Linear in the bytes of a segment's weights, as measured with TensorRT-RTX 1.7.1.116 on segments of one to five blocks
-of Wan2.2-T2V-A14B on two cores: the builder holds weights twice and a bit, and half a gigabyte of its own. What
-calibration takes is not in it.
+Linear in the bytes of a segment's weights, as measured with TensorRT-RTX 1.7.1.116 on segments of one to eight blocks
+of Wan2.2-T2V-A14B, with distinct random weights (bench/results/engines-a14b.md): the builder holds the weights of an
+engine twice and a bit, and half a gigabyte of its own. A denoiser's are in two engines, for a request and for a step,
+which are built one after the other; so of both together it is twice. What calibration takes is not in it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from wanc.runtime.model import TEXT_ENCODER
 
 GIB = 2**30
 BUILDER = round(0.6 * GIB)
-HELD = 2.2
-HELD_OF_TEXT_ENCODER = 2.5
+HELD = 2.0
+HELD_MOST = 2.6
+"""Of a text encoder, and of what embeds a timestep, of which one weight is nearly all."""
 SECONDS_A_SEGMENT = 3.0
 SECONDS_A_GIB = 12.0
 
@@ -50,9 +52,10 @@ def component_of(costs: VideoCosts, name: str) -> ComponentCosts:
 
 
 def segment_bytes(component: ComponentCosts, first: int, stop: int) -> int:
-    """What building the engines of some blocks takes at its peak."""
-    held = HELD_OF_TEXT_ENCODER if component.name == TEXT_ENCODER else HELD
-    return BUILDER + round(held * segment_weights(component, first, stop))
+    """What building the engines of some blocks takes at its peak: they are built one after the other."""
+    held = HELD_MOST if component.name == TEXT_ENCODER else HELD
+    timed = component.timed if first == 0 else 0
+    return BUILDER + round(max(held * segment_weights(component, first, stop), HELD_MOST * timed))
 
 
 def segment_weights(component: ComponentCosts, first: int, stop: int) -> int:

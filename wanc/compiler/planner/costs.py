@@ -58,7 +58,8 @@ class ComponentCosts:
 
     `heads` and `tokens` are of its self-attention; None where tokens cannot be split, as of a decoder. `executions` is
     how often the row is executed for one video and one branch: a denoiser's steps, a decoder's latent frames;
-    `branches` how many executions of it are independent of each other.
+    `branches` how many executions of it are independent of each other. `timed` are the bytes, in float32, of the
+    weights that only a timestep meets: its engine is executed when a bundle is built, and is in no part.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ComponentCosts:
     branches: int = 1
     heads: int | None = None
     tokens: int | None = None
+    timed: int = 0
 
     @property
     def weights(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 
 from wanc.compiler.planner.costs import ComponentCosts, Format, VideoCosts
 from wanc.compiler.planner.count import BYTES, Numbers, count_component, video_sizes
@@ -11,6 +12,7 @@ from wanc.compiler.planner.survey import LAYERS, Survey
 from wanc.compiler.quantize.keep_patterns import fits
 from wanc.models.wan.checkpoint import Checkpoint
 from wanc.models.wan.facts import facts_of
+from wanc.models.weights import Weight
 from wanc.recipe.quantize import Scheme
 from wanc.recipe.schema import Recipe, SamplingSection
 from wanc.recipe.shapes import ShapeSection
@@ -18,6 +20,8 @@ from wanc.runtime.model import HIGH, LOW, TEXT_ENCODER, Model
 from wanc.runtime.solvers.create import create_schedule
 
 DECODER = "vae_decoder"
+OF_TIMESTEP = ("condition_embedder.time_embedder.", "condition_embedder.time_proj.")
+"""What the names of a denoiser's weights begin with that only a timestep meets."""
 LINEARS: Mapping[Scheme, tuple[Format | None, float]] = {
     "int8": ("int8", 1.0),
     "int8-dynamic": ("int8", 1.0),
@@ -56,7 +60,10 @@ def video_costs(
 
     asked = scheme or recipe.quantize.scheme
     experts = tuple(
-        counted(name, _numbers(recipe, name, asked), steps[name], _branches(recipe.sampling, name))
+        replace(
+            counted(name, _numbers(recipe, name, asked), steps[name], _branches(recipe.sampling, name)),
+            timed=_timed(checkpoint.components[name].weights),
+        )
         for name in (HIGH, LOW)
         if steps.get(name)
     )
@@ -103,6 +110,11 @@ def _numbers(recipe: Recipe, component: str, scheme: Scheme) -> Numbers:
         lambda linear: compute if found is None or is_kept(linear) else found,
         lambda linear: BYTES[compute] if is_kept(linear) else stored,
     )
+
+
+def _timed(weights: Mapping[str, Weight]) -> int:
+    """Bytes of what embeds the timestep, in float32."""
+    return BYTES["fp32"] * sum(prod(weight.shape) for name, weight in weights.items() if name.startswith(OF_TIMESTEP))
 
 
 def _decoder(counted: ComponentCosts, compute: Format) -> ComponentCosts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from wanc.compiler.engines.ranks import RANKS
 from wanc.compiler.engines.tensorrt.attention import WRITTEN_OUT
 from wanc.compiler.engines.tensorrt.names import NAMES
+from wanc.compiler.engines.tensorrt.norms import NORMS_WRITTEN_OUT
 from wanc.compiler.engines.tensorrt.precision import Precision, typing_pass
 from wanc.compiler.passes.order import ordered
 from wanc.compiler.passes.rewrite import Pass
@@ -14,7 +15,9 @@ IN_FLOAT32 = ordered((NAMES, RANKS, WRITTEN_OUT))
 
 def passes_of(precision: Precision) -> tuple[Pass, ...]:
     """The passes of a graph that is computed in this precision."""
-    return IN_FLOAT32 if precision.compute == "fp32" else ordered((*IN_FLOAT32, typing_pass(precision)))
+    if precision.compute == "fp32":
+        return IN_FLOAT32
+    return ordered((*IN_FLOAT32, typing_pass(precision), NORMS_WRITTEN_OUT))
 
 
 PASSES = passes_of(Precision("bf16"))
