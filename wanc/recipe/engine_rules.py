@@ -122,6 +122,9 @@ def _check_gpu_scheme(recipe: Recipe) -> None:
         raise fault(message, hint, SCHEME)
     if scheme == "fp8" and (older := [target for target in recipe.targets if target in WITHOUT_FP8]):
         raise fault(f"{older[0]} has no fp8", f"leave {older[0]} out, or set quantize.scheme to int8", SCHEME)
+    if recipe.quantize.attention == "fp8" and recipe.precision.compute == "fp32":
+        message = "attention in fp8 is one kernel only where products are in 16 bits"
+        raise fault(message, "set precision.compute to bf16, or leave quantize.attention at float", ATTENTION)
     if scheme != "none" and recipe.quantize.emulate:
         message = f"{kind} has kernels for {scheme}: there is nothing to emulate"
         raise fault(message, "remove it", ("quantize", "emulate"))
