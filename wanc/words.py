@@ -20,6 +20,9 @@ Observer = Literal["absmax", "percentile", "mse", "entropy"]
 """How the range of a quantised activation is chosen from what was seen of it."""
 OBSERVERS: tuple[Observer, ...] = get_args(Observer)
 
+AttentionFormat = Literal["float", "fp8"]
+"""In what the products of attentions are multiplied."""
+
 DeviceKind = Literal["cpu", "a100-80g", "h100", "h200", "b200", "l40s", "rtx4090", "rtx5090"]
 """The kinds of devices that the planner knows; recipes may add others."""
 LinkKind = Literal["pcie", "nvlink", "pcie-gen4", "pcie-gen5", "infiniband", "ethernet"]

@@ -23,7 +23,8 @@ from .transformer import WIDTH, FloatDenoiser, make, quantised
 
 pytestmark = pytest.mark.usefixtures("fresh_stages")
 
-SCHEMES = ("int8", "int4-weight", "fp8")
+ATTENTION = "fp8, attention as well"
+SCHEMES = ("int8", "int4-weight", "fp8", pytest.param(ATTENTION, marks=pytest.mark.slow))
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,8 @@ def quantise(denoiser: FloatDenoiser, folder: Path, name: str, scheme: str) -> d
     (folder / "kept").mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(component, "Chain", partial(Chain, most_weight_bytes=4 * WIDTH * WIDTH))
-        _, table = quantised(denoiser, out, scheme, kept=folder / "kept")
+        attention, codes = ("fp8", "fp8") if scheme == ATTENTION else ("float", scheme)
+        _, table = quantised(denoiser, out, codes, kept=folder / "kept", attention=attention)
     table.write(out)
     return {name: path.read_bytes() for name, path in files_of(out).items()}
 
@@ -112,6 +114,19 @@ def test_what_is_damaged_is_made_again(
     assert quantise(denoiser, tmp_path / "killed", "out", "int8") == expected
     lost = 1 if what.startswith("decision") else 0
     assert len(decided_now) == len(every) - 6 + lost
+    assert [record.getMessage() for record in caplog.records] == [f"{path} is not what was kept: it is made again"]
+
+
+def test_a_range_that_is_damaged_is_found_again(
+    denoiser: FloatDenoiser, tmp_path: Path, decided_now: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a piece in which every Linear is decided on: samples are executed once more, and nothing is decided again."""
+    expected = quantise(denoiser, tmp_path, "out", ATTENTION)
+    path = sorted((tmp_path / "kept").glob("range-*.json"))[2]
+    path.write_bytes(path.read_bytes().replace(b".", b"1.", 1))
+    decided_now.clear()
+    assert quantise(denoiser, tmp_path, "again", ATTENTION) == expected
+    assert decided_now == []
     assert [record.getMessage() for record in caplog.records] == [f"{path} is not what was kept: it is made again"]
 
 

@@ -22,7 +22,7 @@ from wanc.compiler.quantize.decisions import Settings
 from wanc.compiler.stages.stage import Files
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.runtime.denoise import GRAPH
-from wanc.words import Observer
+from wanc.words import AttentionFormat, Observer
 
 from .fusing import files_of
 from .passes.builder import parse, run
@@ -189,6 +189,7 @@ def quantised(
     observer: Observer = "mse",
     decisions: Path | None = None,
     kept: Path | None = None,
+    attention: AttentionFormat = "float",
 ) -> tuple[ProgramComponent, QuantTable]:
     """Quantise it below `out`, on samples of its own unless others are given; `kept` is where it goes on from."""
     given = samples() if given is None else given
@@ -196,7 +197,7 @@ def quantised(
         return quantize_component(
             replace(denoiser.files, name=name),
             Samples(given, [1.0] * len(given)),
-            Settings(scheme, observer, alpha),
+            Settings(scheme, observer, alpha, attention),
             keep if isinstance(keep, Keep) else Keep(keep),
             out,
             kept or Path(nothing),

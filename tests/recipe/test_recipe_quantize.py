@@ -366,6 +366,24 @@ WRONG: dict[str, tuple[str, int, str, str | None]] = {
         "quantize.train: nothing is trained where the method is ptq",
         "set quantize.method to qat, or remove it; `train: null` takes away an inherited one",
     ),
+    "attention in fp8 without a scheme": (
+        "{attention: fp8}",
+        23,
+        "quantize.attention: it has no effect while scheme is none",
+        INHERITED,
+    ),
+    "attention in fp8 beside other codes": (
+        "{scheme: int8, attention: fp8, calibrate: {prompts: a}}",
+        37,
+        "quantize.attention: attention in fp8 does not go with Linears in int8",
+        "set quantize.scheme to fp8, or remove it: attention stays in float then",
+    ),
+    "attention in fp8 on a CPU": (
+        "{scheme: fp8, attention: fp8, emulate: true, calibrate: {prompts: a}}",
+        36,
+        "quantize.attention: onnxruntime has no fp8 attention on CPUs, and none is emulated",
+        "leave quantize.attention at float, or build for GPUs: engine.kind: tensorrt-rtx",
+    ),
     "fp8 without kernels": (
         "{scheme: fp8, calibrate: {prompts: a}}",
         20,

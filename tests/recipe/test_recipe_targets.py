@@ -13,6 +13,7 @@ from wanc.recipe.load import load
 Write = Callable[[str, str | bytes], Path]
 RTX = "engine.kind=tensorrt-rtx"
 INT8 = ("quantize.calibrate.prompts=prompts.txt",)
+FP8_ATTENTION = ("quantize.scheme=fp8", "quantize.attention=fp8")
 
 
 def rtx(*targets: str, compute: str = "bf16") -> tuple[str, ...]:
@@ -38,6 +39,17 @@ def rtx(*targets: str, compute: str = "bf16") -> tuple[str, ...]:
             "leave time out",
         ),
         ((*rtx("sm89", "sm86"), "quantize.scheme=fp8", *INT8), "quantize.scheme: sm86 has no fp8", "int8"),
+        ((*rtx("sm80"), *FP8_ATTENTION, *INT8), "quantize.scheme: sm80 has no fp8", "int8"),
+        (
+            (*rtx("sm89", compute="fp32"), "engine.allow_unfused=[Attention]", *FP8_ATTENTION, *INT8),
+            "quantize.attention: attention in fp8 is one kernel only where products are in 16 bits",
+            "bf16",
+        ),
+        (
+            ("engine.kind=openvino", *FP8_ATTENTION, "quantize.emulate=true", *INT8),
+            "quantize.attention: openvino has no fp8 attention on CPUs",
+            "tensorrt-rtx",
+        ),
         (
             (*rtx("sm89"), "quantize.scheme=int8-dynamic", *INT8),
             "quantize.scheme: tensorrt-rtx has no kernels that round each input by its own range",
@@ -75,3 +87,10 @@ def test_islands(overrides: tuple[str, ...], left_out: set[str], write: Write, t
 def test_fp8_is_for_later_gpus(write: Write, tiny: str) -> None:
     (loaded,) = load(write("recipe.yaml", tiny), [*rtx("sm89", "sm120"), "quantize.scheme=fp8", *INT8])
     assert loaded.recipe.quantize.scheme == "fp8"
+
+
+@pytest.mark.parametrize("kind", ["tensorrt-rtx", "tensorrt"])
+def test_attention_in_fp8_is_for_both_engines_of_gpus(kind: str, write: Write, tiny: str) -> None:
+    overrides = [*rtx("sm89", "sm120"), f"engine.kind={kind}", *FP8_ATTENTION, *INT8]
+    (loaded,) = load(write("recipe.yaml", tiny), overrides)
+    assert loaded.recipe.quantize.attention == "fp8"

@@ -76,7 +76,7 @@ def _fuse_tables(report: dict[str, Any]) -> list[TextTable]:
 
 
 def _quantize_tables(report: dict[str, Any]) -> list[TextTable]:
-    return [_linears(table) for table in report.values()]
+    return [shown for table in report.values() for shown in (_linears(table), *_attentions(table))]
 
 
 def _engine_tables(report: dict[str, Any]) -> list[TextTable]:
@@ -106,6 +106,26 @@ def _linears(table: dict[str, Any]) -> TextTable:
         for name, entry in sorted(linears.items(), key=lambda item: _natural(item[0]))
     ]
     return TextTable(title, rows, ("Linear", "scheme", "of FLOPs", "depth", "SQNR, dB", "alpha", "effect", "why"))
+
+
+def _attentions(table: dict[str, Any]) -> list[TextTable]:
+    """One row for each attention; none where a table has no attentions that are rounded."""
+    entries = table["attentions"]
+    rounded = [name for name, entry in entries.items() if entry["scheme"] != FLOAT]
+    if not rounded:
+        return []
+    scales = ("query_scale", "key_scale", "value_scale", "probability_scale")
+    rows = [
+        (
+            name,
+            entry["scheme"],
+            *("" if entry[scale] is None else f"{entry[scale]:.3g}" for scale in scales),
+            entry["reason"],
+        )
+        for name, entry in sorted(entries.items(), key=lambda item: _natural(item[0]))
+    ]
+    title = f"{table['component']}: {len(rounded)} of {len(entries)} attentions quantised"
+    return [TextTable(title, rows, ("attention", "scheme", "queries", "keys", "values", "probabilities", "why"))]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -16,6 +16,7 @@ GPU_ENGINES: tuple[EngineKind, ...] = (RTX, "tensorrt")
 WITHOUT_FP8 = ("sm75", "sm80", "sm86")
 OLDEST = "sm75"
 COMPUTE, SCHEME, TARGETS = ("precision", "compute"), ("quantize", "scheme"), ("engine", "targets")
+ATTENTION = ("quantize", "attention")
 
 
 def default_targets(recipe: Recipe) -> tuple[Target, ...]:
@@ -100,6 +101,9 @@ def check_scheme(recipe: Recipe) -> None:
     if scheme == "int8-dynamic" and kind == "openvino":
         hint = "set engine.kind to onnxruntime, or quantize.scheme to int8"
         raise fault("openvino has no kernels that round each input by its own range", hint, SCHEME)
+    if recipe.quantize.attention == "fp8":
+        hint = "leave quantize.attention at float, or build for GPUs: engine.kind: tensorrt-rtx"
+        raise fault(f"{kind} has no fp8 attention on CPUs, and none is emulated", hint, ATTENTION)
     if scheme == "fp8" and not recipe.quantize.emulate:
         hint = "set quantize.scheme to int8, or quantize.emulate to true for its accuracy without its speed"
         raise fault(f"{kind} has no fp8 on CPUs", hint, SCHEME)
@@ -118,6 +122,9 @@ def _check_gpu_scheme(recipe: Recipe) -> None:
         raise fault(message, hint, SCHEME)
     if scheme == "fp8" and (older := [target for target in recipe.targets if target in WITHOUT_FP8]):
         raise fault(f"{older[0]} has no fp8", f"leave {older[0]} out, or set quantize.scheme to int8", SCHEME)
+    if recipe.quantize.attention == "fp8" and recipe.precision.compute == "fp32":
+        message = "attention in fp8 is one kernel only where products are in 16 bits"
+        raise fault(message, "set precision.compute to bf16, or leave quantize.attention at float", ATTENTION)
     if scheme != "none" and recipe.quantize.emulate:
         message = f"{kind} has kernels for {scheme}: there is nothing to emulate"
         raise fault(message, "remove it", ("quantize", "emulate"))

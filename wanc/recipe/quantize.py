@@ -17,7 +17,7 @@ from wanc.recipe.checks import alpha, fault, without_repeats
 from wanc.recipe.model import SourcePath
 from wanc.recipe.section import MODULE_GLOB, Section
 from wanc.recipe.shapes import Shapes
-from wanc.words import Observer
+from wanc.words import AttentionFormat, Observer
 
 Scheme = Literal["none", "int8", "int8-dynamic", "int8-weight", "int4-weight", "fp8"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
@@ -106,6 +106,8 @@ class QuantizeSection(Section):
 
     scheme: Scheme = "none"
     """The format of Linears: weights and activations, activations by each input's own range, or weights alone."""
+    attention: AttentionFormat = "float"
+    """In what the products of the denoisers' attentions are multiplied: fp8 goes with the scheme fp8."""
     method: Method = "ptq"
     """How weights become codes: from the trained ones, by measuring (ptq), or by training on with rounding (qat)."""
     calibrate: CalibrateSection = CalibrateSection()
@@ -135,6 +137,13 @@ class QuantizeSection(Section):
             hint = "add a line such as `calibrate: {prompts: prompts.txt}`, a text file with a prompt in each line"
             message = f"{self.scheme} is measured on videos of your prompts, and none are given"
             raise fault(message, hint, ("calibrate", "prompts"))
+        return self
+
+    @model_validator(mode="after")
+    def _attention_fits_the_scheme(self) -> Self:
+        if self.attention == "fp8" and self.scheme != "fp8":
+            hint = "set quantize.scheme to fp8, or remove it: attention stays in float then"
+            raise fault(f"attention in fp8 does not go with Linears in {self.scheme}", hint, ("attention",))
         return self
 
     @model_validator(mode="after")

@@ -17,6 +17,7 @@ from wanc.compiler.bundle.input_shapes import input_shapes
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.lowered_graph import InputShapes
 from wanc.compiler.engines.segment import compile_segment, whole
+from wanc.compiler.graphs.attentions import AttentionScales, attentions, round_attentions
 from wanc.compiler.graphs.linears import linears
 from wanc.compiler.graphs.quantizers import StoredDecision, insert_quantizers
 from wanc.compiler.passes.fold import remove_unused
@@ -30,6 +31,7 @@ from wanc.compiler.weights.finite import FiniteCheck
 from wanc.compiler.weights.own_file import OwnFile
 from wanc.compiler.weights.weight_file import float_values
 from wanc.recipe.load import load
+from wanc.words import AttentionFormat
 
 STEP = {"int8": 0.05, "fp8": 0.02}
 """What a code of 1 stands for in inputs: noise of a few units fits."""
@@ -41,8 +43,8 @@ class Step:
     def __init__(self, files: ComponentFiles, requests: tuple[InputShapes, ...]) -> None:
         self.files, self.requests = files, requests
 
-    def quantised(self, scheme: str, folder: Path) -> ComponentFiles:
-        """The same with all Linears of its blocks as codes."""
+    def quantised(self, scheme: str, folder: Path, attention: AttentionFormat = "float") -> ComponentFiles:
+        """The same with all Linears of its blocks as codes, and all attentions in that format."""
         model, weights = self.files.model("step"), self.files.weights
         decisions: dict[str, StoredDecision] = {}
         with OwnFile(folder, "codes.bin") as file:
@@ -54,6 +56,8 @@ class Step:
                     scales = file.add(f"{linear.name}.scales", ir.tensor(np.ascontiguousarray(codes.scales[:, 0])))
                     decisions[linear.name] = StoredDecision(stored, scales, None, SCHEMES[scheme].inputs, STEP[scheme])
         insert_quantizers(model, decisions)
+        if attention == "fp8":
+            round_attentions(model, {found.name: AttentionScales(0.02, 0.02, 0.02) for found in attentions(model)})
         remove_unused(model)
         save(model, folder / "step.onnx")
         graph = replace(self.files.component.graphs["step"], file="step.onnx")

@@ -11,15 +11,16 @@ import onnx_ir as ir
 import pytest
 
 from wanc.compiler.engines.kernels import check_fused
-from wanc.compiler.engines.quantization_check import check_named
+from wanc.compiler.engines.quantization_check import check_attentions, check_named
 from wanc.compiler.engines.tensorrt.report import BuildReport
 from wanc.compiler.engines.tensorrt_rtx import compiler as rtx
 from wanc.compiler.engines.tensorrt_rtx.compiler import TensorRtRtxCompiler
+from wanc.compiler.graphs.attentions import NamedAttention, attentions
 from wanc.compiler.graphs.lowerable import lowerable
 from wanc.compiler.graphs.quantized_linears import quantized_linears
 from wanc.compiler.passes.rewrite import Pass, PassOutcome
 from wanc.errors import CheckpointError, UserError, render
-from wanc.words import Island
+from wanc.words import Compute, Island
 
 from .conftest import Step
 
@@ -142,6 +143,73 @@ def test_an_attention_that_is_not_fused_is_refused(step: Step, tmp_path: Path) -
     model = lowerable(step.files)["step"].model
     with pytest.raises(UserError, match="step asks for 10 fused Attention, and the engine built 9"):
         check_fused("step", model, found["step"].as_kernels, (), compiler.has_kernel)
+
+
+VICTIM = "blocks.2.attn2"
+
+
+def of_step(fault: Callable[[ir.Node], None]) -> Callable[[ir.Model], int]:
+    """A fault of one attention of the step, which is the only graph that has some."""
+
+    def apply(model: ir.Model) -> int:
+        found = [attention.node for attention in attentions(model) if attention.name == VICTIM]
+        for node in found:
+            fault(node)
+        return len(found)
+
+    return apply
+
+
+def not_rounded(node: ir.Node) -> None:
+    for index, value in enumerate(NamedAttention(VICTIM, node).inputs):
+        node.replace_input_with(index, value)
+
+
+def of_one_head(node: ir.Node) -> None:
+    for name in ("q_num_heads", "kv_num_heads"):
+        node.attributes[name] = ir.AttrInt64(name, 1)
+
+
+@pytest.mark.parametrize(
+    ("fault", "built"),
+    [(not_rounded, "BFloat16"), pytest.param(of_one_head, "floats, in several kernels", marks=pytest.mark.slow)],
+)
+def test_an_attention_in_fp8_that_is_built_otherwise_is_refused(
+    fault: Callable[[ir.Node], None], built: str, step: Step, tmp_path: Path
+) -> None:
+    """One of ten, the keys and values of which come from another graph; the others are built as they were asked for."""
+    (tmp_path / "program").mkdir()
+    files = step.quantised("fp8", tmp_path / "program", "fp8")
+    found = reports(step.compiled(Planted("sm89", "bf16", ISLANDS, of_step(fault)), "sm89", files, tmp_path / "out"))
+    others = {name: numbers for name, numbers in found["step"].attentions.items() if name != VICTIM}
+    assert len(others) == 9 and set(others.values()) == {"FP8"}
+    model, kernels = lowerable(files)["step"].model, found["step"].as_kernels
+    with pytest.raises(
+        UserError, match=rf"step asks for fp8 in {re.escape(VICTIM)}, and the engine multiplies {built}"
+    ):
+        check_attentions("step", model, kernels.attentions)
+    unplanted = {**kernels.attentions, VICTIM: "FP8"}
+    check_attentions("step", model, unplanted)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "compute"), [("sm89", "bf16"), ("sm89", "fp16"), ("sm120", "bf16"), ("sm121", "bf16")]
+)
+def test_every_attention_is_one_kernel_in_fp8(target: str, compute: Compute, step: Step, tmp_path: Path) -> None:
+    (tmp_path / "program").mkdir()
+    files, compiler = (
+        step.quantised("fp8", tmp_path / "program", "fp8"),
+        TensorRtRtxCompiler(target, compute, ISLANDS),
+    )
+    found = reports(step.compiled(compiler, target, files, tmp_path / "out"))["step"].as_kernels
+    model = lowerable(files)["step"].model
+    check_attentions("step", model, found.attentions)
+    check_fused("step", model, found, (), compiler.has_kernel)
+    assert [attention.numbers for attention in attentions(model)] == ["fp8"] * 10
+    assert found.attentions == {attention.name: "FP8" for attention in attentions(model)}
+    assert found.linears is not None
+    check_named("step", model, found.linears)
 
 
 def test_an_engine_for_another_target_is_refused(

@@ -10,12 +10,14 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 
+from wanc.calibration.schemes import rounded_inputs
 from wanc.compiler.check.steps import Workshop
 from wanc.compiler.engines.tensorrt.attention import write_out
 from wanc.compiler.engines.tensorrt.names import name_nodes
 from wanc.compiler.engines.tensorrt.norms import write_out as write_norms_out
 from wanc.compiler.engines.tensorrt.passes import passes_of
 from wanc.compiler.engines.tensorrt.precision import Precision, give_types
+from wanc.compiler.graphs.attentions import AttentionScales, round_attentions
 from wanc.compiler.host.lowered import HostGraph
 from wanc.compiler.passes.apply import apply_passes
 
@@ -85,6 +87,31 @@ def test_attention_written_out_is_the_same(heads: int, mask: str, attributes: st
     if mask:
         inputs["m"] = random.normal(size=(1, heads, 5, 5)).astype(np.float32)
     np.testing.assert_allclose(run(written, inputs), run(model, inputs), atol=2e-6)
+
+
+@pytest.mark.parametrize("attributes", ["", ", scale = 2.0"])
+def test_attention_in_fp8_rounds_what_the_products_take_and_the_probabilities(attributes: str) -> None:
+    """Queries are scaled before they are rounded: to codes of steps that are as much smaller."""
+    heads, width, steps = 4, 4, AttentionScales(0.006, 0.007, 0.004)
+    model = parse(
+        "g (float[1, n, 16] x, float[1, n, 16] k, float[1, n, 16] v, float[16] a.norm_q.weight)"
+        f" => (float[1, n, 16] y) {{ q = RMSNormalization (x, a.norm_q.weight)"
+        f" y = Attention <q_num_heads = {heads}, kv_num_heads = {heads}{attributes}> (q, k, v) }}",
+        "a.norm_q.weight",
+    )
+    model.graph.initializers["a.norm_q.weight"].const_value = ir.tensor(np.ones(16, np.float32))
+    assert round_attentions(model, {"a": steps}) == 1
+    assert write_out(model).fired == 1
+    random = np.random.default_rng(1)
+    given = {name: random.normal(size=(1, 5, 16)).astype(np.float32) for name in ("x", "k", "v")}
+    x, k, v = given.values()
+    q = x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + 1e-5)
+    rounded = [rounded_inputs(array, "fp8", step) for array, step in zip((q, k, v), steps, strict=True)]
+    q, k, v = (array.reshape(5, heads, width).transpose(1, 0, 2) for array in rounded)
+    scores = np.exp(q @ k.transpose(0, 2, 1) * (2 if attributes else 1 / 2))
+    probabilities = rounded_inputs(scores / scores.sum(axis=-1, keepdims=True), "fp8", 1 / 448)
+    expected = (probabilities @ v).transpose(1, 0, 2).reshape(1, 5, 16)
+    np.testing.assert_allclose(run(model, given), expected, atol=1e-5)
 
 
 def test_attention_that_does_more_is_left_alone() -> None:

@@ -13,7 +13,14 @@ from wanc.compiler.bundle.golden import Arrays, Golden
 from wanc.compiler.engines.compiled import Compiled
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.kernels import Kernels, check_fused, describe
-from wanc.compiler.engines.quantization_check import QuantizedComponent, check_linears, check_named, check_products
+from wanc.compiler.engines.quantization_check import (
+    QuantizedComponent,
+    check_attentions,
+    check_linears,
+    check_named,
+    check_products,
+    check_rounded,
+)
 from wanc.compiler.graphs.lowerable import LowerableGraph, lowerable
 from wanc.compiler.host.reference import Reference
 from wanc.compiler.passes.apply import joined_reports
@@ -49,6 +56,7 @@ class Examined:
             where, kernels = f"{self.files.name}/{graph}", self.kernels[graph]
             if kernels.linears is not None:
                 check_named(where, entry.model, kernels.linears)
+                check_attentions(where, entry.model, kernels.attentions)
             check_products(where, entry.model, entry.graph.example, kernels.products)
 
     def check_exact(self) -> QuantTable:
@@ -59,6 +67,7 @@ class Examined:
         of = QuantizedComponent.read(self.files.name, self.files.graphs)
         models = {graph: entry.model for graph, entry in self.graphs.items()}
         check_linears(self.files.name, models, {graph: entry.prober() for graph, entry in self.built.items()}, of)
+        check_rounded(self.files.name, models.values(), of.table)
         return of.table
 
     def for_target(self, compiler: Compiler, compiled: Sequence[Compiled]) -> Examined:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import onnx_ir as ir
@@ -51,7 +51,8 @@ class Kernels:
 
     `fused` counts, by canonical operator, the kernels that do all of one; `products` is what was multiplied, in which
     numbers. What only a build's log says is there where there is one: in which numbers each Linear multiplies, by its
-    name, which attentions are one kernel and which are not, and the memory that is needed.
+    name, which attentions are one kernel and which are not, the memory that is needed, and what `attentions` that are
+    one kernel are given, by name.
     """
 
     by_type: Mapping[tuple[str, str], int]
@@ -61,6 +62,7 @@ class Kernels:
     fused_attentions: tuple[str, ...] = ()
     unfused_attentions: tuple[str, ...] = ()
     memory: Memory | None = None
+    attentions: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __add__(self, other: Kernels) -> Kernels:
         """Those of two segments of one graph."""
@@ -72,6 +74,7 @@ class Kernels:
             self.fused_attentions + other.fused_attentions,
             self.unfused_attentions + other.unfused_attentions,
             None if self.memory is None or other.memory is None else self.memory + other.memory,
+            {**self.attentions, **other.attentions},
         )
 
     @property
@@ -116,7 +119,11 @@ def describe(kernels: Kernels, size: int) -> dict[str, Any]:
         by_type.setdefault(kernel, {})[precision] = count
     from_log: dict[str, Any] = {}
     if kernels.memory is not None:
-        attentions = {"fused": list(kernels.fused_attentions), "unfused": list(kernels.unfused_attentions)}
+        attentions = {
+            "fused": list(kernels.fused_attentions),
+            "unfused": list(kernels.unfused_attentions),
+            "numbers": dict(kernels.attentions),
+        }
         from_log = {**asdict(kernels.memory), "attentions": attentions, "linears": dict(kernels.linears or {})}
     return {
         "kernels": by_type,

@@ -6,7 +6,7 @@ reads back what it built, and puts probes through it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,10 @@ import onnx_ir as ir
 from wanc.calibration.weights import sqnr_db
 from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.products import Products
+from wanc.compiler.graphs.attentions import attentions
 from wanc.compiler.graphs.quantized_linears import flops_of_linears, quantized_linears
 from wanc.compiler.program.probes import Probes
-from wanc.compiler.program.quant_table import QuantTable, table_file
+from wanc.compiler.program.quant_table import FLOAT, QuantTable, table_file
 from wanc.compiler.stages.stage import Files
 from wanc.errors import EXIT_REFUSED, UserError
 
@@ -73,6 +74,30 @@ def check_named(where: str, canonical: ir.Model, numbers: Mapping[str, str]) -> 
         built = numbers.get(linear.name, "nothing that the log names")
         if not _is(asked, built):
             raise _refusal(f"{where} asks for {asked} in {linear.name}, and the engine multiplies {built}")
+
+
+def check_attentions(where: str, canonical: ir.Model, numbers: Mapping[str, str]) -> None:
+    """Compare what fused attentions multiply, as the build's log has it by name, with what was asked for.
+
+    Raises UserError for the first that was to be rounded and multiplies other numbers, or is no single kernel.
+    """
+    for attention in attentions(canonical):
+        asked, built = attention.numbers, numbers.get(attention.name, "floats, in several kernels")
+        if asked != "float" and built.lower() != asked:
+            raise _refusal(f"{where} asks for {asked} in {attention.name}, and the engine multiplies {built}")
+
+
+def check_rounded(component: str, graphs: Iterable[ir.Model], table: QuantTable) -> None:
+    """Compare the attentions that are rounded in a component's canonical graphs with its QuantTable.
+
+    Raises UserError where one is not that is to be, or is rounded with other scales.
+    """
+    found = {attention.name: attention for model in graphs for attention in attentions(model)}
+    for name, entry in table.attentions.items():
+        scales = found[name].scales if name in found else None
+        told = [scale or 0.0 for scale in (entry.query_scale, entry.key_scale, entry.value_scale)]
+        if entry.scheme != FLOAT and (scales is None or not np.allclose(scales, told, rtol=1e-5)):
+            raise _refusal(f"{component}/{name} is {entry.scheme} in the QuantTable, and otherwise in the graph")
 
 
 def _is(asked: str, built: str) -> bool:

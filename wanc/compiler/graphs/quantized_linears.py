@@ -13,7 +13,7 @@ from wanc.compiler.graphs.values import producer
 
 CODES = f"{SUFFIX}.codes"
 """What the name of a weight's codes ends with, behind that of its Linear."""
-_FORMATS = {ir.DataType.INT8: "int8", ir.DataType.UINT8: "uint8", ir.DataType.FLOAT8E4M3FN: "fp8"}
+FORMATS = {ir.DataType.INT8: "int8", ir.DataType.UINT8: "uint8", ir.DataType.FLOAT8E4M3FN: "fp8"}
 INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8)
 
 
@@ -40,7 +40,7 @@ class QuantizedLinear:
         rounded = producer(self.product.inputs[0], "DequantizeLinear")
         sides = (rounded.inputs[0] if rounded and self.rounds_input else None, self.codes)
         dtypes = [side.dtype for side in sides if side is not None]
-        formats = [_FORMATS.get(dtype, "float") for dtype in dtypes if dtype is not None]
+        formats = [FORMATS.get(dtype, "float") for dtype in dtypes if dtype is not None]
         return " × ".join(["float"] * (2 - len(formats)) + formats)
 
     def flops(self, sizes: Mapping[str, int]) -> int:

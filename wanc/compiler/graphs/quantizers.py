@@ -92,27 +92,35 @@ def _weight(graph: ir.Graph, linear: Linear, decision: StoredDecision) -> ir.Val
 def _pair(graph: ir.Graph, linear: Linear, decision: StoredDecision) -> ir.Value:
     """The input, rounded to codes and back."""
     assert decision.inputs is not None
-    name, dtype = f"{linear.name}.input", CODES[decision.inputs]
-    taken = linear.input
+    name, taken = f"{linear.name}.input", linear.input
     if decision.divisors is not None:
         divisors = _initializer(graph, f"{name}.divisors", decision.divisors)
         quotient = ir.node("Div", [taken, divisors])
         graph.insert_before(linear.product, quotient)
         taken = _typed(quotient, linear.input.shape, f"{name}.divided")
-    if decision.activation_scale is None:
+    return round_input(linear.product, taken, name, decision.inputs, decision.activation_scale)
+
+
+def round_input(user: ir.Node, taken: ir.Value, name: str, inputs: InputFormat, scale: float | None) -> ir.Value:
+    """A value, float32 of any shape, rounded to codes and back in front of its user; what is added is named below
+    `name`. `scale` is what a code of 1 stands for, None where each execution finds it anew.
+    """
+    graph, dtype = user.graph, CODES[inputs]
+    assert isinstance(graph, ir.Graph)
+    if scale is None:
         quantize = ir.node("DynamicQuantizeLinear", [taken], num_outputs=3)
-        codes, scale, zero = quantize.outputs
-        for value, part, of in ((scale, "scale", ir.DataType.FLOAT), (zero, "zero", dtype)):
+        codes, step, zero = quantize.outputs
+        for value, part, of in ((step, "scale", ir.DataType.FLOAT), (zero, "zero", dtype)):
             value.name, value.shape, value.type = f"{name}.{part}", ir.Shape([]), ir.TensorType(of)
     else:
-        scale = _initializer(graph, f"{name}.scale", ir.tensor(np.array(decision.activation_scale, np.float32)))
+        step = _initializer(graph, f"{name}.scale", ir.tensor(np.array(scale, np.float32)))
         zero = _initializer(graph, f"{name}.zero", ir.tensor(np.array(0, dtype.numpy())))
-        quantize = ir.node("QuantizeLinear", [taken, scale, zero])
+        quantize = ir.node("QuantizeLinear", [taken, step, zero])
         codes = quantize.outputs[0]
-    codes.name, codes.shape, codes.type = f"{name}.codes", linear.input.shape, ir.TensorType(dtype)
-    dequantize = ir.node("DequantizeLinear", [codes, scale, zero])
-    graph.insert_before(linear.product, [quantize, dequantize])
-    return _typed(dequantize, linear.input.shape, f"{name}.rounded")
+    codes.name, codes.shape, codes.type = f"{name}.codes", taken.shape, ir.TensorType(dtype)
+    dequantize = ir.node("DequantizeLinear", [codes, step, zero])
+    graph.insert_before(user, [quantize, dequantize])
+    return _typed(dequantize, taken.shape, f"{name}.rounded")
 
 
 def _typed(node: ir.Node, shape: ir.Shape | None, name: str) -> ir.Value:

@@ -1,9 +1,9 @@
-"""The QuantTable: of every Linear of a component, how it is computed, what that costs, and why."""
+"""The QuantTable: of every Linear and attention of a component, how it is computed, what that costs, and why."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,13 +50,32 @@ class QuantTableEntry:
 
 
 @dataclass(frozen=True)
+class AttentionEntry:
+    """One attention.
+
+    `scheme` is `fp8` or `float`, `position` as that of a Linear. The scales are what a code of 1 of queries, keys and
+    values stands for, to six digits: of queries before they are multiplied by the attention's own scale.
+    `probability_scale` is the same for all attentions, whatever the samples were. None where nothing is rounded.
+    """
+
+    scheme: str
+    reason: str
+    position: float | None
+    query_scale: float | None = None
+    key_scale: float | None = None
+    value_scale: float | None = None
+    probability_scale: float | None = None
+
+
+@dataclass(frozen=True)
 class QuantTable:
-    """All Linears of a component by canonical name."""
+    """All Linears and attentions of a component by canonical name."""
 
     component: str
     method: Literal["ptq", "qat"]
     samples: int
     linears: Mapping[str, QuantTableEntry]
+    attentions: Mapping[str, AttentionEntry] = field(default_factory=dict[str, AttentionEntry])
     schema: Literal["wanc.quant_table/1.0"] = "wanc.quant_table/1.0"
 
     @property

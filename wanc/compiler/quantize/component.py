@@ -14,6 +14,7 @@ from wanc.compiler.host.sample_states import Sample
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import ProgramComponent
 from wanc.compiler.program.quant_table import QuantTable
+from wanc.compiler.quantize.attention_choice import choose_attentions
 from wanc.compiler.quantize.decisions import Settings, decide
 from wanc.compiler.quantize.effects import SAMPLES, measure_effects
 from wanc.compiler.quantize.linear_groups import choose
@@ -75,14 +76,15 @@ def quantize_component(
     """
     name, weights, model = files.name, files.weights, files.model(GRAPH)
     choice = choose(model, name, keep.patterns)
+    attentions = choose_attentions(model, name, keep.patterns, settings.attention)
     with (
         TemporaryDirectory(dir=out.parent) as folder,
         QuantizedGraphs(files, model, choice, settings.scheme, out) as quantized,
     ):
-        taps = [group.name for group in choice.groups]
+        taps = [*(group.name for group in choice.groups), *attentions.values]
         chain = Chain(model, weights, _made(folder, "decisions"), FiniteCheck(name, zeros=zeros), taps=taps)
         with ProgressBar(f"quantize {name}", len(chain.pieces), enabled=progress) as bar:
-            decide(
+            peaks = decide(
                 chain,
                 choice.groups,
                 samples.given,
@@ -91,7 +93,9 @@ def quantize_component(
                 kept,
                 quantized.add,
                 bar.advance,
+                attentions.values,
             )
+        scales = attentions.scales(peaks)
         effects: dict[str, float] = {}
         if keep.asks_for_effects:
             sources = {**weights, **quantized.codes()}
@@ -103,8 +107,9 @@ def quantize_component(
             quantized.keep(keep.by_effects(effects, quantized.flops()))
         if decisions is not None:
             write_decisions(decisions, quantized.decisions())
-        result = quantized.component()
-        table = QuantTable(name, "ptq", len(samples.given), quantized.entries(effects))
+        result = quantized.component(scales)
+        entries = quantized.attention_entries(scales, attentions.kept)
+        table = QuantTable(name, "ptq", len(samples.given), quantized.entries(effects), entries)
     return result, table
 
 

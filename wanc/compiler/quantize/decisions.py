@@ -8,7 +8,7 @@ Linear is kept at once, and so is what is known of the samples behind a piece: a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ from wanc.compiler.host.chain import Chain, execute
 from wanc.compiler.host.sample_states import Sample, SampleStates
 from wanc.compiler.quantize.group_decision import GroupDecision
 from wanc.compiler.quantize.kept_decisions import KeptDecisions, alone
+from wanc.compiler.quantize.kept_ranges import KeptRanges
 from wanc.compiler.quantize.linear_groups import LinearGroup
 from wanc.errors import UserError
-from wanc.words import Observer
+from wanc.words import AttentionFormat, Observer
 
 Array = np.ndarray[Any, Any]
 
@@ -39,11 +40,15 @@ here and again on what an engine was built from. A row of outputs has hundreds o
 
 @dataclass(frozen=True)
 class Settings:
-    """What a recipe asks for: a scheme by name, and `alpha`: `search`, `none`, or the α of all smoothing."""
+    """What a recipe asks for: a scheme by name, and `alpha`: `search`, `none`, or the α of all smoothing.
+
+    `attention` is the format in which attentions multiply.
+    """
 
     scheme: str
     observer: Observer
     alpha: str | float
+    attention: AttentionFormat = "float"
 
     @property
     def format(self) -> Scheme:
@@ -69,39 +74,44 @@ def decide(
     kept: Path,
     on_linear: Callable[[GroupDecision], None],
     on_piece: Callable[[], None] = lambda: None,
-) -> None:
+    ranged: Sequence[str] = (),
+) -> dict[str, float]:
     """Decide group after group, in the order of execution, and hand the decision on each Linear to `on_linear`.
 
     Of a group in which nothing is quantised only the rows are counted, and it is handed on as a whole.
     `chain` has the groups' inputs as taps; `weight_of` gives a Linear's weight, float32 [out, in]; `kept` is where
-    what is finished lies, now and from before. Raises UserError where the samples do not show what has to be known.
+    what is finished lies, now and from before. Returns the largest magnitudes of the values that `ranged` names, taps
+    as well. Raises UserError where the samples do not show what has to be known.
     """
     if len(samples) < 2:
         raise UserError(
             "one sample cannot show how far activations reach",
             hint="raise quantize.calibrate.clips or quantize.calibrate.timestep_bins",
         )
-    states, decisions, by_piece = SampleStates(samples, kept), KeptDecisions(kept, groups), _by_piece(chain, groups)
+    states, decisions = SampleStates(samples, kept), KeptDecisions(kept, groups)
+    of_input, ranges = {group.name: group for group in groups}, KeptRanges(kept, _by_piece(chain, ranged))
+    by_piece = [[of_input[name] for name in names] for names in _by_piece(chain, of_input)]
     left = [[group for group in here if not decisions.has(group)] for here in by_piece]
-    if any(left[: states.passed]):
+    unfinished = [index for index, groups in enumerate(left) if groups or not ranges.has(index)]
+    if any(index < states.passed for index in unfinished):
         states.start_over()  # of a piece behind the samples something was lost
-    last = max((index for index, groups in enumerate(left) if groups), default=-1)
     for index, here in enumerate(by_piece):
-        if states.passed <= index <= last:
-            _decide_piece(chain, index, states, left[index], settings, weight_of, decisions)
+        if unfinished and states.passed <= index <= unfinished[-1]:
+            _decide_piece(chain, index, states, left[index], settings, weight_of, decisions, ranges)
         for group in here:
             for decided in decisions.read(group):
                 on_linear(decided)
         on_piece()
+    return ranges.read()
 
 
-def _by_piece(chain: Chain, groups: Sequence[LinearGroup]) -> list[list[LinearGroup]]:
-    """The groups of every piece: those whose input is known there first."""
-    waiting = {group.name: group for group in groups}
-    found: list[list[LinearGroup]] = []
+def _by_piece(chain: Chain, values: Iterable[str]) -> list[list[str]]:
+    """The values of every piece: those that are known there first."""
+    waiting, found = dict.fromkeys(values), list[list[str]]()
     for piece in chain.pieces:
         known = {*piece.inputs, *(value.name for node in piece.model.graph for value in node.outputs)}
-        found.append([waiting.pop(name) for name in list(waiting) if name in known])
+        found.append([name for name in waiting if name in known])
+        waiting = {name: None for name in waiting if name not in known}
     return found
 
 
@@ -113,9 +123,10 @@ def _decide_piece(
     settings: Settings,
     weight_of: Callable[[str], Array],
     decisions: KeptDecisions,
+    ranges: KeptRanges,
 ) -> None:
     """Decide on groups of a piece, and move the samples on behind it."""
-    observed = _first_round(chain, index, states, groups, settings)
+    observed = _first_round(chain, index, states, groups, settings, ranges)
     smoothed = {group.name: _smooth(group, observed[group.name], settings, weight_of) for group in groups}
     divisors = {group.name: smoothed[group.name][1] for group in groups if group.quantized}
     if settings.format.is_static and divisors:
@@ -123,16 +134,23 @@ def _decide_piece(
     for group in groups:
         seen = observed.pop(group.name)
         decisions.keep(group, _decide(group, seen, *smoothed[group.name], settings, weight_of, len(states)))
+    ranges.keep(index)
     states.pass_segment(chain.taken_behind(index))
     chain.forget(index)
 
 
 def _first_round(
-    chain: Chain, index: int, states: SampleStates, groups: Sequence[LinearGroup], settings: Settings
+    chain: Chain,
+    index: int,
+    states: SampleStates,
+    groups: Sequence[LinearGroup],
+    settings: Settings,
+    ranges: KeptRanges,
 ) -> dict[str, Observed]:
     """What is seen of a piece's groups, channel by channel, by name; the samples move on behind the piece."""
     observed = {group.name: _observed(group, settings) for group in groups}
     for number, values in _executions(chain, index, states, keep=True):
+        ranges.observe(index, values)
         for group in groups:
             _observe(observed[group.name], group, values, number, len(states))
     return observed

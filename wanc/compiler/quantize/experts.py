@@ -140,6 +140,7 @@ def _quantize(component: str, asked: QuantizeSection, trajectory: Trajectory, ze
         trajectory=trajectory,
         is_trained=asked.method == "qat",
         zeros=zeros,
+        attention=asked.attention,
     )
 
 

@@ -19,7 +19,7 @@ from wanc.compiler.quantize.texts import TENSOR as TEXT
 from wanc.compiler.stages.stage import Files, Stage, scratch_of
 from wanc.runtime.denoise import TIMESTEP
 from wanc.runtime.safetensors import SafetensorsFile, read_header
-from wanc.words import Observer
+from wanc.words import AttentionFormat, Observer
 
 Array = np.ndarray[Any, Any]
 
@@ -29,8 +29,8 @@ class Quantize(Stage):
     """Inputs `program`, `exported`, `source`, `texts` and `samples`. Result: the program with one component quantised.
 
     Written are its graphs, its codes beside them, `program.json`, its QuantTable and its probes. `scheme`, `observer`,
-    `alpha` and the rules of what to keep are a recipe's; `trajectory` is how it samples. Where training follows, the
-    decisions are written as well. `zeros` are as in `Compile`, which sees no weight that was quantised.
+    `alpha`, `attention` and the rules of what to keep are a recipe's; `trajectory` is how it samples. Where training
+    follows, the decisions are written as well. `zeros` are as in `Compile`, which sees no weight that was quantised.
     """
 
     name: ClassVar[str] = "quantize"
@@ -47,6 +47,7 @@ class Quantize(Stage):
     trajectory: Trajectory
     is_trained: bool = False
     zeros: tuple[str, ...] | None = None
+    attention: AttentionFormat = "float"
 
     def disk_bytes(self, inputs: Mapping[str, Files]) -> int:
         from wanc.compiler.quantize.quantize_space import quantize_bytes
@@ -68,11 +69,11 @@ class Quantize(Stage):
         from wanc.compiler.quantize.decisions import Settings
 
         program = Program.read(inputs["program"][FILE])
-        samples = _samples(inputs["samples"], inputs["texts"], self.trajectory, self.component)
+        samples = samples_of(inputs["samples"], inputs["texts"], self.trajectory, self.component)
         component, table = quantize_component(
             ComponentFiles.read(self.component, inputs),
             Samples(*zip(*samples, strict=True)),
-            Settings(self.scheme, self.observer, self.alpha),
+            Settings(self.scheme, self.observer, self.alpha, self.attention),
             Keep(self.keep, self.max_drop_db, self.int8_share),
             out,
             scratch_of(out),
@@ -89,7 +90,7 @@ def decisions_file(component: str) -> str:
     return f"decisions/{component}.safetensors"
 
 
-def _samples(clips: Files, texts: Files, trajectory: Trajectory, component: str) -> list[tuple[Sample, float]]:
+def samples_of(clips: Files, texts: Files, trajectory: Trajectory, component: str) -> list[tuple[Sample, float]]:
     """Every step that was kept, for each branch, and what an error there does to the final latents.
 
     A step adds its velocity times the noise level that it takes away, and guidance adds g times the conditional

@@ -15,6 +15,7 @@ from onnx_ir.passes import common
 from wanc.calibration.decision import Decision
 from wanc.calibration.schemes import SCHEMES
 from wanc.calibration.weights import Codes
+from wanc.compiler.graphs.attentions import PROBABILITY_STEP, AttentionScales, round_attentions
 from wanc.compiler.graphs.by_blocks import block_of
 from wanc.compiler.graphs.folds import divide
 from wanc.compiler.graphs.linears import Linear, linears
@@ -23,7 +24,7 @@ from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.graph_file import save
 from wanc.compiler.program.probes import ProbeWriter
 from wanc.compiler.program.program import OWN, ProgramComponent
-from wanc.compiler.program.quant_table import FLOAT, QuantTableEntry, significant
+from wanc.compiler.program.quant_table import FLOAT, AttentionEntry, QuantTableEntry, significant
 from wanc.compiler.quantize.group_decision import GroupDecision
 from wanc.compiler.quantize.linear_groups import Choice
 from wanc.compiler.stages.stage import Files
@@ -34,6 +35,7 @@ from wanc.runtime.denoise import GRAPH
 Array = np.ndarray[Any, Any]
 FILE = "quantized.bin"
 SCALE_DIGITS = 6
+NO_PATTERN = "no keep pattern fits"
 
 
 class QuantizedGraphs:
@@ -87,8 +89,11 @@ class QuantizedGraphs:
         if decided.divisors is not None and group.fold is not None:
             self._divisors |= dict.fromkeys((*group.fold.weights, *group.fold.values), decided.divisors)
 
-    def component(self) -> ProgramComponent:
-        """Write the component's graph and give it as it now is; its new weights are the program's own."""
+    def component(self, attentions: Mapping[str, AttentionScales] | None = None) -> ProgramComponent:
+        """Write the component's graph and give it as it now is; its new weights are the program's own.
+
+        `attentions` are those that are rounded, with the scales of what they take.
+        """
         component, model = self._files.component, self._files.model(GRAPH)
         replaced = self._replaced_weights()
         for name, tensor in replaced.items():
@@ -96,6 +101,7 @@ class QuantizedGraphs:
         divide(model, self._divisors)
         self._divide_rows()
         insert_quantizers(model, {name: self._stored(name) for name in self._codes})
+        round_attentions(model, attentions or {})
         common.RemoveUnusedNodesPass()(model)  # the weights that codes have taken the place of
         save(model, self._out / str(component.graphs[GRAPH].file))
         gone = {str(self._linears[name].weight.name) for name in self._codes} | replaced.keys()
@@ -106,6 +112,22 @@ class QuantizedGraphs:
         """Every Linear's line of the QuantTable."""
         shares = self.flops()
         return {name: self._entry(name, shares[name], effects.get(name)) for name in self._linears}
+
+    def attention_entries(
+        self, scales: Mapping[str, AttentionScales], kept: Mapping[str, str]
+    ) -> dict[str, AttentionEntry]:
+        """Every attention's line: of those that are rounded, and of those that are kept in float, with the reasons."""
+        floats = {name: AttentionEntry(FLOAT, reason, self._position(name)) for name, reason in kept.items()}
+        rounded = {
+            name: AttentionEntry(
+                "fp8",
+                NO_PATTERN,
+                self._position(name),
+                *(significant(step, SCALE_DIGITS) for step in (*steps, PROBABILITY_STEP)),
+            )
+            for name, steps in scales.items()
+        }
+        return {**floats, **rounded}
 
     def _position(self, name: str) -> float | None:
         blocks = self._files.component.blocks
@@ -120,7 +142,7 @@ class QuantizedGraphs:
         sqnr, scale = decided.sqnr_db[name], decided.activation_scale
         return QuantTableEntry(
             self._scheme,
-            "no keep pattern fits",
+            NO_PATTERN,
             share,
             position,
             sqnr if np.isfinite(sqnr) else None,

@@ -2,6 +2,10 @@
 
 TensorRT makes the same fused kernel of these as of the operator Attention, where it has one. Where it has none, as for
 a single head, it makes products and a softmax; of the operator it would make nothing, and the build would fail.
+
+Where queries, keys and values are rounded to codes, they are so right in front of the products, and the probabilities
+behind the softmax: in that form, and in no other, the kernel multiplies codes. Queries are scaled before that, and a
+code of theirs stands for so much less.
 """
 
 from __future__ import annotations
@@ -12,6 +16,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from wanc.compiler.graphs.attentions import PROBABILITY_STEP, NamedAttention
+from wanc.compiler.graphs.quantizers import CODES
 from wanc.compiler.graphs.values import attribute, rank, size, unread_attribute
 from wanc.compiler.passes.rewrite import OPSET, Pass, PassOutcome, Refusal
 
@@ -57,23 +63,36 @@ class _AttentionWriter:
         self._nodes: list[ir.Node] = []
 
     def write(self) -> None:
-        queries, keys, values, *masks = self._attention.inputs
+        queries, keys, values = NamedAttention("", self._attention).inputs
         (result,), name = self._attention.outputs, self._attention.name
         width = size(queries, -1) or 0
         scale = attribute(self._attention, "scale") or 1 / math.sqrt(width / self._heads)
+        steps = NamedAttention("", self._attention).scales
+        of_queries, of_keys, of_values = (steps.queries * scale, *steps[1:]) if steps else (None, None, None)
         # Before they are rounded to the type of the product, if they are.
         scaled = queries if scale == 1 else self._add("Mul", queries, self._constant(np.float32(scale)))
-        turned = self._split(keys, KEYS_TURNED)
-        scores = self._add("MatMul", self._split(scaled, HEADS_FIRST), turned, name=f"{name}{SCORES}")
-        for mask in filter(None, masks):
+        rows = self._rounded(self._split(scaled, HEADS_FIRST), of_queries)
+        turned = self._rounded(self._split(keys, KEYS_TURNED), of_keys)
+        scores = self._add("MatMul", rows, turned, name=f"{name}{SCORES}")
+        for mask in filter(None, self._attention.inputs[3:]):
             scores = self._add("Add", scores, mask)
         weights = self._add("Softmax", scores, axis=-1, name=f"{name}{SOFTMAX}")
-        attended = self._add("MatMul", weights, self._split(values, HEADS_FIRST), name=f"{name}{RESULT}")
+        weights = self._rounded(weights, PROBABILITY_STEP if steps else None)
+        taken = self._rounded(self._split(values, HEADS_FIRST), of_values)
+        attended = self._add("MatMul", weights, taken, name=f"{name}{RESULT}")
         joined = self._reshape(self._add("Transpose", attended, perm=HEADS_FIRST), [0, 0, size(values, -1) or -1])
         joined.shape, joined.type = result.shape, result.type
         ir.convenience.replace_nodes_and_values(
             self._graph, self._attention, [self._attention], self._nodes, [result], [joined]
         )
+
+    def _rounded(self, value: ir.Value, step: float | None) -> ir.Value:
+        """A value rounded to codes and back; as it is where there is no step."""
+        if step is None:
+            return value
+        scale, zero = self._constant(np.float32(step)), self._constant(np.array(0, CODES["fp8"].numpy()))
+        codes = self._add("QuantizeLinear", value, scale, zero)
+        return self._add("DequantizeLinear", codes, scale, zero)
 
     def _split(self, value: ir.Value | None, order: list[int]) -> ir.Value:
         return self._add("Transpose", self._reshape(value, [0, 0, self._heads, -1]), perm=order)

@@ -11,12 +11,10 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+from wanc.compiler.graphs.attentions import attentions
 from wanc.compiler.graphs.linears import linears
-from wanc.compiler.graphs.quantized_linears import CODES, quantized_linears
+from wanc.compiler.graphs.quantized_linears import quantized_linears
 from wanc.compiler.passes.rewrite import Pass, PassOutcome
-
-PARAMETER = re.compile(rf"(\.(weight|bias|scales)|{re.escape(CODES)})$")
-"""What a parameter's name ends with behind its module's."""
 
 
 def name_nodes(model: ir.Model) -> PassOutcome:
@@ -36,27 +34,8 @@ def name_nodes(model: ir.Model) -> PassOutcome:
 def _named(model: ir.Model) -> Iterator[tuple[ir.Node, str]]:
     for linear in (*linears(model), *quantized_linears(model)):
         yield linear.product, linear.name
-    for node in model.graph:
-        if (node.domain, node.op_type) == ("", "Attention") and (module := _module_behind(node.inputs[0])):
-            yield node, module
-
-
-def _module_behind(queries: ir.Value | None) -> str | None:
-    """What the nearest parameter among the queries' ancestors is part of: `blocks.0.attn1` of `….attn1.norm_q`."""
-    waiting, seen = [queries], {queries}
-    while waiting:
-        value = waiting.pop(0)
-        if value is None:
-            continue
-        if "." in str(value.name) and value.is_initializer():
-            layer = PARAMETER.sub("", str(value.name))
-            return layer.rpartition(".")[0] or layer
-        node = value.producer()
-        for source in reversed(node.inputs) if node else ():  # parameters stand behind what they are applied to
-            if source not in seen:
-                seen.add(source)
-                waiting.append(source)
-    return None
+    for attention in attentions(model):
+        yield attention.node, attention.name
 
 
 NAMES = Pass("names", "products and attentions → called after their modules, as the build's log shows them", name_nodes)

@@ -29,8 +29,8 @@ class BuildReport:
     """`kernels` are those of one profile: {kind: {types: how many}}.
 
     `linears` says in which numbers each Linear multiplies, `Int8 × Int8`; where profiles differ, both. `fused` and
-    `unfused` are the attentions that one kernel does, in every profile, and the others. `products` are FLOPs at the
-    example's sizes.
+    `unfused` are the attentions that one kernel does, in every profile, and the others; `attentions` says of the former
+    what that kernel is given, `FP8`. `products` are FLOPs at the example's sizes.
     """
 
     kernels: Mapping[str, Mapping[str, int]]
@@ -39,6 +39,7 @@ class BuildReport:
     unfused: tuple[str, ...]
     products: Products
     memory: Memory
+    attentions: Mapping[str, str]
 
     @classmethod
     def of(cls, log: BuildLog, model: ir.Model, example: Mapping[str, int]) -> BuildReport:
@@ -57,6 +58,7 @@ class BuildReport:
             tuple(sorted(asked.attentions.keys() - set(fused))),
             Products(integer, linear, total, coded),
             Memory(log.activation_bytes, log.weight_bytes, log.scratch_bytes),
+            {name: " or ".join(sorted(set(map(_given, _attention_kernels(name, log))))) for name in fused},
         )
 
     def write(self, engine: Path) -> None:
@@ -73,7 +75,14 @@ class BuildReport:
         """The same in the words that all engines share."""
         by_type = {(kind, types): count for kind, found in self.kernels.items() for types, count in found.items()}
         return Kernels(
-            by_type, {ATTENTION: len(self.fused)}, self.products, self.linears, self.fused, self.unfused, self.memory
+            by_type,
+            {ATTENTION: len(self.fused)},
+            self.products,
+            self.linears,
+            self.fused,
+            self.unfused,
+            self.memory,
+            self.attentions,
         )
 
 
@@ -95,9 +104,22 @@ def _is_coded(pair: str) -> bool:
 
 def _is_fused(attention: str, log: BuildLog) -> bool:
     """Whether every kernel that an attention's products are part of is a fused one."""
-    names = {f"{attention}{SCORES}", f"{attention}{RESULT}"}
-    kernels = [kernel for kernel in log.kernels if not names.isdisjoint(kernel.nodes)]
-    return bool(kernels) and all(kernel.is_attention and names <= set(kernel.nodes) for kernel in kernels)
+    kernels, products = _attention_kernels(attention, log), _products_of(attention)
+    return bool(kernels) and all(kernel.is_attention and products <= set(kernel.nodes) for kernel in kernels)
+
+
+def _attention_kernels(attention: str, log: BuildLog) -> list[BuiltKernel]:
+    """The kernels that an attention's products are part of."""
+    return [kernel for kernel in log.kernels if not _products_of(attention).isdisjoint(kernel.nodes)]
+
+
+def _products_of(attention: str) -> set[str]:
+    return {f"{attention}{SCORES}", f"{attention}{RESULT}"}
+
+
+def _given(kernel: BuiltKernel) -> str:
+    """The type of all that a kernel takes; several, where they are not the same."""
+    return " × ".join(sorted({tensor.dtype for tensor in kernel.inputs}))
 
 
 def _by_kind(log: BuildLog) -> dict[str, dict[str, int]]:
