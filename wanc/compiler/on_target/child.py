@@ -29,7 +29,7 @@ from wanc.errors import EXIT_USAGE, BundleError, OutputError, UserError
 from wanc.runtime.engine_file import EngineFile
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.progress import OnProgress
-from wanc.runtime.strict_json import JsonValue
+from wanc.runtime.strict_json import Fields, JsonValue
 
 LOCK = "recipe.lock.json"
 MADE = (FILE, ENGINE_REPORT)
@@ -60,7 +60,7 @@ def build_on_target(root: Path, output: Path, *, replace: bool, on_progress: OnP
     Raises UserError; then nothing of the child is left.
     """
     parent = Parent.open(root, on_progress)
-    chosen = parent.chosen(visible_gpus())
+    chosen, child = parent.chosen(visible_gpus()), _Child.of(parent)
     name = "-".join([parent.manifest.name, *sorted({file.target for file in chosen})])
     destination = output / "bundles" / name
     _check_destination(destination, root, replace=replace)
@@ -74,10 +74,10 @@ def build_on_target(root: Path, output: Path, *, replace: bool, on_progress: OnP
         built: dict[EngineFile, BuiltEngine] = {}
         for number, (file, gpu) in enumerate(chosen.items()):
             on_progress("engines", number, len(chosen))
-            built[file] = build_engine(parent, file, gpu, _allowed(parent), scratch)
+            built[file] = build_engine(parent, file, gpu, child.allowed, scratch)
         on_progress("engines", len(chosen), len(chosen))
-        child = _Child(parent, built, tuple(dict.fromkeys(chosen.values())))
-        sealed = seal(destination, child.files(), child.facts(name))
+        files = child.files(built, tuple(dict.fromkeys(chosen.values())))
+        sealed = seal(destination, files, child.facts(name, built))
     waiting = len(parent.waiting) - len(built)
     return ChildResult(destination, sealed.id, parent.manifest.id, len(built), waiting)
 
@@ -98,53 +98,55 @@ def _check_destination(destination: Path, parent: Path, *, replace: bool) -> Non
         )
 
 
-def _allowed(parent: Parent) -> tuple[str, ...]:
-    """The operators that the recipe allows to be built in pieces, as the lock has it."""
-    return tuple(parent.document(LOCK).object("recipe").object("engine").texts("allow_unfused"))
-
-
-def _seconds(manifest: Manifest) -> int:
-    """When the parent was made, since 1970: so the same child is the same bytes at any time."""
-    try:
-        return int(datetime.strptime(f"{manifest.created}+0000", "%Y-%m-%dT%H:%M:%SZ%z").timestamp())
-    except ValueError:
-        raise BundleError(f"{manifest.created} is no time", where=manifest.name) from None
-
-
 @dataclass(frozen=True)
 class _Child:
-    """What was made of a parent, before it is sealed."""
+    """What is known of a child before its engines are built: all that can be wrong with its parent is found by then.
+
+    `allowed` are operators that the recipe allows to be built in pieces; `created` is in seconds since 1970.
+    """
 
     parent: Parent
-    built: Built
-    gpus: Sequence[Gpu]
+    program: Program
+    report: Fields
+    allowed: tuple[str, ...]
+    created: int
 
-    def files(self) -> list[BundleFile]:
+    @classmethod
+    def of(cls, parent: Parent) -> _Child:
+        """Raises BundleError where the parent does not say what it takes."""
+        report, recipe = parent.document(ENGINE_REPORT), parent.document(LOCK).object("recipe")
+        for file in parent.waiting:
+            _reported(report, file.target).object(file.component).object(file.graph)
+        allowed = tuple(recipe.object("engine").texts("allow_unfused"))
+        return cls(parent, parent.read(FILE, Program.read), report, allowed, _seconds(parent.manifest))
+
+    def files(self, built: Built, gpus: Sequence[Gpu]) -> list[BundleFile]:
         """Everything that the child has."""
         staying = [
             BundleFile(
                 file.path, self.parent.root / file.path, file.role, file.media_type, file.executable, digest=file.sha256
             )
-            for file in self.parent.staying(self.built, MADE)
+            for file in self.parent.staying(built, MADE)
         ]
         engines = [
             BundleFile(engine.name, engine.path, "engine", "application/octet-stream", move=True)
-            for engine in self.built.values()
+            for engine in built.values()
         ]
         listed = {file.path: file for file in self.parent.manifest.files}
         names = {file.path for file in (*staying, *engines)}
-        content = {FILE: canonical(self._program(names).as_json()), ENGINE_REPORT: canonical(self._report())}
+        program, report = self._program(names, built).as_json(), self._report(built, gpus)
+        content = {FILE: canonical(program), ENGINE_REPORT: canonical(report)}
         made = [BundleFile(name, data, listed[name].role, listed[name].media_type) for name, data in content.items()]
         return [*staying, *engines, *made]
 
-    def facts(self, name: str) -> BundleFacts:
+    def facts(self, name: str, built: Built) -> BundleFacts:
         """What the manifest says: all that the parent's does, with the engines' files, and the parent."""
         manifest = self.parent.manifest
-        engines: list[JsonValue] = [self._engine(file).as_json() for file in self.parent.engines]
+        engines: list[JsonValue] = [_engine(file, built).as_json() for file in self.parent.engines]
         return BundleFacts(
             name=name,
             version=manifest.version,
-            created=_seconds(manifest),
+            created=self.created,
             entry=manifest.entry,
             recipe_sha256=manifest.recipe_sha256,
             topology={**manifest.topology, "engines": engines},
@@ -155,31 +157,43 @@ class _Child:
             check=manifest.check,
         )
 
-    def _engine(self, file: EngineFile) -> EngineFile:
-        engine = self.built.get(file)
-        return file if engine is None else replace(file, file=engine.name, built=None)
-
-    def _program(self, names: set[str]) -> Program:
+    def _program(self, names: set[str], built: Built) -> Program:
         """The parent's, with the engines' files, and without the weights that are in them."""
-        program = self.parent.read(FILE, Program.read)
         components = {
             name: replace(part, weights={key: weight for key, weight in part.weights.items() if weight.file in names})
-            for name, part in program.components.items()
+            for name, part in self.program.components.items()
         }
-        return replace(program, components=components, engines=tuple(map(self._engine, program.engines)))
+        engines = tuple(_engine(file, built) for file in self.program.engines)
+        return replace(self.program, components=components, engines=engines)
 
-    def _report(self) -> dict[str, Any]:
+    def _report(self, built: Built, gpus: Sequence[Gpu]) -> dict[str, Any]:
         """The parent's, with what was built in place of what was to be."""
-        report = self.parent.document(ENGINE_REPORT)
-        others = report.object("others") if "others" in report.values else None
         graphs: dict[tuple[str, str, str], list[BuiltEngine]] = {}
-        for file, engine in self.built.items():
+        for file, engine in built.items():
             graphs.setdefault((file.target, file.component, file.graph), []).append(engine)
         for (target, component, graph), engines in graphs.items():
-            is_other = others is not None and target in others.values
-            described = others.object(target) if others and is_other else report.object("components")
-            entry = described.object(component).object(graph).values
+            entry = _reported(self.report, target).object(component).object(graph).values
             kernels = reduce(add, [engine.kernels for engine in engines])
             entry.pop("built", None)
             entry |= describe(kernels, sum(engine.path.stat().st_size for engine in engines))
-        return {**report.values, "built_on": {gpu.target: gpu.name for gpu in self.gpus}}
+        return {**self.report.values, "built_on": {gpu.target: gpu.name for gpu in gpus}}
+
+
+def _engine(file: EngineFile, built: Built) -> EngineFile:
+    """An entry of the parent's as the child has it."""
+    engine = built.get(file)
+    return file if engine is None else replace(file, file=engine.name, built=None)
+
+
+def _reported(report: Fields, target: str) -> Fields:
+    """What a report says of the engines for a target: those of the first one stand before those of the others."""
+    others = report.object("others") if "others" in report.values else None
+    return others.object(target) if others and target in others.values else report.object("components")
+
+
+def _seconds(manifest: Manifest) -> int:
+    """When the parent was made: so the same engines make the same child at any time."""
+    try:
+        return int(datetime.strptime(f"{manifest.created}+0000", "%Y-%m-%dT%H:%M:%SZ%z").timestamp())
+    except ValueError:
+        raise BundleError(f"{manifest.created} is no time", where=manifest.name) from None

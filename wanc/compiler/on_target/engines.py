@@ -16,7 +16,7 @@ from wanc.compiler.engines.tensorrt.report import BuildReport
 from wanc.compiler.on_target.gpus import Gpu
 from wanc.compiler.on_target.parent import BUILDERS, Parent
 from wanc.compiler.program.graph_file import load
-from wanc.errors import EXIT_REFUSED, UserError
+from wanc.errors import EXIT_REFUSED, OutputError, UserError
 from wanc.runtime.engine_file import EngineFile
 
 SUFFIX = ".engine"
@@ -51,7 +51,11 @@ def _built(graph: Path, file: EngineFile, gpu: Gpu, allowed: Collection[str], sc
         str(graph), str(engine), file.target, settings.profiles, settings.values, settings.weight_streaming
     )
     device = {"CUDA_VISIBLE_DEVICES": gpu.id}
-    outcome = build_in_process(BUILDERS[file.engine], task, where, file.engine, device)
+    try:
+        outcome = build_in_process(BUILDERS[file.engine], task, where, file.engine, device)
+    except OutputError as error:
+        error.where = str(scratch.parent)  # the folder itself will be gone
+        raise
     try:
         log = parse_log(outcome.messages)
     except ValueError as error:
