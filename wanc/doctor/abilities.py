@@ -48,13 +48,8 @@ ABILITIES = (
     Ability(
         "tensorrt-rtx", "engines for RTX GPUs, built without one", extra="tensorrt-rtx", asked=(ENGINE, "tensorrt-rtx")
     ),
-    Ability(
-        "tensorrt",
-        "engines for data-centre GPUs, built on them",
-        extra="tensorrt",
-        needs_gpu=True,
-        asked=(ENGINE, "tensorrt"),
-    ),
+    Ability("tensorrt", "engines for data-centre GPUs", extra="tensorrt", needs_gpu=True, asked=(ENGINE, "tensorrt")),
+    Ability("on-target", "build such engines where their GPU is", extra="on-target", needs_gpu=True),
     Ability("report", "evaluate bundles and draw reports", extra="report", asked=(("evaluate",), None)),
     Ability("bench", "measure beside NNCF's integers", extra="bench"),
     Ability("serve", "serve bundles over HTTP", extra="serve", later=True),
