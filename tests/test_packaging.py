@@ -13,7 +13,7 @@ import wanc
 from wanc import api
 from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.bundle.seal import RUNTIME_REQUIREMENTS
-from wanc.compiler.engines.distributions import DISTRIBUTIONS
+from wanc.compiler.engines.distributions import DISTRIBUTIONS, ON_TARGET
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.openvino.engine import OpenVinoEngine
 from wanc.compiler.engines.stage import Compile
@@ -21,7 +21,6 @@ from wanc.compiler.export.onnx_file import ExportOnnx
 from wanc.compiler.export.torch_module import ExportTorch
 from wanc.compiler.export.wan import Export
 from wanc.compiler.fuse import Fuse
-from wanc.recipe import planned
 from wanc.recipe.schema import EngineSection
 
 ROOT = Path(__file__).parent.parent
@@ -38,10 +37,17 @@ def test_the_runtime_extra_is_what_a_bundle_requires() -> None:
     assert names(EXTRAS["runtime"]) == {
         *set().union(*RUNTIME_REQUIREMENTS.values()), *DISTRIBUTIONS[EngineSection().kind]
     }  # fmt: skip
-    built = set(get_args(EngineSection.model_fields["kind"].annotation)) - {*planned.ENGINES}
+    built = set(get_args(EngineSection.model_fields["kind"].annotation))
     others = built - {EngineSection().kind}
     assert others
     assert all(names(EXTRAS[kind]) == {*DISTRIBUTIONS[kind]} for kind in others)
+
+
+def test_what_is_built_on_its_target_is_built_with_one_version() -> None:
+    """A bundle names it in its requirements, long before it is installed anywhere."""
+    assert set(EXTRAS["tensorrt"]) == {f"{name}=={version}" for name, version in ON_TARGET.items()}
+    assert {"wanc", "onnx", "onnx-ir", "onnxscript", "ml-dtypes"} == names(EXTRAS["on-target"])
+    assert set(EXTRAS["on-target"]) - {"wanc[tensorrt]"} <= set(EXTRAS["build"]), "the same as where bundles are built"
 
 
 def test_every_tool_of_the_stages_is_declared() -> None:

@@ -20,12 +20,13 @@ from wanc.runtime.backends.offline import stay_offline
 from wanc.runtime.options import OUTPUT_HELP
 from wanc.runtime.streams import complain, print_result, standard_streams
 from wanc.runtime.voice import say, shows_progress
+from wanc.verbs.on_target import build_child
 from wanc.verbs.options import (
     BundleFolder,
     Json,
     Output,
     Overrides,
-    RecipeFile,
+    RecipeOrBundle,
     StoreFolder,
     that_speaks,
     with_options_of_a_run,
@@ -60,7 +61,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 @app.command(epilog="Example: wanc build recipes/tiny-wan.yaml --set sampling.steps=10 --log-file build.log")
 @that_speaks
 def build(
-    recipe: RecipeFile,
+    recipe: RecipeOrBundle,
     output: Output = Path(DEFAULT_OUTPUT),
     store: StoreFolder = None,
     overrides: Overrides = [],
@@ -84,9 +85,12 @@ def build(
     explain: Annotated[
         Explained | None, typer.Option(help="Say what a stage did, and what it did not, and why.")
     ] = None,
+    on_target: Annotated[
+        bool, typer.Option("--on-target", help="Build the engines that a bundle asks for on this machine's GPU.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Build the bundle of a recipe, or of each of its variants."""
+    """Build the bundle of a recipe, or of each of its variants; or, on its target, what a bundle asks for."""
     from wanc.compiler.explain import explain as explained_by
     from wanc.compiler.explain import explain_tables
     from wanc.compiler.pipeline import rebuild_and_compare
@@ -96,6 +100,11 @@ def build(
     from wanc.terminal import show
 
     clean_up_on_sigterm()
+    if on_target:
+        of_recipes = {"--set": overrides, "--variant": variants, "--max-build-memory": max_build_memory}
+        asked = {"--keep-going": keep_going, "--check": check, "--paranoid": paranoid, "--explain": explain}
+        build_child(recipe, output, replace=replace, as_json=as_json, others={**of_recipes, **asked})
+        return
 
     results: list[dict[str, Any]] = []
     different: dict[str, list[str]] = {}
@@ -228,16 +237,21 @@ def run(
 @that_speaks
 def verify(bundle: BundleFolder, as_json: Json = False) -> None:
     """Check that a bundle holds exactly the files that its manifest lists, bit for bit."""
+    from wanc.runtime.engine_file import BUILD_IT, to_build
     from wanc.runtime.progress import ProgressBar
     from wanc.runtime.verify import verify
 
     with ProgressBar("verify", enabled=shows_progress(as_json=as_json)) as bar:
         report = verify(bundle, bar.move_to)
+    left = to_build(report.manifest.topology) if report.manifest else 0
     if as_json:
         failures = [{"path": failure.path, "reason": failure.reason} for failure in report.failures]
-        print_result(json.dumps({"ok": report.ok, "id": report.id, "failures": failures}))
+        waiting = {"to_build": left} if left else {}
+        print_result(json.dumps({"ok": report.ok, "id": report.id, **waiting, "failures": failures}))
     elif report.ok:
         print_result(f"verified {report.id}")
+        if left:
+            say(f"{left} of its engines are to be built on their target: {BUILD_IT} {bundle}")
     else:
         for failure in report.failures:
             complain(f"{failure.path}: {failure.reason}")

@@ -17,7 +17,6 @@ from wanc.compiler.explain import explain_tables
 from wanc.compiler.passes.registry import all_passes
 from wanc.compiler.places import PLACES
 from wanc.compiler.program.quant_table import QuantTable, QuantTableEntry
-from wanc.recipe import planned
 from wanc.recipe.schema import EngineSection
 
 from ..conftest import ROOT, Wanc
@@ -150,7 +149,7 @@ def test_passes_are_listed_place_by_place_in_their_order(wanc: Wanc) -> None:
         (place, entry.name)
         for place, entries in (
             ("fuse", all_passes()), ("onnxruntime", onnxruntime.PASSES), ("openvino", openvino.PASSES),
-            ("tensorrt-rtx", tensorrt.PASSES),
+            ("tensorrt-rtx", tensorrt.PASSES), ("tensorrt", tensorrt.PASSES),
         )
         for entry in entries
     ]  # fmt: skip
@@ -192,7 +191,7 @@ def test_who_applies_passes_does_not_import_all_of_them(module: str, expected: s
 
 
 def test_every_engine_that_a_recipe_can_name_is_a_place() -> None:
-    built = {*get_args(EngineSection.model_fields["kind"].annotation)} - {*planned.ENGINES}
+    built = {*get_args(EngineSection.model_fields["kind"].annotation)}
     assert set(PLACES) == {"fuse", *built}
 
 

@@ -56,12 +56,10 @@ def test_what_is_called_later_has_no_verb_yet() -> None:
 
 
 def test_what_a_recipe_is_refused_for_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert all(is_built(named(name)) for name in ("openvino", "tensorrt-rtx"))
-    assert not any(is_built(named(name)) for name in ("tensorrt", "run-cuda", "report"))
+    assert all(is_built(named(name)) for name in ("openvino", "tensorrt-rtx", "tensorrt", "on-target"))
+    assert not any(is_built(named(name)) for name in ("run-cuda", "report"))
     monkeypatch.setitem(planned.VALUES, "engine.kind", ("tensorrt-rtx",))
     assert not is_built(named("tensorrt-rtx"))
-    monkeypatch.setattr(planned, "ENGINES", ())
-    assert is_built(named("tensorrt"))
     monkeypatch.setattr(planned, "KEYS", ())
     assert is_built(named("report"))
 
@@ -100,11 +98,18 @@ def test_what_is_installed_is_ok(faults: Faults) -> None:
 
 def test_what_is_not_built_yet_is_not_asked_to_be_installed(faults: Faults) -> None:
     found = states()
-    state, lacks, install = found["tensorrt"]
+    state, lacks, install = found["run-cuda"]
     assert (state, install) == ("not built yet", None)
-    assert "tensorrt is not installed" in lacks
+    assert "no NVIDIA GPU is visible" in lacks
     assert found["serve"][0] == "not built yet"
-    assert "no NVIDIA GPU is visible" in found["tensorrt"][1]
+
+
+def test_what_takes_a_gpu_says_so(faults: Faults) -> None:
+    found = states()
+    for name in ("tensorrt", "on-target"):
+        state, lacks, install = found[name]
+        assert (state, install) == ("missing", f"pip install 'wanc[{name}]'")
+        assert "tensorrt-cu12 is not installed" in lacks and "no NVIDIA GPU is visible" in lacks
     assert "no NVIDIA GPU is visible" not in found["tensorrt-rtx"][1], "its engines are built without one"
     assert "no NVIDIA GPU is visible" not in states(has_gpu=True)["tensorrt"][1]
 

@@ -80,7 +80,12 @@ def _quantize_tables(report: dict[str, Any]) -> list[TextTable]:
 
 
 def _engine_tables(report: dict[str, Any]) -> list[TextTable]:
-    return [table for where, entry in _graphs(report) for table in (_passes(where, entry), _kernels(where, entry))]
+    tables: list[TextTable] = []
+    for where, entry in _graphs(report):
+        tables.append(_passes(where, entry))
+        if "kernels" in entry:  # what is built on its target has none yet
+            tables.append(_kernels(where, entry))
+    return tables
 
 
 def _linears(table: dict[str, Any]) -> TextTable:

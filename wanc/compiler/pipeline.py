@@ -37,10 +37,12 @@ from wanc.compiler.check.origin import Origin
 from wanc.compiler.check.stage import CheckBuild
 from wanc.compiler.check.torch_source import TorchOrigin
 from wanc.compiler.check.wan_source import WanOrigin
+from wanc.compiler.engines.distributions import ON_TARGET
 from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.openvino.engine import OpenVinoEngine
 from wanc.compiler.engines.stage import Compile
+from wanc.compiler.engines.tensorrt.engine import TensorRtEngine
 from wanc.compiler.engines.tensorrt_rtx.engine import TensorRtRtxEngine
 from wanc.compiler.export.onnx_file import ExportOnnx
 from wanc.compiler.export.torch_module import ExportTorch, TorchInput
@@ -56,7 +58,6 @@ from wanc.compiler.stages.runner import Runner, StageRun
 from wanc.compiler.stages.stage import Stage, Tree, tool_version
 from wanc.compiler.stages.worker import CrashError
 from wanc.errors import NotBuiltYetError, RecipeError
-from wanc.recipe import planned
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
 from wanc.runtime.manifest import Manifest
@@ -110,7 +111,7 @@ class BuildPlan:
         """The last stage, which makes the bundle at `destination`."""
         quantization = self.quantization.tools if self.quantization else ()
         stages = (*self.export.tools, *self.fuse.tools, *quantization, *self.engines.tools)
-        tools = (*stages, *requirements(self.resolved))
+        tools = (*stages, *(requirements(self.resolved).keys() - ON_TARGET.keys()))
         return Seal(self.resolved, lock_of(self.resolved, tools), destination)
 
     def run(self, run: Callable[[Stage, Mapping[str, Tree]], Tree]) -> Tree:
@@ -207,17 +208,14 @@ def _engines(resolved: Resolved) -> EngineStages:
 def _engine(resolved: Resolved) -> Engine:
     """The engine of a recipe. Raises UserError where its library is not installed: before there is any work."""
     recipe = resolved.recipe
-    kind, compute, islands = recipe.engine.kind, recipe.precision.compute, recipe.islands
+    kind, compute, streaming = recipe.engine.kind, recipe.precision.compute, recipe.engine.weight_streaming
+    islands = recipe.islands if compute != "fp32" else ()
     engines: dict[str, Engine] = {
         "onnxruntime": OnnxRuntimeEngine(),
-        "openvino": OpenVinoEngine(compute, islands if compute == "bf16" else ()),
-        "tensorrt-rtx": TensorRtRtxEngine(compute, islands if compute != "fp32" else ()),
+        "openvino": OpenVinoEngine(compute, islands),
+        "tensorrt-rtx": TensorRtRtxEngine(compute, islands, streaming),
+        "tensorrt": TensorRtEngine(compute, islands, streaming),
     }
-    if kind in planned.ENGINES:
-        raise NotBuiltYetError(
-            f"wanc plans for {kind}, and does not build for it yet",
-            hint="wanc plan says what it will be; tensorrt-rtx is built, for RTX GPUs",
-        )
     for tool in engines[kind].tools:
         tool_version(tool, engines[kind].extra)
     return engines[kind]

@@ -20,6 +20,7 @@ PLACES: Mapping[str, tuple[Pass, ...]] = {
     "onnxruntime": onnxruntime.PASSES,
     "openvino": openvino.PASSES,
     "tensorrt-rtx": tensorrt.PASSES,
+    "tensorrt": tensorrt.PASSES,
 }
 
 

@@ -49,6 +49,7 @@ ABILITIES = (
         "tensorrt-rtx", "engines for RTX GPUs, built without one", extra="tensorrt-rtx", asked=(ENGINE, "tensorrt-rtx")
     ),
     Ability("tensorrt", "engines for data-centre GPUs", extra="tensorrt", needs_gpu=True, asked=(ENGINE, "tensorrt")),
+    Ability("on-target", "build such engines where their GPU is", extra="on-target", needs_gpu=True),
     Ability("report", "evaluate bundles and draw reports", extra="report", asked=(("evaluate",), None)),
     Ability("bench", "measure beside NNCF's integers", extra="bench"),
     Ability("serve", "serve bundles over HTTP", extra="serve", later=True),
@@ -85,10 +86,7 @@ def is_built(ability: Ability) -> bool:
     except Exception:  # a damaged library fails in its own way; without it, nothing can be asked for
         return False
     path, value = ability.asked
-    is_named_engine = path == ENGINE and value in planned.ENGINES
-    return not (
-        is_named_engine or (planned.is_planned_key(path) if value is None else planned.is_planned_value(path, value))
-    )
+    return not (planned.is_planned_key(path) if value is None else planned.is_planned_value(path, value))
 
 
 def _look_up(extra: str) -> dict[str, Distribution]:

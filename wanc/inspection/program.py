@@ -15,6 +15,7 @@ from wanc.inspection.engine_report import kernels_of, read_report
 from wanc.inspection.graph import describe_model
 from wanc.inspection.small_file import read_json
 from wanc.inspection.tensors import tally
+from wanc.runtime.engine_file import ON_TARGET
 from wanc.runtime.manifest import check_paths
 from wanc.runtime.strict_json import Fields
 
@@ -83,7 +84,8 @@ def _files(program: Program, component: str, graph: str) -> dict[str, bool]:
     own = program.components[component].graphs[graph].file
     if own is not None:
         return {own: not own.endswith(".xml")}
-    return {file.file: file.engine == "onnxruntime" for file in program.files_of(component, graph)}
+    files = program.files_of(component, graph)
+    return {file.file: file.engine == "onnxruntime" or file.built == ON_TARGET for file in files}
 
 
 def _graph(

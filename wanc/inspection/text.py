@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from wanc.runtime.engine_file import ON_TARGET
 from wanc.terminal import TextTable, size_text
 
 Document = Mapping[str, Any]
@@ -37,7 +38,8 @@ def _facts(document: Document) -> list[tuple[str, str]]:
 def _bundle(document: Document) -> Iterator[TextTable]:
     yield from _components(document)
     engines = [
-        [_graph_of(entry), f"{entry['engine']} on {entry['target']}", entry["file"]] for entry in document["engines"]
+        [_graph_of(entry), f"{entry['engine']} on {entry['target']}{_state(entry)}", entry["file"]]
+        for entry in document["engines"]
     ]
     yield TextTable("engines", engines, ("graph", "runs with", "file"))
     runtime = document["runtime"]
@@ -212,6 +214,11 @@ def _graph_of(entry: Mapping[str, Any]) -> str:
     """Which graph an engine file runs, and which segment of it where that is not the first."""
     segment = entry.get("segment")
     return f"{entry['component']}/{entry['graph']}" + (f", segment {segment}" if segment else "")
+
+
+def _state(entry: Mapping[str, Any]) -> str:
+    """What is to be said of an engine that is not there yet."""
+    return ", to be built there" if entry.get("built") == ON_TARGET else ""
 
 
 def _records(objects: object) -> list[tuple[str, ...]]:

@@ -92,6 +92,13 @@ def check_precision(recipe: Recipe) -> None:
         raise fault(f"{kind} has no fused attention in fp32", hint, COMPUTE)
 
 
+def check_streaming(recipe: Recipe) -> None:
+    """Raises a fault where weights are to be streamed and there is no other memory to stream them to."""
+    if recipe.engine.weight_streaming and recipe.engine.kind not in GPU_ENGINES:
+        hint = f"remove it, or set engine.kind to {' or '.join(GPU_ENGINES)}"
+        raise fault(f"{recipe.engine.kind} has its weights in memory", hint, ("engine", "weight_streaming"))
+
+
 def check_scheme(recipe: Recipe) -> None:
     """Raises a fault where an engine has no kernels for what Linears are quantised to."""
     scheme, kind = recipe.quantize.scheme, recipe.engine.kind
@@ -130,4 +137,4 @@ def _check_gpu_scheme(recipe: Recipe) -> None:
         raise fault(message, "remove it", ("quantize", "emulate"))
 
 
-RULES: tuple[Callable[[Recipe], None], ...] = (check_targets, check_precision, check_scheme)
+RULES: tuple[Callable[[Recipe], None], ...] = (check_targets, check_precision, check_streaming, check_scheme)

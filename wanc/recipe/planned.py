@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from wanc.words import EngineKind
-
 KEYS = (
     "runtime.kv_cache",
     "runtime.offload",
@@ -22,10 +20,6 @@ KEYS = (
 VALUES = {
     "engine.targets.*": ("cuda",),
 }
-
-
-ENGINES: tuple[EngineKind, ...] = ("tensorrt",)
-"""Engines that a recipe may name, so that `wanc plan` plans for them, and that are not built."""
 
 
 def is_planned_key(path: Sequence[str | int]) -> bool:

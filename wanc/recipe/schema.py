@@ -114,7 +114,7 @@ class PrecisionSection(Section):
     """The number format of the arithmetic."""
 
     compute: Compute = "fp32"
-    """The format of products, and of all that is no island; bf16 takes openvino or tensorrt-rtx, fp16 the latter."""
+    """The format of products, and of all that is no island; bf16 takes openvino or a GPU's engine, fp16 the latter."""
     islands: Annotated[tuple[Island, ...], AfterValidator(without_repeats)] | None = None
     """What stays in fp32 when products do not: all unless given, but the vae on GPUs, and the time part on sm75."""
 
@@ -144,7 +144,9 @@ class EngineSection(Section):
     allow_unfused: Annotated[tuple[FusedOperator, ...], AfterValidator(without_repeats)] = ()
     """Operators that the engine may compute in pieces, where it has no kernel that does all of one."""
     max_build_memory: Annotated[int, BeforeValidator(byte_count)] | None = None
-    """The most bytes that building one engine may take, such as 8GiB: larger segments are cut, for tensorrt-rtx."""
+    """The most bytes that building one engine may take, such as 8GiB: larger segments are cut, for GPUs."""
+    weight_streaming: bool = False
+    """Whether engines for GPUs may leave weights in the host's memory, and fetch them as they go."""
     check: Literal["on", "off"] = "on"
     """Whether what was built is compared with the untouched model; off is recorded in the manifest."""
 

@@ -9,7 +9,7 @@ from typing import cast
 
 from .check_bundle import check_bundle
 from .directory import Root
-from .engine_file import EngineFile, Key, read_engine_files
+from .engine_file import BUILD_IT, ON_TARGET, EngineFile, Key, read_engine_files
 from .errors import BundleError, TargetError
 from .folder import VerifiedFolder
 from .interface import Interface
@@ -108,6 +108,13 @@ def _segments(
     for file in files:
         offers.setdefault((file.engine, file.target, file.profile), []).append(file)
     fitting = [offer for offer in offers.values() if all(map(_fits, offer))]
+    if not fitting and any(file.built == ON_TARGET for file in files):
+        raise TargetError(
+            f"the engines of {files[0].component}/{files[0].graph} are not built yet: that takes a machine with "
+            + " or ".join(dict.fromkeys(file.target for file in files if file.built == ON_TARGET)),
+            where=folder.shown(""),
+            hint=f"there, {BUILD_IT} {folder.shown('').rstrip('/')} makes the bundle that runs",
+        )
     if not fitting:
         raise TargetError(
             f"no engine of {files[0].component}/{files[0].graph} runs here: this machine offers "
@@ -131,4 +138,5 @@ def _why_not(files: Sequence[EngineFile]) -> str:
 
 
 def _fits(file: EngineFile) -> bool:
-    return (file.engine, file.target, file.device) in RUNNABLE and file.profile is None
+    is_runnable = (file.engine, file.target, file.device) in RUNNABLE
+    return is_runnable and file.profile is None and file.built is None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from .strict_json import Fields, JsonObject, JsonValue
 
 Key = tuple[str, str]
 """(component, graph)."""
+ON_TARGET = "on-target"
+"""What `built` says of a lowered graph, of which an engine is made on a machine with its GPU."""
+BUILD_IT = "wanc build --on-target"
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class EngineFile:
     A graph that is cut has several, `segment` 0 first. `target` is what the file was compiled for, `device` where it is
     placed; `profile` names the one shape that it takes, None where it takes any. `file` is relative to the bundle;
     `inputs` and `outputs` are the names of the values that the segment takes and gives: those of the graph's interface,
-    and those that one segment hands to a later one.
+    and those that one segment hands to a later one. `built` is `on-target` where there is no engine yet: then `file` is
+    the lowered graph, an ONNX file that nothing executes as it is.
     """
 
     component: str
@@ -31,10 +35,14 @@ class EngineFile:
     file: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    built: str | None = None
 
     @classmethod
     def read(cls, fields: Fields) -> EngineFile:
         """An entry of a manifest's list. Raises BundleError where a field is missing or of another type."""
+        built = fields.optional_text("built") if "built" in fields.values else None
+        if built not in (None, ON_TARGET):
+            fields.refuse("built", f"is {ascii(built)[:80]}, not {ON_TARGET}")
         return cls(
             component=fields.text("component"),
             graph=fields.text("graph"),
@@ -46,18 +54,22 @@ class EngineFile:
             file=fields.text("file"),
             inputs=_names(fields, "inputs"),
             outputs=_names(fields, "outputs"),
+            built=built,
         )
 
     def as_json(self) -> JsonObject:
-        """The entry as JSON values."""
+        """The entry as JSON values; of an engine nothing is said of where it is to be built."""
         values: dict[str, JsonValue] = asdict(self)
+        if self.built is None:
+            del values["built"]
         return {**values, "inputs": list(self.inputs), "outputs": list(self.outputs)}
 
     def __str__(self) -> str:
-        """`tensorrt on sm80 (gpu1), for 480p alone`: device and profile where they say more."""
+        """`tensorrt on sm80 (gpu1), for 480p alone, not built yet`: what says more than engine and target."""
         device = f" ({self.device})" if self.device != self.target else ""
         profile = f", for {self.profile} alone" if self.profile is not None else ""
-        return f"{self.engine} on {self.target}{device}{profile}"
+        state = ", not built yet" if self.built == ON_TARGET else ""
+        return f"{self.engine} on {self.target}{device}{profile}{state}"
 
 
 def read_engine_files(entries: Iterable[Fields], files: set[str]) -> tuple[EngineFile, ...]:
@@ -76,6 +88,13 @@ def read_engine_files(entries: Iterable[Fields], files: set[str]) -> tuple[Engin
             fields.refuse("segment", f"repeats segment {entry.segment} of {entry.component}/{entry.graph} ({entry})")
         found[key] = entry
     return tuple(found.values())
+
+
+def to_build(topology: Mapping[str, JsonValue]) -> int:
+    """How many engine files of a manifest's `topology` are to be built on their target; what is damaged counts none."""
+    entries = topology.get("engines")
+    found = entries if isinstance(entries, list) else []
+    return sum(isinstance(entry, dict) and entry.get("built") == ON_TARGET for entry in found)
 
 
 def _names(fields: Fields, name: str) -> tuple[str, ...]:

@@ -20,6 +20,15 @@ RecipeFile = Annotated[
         metavar="RECIPE", help="The recipe's YAML file.", show_default=False, autocompletion=completion.recipes
     ),
 ]
+RecipeOrBundle = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RECIPE",
+        help="The recipe's YAML file, or a bundle's folder with --on-target.",
+        show_default=False,
+        autocompletion=completion.recipes,
+    ),
+]
 BundleFolder = Annotated[
     Path, typer.Argument(help="The bundle's folder.", show_default=False, autocompletion=completion.bundles)
 ]

@@ -18,7 +18,7 @@ from wanc.compiler.engines.stage import EngineStage
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.laid_out import laid_out
 from wanc.compiler.program.program import ENGINE_REPORT, FILE, Program, ProgramComponent
-from wanc.compiler.stages.stage import Files, tool_version
+from wanc.compiler.stages.stage import Files
 from wanc.compiler.weights.embedding import copy_embedding, open_embedding
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.errors import RecipeError
@@ -103,8 +103,7 @@ class Assemble(EngineStage):
     def _report(self, described: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
         """The components as they are for the first target, and beside them as they are for the others."""
         first, *others = described
-        version = tool_version(self.engine.tools[0], self.engine.extra)
-        report = {"engine": self.engine.name, "version": version, "components": described[first]}
+        report = {"engine": self.engine.name, "version": self.engine.version, "components": described[first]}
         more = {"target": first, "others": {target: described[target] for target in others}} if others else {}
         return {**report, **more}
 

@@ -20,7 +20,7 @@ from wanc.artifacts.seal import YEAR_10000, BundleFacts, BundleFile, seal
 from wanc.artifacts.store import Store
 from wanc.artifacts.why import explain_miss, told
 from wanc.compiler.bundle.standing import look_at
-from wanc.compiler.engines.distributions import DISTRIBUTIONS
+from wanc.compiler.engines.distributions import DISTRIBUTIONS, ON_TARGET
 from wanc.compiler.program import program as programs
 from wanc.compiler.program.program import CHECK_FILE, Task
 from wanc.compiler.resolve import Resolved
@@ -66,9 +66,13 @@ RUN_PY = Path(__file__).with_name("run.py")
 """What a bundle is run with, written for a folder that has the runtime beside it."""
 
 
-def requirements(resolved: Resolved) -> tuple[str, ...]:
-    """The distributions that running a bundle of this recipe takes, in order."""
-    return tuple(sorted((*RUNTIME_REQUIREMENTS[resolved.task], *DISTRIBUTIONS[resolved.recipe.engine.kind])))
+def requirements(resolved: Resolved) -> dict[str, str]:
+    """The distributions that running a bundle of this recipe takes, in order, each with its version.
+
+    Raises UserError where one is missing, of those that are not for the target alone.
+    """
+    names = sorted((*RUNTIME_REQUIREMENTS[resolved.task], *DISTRIBUTIONS[resolved.recipe.engine.kind]))
+    return {name: ON_TARGET.get(name) or tool_version(name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -78,11 +82,6 @@ class Seal:
     resolved: Resolved
     lock: Mapping[str, Any]
     destination: Path
-
-    @property
-    def requirements(self) -> tuple[str, ...]:
-        """The distributions that running the bundle takes."""
-        return requirements(self.resolved)
 
     def run(self, runner: Runner, engines: Tree) -> str:
         """Returns the bundle's id. Raises UserError where something else stands at the destination.
@@ -113,7 +112,7 @@ class Seal:
             "code": code_version(__name__),
             "parameters": {"lock": dict(self.lock), "created": created()},
             "inputs": {"engines": engines.digest, "source": self.resolved.source.digest, "runtime": _program_digest()},
-            "tools": {tool: tool_version(tool) for tool in self.requirements},
+            "tools": requirements(self.resolved),
         }
 
     def _standing(self, runner: Runner, document: dict[str, Any]) -> tuple[ActionRecord | None, str | None]:
@@ -155,7 +154,7 @@ class Seal:
 
     def _other_files(self) -> list[BundleFile]:
         tokenizer = self.resolved.model.tokenizer
-        lines = [f"{name}=={tool_version(name)}" for name in self.requirements]
+        lines = [f"{name}=={version}" for name, version in requirements(self.resolved).items()]
         return [
             *([_file(TOKENIZER_FILE, tokenizer, digest=self._tokenizer_digest)] if tokenizer else ()),
             _file("requirements.txt", ("\n".join(lines) + "\n").encode(), role="requirements"),

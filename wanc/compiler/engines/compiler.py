@@ -45,6 +45,8 @@ class Compiler(Protocol):
     """One engine, for one target."""
 
     engine: ClassVar[str]
+    built: ClassVar[str | None]
+    """What the manifest says of its files: None where they are engines, `on-target` where one is made of each there."""
 
     def lowering(self, component: str, graph: str) -> tuple[Pass, ...]:
         """The passes that lower a canonical graph into what it takes, in their order."""
@@ -75,7 +77,10 @@ class Compiler(Protocol):
         ...
 
     def report(self, path: Path, executed: Backend | None) -> Kernels:
-        """What was built: read back after one execution, or from the build's log where there was none."""
+        """What was built: read back after one execution, or from the build's log where there was none.
+
+        Of a file that is built elsewhere, what it asks for.
+        """
         ...
 
     def prober(self, path: Path) -> Prober | None:

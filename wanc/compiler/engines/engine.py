@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from wanc.compiler.stages.code_version import code_version
+from wanc.compiler.stages.stage import tool_version
 
 if TYPE_CHECKING:
     from wanc.compiler.engines.compiler import Compiler
@@ -31,6 +32,11 @@ class Engine(ABC):
     def code(self) -> str:
         """The version of its code."""
         return code_version(type(self).__module__)
+
+    @property
+    def version(self) -> str:
+        """The version of its library. Raises UserError where it is not installed."""
+        return tool_version(self.tools[0], self.extra)
 
     def copies(self, graphs: int) -> int:
         """How often the weights of a component that has so many graphs lie on disk while it is compiled."""

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from wanc.compiler.engines.products import Products
 from wanc.compiler.passes.rewrite import OPSET
 from wanc.errors import EXIT_REFUSED, UserError
+from wanc.runtime.engine_file import ON_TARGET
 from wanc.words import FUSED_OPERATORS
 
 PRODUCTS = frozenset(
@@ -53,6 +54,8 @@ class Kernels:
     numbers. What only a build's log says is there where there is one: in which numbers each Linear multiplies, by its
     name, which attentions are one kernel and which are not, the memory that is needed, and what `attentions` that are
     one kernel are given, by name.
+
+    Of an engine that is `built` elsewhere, they are what its lowered graph asks for.
     """
 
     by_type: Mapping[tuple[str, str], int]
@@ -63,6 +66,7 @@ class Kernels:
     unfused_attentions: tuple[str, ...] = ()
     memory: Memory | None = None
     attentions: Mapping[str, str] = field(default_factory=dict[str, str])
+    built: bool = True
 
     def __add__(self, other: Kernels) -> Kernels:
         """Those of two segments of one graph."""
@@ -75,6 +79,7 @@ class Kernels:
             self.unfused_attentions + other.unfused_attentions,
             None if self.memory is None or other.memory is None else self.memory + other.memory,
             {**self.attentions, **other.attentions},
+            self.built and other.built,
         )
 
     @property
@@ -112,8 +117,11 @@ def check_fused(
 
 def describe(kernels: Kernels, size: int) -> dict[str, Any]:
     """The report on one graph: kernels by type and precision, fused ones by operator, how much of the products is in
-    INT8, and the bytes of its engine files; and what only a build's log says, where there is one.
+    INT8, and the bytes of its engine files; and what only a build's log says, where there is one. What is not built
+    has no kernels.
     """
+    if not kernels.built:
+        return {"built": ON_TARGET, "precision": kernels.precision, "bytes": size}
     by_type: dict[str, dict[str, int]] = {}
     for (kernel, precision), count in sorted(kernels.by_type.items()):
         by_type.setdefault(kernel, {})[precision] = count

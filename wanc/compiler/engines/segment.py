@@ -69,7 +69,7 @@ def compile_segment(
     made = compiler.compile(files.name, lowered_graphs, stored.files)
     return Compiled(
         tuple(
-            _engine_file(compiler.engine, name, present[name], segment, target, path.relative_to(out).as_posix())
+            _engine_file(compiler, name, present[name], segment, target, path.relative_to(out).as_posix())
             for name, path in made.items()
         ),
         {name: entry.graph for name, entry in graphs.items()},
@@ -83,18 +83,19 @@ def compile_segment(
     )
 
 
-def _engine_file(engine: str, graph: str, piece: Piece, segment: Segment, target: str, file: str) -> EngineFile:
+def _engine_file(compiler: Compiler, graph: str, piece: Piece, segment: Segment, target: str, file: str) -> EngineFile:
     return EngineFile(
         component=segment.component,
         graph=graph,
         segment=segment.index,
-        engine=engine,
+        engine=compiler.engine,
         target=target,
         profile=None,
         device=segment.device,
         file=file,
         inputs=tuple(piece.inputs),
         outputs=tuple(piece.outputs),
+        built=compiler.built,
     )
 
 

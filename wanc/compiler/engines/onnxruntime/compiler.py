@@ -41,6 +41,7 @@ class OnnxRuntimeCompiler:
     """Build-time side of the engine."""
 
     engine: ClassVar[str] = "onnxruntime"
+    built: ClassVar[str | None] = None
     passes: ClassVar[tuple[Pass, ...]] = PASSES
 
     def lowering(self, component: str, graph: str) -> tuple[Pass, ...]:

@@ -54,6 +54,7 @@ class OpenVinoCompiler:
     """Build-time side of the engine."""
 
     engine: ClassVar[str] = "openvino"
+    built: ClassVar[str | None] = None
     passes: ClassVar[tuple[Pass, ...]] = PASSES
 
     compute: str

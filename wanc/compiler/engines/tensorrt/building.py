@@ -18,7 +18,8 @@ from wanc.compiler.engines.tensorrt.profiles import Profile
 class BuildTask:
     """A graph (`.onnx`, its weights beside it), the engine file to write, and for which target and sizes.
 
-    `values` are the inputs whose profiles are their values.
+    `values` are the inputs whose profiles are their values. With `weight_streaming` an engine may leave weights in the
+    host's memory, and fetch them while it is executed.
     """
 
     graph: str
@@ -26,22 +27,28 @@ class BuildTask:
     target: str
     profiles: tuple[Profile, ...]
     values: tuple[str, ...]
+    weight_streaming: bool = False
 
 
 @dataclass(frozen=True)
 class BuildOutcome:
-    """What the library said: its messages, and what it has against the graph; no faults where it built the engine."""
+    """What the library said: its messages, and what it has against the graph; no faults where it built the engine.
+
+    `missing` is a package that is not there, `version` what is wrong with the library's, and `unwritten` why the engine
+    could not be written.
+    """
 
     messages: tuple[str, ...] = ()
     faults: tuple[str, ...] = ()
     missing: str | None = None
     version: str | None = None
+    unwritten: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 def build(trt: Any, task: BuildTask, configure: Callable[[Any], None]) -> BuildOutcome:
     """Build an engine into its file; `configure` sets what one edition alone has."""
-    logger = _logger(trt)
+    logger = logger_of(trt)
     builder = trt.Builder(logger)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)
@@ -49,13 +56,21 @@ def build(trt: Any, task: BuildTask, configure: Callable[[Any], None]) -> BuildO
         return BuildOutcome(faults=tuple(str(parser.get_error(index).desc()) for index in range(parser.num_errors)))
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    if task.weight_streaming:
+        config.set_flag(trt.BuilderFlag.WEIGHT_STREAMING)
     configure(config)
     for profile in task.profiles:
         _add_profile(builder, config, profile, task.values)
-    with Path(task.engine).open("wb") as stream:
+    return write_engine(trt, logger, builder, network, config, Path(task.engine))
+
+
+def write_engine(trt: Any, logger: Any, builder: Any, network: Any, config: Any, engine: Path) -> BuildOutcome:
+    """Build into a file; `logger` is the one of `logger_of` with which the builder was made."""
+    with engine.open("wb") as stream:
         writer = _writer(trt, stream)
         built = builder.build_serialized_network_to_stream(network, config, writer)
-    # Where what is written fails, the library says that it has built all the same.
+    if writer.fault is not None:  # of which the library may say that it has built all the same
+        return BuildOutcome(unwritten=writer.fault)
     is_whole = built and not logger.errors and writer.written > 0
     faults = () if is_whole else (tuple(logger.errors) or ("it gives no reason",))
     return BuildOutcome(tuple(logger.messages), faults)
@@ -68,7 +83,9 @@ def _add_profile(builder: Any, config: Any, profile: Profile, values: tuple[str,
     config.add_optimization_profile(made)
 
 
-def _logger(trt: Any) -> Any:
+def logger_of(trt: Any) -> Any:
+    """What the library says goes into `messages`, and its faults into `errors`."""
+
     class Logger(trt.ILogger):
         """Keeps what is read afterwards: of what it says in detail, the list of kernels alone."""
 
@@ -92,10 +109,14 @@ def _writer(trt: Any, stream: Any) -> Any:
 
         def __init__(self) -> None:
             trt.IStreamWriter.__init__(self)
-            self.written = 0
+            self.written, self.fault = 0, None
 
         def write(self, data: bytes) -> int:
-            stream.write(data)
+            try:
+                stream.write(data)
+            except OSError as error:
+                self.fault = error.strerror or str(error)
+                return 0
             self.written += len(data)
             return len(data)
 

@@ -16,4 +16,14 @@ def has_kernel(node: ir.Node) -> bool:
     if node.op_type != "Attention" or otherwise(node):
         return False
     heads, width = attribute(node, "q_num_heads"), size(node.inputs[0], -1) or 0
-    return heads >= FEWEST_HEADS and width // heads <= WIDEST_HEAD
+    return _is_fusable(heads, width // heads)
+
+
+def scores_have_kernel(scores: ir.Node) -> bool:
+    """The same of an attention that is written out, by the product of its queries [batch, heads, rows, width]."""
+    heads, width = size(scores.inputs[0], 1), size(scores.inputs[0], -1)
+    return heads is not None and width is not None and _is_fusable(heads, width)
+
+
+def _is_fusable(heads: int, width: int) -> bool:
+    return heads >= FEWEST_HEADS and width <= WIDEST_HEAD

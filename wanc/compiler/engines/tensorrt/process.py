@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 
 from wanc.compiler.engines.tensorrt.building import BuildOutcome, BuildTask
 from wanc.compiler.stages.confinement import confine, environment
-from wanc.errors import EXIT_UNAVAILABLE, CheckpointError, UserError
+from wanc.errors import EXIT_UNAVAILABLE, CheckpointError, OutputError, UserError
 
 BEGIN = """
 import importlib, json, sys
@@ -27,11 +27,14 @@ work(importlib.import_module(module).build_engine, outcome, build)
 OUT_OF_MEMORY = ("OutOfMemory", "out of memory", "std::bad_alloc")
 
 
-def build_in_process(module: str, task: BuildTask, where: str, extra: str) -> BuildOutcome:
+def build_in_process(
+    module: str, task: BuildTask, where: str, extra: str, variables: Mapping[str, str] | None = None
+) -> BuildOutcome:
     """Have a module's `build_engine` build an engine; `where` is the graph, `extra` the extra that the library is of.
 
-    Raises UserError where the library is missing, of another version, or needs more memory than there is, and
-    CheckpointError where it does not take the graph. Then the engine's file is gone.
+    `variables` are those of the process besides a stage's. Raises UserError where the library is missing, of another
+    version, or needs more memory than there is, CheckpointError where it does not take the graph, and OutputError where
+    the engine cannot be written. Then the engine's file is gone.
     """
     with TemporaryDirectory() as folder:
         outcome = Path(folder) / "outcome.json"
@@ -41,11 +44,11 @@ def build_in_process(module: str, task: BuildTask, where: str, extra: str) -> Bu
             input=json.dumps(asdict(task)),
             text=True,
             capture_output=True,
-            env=environment(),
+            env={**environment(), **(variables or {})},
         )
         if outcome.exists():
             found = TypeAdapter(BuildOutcome).validate_json(outcome.read_bytes())
-            fault = _fault(found, where, extra)
+            fault = _fault(found, where, extra, task)
         else:
             found, fault = BuildOutcome(), _died(process, where)
     if fault is not None:
@@ -61,12 +64,16 @@ def work(build_engine: Callable[[BuildTask], BuildOutcome], outcome: str, build:
     Path(outcome).write_text(json.dumps(asdict(build_engine(task))))
 
 
-def _fault(found: BuildOutcome, where: str, extra: str) -> UserError | None:
+def _fault(found: BuildOutcome, where: str, extra: str, task: BuildTask) -> UserError | None:
     install = f"pip install 'wanc[{extra}]'"
     if found.missing is not None:
         return UserError(f"{extra} needs the package {found.missing}", hint=install, exit_code=EXIT_UNAVAILABLE)
     if found.version is not None:
         return UserError(f"{extra} {found.version}", hint=install, exit_code=EXIT_UNAVAILABLE)
+    if found.unwritten is not None:
+        error = OutputError(f"{where}: its engine cannot be written", where=str(Path(task.engine).parent))
+        error.__cause__ = RuntimeError(found.unwritten)
+        return error
     if not found.faults:
         return None
     cause = RuntimeError(found.faults[0].strip())

@@ -17,11 +17,7 @@ from wanc.compiler.engines.products import Products
 from wanc.compiler.engines.tensorrt.attention import RESULT, SCORES
 from wanc.compiler.engines.tensorrt.log import BuildLog, BuiltKernel
 from wanc.compiler.engines.tensorrt.lowered_products import lowered_products
-
-INT8 = "Int8"
-CODES = (INT8, "Int4", "UInt8", "FP8", "FP4")
-"""TensorRT's names for types of codes."""
-ATTENTION = "Attention"
+from wanc.compiler.engines.tensorrt.numbers import ATTENTION, pair, products_of
 
 
 @dataclass(frozen=True)
@@ -47,16 +43,12 @@ class BuildReport:
         asked = lowered_products(model, example)
         linears = {name: " or ".join(sorted(_numbers(name, log))) for name in asked.linears}
         fused = tuple(sorted(name for name in asked.attentions if _is_fused(name, log)))
-        integer = sum(flops for name, flops in asked.linears.items() if linears[name] == _pair(INT8, INT8))
-        coded = sum(flops for name, flops in asked.linears.items() if _is_coded(linears[name]))
-        linear = sum(asked.linears.values())
-        total = linear + sum(asked.attentions.values()) + asked.others
         return cls(
             _by_kind(log),
             linears,
             fused,
             tuple(sorted(asked.attentions.keys() - set(fused))),
-            Products(integer, linear, total, coded),
+            products_of(asked, linears),
             Memory(log.activation_bytes, log.weight_bytes, log.scratch_bytes),
             {name: " or ".join(sorted(set(map(_given, _attention_kernels(name, log))))) for name in fused},
         )
@@ -90,16 +82,7 @@ def _numbers(linear: str, log: BuildLog) -> set[str]:
     """The types of both sides, in each kernel that a Linear is part of and that multiplies."""
     kernels = [kernel for kernel in log.kernels if linear in kernel.nodes]
     multiplying = [kernel for kernel in kernels if kernel.multiplies] or kernels
-    return {_pair(*kernel.operands) for kernel in multiplying if kernel.inputs}
-
-
-def _pair(left: str, right: str) -> str:
-    return f"{left} × {right}"
-
-
-def _is_coded(pair: str) -> bool:
-    left, _, right = pair.partition(" × ")
-    return left not in CODES and right in CODES
+    return {pair(*kernel.operands) for kernel in multiplying if kernel.inputs}
 
 
 def _is_fused(attention: str, log: BuildLog) -> bool:
@@ -135,5 +118,5 @@ def _kind(kernel: BuiltKernel) -> tuple[str, str]:
     if kernel.is_attention:
         return ATTENTION, kernel.inputs[0].dtype
     if kernel.multiplies or kernel.kind == "correlation":
-        return kernel.kind, f"{_pair(*kernel.operands)}{GIVES}{kernel.result}"
+        return kernel.kind, f"{pair(*kernel.operands)}{GIVES}{kernel.result}"
     return kernel.kind, kernel.result

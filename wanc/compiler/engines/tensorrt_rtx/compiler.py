@@ -7,7 +7,7 @@ memory: the casts become parts of what stands around them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -19,14 +19,12 @@ from wanc.compiler.engines.lowered_graph import LoweredGraph
 from wanc.compiler.engines.tensorrt.building import BuildTask
 from wanc.compiler.engines.tensorrt.kernels import has_kernel
 from wanc.compiler.engines.tensorrt.log import parse_log
-from wanc.compiler.engines.tensorrt.passes import passes_of
-from wanc.compiler.engines.tensorrt.precision import Precision
+from wanc.compiler.engines.tensorrt.passes import lowering_passes
 from wanc.compiler.engines.tensorrt.process import build_in_process
 from wanc.compiler.engines.tensorrt.profiles import profiles_of
 from wanc.compiler.engines.tensorrt.report import BuildReport
 from wanc.compiler.engines.tensorrt_rtx.build import VERSION
 from wanc.compiler.engines.tensorrt_rtx.header import header_fault
-from wanc.compiler.engines.whole_islands import is_whole_island
 from wanc.compiler.passes.rewrite import Pass
 from wanc.compiler.program.graph_file import load
 from wanc.errors import EXIT_REFUSED, UserError
@@ -42,14 +40,15 @@ class TensorRtRtxCompiler:
     """Build-time side of the engine, for one target such as `sm89`."""
 
     engine: ClassVar[str] = "tensorrt-rtx"
+    built: ClassVar[str | None] = None
 
     target: str
     compute: Compute
     islands: tuple[Island, ...]
+    weight_streaming: bool = field(default=False, kw_only=True)
 
     def lowering(self, component: str, graph: str) -> tuple[Pass, ...]:
-        whole = is_whole_island(component, graph, self.islands)
-        return passes_of(Precision("fp32" if whole else self.compute, self.islands))
+        return lowering_passes(component, graph, self.compute, self.islands)
 
     def compile(
         self, component: str, graphs: Mapping[str, LoweredGraph], weights: frozenset[Path]
@@ -71,7 +70,8 @@ class TensorRtRtxCompiler:
     def _build(self, where: str, graph: LoweredGraph, engine: Path) -> None:
         model = load(graph.path)
         profiles = tuple(profiles_of(model, graph))
-        task = BuildTask(str(graph.path), str(engine), self.target, profiles, tuple(graph.shapes))
+        values, streaming = tuple(graph.shapes), self.weight_streaming
+        task = BuildTask(str(graph.path), str(engine), self.target, profiles, values, streaming)
         outcome = build_in_process(BUILD, task, where, self.engine)
         if fault := header_fault(engine, self.target, VERSION):
             raise UserError(f"{where}: {self.engine} has built another file: {fault}", exit_code=EXIT_REFUSED)

@@ -13,7 +13,10 @@ from wanc.words import Compute, Island
 
 @dataclass(frozen=True)
 class TensorRtRtxEngine(Engine):
-    """`compute` is the format of products; `islands` stay in float32 where it has 16 bits."""
+    """`compute` is the format of products; `islands` stay in float32 where it has 16 bits.
+
+    With `weight_streaming` an engine may leave weights in the host's memory, and fetch them as it goes.
+    """
 
     name: ClassVar[str] = "tensorrt-rtx"
     tools: ClassVar[tuple[str, ...]] = DISTRIBUTIONS["tensorrt-rtx"]
@@ -22,8 +25,9 @@ class TensorRtRtxEngine(Engine):
 
     compute: Compute
     islands: tuple[Island, ...]
+    weight_streaming: bool = False
 
     def compiler(self, target: str) -> Compiler:
         from wanc.compiler.engines.tensorrt_rtx.compiler import TensorRtRtxCompiler
 
-        return TensorRtRtxCompiler(target, self.compute, self.islands)
+        return TensorRtRtxCompiler(target, self.compute, self.islands, weight_streaming=self.weight_streaming)
