@@ -44,11 +44,10 @@ def main() -> int:
     WORK.mkdir(parents=True, exist_ok=True)
     for _ in abandoned(WORK, prefix=PREFIX):
         pass  # left by a run that was killed; removed as the iteration goes on
-    report: dict[str, Any] = json.loads(RESULT.read_bytes()) if RESULT.exists() else {"rows": {}}
     faults: list[str] = []
     for number, name in enumerate(chosen or ROWS, 1):
-        row, known = ROWS[name], report["rows"].get(name, {})
-        if not chosen and known.get("key") == row.key:
+        row = ROWS[name]
+        if not chosen and standing().get(name, {}).get("key") == row.key:
             print(f"{name}: stands", flush=True)
             continue
         print(f"{name} ({number} of {len(chosen or ROWS)}), load {os.getloadavg()[0]:.1f} …", flush=True)
@@ -59,15 +58,20 @@ def main() -> int:
         except UserError as error:
             print(render(error), file=sys.stderr)
             return error.exit_code
-        rows = {**report["rows"], name: {"key": row.key, **figures}}
+        rows = {**standing(), name: {"key": row.key, **figures}}
         report = {"machine": machine(TOOLS), "rows": {name: rows[name] for name in ROWS if name in rows}}
         write_whole(RESULT, f"{json.dumps(report, indent=1)}\n".encode(), "the results")
         write_whole(RESULT.with_suffix(".md"), table(report).encode(), "the table")
-        faults += [f"{name}: {fault}" for fault in broken(report["rows"], name, quiet=True)]
+        faults += [f"{name}: {fault}" for fault in broken(rows, name, quiet=True)]
         print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
     for fault in faults:
         print(f"does not hold: {fault}", file=sys.stderr)
     return 1 if faults else 0
+
+
+def standing() -> dict[str, Any]:
+    """The rows that were measured, by this run or an earlier one."""
+    return json.loads(RESULT.read_bytes())["rows"] if RESULT.exists() else {}
 
 
 if __name__ == "__main__":

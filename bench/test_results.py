@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from scripts.true_scale.bounds import broken
+from scripts.true_scale.rows import ALL, FEW, ROWS
+
 RESULTS = Path(__file__).parent / "results"
 STEPS = ("step-1536x4-2240", "step-1536x4-256", "step-2048x2-960")
 REFERENCE, SHORT, OTHER = STEPS
@@ -184,3 +187,31 @@ def test_files_that_others_have_made_keep_their_time_and_their_values(name: str)
     assert found["pairs"] >= 40
     assert found["ratio"] <= 1.05
     assert found["error"] <= 1e-4 and len(set(found["rows"])) == 2
+
+
+@pytest.fixture(scope="module")
+def engines() -> Contenders:
+    return json.loads((RESULTS / "engines-a14b.json").read_bytes())["rows"]
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_what_is_built_at_true_scale_keeps_its_bounds(name: str, engines: Contenders) -> None:
+    """By `python bench/engines.py`, on a machine that may do other things: then seconds are too many, not too few."""
+    assert broken(engines, name, quiet=True) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "blocks"), [("step-int8-480p", FEW), ("step-int8", FEW), ("expert-int8", ALL), ("within-5gib-int8", FEW)]
+)
+def test_every_linear_of_the_blocks_is_in_integers_by_name(name: str, blocks: int, engines: Contenders) -> None:
+    graphs = [graph for segment in engines[name]["segments"] for graph in segment["graphs"].values()]
+    integers = [linear for graph in graphs for linear in graph["linears"].get("Int8 × Int8", ())]
+    assert len(integers) == len(set(integers)) == 10 * blocks
+    assert {linear.split(".")[1] for linear in integers} == {str(block) for block in range(blocks)}
+    assert sum(len(graph["fused"]) for graph in graphs) == 2 * blocks
+
+
+@pytest.mark.parametrize("name", [name for name in ROWS if name.startswith("within-")])
+def test_no_builder_takes_more_than_was_predicted_of_it(name: str, engines: Contenders) -> None:
+    for segment in engines[name]["segments"]:
+        assert segment["peak_rss_bytes"] <= segment["predicted_bytes"] <= engines[name]["allowed_bytes"]

@@ -13,13 +13,14 @@ MINUTE = 60.0
 @dataclass(frozen=True)
 class Bounds:
     """The most that a row may take. `seconds` are those of a machine that does nothing else; `db` is the least that
-    any graph may have.
+    any graph may have, and `weights` are the least bytes of engines: with fewer, weights were alike and stored once.
     """
 
     peak: float | None = None
     activation: float | None = None
     seconds: float | None = None
     db: float | None = None
+    weights: int = 0
 
     def broken(self, row: Mapping[str, Any], *, quiet: bool) -> list[str]:
         """What does not hold of a row; of one that was measured beside other work its processor time counts."""
@@ -31,21 +32,25 @@ class Bounds:
         clock = "seconds" if quiet else "cpu_seconds"
         if self.seconds is not None and row[clock] > self.seconds:
             found.append(f"{clock}: {row[clock]:.0f}, and at most {self.seconds:.0f} are allowed")
+        if row.get("engine_bytes", 0) < self.weights:
+            found.append(f"engine_bytes: {row['engine_bytes']}, where the weights alone have {self.weights}")
         for graph, db in (row["sqnr_db"] if self.db is not None else {}).items():
             if self.db is not None and db < self.db:
                 found.append(f"{graph}: {db} dB, and at least {self.db} dB are wanted")
         return found
 
 
+BLOCK, LAYER = 351_000_000, 192_900_000
+"""Parameters of a denoiser's block and of a text encoder's layer, and a little less."""
 BOUNDS: Mapping[str, Bounds] = {
-    "step-bf16-480p": Bounds(peak=7.5 * GIB, activation=3.3 * GIB),
-    "step-bf16": Bounds(peak=7.5 * GIB, activation=7.5 * GIB),
-    "step-int8-480p": Bounds(peak=4.5 * GIB, activation=3.3 * GIB),
-    "step-int8": Bounds(peak=4.5 * GIB, activation=7.5 * GIB),
-    "text-encoder-5": Bounds(peak=9 * GIB),
-    "text-encoder-8": Bounds(peak=9 * GIB),
+    "step-bf16-480p": Bounds(peak=7.5 * GIB, activation=3.3 * GIB, weights=2 * 5 * BLOCK),
+    "step-bf16": Bounds(peak=7.5 * GIB, activation=7.5 * GIB, weights=2 * 5 * BLOCK),
+    "step-int8-480p": Bounds(peak=4.5 * GIB, activation=3.3 * GIB, weights=5 * BLOCK),
+    "step-int8": Bounds(peak=4.5 * GIB, activation=7.5 * GIB, weights=5 * BLOCK),
+    "text-encoder-5": Bounds(peak=9 * GIB, weights=2 * 5 * LAYER),
+    "text-encoder-8": Bounds(peak=9 * GIB, weights=2 * 8 * LAYER),
     "vae-decoder": Bounds(activation=5 * GIB),
-    "expert-int8": Bounds(peak=4.5 * GIB, seconds=15 * MINUTE),
+    "expert-int8": Bounds(peak=4.5 * GIB, seconds=15 * MINUTE, weights=40 * BLOCK),
     "host-bf16": Bounds(peak=12 * GIB, db=25.0),
     "host-int8": Bounds(peak=12 * GIB, db=25.0),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -63,6 +64,7 @@ def on_host(inputs: Inputs, component: str, sizes: Sizes, folder: Path) -> Figur
     files = ComponentFiles.read(component, inputs)
     run_in_worker(Compile(LoweringEngine("bf16", ISLANDS), whole(files), TARGET), inputs, lowered, progress=None)
     narrow = call_in_worker("host", _lowered, files, sizes, lowered)
+    shutil.rmtree(lowered)  # the canonical graphs are written in float32, which takes as much again
     exact = call_in_worker("host", _canonical, files, sizes, folder / "canonical")
     return {
         "seconds": narrow.seconds,

@@ -43,16 +43,17 @@ def test_a_second_size_of_video_is_no_second_engine(name: str, measure: Measure)
 
 def test_every_row_has_something_to_hold() -> None:
     assert {name for name, row in ROWS.items() if not isinstance(row, Within)} == BOUNDS.keys()
-    with_db = {"peak_rss_bytes": 0, "activation_bytes": 0, "seconds": 0.0, "cpu_seconds": 0.0, "sqnr_db": {"step": 99}}
+    nothing = {"peak_rss_bytes": 0, "activation_bytes": 0, "seconds": 0.0, "cpu_seconds": 0.0, "sqnr_db": {"step": 99}}
     for name in ROWS:
-        row = {**with_db, "engine_bytes": 1, "allowed_bytes": 1}
+        row = {**nothing, "engine_bytes": 2**35, "allowed_bytes": 1}
         assert broken({name: row}, name, quiet=True) == []
         too_much = {**row, "peak_rss_bytes": 2**40, "activation_bytes": 2**40, "seconds": 1e6, "sqnr_db": {"step": 1}}
         assert broken({name: too_much}, name, quiet=True)
+    assert broken({"expert-int8": {**nothing, "engine_bytes": 2**30}}, "expert-int8", quiet=True) != []
 
 
 def test_an_engine_that_grows_with_a_size_of_video_is_a_fault() -> None:
-    row = {"peak_rss_bytes": 0, "activation_bytes": 0, "engine_bytes": 100}
+    row = {"peak_rss_bytes": 0, "activation_bytes": 0, "engine_bytes": 100 * 2**30}
     for name, alone in SAME_ENGINE.items():
-        assert broken({alone: row, name: {**row, "engine_bytes": 101}}, name, quiet=True) == []
-        assert broken({alone: row, name: {**row, "engine_bytes": 102}}, name, quiet=True)
+        assert broken({alone: row, name: {**row, "engine_bytes": 101 * 2**30}}, name, quiet=True) == []
+        assert broken({alone: row, name: {**row, "engine_bytes": 102 * 2**30}}, name, quiet=True)

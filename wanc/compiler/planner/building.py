@@ -17,7 +17,7 @@ from wanc.runtime.model import TEXT_ENCODER
 GIB = 2**30
 BUILDER = round(0.6 * GIB)
 HELD = 2.0
-HELD_MOST = 2.6
+HELD_MOST = 2.7
 """Of a text encoder, and of what embeds a timestep, of which one weight is nearly all."""
 SECONDS_A_SEGMENT = 3.0
 SECONDS_A_GIB = 12.0
