@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -49,3 +50,15 @@ def test_training_cuts_the_error_of_trajectories(scheme: str, least: float) -> N
     best = min(error["final"] for error in found["after_training"].values())
     assert 1 - found["with_training"]["final"] / best >= least
     assert found["training_seconds"]["wall"] <= 30 * 60
+
+
+def test_lowering_for_gpus_costs_little() -> None:
+    """Against the float model, on eight states of each expert: bfloat16, and INT8 against itself in float32."""
+    found = read("lowered-tiny-wan.json")["db"]
+    assert found.keys() == {"bf16", "int8", "fp8", "fp8-attention"}
+    for expert in ("denoiser_high", "denoiser_low"):
+        figures = {name: {how: mean(db) for how, db in experts[expert].items()} for name, experts in found.items()}
+        assert {len(db) for experts in found.values() for db in experts[expert].values()} == {8}
+        assert figures["bf16"]["lowered"] >= 38
+        assert figures["int8"]["lowered"] >= figures["int8"]["program"] - 3
+        assert figures["int8"]["lowered"] > figures["fp8"]["lowered"] > figures["fp8-attention"]["lowered"] > 25

@@ -14,12 +14,16 @@ import onnx_ir as ir
 import pytest
 
 from tests.checkpoints import write_checkpoint
+from wanc.compiler.engines.tensorrt.passes import passes_of
+from wanc.compiler.engines.tensorrt.precision import Precision
 from wanc.compiler.export.wan import Traced
+from wanc.compiler.graphs.attentions import AttentionScales, attentions, round_attentions
 from wanc.compiler.graphs.by_blocks import cut_by_blocks
 from wanc.compiler.graphs.collectives import COLLECTIVE
 from wanc.compiler.graphs.ulysses import RANK, split_tokens
 from wanc.compiler.host.lowered import HostGraph
 from wanc.compiler.host.ranks import run_ranks
+from wanc.compiler.passes.apply import apply_passes
 from wanc.compiler.program.graph_file import save
 from wanc.compiler.stages.stage import Files
 from wanc.errors import RecipeError
@@ -77,12 +81,18 @@ def collectives(model: ir.Model) -> Counter[str]:
     return Counter(str(node.attributes["collective_operation"].value) for node in nodes)
 
 
-FORMS = ("float", "bf16", "int8", "int8 in bf16", "fp8 in bf16")
+FORMS = (
+    "float", "bf16", "int8", "int8 in bf16", "fp8 in bf16", "fp8 with attention in bf16",
+    pytest.param("fp8 with attention", marks=pytest.mark.slow),
+)  # fmt: skip
+STEPS = AttentionScales(0.01, 0.012, 0.008)
 
 
 def formed(step: Step, form: str, folder: Path) -> ir.Model:
-    kind = form.partition(" in ")[0]
+    kind = form.split(" ")[0]
     model = step.model if kind in ("float", "bf16") else quantised(step.model, step.weights, folder, step.feeds, kind)
+    if "attention" in form:
+        round_attentions(model, {attention.name: STEPS for attention in attentions(model)})
     return narrowed(model) if "bf16" in form else model
 
 
@@ -95,6 +105,20 @@ def test_ranks_compute_what_one_does(step: Step, form: str, tmp_path: Path) -> N
         split = stored(step.split(model, ranks), step.weights, tmp_path, f"split-{ranks}")
         for outputs in run_ranks(split, tmp_path, of_ranks(step.feeds, ranks)):
             assert np.abs(outputs["velocity"] - whole).max() <= TOLERANCE * np.abs(whole).max()
+
+
+@pytest.mark.parametrize("form", ["float", pytest.param("int8", marks=pytest.mark.slow)])
+def test_ranks_compute_what_one_does_as_lowered_for_gpus(step: Step, form: str, tmp_path: Path) -> None:
+    """Of queries as well, which are scaled before they are rounded to 16 bits for the exchange, and once."""
+    model, found = formed(step, form, tmp_path), dict[int, Array]()
+    for ranks in (1, 2):
+        lowered = step.split(model, ranks) if ranks > 1 else model.clone()
+        apply_passes(lowered, passes_of(Precision("bf16")), where="the test")
+        written = stored(lowered, step.weights, tmp_path, f"lowered-{ranks}")
+        executed = run_ranks(written, tmp_path, of_ranks(step.feeds, ranks)) if ranks > 1 else []
+        (outputs, *_) = executed or [HostGraph(written, tmp_path).run(step.feeds)]
+        found[ranks] = outputs["velocity"]
+    assert np.abs(found[2] - found[1]).max() <= TOLERANCE * np.abs(found[1]).max()
 
 
 def test_a_rank_that_took_anothers_tokens_would_be_seen(step: Step, tmp_path: Path) -> None:

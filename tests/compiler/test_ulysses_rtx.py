@@ -15,8 +15,8 @@ from wanc.compiler.passes.apply import apply_passes
 from wanc.compiler.program.graph_file import save
 from wanc.words import ISLANDS
 
-from .narrowed import quantised, stored
-from .test_ulysses import COLUMNS, FRAMES, LAYERS, ROWS, TOKENS, Step, step
+from .narrowed import stored
+from .test_ulysses import COLUMNS, FRAMES, LAYERS, ROWS, TOKENS, Step, formed, step
 
 __all__ = ["step"]
 pytestmark = pytest.mark.skipif(importlib.util.find_spec(BINDINGS) is None, reason="TensorRT-RTX is not installed")
@@ -27,7 +27,7 @@ COMPONENT, GRAPH = "denoiser_high", "step"
 def built(step: Step, target: str, scheme: str | None, ranks: int, folder: Path) -> BuildReport:
     """What the build's log says of the engine that all ranks load."""
     compiler = TensorRtRtxCompiler(target, "bf16", ISLANDS)
-    model = quantised(step.model, step.weights, folder, step.feeds, scheme) if scheme else step.model
+    model = formed(step, scheme or "float", folder)
     split = step.split(model, ranks)
     apply_passes(split, compiler.lowering(COMPONENT, GRAPH), where="the test")
     path = folder / f"{GRAPH}.onnx"
@@ -62,3 +62,13 @@ def test_of_four_ranks(step: Step, tmp_path: Path) -> None:
     report = built(step, "sm89", None, 4, tmp_path)
     assert sum(report.kernels["comm_alltoall"].values()) == 4 * LAYERS
     assert len(report.fused) == 2 * LAYERS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["sm89", "sm120"])
+def test_fused_attention_in_fp8(target: str, step: Step, tmp_path: Path) -> None:
+    """Of the tokens to each other: there is no kernel in FP8 for so few keys as this text has, fewer than 32."""
+    report = built(step, target, "fp8 with attention", 2, tmp_path)
+    assert report.attentions == {f"blocks.{layer}.attn1": "FP8" for layer in range(LAYERS)}
+    assert report.unfused == tuple(f"blocks.{layer}.attn2" for layer in range(LAYERS))
+    assert set(report.kernels["comm_alltoall"]) == {"BFloat16"}

@@ -70,6 +70,17 @@ def test_integers_halve_weights_and_not_attention(root: Path) -> None:
     assert kinds["linear"] == "int8" and kinds["attention"] == "bf16"
 
 
+def test_attention_in_fp8_is_counted_as_that(root: Path) -> None:
+    eight = (*PUBLISHED_AS, "engine.targets=[sm90]", "quantize.scheme=fp8", "quantize.calibrate.prompts=p")
+    of_attention = {
+        kernel.format
+        for kernel in costs(root, "480p", *eight, "quantize.attention=fp8").experts[0].parts[3].kernels
+        if kernel.kind == "attention"
+    }
+    assert of_attention == {"fp8"}
+    assert {kernel.format for kernel in costs(root, "480p", *eight).experts[0].parts[3].kernels} == {"fp8", "bf16"}
+
+
 def test_what_a_pattern_keeps_stays_in_float(root: Path) -> None:
     given = (
         *PUBLISHED_AS, "quantize.scheme=int8", "quantize.calibrate.prompts=p",

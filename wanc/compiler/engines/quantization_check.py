@@ -84,7 +84,11 @@ def check_attentions(where: str, canonical: ir.Model, numbers: Mapping[str, str]
     for attention in attentions(canonical):
         asked, built = attention.numbers, numbers.get(attention.name, "floats, in several kernels")
         if asked != "float" and built.lower() != asked:
-            raise _refusal(f"{where} asks for {asked} in {attention.name}, and the engine multiplies {built}")
+            raise UserError(
+                f"{where} asks for {asked} in {attention.name}, and the engine multiplies {built}",
+                hint=f"keep it in float: quantize.keep.patterns: [{attention.name}]",
+                exit_code=EXIT_REFUSED,
+            )
 
 
 def check_rounded(component: str, graphs: Iterable[ir.Model], table: QuantTable) -> None:

@@ -53,17 +53,36 @@ class NamedAttention:
     @property
     def numbers(self) -> str:
         """The format that all three are rounded to, such as `fp8`; `float` where one of them is not."""
-        codes = [node.inputs[0] for node in map(_rounding, self.node.inputs[:3]) if node is not None]
-        found = {FORMATS.get(value.dtype, "float") for value in codes if value is not None and value.dtype is not None}
-        return found.pop() if len(codes) == len(SIDES) and len(found) == 1 else "float"
+        pairs = [pair for pair in map(rounding_of, self.node.inputs[:3]) if pair is not None]
+        dtypes = {pair.quantize.outputs[0].dtype for pair in pairs}
+        found = {FORMATS.get(dtype, "float") for dtype in dtypes if dtype is not None}
+        return found.pop() if len(pairs) == len(SIDES) and len(found) == 1 else "float"
 
     @property
     def scales(self) -> AttentionScales | None:
         """Those that it is rounded with; None where it is not."""
         if self.numbers == "float":
             return None
-        found = [constant(node.inputs[1]) for node in map(_rounding, self.node.inputs[:3]) if node is not None]
-        return AttentionScales(*(float(scale) for scale in found if scale is not None))
+        pairs = map(rounding_of, self.node.inputs[:3])
+        return AttentionScales(*(pair.scale for pair in pairs if pair is not None))
+
+
+class Rounding(NamedTuple):
+    """What rounds a value to codes of one scale, and back."""
+
+    quantize: ir.Node
+    dequantize: ir.Node
+    scale: float
+
+
+def rounding_of(value: ir.Value | None) -> Rounding | None:
+    """The pair that gives a value; None where it is not rounded, or each execution finds its scale."""
+    dequantize = producer(value, "DequantizeLinear")
+    quantize = producer(dequantize.inputs[0], "QuantizeLinear") if dequantize else None
+    scale = constant(quantize.inputs[1]) if quantize else None
+    if dequantize is None or quantize is None or scale is None or scale.size != 1:
+        return None
+    return Rounding(quantize, dequantize, float(scale))
 
 
 def attentions(model: ir.Model) -> list[NamedAttention]:
@@ -90,18 +109,9 @@ def _is_attention(node: ir.Node) -> bool:
     return (node.domain, node.op_type) == ("", "Attention")
 
 
-def _rounding(value: ir.Value | None) -> ir.Node | None:
-    """The DequantizeLinear that gives a value which was rounded to codes of one scale."""
-    dequantize = producer(value, "DequantizeLinear")
-    quantize = producer(dequantize.inputs[0], "QuantizeLinear") if dequantize else None
-    scale = constant(quantize.inputs[1]) if quantize else None
-    return dequantize if scale is not None and scale.size == 1 else None
-
-
 def _unrounded(value: ir.Value) -> ir.Value:
-    dequantize = _rounding(value)
-    quantize = producer(dequantize.inputs[0], "QuantizeLinear") if dequantize else None
-    taken = quantize.inputs[0] if quantize else value
+    pair = rounding_of(value)
+    taken = pair.quantize.inputs[0] if pair else value
     assert taken is not None
     return taken
 

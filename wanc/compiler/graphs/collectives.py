@@ -33,9 +33,13 @@ class NodeWriter:
 
     def reshape(self, value: ir.Value, sizes: list[int], shape: Sequence[Size | None], suffix: str) -> ir.Value:
         """A value with these sizes, as a Reshape has them: -1 is what is left, 0 the size that it has."""
-        given = ir.node("Constant", [], {"value": ir.tensor(np.array(sizes, np.int64))})
-        taken = self._put(given, [len(sizes)], f"{suffix}.sizes", ir.TensorType(ir.DataType.INT64))
-        return self.node("Reshape", [value, taken], shape, suffix)
+        return self.node("Reshape", [value, self.constant(np.array(sizes, np.int64), f"{suffix}.sizes")], shape, suffix)
+
+    def constant(self, array: np.ndarray[Any, Any], suffix: str) -> ir.Value:
+        """Numbers that stand in the graph itself."""
+        tensor = ir.tensor(array)
+        node = ir.node("Constant", [], {"value": tensor})
+        return self._put(node, array.shape, suffix, ir.TensorType(tensor.dtype))
 
     def exchange(self, kind: Exchange, value: ir.Value, shape: Sequence[Size | None], ranks: int) -> ir.Value:
         """What a rank has when blocks of a value along dimension 0 were exchanged, in the order of the ranks.

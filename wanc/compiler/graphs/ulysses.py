@@ -8,13 +8,16 @@ the latents have become some; at the end all ranks gather the velocity. An engin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
+import numpy as np
 import onnx_ir as ir
 
+from wanc.compiler.graphs.attentions import NamedAttention, rounding_of
 from wanc.compiler.graphs.collectives import RANKS_DOMAIN, NodeWriter, Size
 from wanc.compiler.graphs.row_wise import TOKENS, carrying, has_tokens
-from wanc.compiler.graphs.values import attention_heads, rank, size
+from wanc.compiler.graphs.values import attention_heads, attribute, rank, size
 from wanc.errors import RecipeError
 
 RANK = "rank"
@@ -145,10 +148,10 @@ class _Splitter:
     def _exchange(self, node: ir.Node) -> None:
         """Have an attention compute a rank's heads for all tokens, and the ranks exchange around it."""
         (result,), heads = node.outputs, attention_heads(node) // self._ranks
-        for index, (value, letter) in enumerate(zip(list(node.inputs), "qkv", strict=True)):
-            assert value is not None
-            put = NodeWriter(self._graph, f"{result.name}.{letter}", node)
-            node.replace_input_with(index, self._heads(value, put))
+        if NamedAttention(str(node.name), node).scales is None:
+            self._scale_queries(node)
+        for index, letter in enumerate("qkv"):
+            self._exchange_input(node, index, f"{result.name}.{letter}")
         node.attributes.update({name: ir.AttrInt64(name, heads) for name in ("q_num_heads", "kv_num_heads")})
         ranks, width = self._ranks, _width(result) // self._ranks
         result.shape = ir.Shape([1, self._tokens, width])
@@ -157,6 +160,30 @@ class _Splitter:
         exchanged = put.exchange("all_to_all", blocks, [ranks, self._own, width], ranks)
         rows = put.node("Transpose", [exchanged], [self._own, ranks, width], "rows", perm=SWAPPED)
         self._parts[result] = put.reshape(rows, [1, -1, ranks * width], [1, self._own, ranks * width], "part")
+
+    def _scale_queries(self, node: ir.Node) -> None:
+        """Scale queries in float32 in front of the exchange, for which a lowering rounds them to 16 bits: only once."""
+        queries, name = node.inputs[0], node.outputs[0].name
+        if queries is None or queries.dtype != ir.DataType.FLOAT:
+            return
+        scale = attribute(node, "scale") or 1 / math.sqrt(_width(queries) / attention_heads(node))
+        put = NodeWriter(self._graph, f"{name}.q", node)
+        factor = put.constant(np.array(scale, np.float32), "scale")
+        scaled = put.node("Mul", [queries, factor], [1, self._own, _width(queries)], "scaled")
+        node.replace_input_with(0, scaled)
+        node.attributes["scale"] = ir.AttrFloat32("scale", 1.0)
+
+    def _exchange_input(self, node: ir.Node, index: int, stem: str) -> None:
+        """Give an attention a rank's heads for all tokens. What is rounded is so behind the exchange."""
+        pair, user = rounding_of(node.inputs[index]), node
+        codes = [*pair.quantize.outputs, *pair.dequantize.outputs] if pair else []
+        if pair is not None and all(len(value.uses()) == 1 for value in codes):
+            user, index = pair.quantize, 0
+            for value in codes:
+                value.shape = ir.Shape([1, self._tokens, _width(value) // self._ranks])
+        value = user.inputs[index]
+        assert value is not None
+        user.replace_input_with(index, self._heads(value, NodeWriter(self._graph, stem, user)))
 
     def _heads(self, value: ir.Value, put: NodeWriter) -> ir.Value:
         """All tokens of a rank's heads, [1, tokens, width / ranks], of its tokens of all heads."""

@@ -99,6 +99,7 @@ def _numbers(recipe: Recipe, component: str, scheme: Scheme) -> Numbers:
     if scheme == "none" or (scheme == "fp8" and recipe.quantize.emulate):
         return _float(compute)
     found, stored = LINEARS[scheme]
+    attention = "fp8" if scheme == recipe.quantize.attention == "fp8" else compute
     patterns = recipe.quantize.keep.patterns
 
     def is_kept(linear: str) -> bool:
@@ -106,7 +107,7 @@ def _numbers(recipe: Recipe, component: str, scheme: Scheme) -> Numbers:
 
     return Numbers(
         compute,
-        compute,
+        attention,
         lambda linear: compute if found is None or is_kept(linear) else found,
         lambda linear: BYTES[compute] if is_kept(linear) else stored,
     )

@@ -8,7 +8,8 @@ from wanc.compiler.engines.tensorrt.attention import otherwise
 from wanc.compiler.graphs.values import attribute, size
 
 FEWEST_HEADS, WIDEST_HEAD = 2, 256
-"""Attention of a single head, or of wider ones, is products and a softmax (version 1.7, tried up to 384)."""
+"""Attention of a single head, or of wider ones, is products and a softmax (version 1.7, tried up to 384). In FP8 there
+have to be 32 keys as well: how many there are is known of each request, and what was built is looked at."""
 
 
 def has_kernel(node: ir.Node) -> bool:
