@@ -61,6 +61,7 @@ def state_of(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 Build = Callable[..., ChildResult]
+Machine = Callable[..., Build]
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,8 @@ from wanc.errors import EXIT_IO, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, Use
 from wanc.runtime.progress import ignore
 from wanc.runtime.verify import verify
 
-from .conftest import ADA, AMPERE, RTX_IN_PLACE, Build, left_in, state_of
+from .conftest import ADA, AMPERE, RTX_IN_PLACE, Build, Machine, left_in, state_of
 
-Machine = Callable[..., Build]
 HOPPER = Gpu("a GPU of Hopper", "sm90", "GPU-3")
 GRAPH = "engines/model/main.s0.sm89.onnx"
 SETTINGS = f"{GRAPH}.settings.json"
