@@ -17,14 +17,14 @@ from wanc.artifacts import files
 from wanc.artifacts.locks import release, try_lock
 from wanc.compiler.on_target import child, parent
 from wanc.compiler.on_target.child import ChildResult
-from wanc.compiler.on_target.gpus import Gpu, visible_gpus
+from wanc.compiler.on_target.gpus import TargetGpu, visible_gpus
 from wanc.errors import EXIT_IO, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, UserError, render
 from wanc.runtime.progress import ignore
 from wanc.runtime.verify import verify
 
 from .conftest import ADA, AMPERE, RTX_IN_PLACE, Build, Machine, left_in, state_of
 
-HOPPER = Gpu("a GPU of Hopper", "sm90", "GPU-3")
+HOPPER = TargetGpu("a GPU of Hopper", "sm90", "GPU-3")
 GRAPH = "engines/model/main.s0.sm89.onnx"
 SETTINGS = f"{GRAPH}.settings.json"
 

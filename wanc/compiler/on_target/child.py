@@ -22,7 +22,7 @@ from wanc.artifacts.private import abandoned, private_directory
 from wanc.artifacts.seal import BundleFacts, BundleFile, check_destination, seal
 from wanc.compiler.engines.kernels import describe
 from wanc.compiler.on_target.engines import Allowed, BuiltEngine, build_engine
-from wanc.compiler.on_target.gpus import Gpu, visible_gpus
+from wanc.compiler.on_target.gpus import TargetGpu, visible_gpus
 from wanc.compiler.on_target.parent import Parent
 from wanc.compiler.program.program import ENGINE_REPORT, FILE, Program
 from wanc.errors import EXIT_USAGE, BundleError, OutputError, UserError
@@ -124,7 +124,7 @@ class _Child:
         allowed = {key: Allowed(unfused, tolerances.number("/".join(key))) for key in keys}
         return cls(parent, parent.read(FILE, Program.read), report, allowed, _seconds(parent.manifest))
 
-    def files(self, built: Built, gpus: Sequence[Gpu]) -> list[BundleFile]:
+    def files(self, built: Built, gpus: Sequence[TargetGpu]) -> list[BundleFile]:
         """Everything that the child has."""
         staying = [
             BundleFile(
@@ -170,7 +170,7 @@ class _Child:
         engines = tuple(_engine(file, built) for file in self.program.engines)
         return replace(self.program, components=components, engines=engines)
 
-    def _report(self, built: Built, gpus: Sequence[Gpu]) -> dict[str, Any]:
+    def _report(self, built: Built, gpus: Sequence[TargetGpu]) -> dict[str, Any]:
         """The parent's, with what was built in place of what was to be."""
         graphs: dict[tuple[str, str, str], list[BuiltEngine]] = {}
         for file, engine in built.items():

@@ -13,7 +13,7 @@ from wanc.compiler.engines.tensorrt.log import parse_log
 from wanc.compiler.engines.tensorrt.on_target import BuildSettings
 from wanc.compiler.engines.tensorrt.process import build_in_process
 from wanc.compiler.engines.tensorrt.report import BuildReport
-from wanc.compiler.on_target.gpus import Gpu
+from wanc.compiler.on_target.gpus import TargetGpu
 from wanc.compiler.on_target.parent import BUILDERS, Parent
 from wanc.compiler.program.graph_file import load
 from wanc.errors import EXIT_REFUSED, OutputError, UserError
@@ -40,7 +40,7 @@ class Allowed:
     tolerance: float
 
 
-def build_engine(parent: Parent, file: EngineFile, gpu: Gpu, allowed: Allowed, scratch: Path) -> BuiltEngine:
+def build_engine(parent: Parent, file: EngineFile, gpu: TargetGpu, allowed: Allowed, scratch: Path) -> BuiltEngine:
     """Build one engine below `scratch`.
 
     Raises UserError where the library is missing, of another version, or out of memory, where its process dies, or
@@ -61,7 +61,7 @@ def check_near(where: str, comparison: Comparison, tolerance: float) -> None:
             )
 
 
-def _built(graph: Path, file: EngineFile, gpu: Gpu, allowed: Allowed, scratch: Path) -> BuiltEngine:
+def _built(graph: Path, file: EngineFile, gpu: TargetGpu, allowed: Allowed, scratch: Path) -> BuiltEngine:
     where = f"{file.component}/{file.graph}" + (f", segment {file.segment}" if file.segment else "")
     name = str(Path(file.file).with_suffix(SUFFIX))
     engine = scratch / name

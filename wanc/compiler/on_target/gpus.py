@@ -13,7 +13,7 @@ _NAME_BYTES = 256
 
 
 @dataclass(frozen=True)
-class Gpu:
+class TargetGpu:
     """One GPU; `target` is what engines are compiled for that it executes, `sm90`, and `id` how CUDA names it."""
 
     name: str
@@ -21,7 +21,7 @@ class Gpu:
     id: str
 
 
-def visible_gpus() -> tuple[Gpu, ...]:
+def visible_gpus() -> tuple[TargetGpu, ...]:
     """Those that CUDA_VISIBLE_DEVICES leaves, in their order; none where there is no driver, or it does not work."""
     try:
         driver = ctypes.CDLL(DRIVER)
@@ -33,7 +33,7 @@ def visible_gpus() -> tuple[Gpu, ...]:
     return tuple(_gpu(driver, number) for number in range(count.value))
 
 
-def _gpu(driver: Any, number: int) -> Gpu:
+def _gpu(driver: Any, number: int) -> TargetGpu:
     device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
     name, own = ctypes.create_string_buffer(_NAME_BYTES), ctypes.create_string_buffer(16)
     driver.cuDeviceGet(ctypes.byref(device), number)
@@ -42,4 +42,4 @@ def _gpu(driver: Any, number: int) -> Gpu:
     driver.cuDeviceGetAttribute(ctypes.byref(major), MAJOR, device)
     driver.cuDeviceGetAttribute(ctypes.byref(minor), MINOR, device)
     target = f"sm{major.value}{minor.value}"
-    return Gpu(name.value.decode("utf-8", "replace"), target, f"GPU-{uuid.UUID(bytes=own.raw)}")
+    return TargetGpu(name.value.decode("utf-8", "replace"), target, f"GPU-{uuid.UUID(bytes=own.raw)}")
