@@ -25,7 +25,10 @@ from wanc.recipe.load import load
 from wanc.runtime.progress import ignore
 
 RTX_IN_PLACE = "tests.compiler.tensorrt.rtx_in_place"
-ADA, AMPERE = TargetGpu("a GPU of Ada", "sm89", "GPU-1"), TargetGpu("a GPU of Ampere", "sm80", "GPU-2")
+ADA, AMPERE = (
+    TargetGpu(f"a GPU of {name}", target, {"CUDA_VISIBLE_DEVICES": number})
+    for name, target, number in (("Ada", "sm89", "0"), ("Ampere", "sm80", "1"))
+)
 WIDTH = 64
 RECIPE = """\
 wanc: 1

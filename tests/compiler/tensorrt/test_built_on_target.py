@@ -12,12 +12,14 @@ from wanc.compiler.engines.quantization_check import check_named, check_products
 from wanc.compiler.engines.tensorrt.asked import asked_kernels, check_built
 from wanc.compiler.engines.tensorrt.building import BuildTask
 from wanc.compiler.engines.tensorrt.compiler import TensorRtCompiler
+from wanc.compiler.engines.tensorrt.engine import TensorRtEngine
 from wanc.compiler.engines.tensorrt.log import parse_log
 from wanc.compiler.engines.tensorrt.on_target import BuildSettings
 from wanc.compiler.engines.tensorrt.process import build_in_process
 from wanc.compiler.engines.tensorrt.report import BuildReport
 from wanc.compiler.graphs.lowerable import lowerable
 from wanc.compiler.graphs.quantized_linears import quantized_linears
+from wanc.compiler.program.disk_use import executed_bytes
 from wanc.compiler.program.graph_file import load, save
 from wanc.errors import UserError
 from wanc.words import Island
@@ -72,6 +74,9 @@ def test_weights_may_be_streamed(component: Callable[[str], Step], tmp_path: Pat
     for streaming in (False, True):
         compiler = TensorRtCompiler("bf16", ISLANDS, streaming)
         graph = encoder.compiled(compiler, "sm89", encoder.files, tmp_path / str(streaming))["encode"]
+        written = sum(path.stat().st_size for path in graph.parent.iterdir())
+        told = TensorRtEngine("bf16", ISLANDS).copies(1) * executed_bytes(encoder.files)
+        assert 0.8 * written < told <= written, "what a build asks of the disk is what it writes, and rather less"
         settings = BuildSettings.read(graph, "encode")
         assert settings.weight_streaming == streaming
         reports.append(built(graph, settings, "sm89", tmp_path / "encode.engine"))

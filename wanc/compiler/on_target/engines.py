@@ -70,9 +70,8 @@ def _built(graph: Path, file: EngineFile, gpu: TargetGpu, allowed: Allowed, scra
     task = BuildTask(
         str(graph), str(engine), file.target, settings.profiles, settings.values, settings.weight_streaming
     )
-    device = {"CUDA_VISIBLE_DEVICES": gpu.id}
     try:
-        outcome = build_in_process(BUILDERS[file.engine], task, where, file.engine, device)
+        outcome = build_in_process(BUILDERS[file.engine], task, where, file.engine, gpu.variables)
     except OutputError as error:
         error.where = str(scratch.parent)  # the folder itself will be gone
         raise
