@@ -58,7 +58,10 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-@app.command(epilog="Example: wanc build recipes/tiny-wan.yaml --set sampling.steps=10 --log-file build.log")
+@app.command(
+    epilog="Example: wanc build recipes/tiny-wan.yaml --set sampling.steps=10 --log-file build.log; "
+    "and where the GPU is, wanc build --on-target artifacts/bundles/wan"
+)
 @that_speaks
 def build(
     recipe: RecipeOrBundle,

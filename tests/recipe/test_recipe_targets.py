@@ -56,6 +56,32 @@ def rtx(*targets: str, compute: str = "bf16") -> tuple[str, ...]:
             "int8",
         ),
         (
+            ("engine.weight_streaming=true",),
+            "engine.weight_streaming: onnxruntime has its weights in memory",
+            "tensorrt-rtx or tensorrt",
+        ),
+        (
+            (*rtx("sm89", "sm120"), "partition.devices=[{kind: rtx5090}]"),
+            "engine.targets.0: no device executes engines for sm89",
+            "remove sm89",
+        ),
+        (
+            (*rtx("sm89", "sm80"), "partition.devices=[{kind: rtx4090, count: 2}, {kind: l40s}]"),
+            "engine.targets.1: no device executes engines for sm80",
+            "add such a device",
+        ),
+        (rtx("sm89", "sm89"), "engine.targets.1: sm89 stands twice", "each once"),
+        (
+            ("engine.kind=tensorrt", "precision.compute=bf16", "engine.targets=[sm75]"),
+            "engine.targets.0: tensorrt does not build for sm75",
+            "tensorrt-rtx",
+        ),
+        (
+            ("engine.kind=tensorrt", "precision.compute=bf16", "partition.devices=[{kind: cpu}, {kind: h100}]"),
+            "engine.targets: tensorrt builds for GPUs, and not for the cpu",
+            "sm90",
+        ),
+        (
             (*rtx("sm89"), "quantize.scheme=int4-weight", *INT8),
             "quantize.scheme: tensorrt-rtx widens the codes of some Linears before it multiplies",
             "fp8",

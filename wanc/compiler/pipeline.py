@@ -37,7 +37,7 @@ from wanc.compiler.check.origin import Origin
 from wanc.compiler.check.stage import CheckBuild
 from wanc.compiler.check.torch_source import TorchOrigin
 from wanc.compiler.check.wan_source import WanOrigin
-from wanc.compiler.engines.distributions import ON_TARGET
+from wanc.compiler.engines.distributions import ON_TARGET, PINNED
 from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.openvino.engine import OpenVinoEngine
@@ -57,7 +57,7 @@ from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.stages.runner import Runner, StageRun
 from wanc.compiler.stages.stage import Stage, Tree, tool_version
 from wanc.compiler.stages.worker import CrashError
-from wanc.errors import NotBuiltYetError, RecipeError
+from wanc.errors import EXIT_UNAVAILABLE, NotBuiltYetError, RecipeError, UserError
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
 from wanc.runtime.manifest import Manifest
@@ -206,7 +206,10 @@ def _engines(resolved: Resolved) -> EngineStages:
 
 
 def _engine(resolved: Resolved) -> Engine:
-    """The engine of a recipe. Raises UserError where its library is not installed: before there is any work."""
+    """The engine of a recipe.
+
+    Raises UserError where its library is not installed, or is of another version: before there is any work.
+    """
     recipe = resolved.recipe
     kind, compute, streaming = recipe.engine.kind, recipe.precision.compute, recipe.engine.weight_streaming
     islands = recipe.islands if compute != "fp32" else ()
@@ -217,7 +220,13 @@ def _engine(resolved: Resolved) -> Engine:
         "tensorrt": TensorRtEngine(compute, islands, streaming),
     }
     for tool in engines[kind].tools:
-        tool_version(tool, engines[kind].extra)
+        version, extra = tool_version(tool, engines[kind].extra), engines[kind].extra
+        if (wanted := PINNED.get(tool, version)) != version:
+            raise UserError(
+                f"{kind} is built with {tool} {wanted}, and {version} is installed",
+                hint=f"pip install 'wanc[{extra}]'",
+                exit_code=EXIT_UNAVAILABLE,
+            )
     return engines[kind]
 
 

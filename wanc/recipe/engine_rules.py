@@ -63,11 +63,21 @@ def check_targets(recipe: Recipe) -> None:
         hint = f"set engine.kind to {others}, or build for {', '.join(can)}"
         raise fault(f"{kind} does not build for {target}", hint, at)
     if "devices" in recipe.partition.model_fields_set:
-        for index, device in enumerate(recipe.partition.devices):
-            if (needed := capability(recipe, device.kind)) not in targets:
-                hint = f"add {needed} to engine.targets, or leave engine.targets out"
-                at = ("partition", "devices", index, "kind")
-                raise fault(f"{device.kind} executes engines for {needed}, and none is built", hint, at)
+        _check_devices(recipe, targets)
+
+
+def _check_devices(recipe: Recipe, targets: tuple[Target, ...]) -> None:
+    """Each device has an engine, and each engine a device."""
+    devices = [capability(recipe, device.kind) for device in recipe.partition.devices]
+    for index, needed in enumerate(devices):
+        if needed not in targets:
+            kind, at = recipe.partition.devices[index].kind, ("partition", "devices", index, "kind")
+            hint = f"add {needed} to engine.targets, or leave engine.targets out"
+            raise fault(f"{kind} executes engines for {needed}, and none is built", hint, at)
+    for index, target in enumerate(targets):
+        if target not in devices:
+            hint = f"remove {target}, leave engine.targets out, or add such a device to partition.devices"
+            raise fault(f"no device executes engines for {target}", hint, (*TARGETS, index))
 
 
 def check_precision(recipe: Recipe) -> None:

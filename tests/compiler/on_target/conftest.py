@@ -19,13 +19,16 @@ from onnx import numpy_helper
 
 from wanc.compiler.on_target import child, parent
 from wanc.compiler.on_target.child import ChildResult, build_on_target
-from wanc.compiler.on_target.gpus import Gpu
+from wanc.compiler.on_target.gpus import TargetGpu
 from wanc.compiler.pipeline import build
 from wanc.recipe.load import load
 from wanc.runtime.progress import ignore
 
 RTX_IN_PLACE = "tests.compiler.tensorrt.rtx_in_place"
-ADA, AMPERE = Gpu("a GPU of Ada", "sm89", "GPU-1"), Gpu("a GPU of Ampere", "sm80", "GPU-2")
+ADA, AMPERE = (
+    TargetGpu(f"a GPU of {name}", target, {"CUDA_VISIBLE_DEVICES": number})
+    for name, target, number in (("Ada", "sm89", "0"), ("Ampere", "sm80", "1"))
+)
 WIDTH = 64
 RECIPE = """\
 wanc: 1
@@ -61,6 +64,7 @@ def state_of(folder: Path) -> dict[str, tuple[str, int]]:
 
 
 Build = Callable[..., ChildResult]
+Machine = Callable[..., Build]
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +89,7 @@ def on_a_machine_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callab
     pytest.importorskip("tensorrt_rtx")
     pytest.importorskip("polygraphy")
 
-    def machine(*gpus: Gpu, builder: str = RTX_IN_PLACE) -> Build:
+    def machine(*gpus: TargetGpu, builder: str = RTX_IN_PLACE) -> Build:
         monkeypatch.setattr(child, "visible_gpus", lambda: gpus)
         monkeypatch.setitem(parent.BUILDERS, "tensorrt", builder)
 

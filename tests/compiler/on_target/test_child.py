@@ -54,6 +54,7 @@ def test_its_report_is_read_from_the_log(family: Family) -> None:
         assert entry["fused"] == {"Attention": 1}
         assert set(entry["linears"].values()) == {"BFloat16 × BFloat16"} and len(entry["linears"]) == 4
         assert entry["weight_bytes"] > 0
+        assert not entry["compared"] and entry["not_compared"], "nothing executes it here, and the report says why"
     assert report["built_on"] == {"sm80": AMPERE.name}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import resource
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +17,14 @@ from wanc.artifacts import files
 from wanc.artifacts.locks import release, try_lock
 from wanc.compiler.on_target import child, parent
 from wanc.compiler.on_target.child import ChildResult
-from wanc.compiler.on_target.gpus import Gpu, visible_gpus
+from wanc.compiler.on_target.gpus import TargetGpu, alone, visible_gpus
 from wanc.errors import EXIT_IO, EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, UserError, render
 from wanc.runtime.progress import ignore
 from wanc.runtime.verify import verify
 
-from .conftest import ADA, AMPERE, RTX_IN_PLACE, Build, left_in, state_of
+from .conftest import ADA, AMPERE, RTX_IN_PLACE, Build, Machine, left_in, state_of
 
-Machine = Callable[..., Build]
-HOPPER = Gpu("a GPU of Hopper", "sm90", "GPU-3")
+HOPPER = TargetGpu("a GPU of Hopper", "sm90", {})
 GRAPH = "engines/model/main.s0.sm89.onnx"
 SETTINGS = f"{GRAPH}.settings.json"
 
@@ -81,8 +79,27 @@ def test_a_gpu_of_another_kind(on_a_machine_with: Machine, asking: Path, tmp_pat
 
 
 def test_several_gpus_of_which_some_fit(asking: Path) -> None:
-    found = parent.Parent.open(asking, ignore).chosen((HOPPER, ADA, replace(ADA, id="GPU-4"), AMPERE))
-    assert {file.target: gpu.id for file, gpu in found.items()} == {"sm89": ADA.id, "sm80": AMPERE.id}
+    found = parent.Parent.open(asking, ignore).chosen((HOPPER, ADA, replace(ADA, name="a second"), AMPERE))
+    assert {file.target: gpu.name for file, gpu in found.items()} == {"sm89": ADA.name, "sm80": AMPERE.name}
+
+
+@pytest.mark.parametrize(
+    ("variables", "number", "expected"),
+    [
+        ({}, 1, {"CUDA_VISIBLE_DEVICES": "1"}),
+        ({"CUDA_VISIBLE_DEVICES": "3, 2"}, 1, {"CUDA_VISIBLE_DEVICES": "2"}),
+        ({"CUDA_VISIBLE_DEVICES": "MIG-a,MIG-b"}, 0, {"CUDA_VISIBLE_DEVICES": "MIG-a"}),
+        ({"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}, 0, {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": "0"}),
+    ],
+)
+def test_a_process_sees_one_gpu(
+    variables: dict[str, str], number: int, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert alone(number) == expected
 
 
 def test_nothing_to_build(on_a_machine_with: Machine, family: tuple[ChildResult, ChildResult], tmp_path: Path) -> None:
@@ -255,4 +272,4 @@ def test_nothing_is_asked_for_that_a_target_has_not(asking: Path) -> None:
 @pytest.mark.gpu
 def test_the_gpus_of_this_machine() -> None:
     found = visible_gpus()
-    assert found and all(gpu.target.startswith("sm") and gpu.id.startswith("GPU-") for gpu in found)
+    assert found and all(gpu.target.startswith("sm") and gpu.name and gpu.variables for gpu in found)

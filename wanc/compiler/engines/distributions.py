@@ -10,5 +10,10 @@ DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
     "tensorrt-rtx": ("tensorrt-rtx-cu12-bindings", "tensorrt-rtx-cu12-libs"),
     "tensorrt": ("polygraphy", "tensorrt-cu12"),
 }
+PINNED: Mapping[str, str] = {
+    "tensorrt-rtx-cu12-bindings": "1.7.1.116",
+    "tensorrt-rtx-cu12-libs": "1.7.1.116",
+}
+"""The one version of a library that wanc knows what it builds with; the others may be any that its extra allows."""
 ON_TARGET: Mapping[str, str] = {"polygraphy": "0.53.6", "tensorrt-cu12": "11.4.0.106"}
 """The versions of those that are needed where engines are built and executed, and not before."""

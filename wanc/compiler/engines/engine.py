@@ -38,8 +38,8 @@ class Engine(ABC):
         """The version of its library. Raises UserError where it is not installed."""
         return tool_version(self.tools[0], self.extra)
 
-    def copies(self, graphs: int) -> int:
-        """How often the weights of a component that has so many graphs lie on disk while it is compiled."""
+    def copies(self, graphs: int) -> float:
+        """How often the weights of a component that has so many graphs lie on disk while it is compiled, in float32."""
         return graphs
 
     @abstractmethod

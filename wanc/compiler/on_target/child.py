@@ -21,17 +21,19 @@ from wanc.artifacts.files import require_space
 from wanc.artifacts.private import abandoned, private_directory
 from wanc.artifacts.seal import BundleFacts, BundleFile, check_destination, seal
 from wanc.compiler.engines.kernels import describe
-from wanc.compiler.on_target.engines import BuiltEngine, build_engine
-from wanc.compiler.on_target.gpus import Gpu, visible_gpus
+from wanc.compiler.on_target.engines import Allowed, BuiltEngine, build_engine
+from wanc.compiler.on_target.gpus import TargetGpu, visible_gpus
 from wanc.compiler.on_target.parent import Parent
 from wanc.compiler.program.program import ENGINE_REPORT, FILE, Program
 from wanc.errors import EXIT_USAGE, BundleError, OutputError, UserError
-from wanc.runtime.engine_file import EngineFile
+from wanc.runtime.engine_file import EngineFile, Key
+from wanc.runtime.golden import FOLDER as GOLDEN
+from wanc.runtime.golden import TOLERANCES as TOLERANCES_FILE
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.progress import OnProgress
 from wanc.runtime.strict_json import Fields, JsonValue
 
-LOCK = "recipe.lock.json"
+LOCK, TOLERANCES = "recipe.lock.json", f"{GOLDEN}/{TOLERANCES_FILE}"
 MADE = (FILE, ENGINE_REPORT)
 """What a child says anew."""
 _SUFFIX = ".building"
@@ -74,7 +76,7 @@ def build_on_target(root: Path, output: Path, *, replace: bool, on_progress: OnP
         built: dict[EngineFile, BuiltEngine] = {}
         for number, (file, gpu) in enumerate(chosen.items()):
             on_progress("engines", number, len(chosen))
-            built[file] = build_engine(parent, file, gpu, child.allowed, scratch)
+            built[file] = build_engine(parent, file, gpu, child.allowed[file.component, file.graph], scratch)
         on_progress("engines", len(chosen), len(chosen))
         files = child.files(built, tuple(dict.fromkeys(chosen.values())))
         sealed = seal(destination, files, child.facts(name, built))
@@ -102,13 +104,13 @@ def _check_destination(destination: Path, parent: Path, *, replace: bool) -> Non
 class _Child:
     """What is known of a child before its engines are built: all that can be wrong with its parent is found by then.
 
-    `allowed` are operators that the recipe allows to be built in pieces; `created` is in seconds since 1970.
+    `allowed` says by (component, graph) what an engine may be; `created` is in seconds since 1970.
     """
 
     parent: Parent
     program: Program
     report: Fields
-    allowed: tuple[str, ...]
+    allowed: Mapping[Key, Allowed]
     created: int
 
     @classmethod
@@ -117,10 +119,12 @@ class _Child:
         report, recipe = parent.document(ENGINE_REPORT), parent.document(LOCK).object("recipe")
         for file in parent.waiting:
             _reported(report, file.target).object(file.component).object(file.graph)
-        allowed = tuple(recipe.object("engine").texts("allow_unfused"))
+        unfused, tolerances = tuple(recipe.object("engine").texts("allow_unfused")), parent.document(TOLERANCES)
+        keys = {(file.component, file.graph) for file in parent.waiting}
+        allowed = {key: Allowed(unfused, tolerances.number("/".join(key))) for key in keys}
         return cls(parent, parent.read(FILE, Program.read), report, allowed, _seconds(parent.manifest))
 
-    def files(self, built: Built, gpus: Sequence[Gpu]) -> list[BundleFile]:
+    def files(self, built: Built, gpus: Sequence[TargetGpu]) -> list[BundleFile]:
         """Everything that the child has."""
         staying = [
             BundleFile(
@@ -166,7 +170,7 @@ class _Child:
         engines = tuple(_engine(file, built) for file in self.program.engines)
         return replace(self.program, components=components, engines=engines)
 
-    def _report(self, built: Built, gpus: Sequence[Gpu]) -> dict[str, Any]:
+    def _report(self, built: Built, gpus: Sequence[TargetGpu]) -> dict[str, Any]:
         """The parent's, with what was built in place of what was to be."""
         graphs: dict[tuple[str, str, str], list[BuiltEngine]] = {}
         for file, engine in built.items():
@@ -176,6 +180,8 @@ class _Child:
             kernels = reduce(add, [engine.kernels for engine in engines])
             entry.pop("built", None)
             entry |= describe(kernels, sum(engine.path.stat().st_size for engine in engines))
+            entry["compared"] = {name: error for engine in engines for name, error in engine.comparison.errors.items()}
+            entry["not_compared"] = [*{reason: None for engine in engines if (reason := engine.comparison.reason)}]
         return {**self.report.values, "built_on": {gpu.target: gpu.name for gpu in gpus}}
 
 

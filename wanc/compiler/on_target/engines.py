@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.tensorrt.asked import asked_kernels, check_built
 from wanc.compiler.engines.tensorrt.building import BuildTask
+from wanc.compiler.engines.tensorrt.comparison import Comparison
 from wanc.compiler.engines.tensorrt.log import parse_log
 from wanc.compiler.engines.tensorrt.on_target import BuildSettings
 from wanc.compiler.engines.tensorrt.process import build_in_process
 from wanc.compiler.engines.tensorrt.report import BuildReport
-from wanc.compiler.on_target.gpus import Gpu
+from wanc.compiler.on_target.gpus import TargetGpu
 from wanc.compiler.on_target.parent import BUILDERS, Parent
 from wanc.compiler.program.graph_file import load
 from wanc.errors import EXIT_REFUSED, OutputError, UserError
@@ -24,15 +24,24 @@ SUFFIX = ".engine"
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """An engine file, named as the child has it, where it lies, and its kernels."""
+    """An engine file, named as the child has it, where it lies, its kernels, and how near it is to its graph."""
 
     name: str
     path: Path
     kernels: Kernels
+    comparison: Comparison
 
 
-def build_engine(parent: Parent, file: EngineFile, gpu: Gpu, allowed: Collection[str], scratch: Path) -> BuiltEngine:
-    """Build one engine below `scratch`; operators that are `allowed` may be built in pieces.
+@dataclass(frozen=True)
+class Allowed:
+    """Operators that may be built in pieces, and how far a graph's outputs may be from what is expected of it."""
+
+    unfused: tuple[str, ...]
+    tolerance: float
+
+
+def build_engine(parent: Parent, file: EngineFile, gpu: TargetGpu, allowed: Allowed, scratch: Path) -> BuiltEngine:
+    """Build one engine below `scratch`.
 
     Raises UserError where the library is missing, of another version, or out of memory, where its process dies, or
     where it has built something else than the graph asks for; CheckpointError where it does not take the graph,
@@ -41,7 +50,18 @@ def build_engine(parent: Parent, file: EngineFile, gpu: Gpu, allowed: Collection
     return parent.folder.read(file.file, lambda graph: _built(graph.resolve(), file, gpu, allowed, scratch))
 
 
-def _built(graph: Path, file: EngineFile, gpu: Gpu, allowed: Collection[str], scratch: Path) -> BuiltEngine:
+def check_near(where: str, comparison: Comparison, tolerance: float) -> None:
+    """Raises UserError, with the exit code of a gate that said no, where an engine is too far from its graph."""
+    for output, error in comparison.errors.items():
+        if not error <= tolerance:
+            raise UserError(
+                f"{where}: the output {output} is {error:.1e} from what the graph gives, and may be {tolerance:.0e}",
+                hint="this is a fault of the compiler or of the library, not of the recipe: tell us",
+                exit_code=EXIT_REFUSED,
+            )
+
+
+def _built(graph: Path, file: EngineFile, gpu: TargetGpu, allowed: Allowed, scratch: Path) -> BuiltEngine:
     where = f"{file.component}/{file.graph}" + (f", segment {file.segment}" if file.segment else "")
     name = str(Path(file.file).with_suffix(SUFFIX))
     engine = scratch / name
@@ -50,9 +70,8 @@ def _built(graph: Path, file: EngineFile, gpu: Gpu, allowed: Collection[str], sc
     task = BuildTask(
         str(graph), str(engine), file.target, settings.profiles, settings.values, settings.weight_streaming
     )
-    device = {"CUDA_VISIBLE_DEVICES": gpu.id}
     try:
-        outcome = build_in_process(BUILDERS[file.engine], task, where, file.engine, device)
+        outcome = build_in_process(BUILDERS[file.engine], task, where, file.engine, gpu.variables)
     except OutputError as error:
         error.where = str(scratch.parent)  # the folder itself will be gone
         raise
@@ -64,5 +83,7 @@ def _built(graph: Path, file: EngineFile, gpu: Gpu, allowed: Collection[str], sc
             f"{where}: what {file.engine} has built cannot be told", hint=hint, exit_code=EXIT_REFUSED
         ) from error
     kernels = BuildReport.of(log, model, settings.example).as_kernels
-    check_built(where, asked_kernels(model, settings.example), kernels, allowed)
-    return BuiltEngine(name, engine, kernels)
+    check_built(where, asked_kernels(model, settings.example), kernels, allowed.unfused)
+    comparison = outcome.comparison or Comparison()
+    check_near(where, comparison, allowed.tolerance)
+    return BuiltEngine(name, engine, kernels, comparison)

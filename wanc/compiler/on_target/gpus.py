@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import ctypes
-import uuid
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 DRIVER = "libcuda.so.1"
 MAJOR, MINOR = 75, 76  # CUdevice_attribute: the compute capability
+VISIBLE, ORDER = "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER"
 _NAME_BYTES = 256
 
 
 @dataclass(frozen=True)
-class Gpu:
-    """One GPU; `target` is what engines are compiled for that it executes, `sm90`, and `id` how CUDA names it."""
+class TargetGpu:
+    """One GPU; `target` is what engines are compiled for that it executes, `sm90`.
+
+    `variables` leave it alone visible to a process.
+    """
 
     name: str
     target: str
-    id: str
+    variables: Mapping[str, str]
 
 
-def visible_gpus() -> tuple[Gpu, ...]:
+def visible_gpus() -> tuple[TargetGpu, ...]:
     """Those that CUDA_VISIBLE_DEVICES leaves, in their order; none where there is no driver, or it does not work."""
     try:
         driver = ctypes.CDLL(DRIVER)
@@ -33,13 +38,19 @@ def visible_gpus() -> tuple[Gpu, ...]:
     return tuple(_gpu(driver, number) for number in range(count.value))
 
 
-def _gpu(driver: Any, number: int) -> Gpu:
+def _gpu(driver: Any, number: int) -> TargetGpu:
     device, major, minor = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    name, own = ctypes.create_string_buffer(_NAME_BYTES), ctypes.create_string_buffer(16)
+    name = ctypes.create_string_buffer(_NAME_BYTES)
     driver.cuDeviceGet(ctypes.byref(device), number)
     driver.cuDeviceGetName(name, _NAME_BYTES, device)
-    driver.cuDeviceGetUuid(own, device)
     driver.cuDeviceGetAttribute(ctypes.byref(major), MAJOR, device)
     driver.cuDeviceGetAttribute(ctypes.byref(minor), MINOR, device)
     target = f"sm{major.value}{minor.value}"
-    return Gpu(name.value.decode("utf-8", "replace"), target, f"GPU-{uuid.UUID(bytes=own.raw)}")
+    return TargetGpu(name.value.decode("utf-8", "replace"), target, alone(number))
+
+
+def alone(number: int) -> dict[str, str]:
+    """The variables with which a process sees the GPU of that number alone; GPUs are counted as this process does."""
+    listed = os.environ.get(VISIBLE)
+    order = {ORDER: os.environ[ORDER]} if ORDER in os.environ else {}
+    return {**order, VISIBLE: listed.split(",")[number].strip() if listed else str(number)}

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from wanc.artifacts.files import read_small
 from wanc.compiler.engines.tensorrt.on_target import settings_of
-from wanc.compiler.on_target.gpus import Gpu
+from wanc.compiler.on_target.gpus import TargetGpu
 from wanc.compiler.program.graph_file import load
 from wanc.errors import EXIT_USAGE, BundleError, TargetError, UserError
 from wanc.runtime.engine_file import ON_TARGET, EngineFile, read_engine_files
@@ -67,7 +67,7 @@ class Parent:
     def waiting(self) -> tuple[EngineFile, ...]:
         return tuple(file for file in self.engines if file.built == ON_TARGET)
 
-    def chosen(self, gpus: Sequence[Gpu]) -> dict[EngineFile, Gpu]:
+    def chosen(self, gpus: Sequence[TargetGpu]) -> dict[EngineFile, TargetGpu]:
         """Those that this machine can build, and the first GPU of each. Raises TargetError where there is none."""
         if not gpus:
             raise TargetError(

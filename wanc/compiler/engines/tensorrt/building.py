@@ -5,11 +5,12 @@ This is executed in a process of its own (`process.py`), because the library has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wanc.compiler.engines.tensorrt.comparison import Comparison
 from wanc.compiler.engines.tensorrt.log import LAYERS
 from wanc.compiler.engines.tensorrt.profiles import Profile
 
@@ -35,7 +36,7 @@ class BuildOutcome:
     """What the library said: its messages, and what it has against the graph; no faults where it built the engine.
 
     `missing` is a package that is not there, `version` what is wrong with the library's, and `unwritten` why the engine
-    could not be written.
+    could not be written. `comparison` is that with the graph, where engines are executed where they are built.
     """
 
     messages: tuple[str, ...] = ()
@@ -43,7 +44,7 @@ class BuildOutcome:
     missing: str | None = None
     version: str | None = None
     unwritten: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    comparison: Comparison | None = None
 
 
 def build(trt: Any, task: BuildTask, configure: Callable[[Any], None]) -> BuildOutcome:

@@ -33,6 +33,11 @@ class TensorRtEngine(Engine):
         """That of the library which engines will be built with."""
         return ON_TARGET["tensorrt-cu12"]
 
+    def copies(self, graphs: int) -> float:
+        """One, of which all graphs take theirs; in 16 bits it is half of one."""
+        del graphs
+        return 1 if self.compute == "fp32" else 0.5
+
     def compiler(self, target: str) -> Compiler:
         del target  # what is lowered is the same for all
         from wanc.compiler.engines.tensorrt.compiler import TensorRtCompiler

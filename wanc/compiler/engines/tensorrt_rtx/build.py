@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from wanc.compiler.engines.distributions import PINNED
 from wanc.compiler.engines.tensorrt.building import BuildOutcome, BuildTask, build
 
 BINDINGS = "tensorrt_rtx_bindings"
-VERSION = "1.7.1.116"
+VERSION = PINNED["tensorrt-rtx-cu12-bindings"]
 """Of which the build log is known; engines are of one version, and run with no other."""
 
 
