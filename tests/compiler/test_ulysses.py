@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,32 @@ import onnx_ir as ir
 import pytest
 
 from tests.checkpoints import write_checkpoint
+from wanc.compiler.check.ranked import Ranked
+from wanc.compiler.check.steps import Workshop
+from wanc.compiler.check.trials import SourceRefuses
+from wanc.compiler.engines.lowered_graph import SizeRange
+from wanc.compiler.engines.segment import compile_segment
+from wanc.compiler.engines.tensorrt.compiler import TensorRtCompiler
+from wanc.compiler.engines.tensorrt.on_target import BuildSettings
 from wanc.compiler.engines.tensorrt.passes import passes_of
 from wanc.compiler.engines.tensorrt.precision import Precision
 from wanc.compiler.export.wan import Traced
 from wanc.compiler.graphs.attentions import AttentionScales, attentions, round_attentions
 from wanc.compiler.graphs.by_blocks import cut_by_blocks
 from wanc.compiler.graphs.collectives import COLLECTIVE
-from wanc.compiler.graphs.ulysses import RANK, split_tokens
+from wanc.compiler.graphs.ulysses import split_tokens
+from wanc.compiler.host import ranks as host_ranks
 from wanc.compiler.host.lowered import HostGraph
 from wanc.compiler.host.ranks import run_ranks
 from wanc.compiler.passes.apply import apply_passes
+from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.graph_file import save
+from wanc.compiler.program.program import Segment
 from wanc.compiler.stages.stage import Files
+from wanc.compiler.weights.finite import FiniteCheck
 from wanc.errors import RecipeError
 from wanc.models.wan.checkpoint import open_checkpoint
+from wanc.runtime.engine_file import RANK
 
 from .fusing import DEFAULT, export
 from .narrowed import narrowed, quantised, stored
@@ -46,12 +58,16 @@ class Step:
     """A fused step, cut by binding time, and what it is given."""
 
     model: ir.Model
-    weights: Files
+    files: ComponentFiles
     feeds: Mapping[str, Array]
+
+    @property
+    def weights(self) -> Files:
+        return self.files.weights
 
     def split(self, model: ir.Model, ranks: int) -> ir.Model:
         model = model.clone()
-        split_tokens(model, ranks, [TOKENS])
+        split_tokens(model, ranks, [{"tokens": TOKENS}])
         return model
 
 
@@ -69,7 +85,8 @@ def step(traced: Traced, tmp_path_factory: pytest.TempPathFactory) -> Step:
     feeds = noise(model, given, 0)
     angles = feeds["rope.freqs_cos.0"]
     feeds |= {"rope.freqs_cos.0": np.cos(angles), "rope.freqs_sin.0": np.sin(angles)}
-    return Step(model, fused.read.weights, feeds)
+    files = replace(fused.read, component=replace(fused.read.component, blocks=BLOCKS))
+    return Step(model, files, feeds)
 
 
 def of_ranks(feeds: Mapping[str, Array], ranks: int) -> list[dict[str, Array]]:
@@ -130,6 +147,51 @@ def test_a_rank_that_took_anothers_tokens_would_be_seen(step: Step, tmp_path: Pa
         assert np.abs(outputs["velocity"] - whole).max() > 0.1 * np.abs(whole).max()
 
 
+def ranked(step: Step, ranks: int, folder: Path) -> Ranked:
+    """As the check executes a step that is built for so many ranks."""
+    passes, workshop = passes_of(Precision("bf16")), Workshop(folder, step.weights, elsewhere=True)
+    return Ranked.of(ranks, step.files, lambda _: passes, workshop, ())
+
+
+def test_the_check_executes_all_ranks(step: Step, tmp_path: Path) -> None:
+    model = step.model.clone()
+    apply_passes(model, passes_of(Precision("bf16")), where="the test")
+    whole = HostGraph(stored(model, step.weights, tmp_path, "whole"), tmp_path).run(step.feeds)["velocity"]
+    checked = ranked(step, 4, tmp_path / "ranks")
+    assert checked.takes({"frames": FRAMES, "rows": ROWS, "columns": COLUMNS})
+    assert not checked.takes({"frames": 3, "rows": 3, "columns": 5})
+    outputs = checked.parts.parts["step"].run(step.feeds)
+    np.testing.assert_array_equal(outputs["velocity"], whole)
+
+
+def test_ranks_that_do_not_agree_are_no_build(step: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault: the last of them gathers the others' tokens in another order."""
+    received = host_ranks._received
+
+    def turned(operation: str, brought: list[Array], rank: int) -> Array:
+        return received(operation, brought[::-1] if operation == "all_gather" and rank else brought, rank)
+
+    monkeypatch.setattr(host_ranks, "_received", turned)
+    with pytest.raises(SourceRefuses, match="its ranks give different results"):
+        ranked(step, 2, tmp_path).parts.parts["step"].run(step.feeds)
+
+
+def test_segments_of_ranks_are_built_for_a_rank_s_tokens(step: Step, tmp_path: Path) -> None:
+    """A later segment is given its part of the tokens, and its engine takes so many of them."""
+    devices, name = ("gpu0", "gpu1"), step.files.name
+    shapes = [{"latents": tuple(SizeRange(n, n, n) for n in (1, 16, frames, 8, 12))} for frames in (3, 5)]
+    for index in range(LAYERS):
+        segment = Segment(name, index, index, index + 1, devices[0], devices)
+        compiler, out = TensorRtCompiler("bf16", ("norm",), weight_streaming=False), tmp_path / str(index)
+        compiled = compile_segment(compiler, step.files, segment, "sm80", out, FiniteCheck(name), shapes)
+        (entry,) = [file for file in compiled.files if file.graph == "step"]
+        assert entry.ranks == devices
+    profiles = BuildSettings.read(out / entry.file, "here").profiles
+    (stream,) = [value for value in profiles[0] if value.startswith("add")]
+    own = [profile[stream][1] for profile in profiles]
+    assert own == [(1, frames * 4 * 6 // 2, HEADS * HEAD) for frames in (3, 5)]
+
+
 @pytest.mark.parametrize("ranks", [2, 4, 6])
 def test_what_is_exchanged(step: Step, ranks: int, tmp_path: Path) -> None:
     """Four times in each block, and the velocity once at the end; all but the attentions is on a rank's tokens."""
@@ -176,7 +238,7 @@ def test_a_split_step_is_cut_by_blocks(step: Step, tmp_path: Path) -> None:
 )
 def test_what_cannot_be_split(step: Step, ranks: int, tokens: int, reason: str) -> None:
     with pytest.raises(RecipeError, match=reason):
-        split_tokens(step.model.clone(), ranks, [TOKENS, tokens])
+        split_tokens(step.model.clone(), ranks, [{"tokens": TOKENS}, {"tokens": tokens}])
 
 
 HEADS_OF = "q_num_heads = 4, kv_num_heads = 4"
@@ -213,6 +275,6 @@ def test_what_has_tokens_is_split_and_what_mixes_them_gets_all(body: str, tmp_pa
     model = denoiser(body)
     feeds = noise(model, {"n": 8}, 0)
     expected = HostGraph(model, tmp_path).run(feeds)["y"]
-    split_tokens(model, 2, [8])
+    split_tokens(model, 2, [{"n": 8}])
     for outputs in run_ranks(model, tmp_path, of_ranks(feeds, 2)):
         np.testing.assert_allclose(outputs["y"], expected, rtol=0, atol=1e-5)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from wanc.compiler.planner.building import component_of, segment_bytes
 from wanc.compiler.planner.costs import ComponentCosts, VideoCosts
+from wanc.compiler.planner.placed import PlannedDevice, PlannedSegment
 from wanc.compiler.planner.plan import Plan
 from wanc.compiler.planner.recipe_plan import RecipePlan
 from wanc.compiler.program.program import Placement, Segment
@@ -18,12 +19,22 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Range:
-    """Blocks `first` … `stop` - 1 of a component on one device."""
+    """Blocks `first` … `stop` - 1 of a component on one device, or on several `ranks` that split its tokens."""
 
     component: str
     first: int
     stop: int
     device: str
+    ranks: tuple[str, ...] = ()
+
+    @classmethod
+    def on(cls, component: str, first: int, stop: int, devices: Sequence[str]) -> Range:
+        """On some devices, of which only one need not split anything."""
+        return cls(component, first, stop, devices[0], tuple(devices) if len(devices) > 1 else ())
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return self.ranks or (self.device,)
 
 
 def planned_placement(planned: RecipePlan, most_bytes: int | None) -> Placement:
@@ -46,14 +57,14 @@ def whole_model(costs: VideoCosts, device: str) -> list[Range]:
 def placement(costs: VideoCosts, ranges: Iterable[Range], most_bytes: int | None) -> Placement:
     """Segments for some ranges of blocks, in the order of each component's blocks."""
     ordered = sorted(ranges, key=lambda one: one.first)
-    devices = tuple(dict.fromkeys(one.device for one in ordered))
+    devices = tuple(dict.fromkeys(device for one in ordered for device in one.devices))
     names = dict.fromkeys(one.component for one in ordered)
     if most_bytes is not None:
         _check_blocks_fit([component_of(costs, name) for name in names], most_bytes)
     segments: list[Segment] = []
     for name in names:
         cut = [piece for one in ordered if one.component == name for piece in _cut(costs, one, most_bytes)]
-        segments += [Segment(name, index, one.first, one.stop, one.device) for index, one in enumerate(cut)]
+        segments += [Segment(name, index, one.first, one.stop, one.device, one.ranks) for index, one in enumerate(cut)]
     return Placement(devices, tuple(segments))
 
 
@@ -63,25 +74,32 @@ def _check_built(plan: Plan) -> None:
             "in this plan the text encoder is executed by the host, which takes an engine of its own, not built yet",
             hint="plan for devices with more memory, or for one more",
         )
-    if any(device.ranks > 1 for device in plan.devices):
+    groups: dict[str, set[int]] = {}
+    for one in planned_ranges(plan):
+        groups.setdefault(one.component, set()).add(len(one.devices))
+    if any(len(sizes) > 1 for sizes in groups.values()):
         raise NotBuiltYetError(
-            "in this plan devices split the tokens of one segment, and engines of that are not built yet",
-            hint="set partition.ulysses to 1: segments are then on one device each",
+            "in this plan more devices split the tokens of some segments than of others, which is not built yet",
+            hint="set partition.ulysses to a number that all groups of devices can have, or to 1",
         )
 
 
 def planned_ranges(plan: Plan) -> list[Range]:
     """What the first chain of devices that has a component executes of it.
 
-    Other copies, and a second chain for a branch, execute the same blocks, which may be cut elsewhere there.
+    Other copies, and a second chain for a branch, execute the same blocks, which may be cut elsewhere there. Devices
+    that have the same blocks split their tokens.
     """
-    found: list[Range] = []
+    found: dict[PlannedSegment, list[PlannedDevice]] = {}
     chain: dict[str, int] = {}
     for device in plan.devices:
         for one in device.segments if device.replica == 0 else ():
             if chain.setdefault(one.component, device.lane) == device.lane:
-                found.append(Range(one.component, one.first, one.stop, device.name))
-    return found
+                found.setdefault(one, []).append(device)
+    return [
+        Range.on(one.component, one.first, one.stop, [device.name for device in sorted(own, key=lambda own: own.rank)])
+        for one, own in found.items()
+    ]
 
 
 def _cut(costs: VideoCosts, whole: Range, most_bytes: int | None) -> Iterator[Range]:
@@ -91,7 +109,7 @@ def _cut(costs: VideoCosts, whole: Range, most_bytes: int | None) -> Iterator[Ra
         bounds = [whole.first + (whole.stop - whole.first) * index // count for index in range(count + 1)]
         pieces = list(pairwise(bounds))
         if most_bytes is None or all(segment_bytes(component, *piece) <= most_bytes for piece in pieces):
-            yield from (Range(whole.component, first, stop, whole.device) for first, stop in pieces)
+            yield from (replace(whole, first=first, stop=stop) for first, stop in pieces)
             return
     raise AssertionError("single blocks fit")
 

@@ -12,6 +12,8 @@ Key = tuple[str, str]
 ON_TARGET = "on-target"
 """What `built` says of a lowered graph, of which an engine is made on a machine with its GPU."""
 BUILD_IT = "wanc build --on-target"
+RANK = "rank"
+"""The input that a segment has which several devices execute: int64 [1], the number of the one that does."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,9 @@ class EngineFile:
     placed; `profile` names the one shape that it takes, None where it takes any. `file` is relative to the bundle;
     `inputs` and `outputs` are the names of the values that the segment takes and gives: those of the graph's interface,
     and those that one segment hands to a later one. `built` is `on-target` where there is no engine yet: then `file` is
-    the lowered graph, an ONNX file that nothing executes as it is.
+    the lowered graph, an ONNX file that nothing executes as it is. `ranks` are the devices that execute it together,
+    `device` first: each loads the file, takes its place among them as the input `RANK`, and computes its part of the
+    tokens; they exchange the rest. None where that is the one device's.
     """
 
     component: str
@@ -36,6 +40,7 @@ class EngineFile:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     built: str | None = None
+    ranks: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, fields: Fields) -> EngineFile:
@@ -43,6 +48,9 @@ class EngineFile:
         built = fields.optional_text("built") if "built" in fields.values else None
         if built not in (None, ON_TARGET):
             fields.refuse("built", f"is {ascii(built)[:80]}, not {ON_TARGET}")
+        ranks = _names(fields, "ranks") if "ranks" in fields.values else ()
+        if ranks and (len(ranks) == 1 or ranks[0] != fields.text("device")):
+            fields.refuse("ranks", "must be several devices, the first of which is `device`")
         return cls(
             component=fields.text("component"),
             graph=fields.text("graph"),
@@ -55,18 +63,22 @@ class EngineFile:
             inputs=_names(fields, "inputs"),
             outputs=_names(fields, "outputs"),
             built=built,
+            ranks=ranks,
         )
 
     def as_json(self) -> JsonObject:
-        """The entry as JSON values; of an engine nothing is said of where it is to be built."""
+        """The entry as JSON values; what most files do not have is left out of theirs."""
         values: dict[str, JsonValue] = asdict(self)
-        if self.built is None:
-            del values["built"]
-        return {**values, "inputs": list(self.inputs), "outputs": list(self.outputs)}
+        for name in ("built", "ranks"):
+            if not values[name]:
+                del values[name]
+        lists: dict[str, JsonValue] = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
+        return {**values, **lists}
 
     def __str__(self) -> str:
         """`tensorrt on sm80 (gpu1), for 480p alone, not built yet`: what says more than engine and target."""
-        device = f" ({self.device})" if self.device != self.target else ""
+        devices = ", ".join(self.ranks or (self.device,))
+        device = f" ({devices})" if devices != self.target else ""
         profile = f", for {self.profile} alone" if self.profile is not None else ""
         state = ", not built yet" if self.built == ON_TARGET else ""
         return f"{self.engine} on {self.target}{device}{profile}{state}"

@@ -24,8 +24,9 @@ ATTESTATIONS = "attestations"
 
 SCHEMA = "wanc.manifest/1.0"
 SEGMENTS = "segments/1"
+RANKS = "ranks/1"
 """A graph may be several engine files, executed in order."""
-FEATURES = frozenset({SEGMENTS})
+FEATURES = frozenset({SEGMENTS, RANKS})
 """What `requires` may name: features without which a reader would misread the bundle."""
 
 NOT_CHECKED: Mapping[str, JsonValue] = {"mode": "off"}

@@ -30,7 +30,7 @@ from wanc.compiler.stages.source_code import read_code
 from wanc.compiler.stages.stage import KEY_SCHEMA, Tree, tool_version
 from wanc.compiler.video_document import video_document
 from wanc.errors import UserError
-from wanc.runtime.manifest import NOT_CHECKED, SEGMENTS, Manifest
+from wanc.runtime.manifest import NOT_CHECKED, RANKS, SEGMENTS, Manifest
 from wanc.runtime.memory import peak_rss_bytes
 from wanc.runtime.progress import ProgressBar
 from wanc.runtime.voice import explain, is_asked_why, say
@@ -216,7 +216,9 @@ def _topology(program: programs.Program) -> dict[str, Any]:
 
 def _required(program: programs.Program) -> list[str]:
     """The features without which a reader would misread the bundle."""
-    return [SEGMENTS] if any(file.segment for file in program.engines) else []
+    files = program.engines
+    needed = {SEGMENTS: any(file.segment for file in files), RANKS: any(file.ranks for file in files)}
+    return sorted(feature for feature, is_needed in needed.items() if is_needed)
 
 
 def _engine_files(located: Mapping[str, Path], digests: Mapping[str, str]) -> list[BundleFile]:

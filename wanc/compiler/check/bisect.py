@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from wanc.compiler.check.trials import Arrays, NoKernel, SourceRefuses
 
 EXPORT, CUT, WEIGHTS, ENGINE = "the export", "the cutting into parts", "the writing of weights", "the engine's kernels"
+SPLIT = "the splitting over devices"
 
 
 @dataclass(frozen=True)

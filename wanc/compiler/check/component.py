@@ -12,23 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 from wanc.compiler.bundle.built_graph import BuiltGraph
 from wanc.compiler.check.asked import Asked
-from wanc.compiler.check.bisect import Version, first_wrong
+from wanc.compiler.check.bisect import SPLIT, Culprit, Version, first_wrong
 from wanc.compiler.check.built import Part, Recorded, Together
 from wanc.compiler.check.compare import Coarseness, Compared, Difference, compare
 from wanc.compiler.check.fault import check_declared, differs
 from wanc.compiler.check.origin import MOST_EXECUTED_BYTES
 from wanc.compiler.check.pieces import by_pieces
 from wanc.compiler.check.randomness import random_outputs
-from wanc.compiler.check.steps import Workshop, Written, lowered, lowering, up_to_fuse
+from wanc.compiler.check.ranked import Ranked
+from wanc.compiler.check.steps import Lowering, Workshop, Written, lowered, lowering, up_to_fuse
 from wanc.compiler.check.trials import Arrays, NoKernel, Refused, Source, SourceRefuses, Trial
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.kernels import Precision
+from wanc.compiler.graphs.lowerable import lowerable
 from wanc.compiler.host.reference import Reference
 from wanc.compiler.passes.rewrite import Pass
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import ENGINE_REPORT, FILE, Program
 from wanc.compiler.stages.stage import Files
 from wanc.errors import RecipeError
+from wanc.runtime.denoise import GRAPH
 from wanc.runtime.golden import EXPECTED, INPUTS, named
 from wanc.runtime.golden import FOLDER as GOLDEN
 from wanc.runtime.interface import InputError
@@ -63,7 +66,8 @@ class CheckedComponent:
     """A component as the export left it, as it was compiled, and as it was built; `folder` has its engine files.
 
     `precisions` are those in which each built graph multiplies, read back from it, and `here` is whether this machine
-    executes all of them. `fused` is what was quantised, None where nothing was.
+    executes all of them. `fused` is what was quantised, None where nothing was; `ranks` are the devices that split the
+    step, 0 where one executes it.
     """
 
     stage: CheckBuild
@@ -74,6 +78,7 @@ class CheckedComponent:
     built: Mapping[str, Part]
     precisions: Mapping[str, Precision]
     here: bool
+    ranks: int
     folder: Path
 
     @classmethod
@@ -99,7 +104,8 @@ class CheckedComponent:
         precisions: dict[str, Precision] = {graph: entry["precision"] for graph, entry in report.items()}
         here = all(entry["executed"] for entry in report.values())
         quantised = fused if name in stage.quantized else None
-        return cls(stage, compiler, exported, compiled, quantised, built, precisions, here, folder)
+        ranks = max(len(file.ranks) for file in engines.engines if file.component == name)
+        return cls(stage, compiler, exported, compiled, quantised, built, precisions, here, ranks, folder)
 
     def check(self, source: Source, graph: str) -> dict[str, Any]:
         """Compare a graph in all of a source's trials; what the manifest says of it.
@@ -110,6 +116,7 @@ class CheckedComponent:
         model = self.exported.model(graph)
         asked, random = Asked.of(self.exported.component.graphs[graph], model), random_outputs(model)
         measured, told, compared = self._measured(graph), list[dict[str, Any]](), dict[str, str]()
+        ranked = self._ranked(graph, measured)
         for trial in source.trials(self.exported.name, graph, asked):
             entry: dict[str, Any] = {"inputs": trial.kind, "sizes": dict(trial.sizes)}
             told.append(entry)
@@ -118,7 +125,7 @@ class CheckedComponent:
                 continue
             check_declared(asked, trial, f"{self.exported.name}/{graph}")
             at_others, errors = entry["sizes"] != told[0]["sizes"], entry.setdefault("errors", dict[str, float]())
-            for side in self._sides(graph, trial, measured):
+            for side in (*self._sides(graph, trial, measured), *self._over_ranks(graph, trial, measured, ranked)):
                 try:
                     found = self._error(graph, side, asked, random, at_others=at_others)
                 except (_EngineRefuses, NoKernel) as refusal:
@@ -152,6 +159,19 @@ class CheckedComponent:
         if measured is not None:
             yield Side(measured, trial, whole)
 
+    def _over_ranks(self, graph: str, trial: Trial, measured: Measured | None, ranked: Ranked | None) -> Iterator[Side]:
+        """What devices give that split the tokens of a trial, if they can."""
+        if ranked is None or measured is None or not ranked.takes(trial.sizes):
+            return
+        precision: Coarseness = "quantised" if self.fused is not None else measured.precision
+
+        def steps() -> Iterator[Version]:
+            yield from self._steps(graph)
+            yield Culprit(SPLIT), ranked.run
+
+        if self.fused is None or trial.kind != "edges":
+            yield Side(Measured("ranks", ranked.run, precision), trial, steps)
+
     def _error(self, graph: str, side: Side, asked: Asked, random: Collection[str], *, at_others: bool) -> float:
         """How far one side is from the other. Raises as `check`, and where nothing here executes what is measured."""
         trial, measured = side.expected, side.measured
@@ -180,8 +200,17 @@ class CheckedComponent:
             return Measured("engine", partial(_engine, built, graph), precision)
         if not self._is_small:
             return None
-        run = lowered(self.compiled, self._passes, self._workshop(), self.stage.allow_not_finite).run
-        return Measured("lowered graph", partial(run, graph), precision)
+        parts = lowered(lowerable(self.compiled), *self._as_lowered())
+        return Measured("lowered graph", partial(Together(parts).run, graph), precision)
+
+    def _ranked(self, graph: str, measured: Measured | None) -> Ranked | None:
+        """The step as several devices split it, where it can be executed here as they would."""
+        if not self.ranks or graph != GRAPH or measured is None:
+            return None
+        return Ranked.of(self.ranks, *self._as_lowered())
+
+    def _as_lowered(self) -> tuple[ComponentFiles, Lowering, Workshop, tuple[str, ...]]:
+        return self.compiled, self._passes, self._workshop(), self.stage.allow_not_finite
 
     @property
     def _is_small(self) -> bool:

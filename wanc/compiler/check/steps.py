@@ -47,16 +47,21 @@ class Workshop:
 
     def session(self, model: ir.Model) -> PlainGraph | TypedGraph:
         """A graph, opened. Raises NoKernel."""
-        copy, path = model.clone(), self.folder / "as-written.onnx"
+        copy, path = self.copied(model), self.folder / "as-written.onnx"
+        if self._elsewhere and _is_in_16_bits(copy):
+            return TypedGraph(copy, self.folder)
+        save(copy, path)
+        return PlainGraph(path)
+
+    def copied(self, model: ir.Model) -> ir.Model:
+        """A copy of a graph whose weights lie in the folder."""
+        copy = model.clone()
         with (self.folder / COPIED).open("ab") as stream:
             for graph in (copy.graph, *copy.graph.subgraphs()):
                 for value in graph.initializers.values():
                     if isinstance(value.const_value, ir.ExternalTensor):
                         value.const_value = self._own(value.const_value, stream)
-        if self._elsewhere and _is_in_16_bits(copy):
-            return TypedGraph(copy, self.folder)
-        save(copy, path)
-        return PlainGraph(path)
+        return copy
 
     def _own(self, tensor: ir.ExternalTensor, stream: BinaryIO) -> ir.ExternalTensor:
         if str(tensor.location) not in self._sources:  # it lies here already
@@ -134,14 +139,22 @@ def lowering(
     yield Culprit(WEIGHTS), partial(together(dict(models)).run, graph)
 
 
-def lowered(compiled: ComponentFiles, passes: Lowering, workshop: Workshop, allowed: Collection[str]) -> Together:
-    """A component as an engine is given it, executed here: for an engine that cannot be."""
-    parts: dict[str, LowerableGraph] = lowerable(compiled)
+def lowered(
+    parts: Mapping[str, LowerableGraph],
+    compiled: ComponentFiles,
+    passes: Lowering,
+    workshop: Workshop,
+    allowed: Collection[str],
+) -> dict[str, Written]:
+    """The parts of a component as an engine is given them, executed here: for an engine that cannot be.
+
+    What they were is gone. Weights of the names in `allowed` may hold NaNs and infinities.
+    """
     with WeightFile(workshop.folder / "lowered.bin", compiled.weights, FiniteCheck(compiled.name, allowed)) as stored:
         for name, entry in parts.items():
             apply_passes(entry.model, passes(name), where=f"{compiled.name}/{name}")
             stored.absorb(entry.model)
-    return Together({name: Written(entry.graph, entry.model, workshop) for name, entry in parts.items()})
+    return {name: Written(entry.graph, entry.model, workshop) for name, entry in parts.items()}
 
 
 def _behind_passes(model: ir.Model, passes: Iterable[Pass], where: str) -> list[tuple[str, ir.Model]]:

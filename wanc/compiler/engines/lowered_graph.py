@@ -44,11 +44,17 @@ class LoweredGraph:
 
 def lowered_graph(path: Path, graph: LowerableGraph, requests: Sequence[InputShapes]) -> LoweredGraph:
     """The file of a graph with what its sizes are in these requests."""
-    sizes = [_with_computed(found, graph.computed) for shapes in requests if (found := _sizes(graph.whole, shapes))]
+    sizes = sizes_in(graph, requests)
     declared = {entry.name: entry.shape for entry in graph.whole.inputs}
     shapes = {entry.name: declared[entry.shape_of] for entry in graph.graph.inputs if entry.shape_of is not None}
     example = {**graph.whole.example, **graph.graph.example}
-    return LoweredGraph(path, example, tuple(sizes), shapes)
+    return LoweredGraph(path, example, sizes, shapes)
+
+
+def sizes_in(graph: LowerableGraph, requests: Sequence[InputShapes]) -> tuple[Sizes, ...]:
+    """What the names of sizes in a graph stand for, in each kind of request of which that is known."""
+    found = (_sizes(graph.whole, shapes) for shapes in requests)
+    return tuple(_with_computed(sizes, graph.computed) for sizes in found if sizes)
 
 
 def _sizes(graph: ProgramGraph, shapes: InputShapes) -> Sizes:

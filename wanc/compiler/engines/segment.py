@@ -13,6 +13,7 @@ from typing import Any
 from wanc.compiler.engines.compiled import Compiled
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.lowered_graph import InputShapes, lowered_graph
+from wanc.compiler.engines.split import split
 from wanc.compiler.graphs.by_blocks import shared_weights
 from wanc.compiler.graphs.lowerable import lowerable, piece_of
 from wanc.compiler.graphs.pieces import Piece
@@ -47,9 +48,12 @@ def compile_segment(
 ) -> Compiled:
     """Compile what a segment executes of every graph into `out/engines/<component>/`, for some kinds of `requests`.
 
-    Raises CheckpointError where `finite` refuses the values of a weight, or the engine does not take a graph.
+    Raises RecipeError where its ranks cannot split it, and CheckpointError where `finite` refuses the values of a
+    weight, or the engine does not take a graph.
     """
     graphs, blocks = lowerable(files), files.component.blocks
+    if segment.ranks:
+        graphs = split(graphs, len(segment.ranks), requests)
     pieces = {name: piece_of(entry.model, blocks, segment) for name, entry in graphs.items()}
     present = {name: piece for name, piece in pieces.items() if piece is not None}
     is_whole = segment.first == 0 and segment.stop == len(blocks)
@@ -92,6 +96,7 @@ def _engine_file(compiler: Compiler, graph: str, piece: Piece, segment: Segment,
         target=target,
         profile=None,
         device=segment.device,
+        ranks=segment.ranks,
         file=file,
         inputs=tuple(piece.inputs),
         outputs=tuple(piece.outputs),

@@ -9,7 +9,7 @@ the latents have become some; at the end all ranks gather the velocity. An engin
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -19,9 +19,8 @@ from wanc.compiler.graphs.collectives import RANKS_DOMAIN, NodeWriter, Size
 from wanc.compiler.graphs.row_wise import TOKENS, carrying, has_tokens
 from wanc.compiler.graphs.values import attention_heads, attribute, rank, size
 from wanc.errors import RecipeError
+from wanc.runtime.engine_file import RANK
 
-RANK = "rank"
-"""The input that is added, int64 [1]: the number of the rank that executes the graph."""
 FEWEST_HEADS = 2
 """With a single one TensorRT makes two products and all scores in memory of an attention, and no fused kernel."""
 OWN_TOKENS = "rank_tokens"
@@ -29,22 +28,24 @@ OWN_TOKENS = "rank_tokens"
 SWAPPED = [1, 0, 2]
 
 
-def split_tokens(model: ir.Model, ranks: int, tokens: Iterable[int]) -> None:
-    """Rewrite a fused step for two ranks or more, in place; `tokens` are how many there are of each shape.
+def split_tokens(model: ir.Model, ranks: int, shapes: Iterable[Mapping[str, int]]) -> Size:
+    """Rewrite a fused step for two ranks or more, in place; `shapes` say what its sizes are in each kind of request.
 
-    The graph's interface stays, and gains the input `RANK`. Raises RecipeError where heads or tokens cannot be split,
-    where fewer than `FEWEST_HEADS` are left to a rank, and where nothing attends to itself.
+    The graph's interface stays, and gains the input `RANK`. Returns the size that is split, of which each rank has an
+    equal part, called `OWN_TOKENS`. Raises RecipeError where heads or tokens cannot be split, where fewer than
+    `FEWEST_HEADS` are left to a rank, and where nothing attends to itself.
     """
     attentions, entries = _self_attentions(model.graph)
     for node in attentions:
         _check_heads(node, ranks)
-    declared = _tokens(entries[0])
-    known = [declared] if isinstance(declared, int) else []
-    for count in sorted([*tokens, *known]):
+    tokens = _tokens(entries[0])
+    counts = [tokens] if isinstance(tokens, int) else [tokens.evaluate(sizes) for sizes in shapes]
+    for count in sorted(count for count in counts if isinstance(count, int)):
         if count % ranks:
             raise RecipeError(f"a shape has {count} tokens, which cannot be split over {ranks} ranks")
-    _Splitter(model.graph, ranks, declared).split(entries, attentions)
+    _Splitter(model.graph, ranks, tokens).split(entries, attentions)
     model.opset_imports[RANKS_DOMAIN] = 1
+    return tokens
 
 
 def _self_attentions(graph: ir.Graph) -> tuple[list[ir.Node], list[ir.Value]]:

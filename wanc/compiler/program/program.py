@@ -69,7 +69,8 @@ class Segment:
     """The blocks of a component from `first` up to `stop`, that one not included, on one device.
 
     What comes before a component's first block belongs to its first segment, what comes behind the last one to its
-    last. All graphs of the component are cut at the same blocks.
+    last. All graphs of the component are cut at the same blocks. `ranks` are devices that split the tokens of a
+    denoiser's step, in their order, `device` first; none where the one device executes all of it.
     """
 
     component: str
@@ -77,6 +78,7 @@ class Segment:
     first: int
     stop: int
     device: str
+    ranks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
