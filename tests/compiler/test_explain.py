@@ -16,7 +16,7 @@ from wanc.compiler.engines.tensorrt import passes as tensorrt
 from wanc.compiler.explain import explain_tables
 from wanc.compiler.passes.registry import all_passes
 from wanc.compiler.places import PLACES
-from wanc.compiler.program.quant_table import QuantTable, QuantTableEntry
+from wanc.compiler.program.quant_table import AttentionEntry, QuantTable, QuantTableEntry
 from wanc.recipe.schema import EngineSection
 
 from ..conftest import ROOT, Wanc
@@ -106,6 +106,21 @@ def test_each_linear_tells_what_it_costs_and_why_it_is_float() -> None:
 
 def test_a_build_that_quantises_nothing_has_nothing_to_explain() -> None:
     assert explain_tables("quantize", {}) == []
+
+
+def test_attentions_that_are_rounded_have_a_table_of_their_own() -> None:
+    attentions = {
+        "blocks.10.attn1": AttentionEntry("fp8", "no keep pattern fits", 1.0, 0.0127, 0.016, 0.0139, 0.00223214),
+        "blocks.2.attn1": AttentionEntry("float", "keep pattern blocks.2", 0.2),
+    }
+    _, shown = explain_tables(
+        "quantize", {"denoiser_low": QuantTable("denoiser_low", "ptq", 128, {}, attentions).as_json()}
+    )
+    assert shown.title == "denoiser_low: 1 of 2 attentions quantised"
+    assert [tuple(row) for row in shown.rows] == [
+        ("blocks.2.attn1", "float", "", "", "", "", "keep pattern blocks.2"),
+        ("blocks.10.attn1", "fp8", "0.0127", "0.016", "0.0139", "0.00223", "no keep pattern fits"),
+    ]
 
 
 def test_a_build_explains_what_fuse_did(project: Project, tmp_path: Path, wanc: Wanc) -> None:

@@ -18,6 +18,7 @@ from wanc.calibration.schemes import SCHEMES, rounded_inputs
 from wanc.calibration.smoothing import ChannelStatistics, channel_scales
 from wanc.calibration.weights import sqnr_db
 from wanc.compiler.graphs.attentions import attentions
+from wanc.compiler.graphs.by_blocks import cut_by_blocks
 from wanc.compiler.graphs.linears import linears
 from wanc.compiler.host.chain import Chain, execute
 from wanc.compiler.host.sample_states import Sample
@@ -200,6 +201,9 @@ def test_attentions_are_rounded_by_what_they_take(denoiser: FloatDenoiser, tmp_p
     assert rounded == {**dict.fromkeys(names[:-1], "fp8"), names[-1]: "float"}
     in_step = {attention.name: attention.numbers for attention in attentions(made.parts()["step"])}
     assert in_step == rounded, "keys and values that a request knows are rounded where they are multiplied"
+    cut = cut_by_blocks(made.parts()["step"], made.component.blocks, [1])
+    of_pieces = [attention for piece in cut if piece is not None for attention in attentions(piece.model)]
+    assert {attention.name: attention.numbers for attention in of_pieces} == rounded
     chain = Chain(
         denoiser.whole(), denoiser.weights, tmp_path, FiniteCheck(NAME), taps=["b0_q", "b0_k", "b0_v", "b0_ck"]
     )

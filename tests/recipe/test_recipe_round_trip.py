@@ -205,6 +205,7 @@ def quantised(draw: st.DrawFn, schemes: tuple[Scheme, ...]) -> dict[str, Any]:
         return {}
     optional = {
         "keep": KEEP,
+        "attention": st.just("float"),
         "method": st.sampled_from(["ptq", "qat"] if scheme in TRAINABLE else ["ptq"]),
         **({} if scheme in WEIGHT_ONLY else {"smooth": SMOOTH}),
         **({} if scheme == "fp8" else {"emulate": st.booleans()}),

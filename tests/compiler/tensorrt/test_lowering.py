@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -112,6 +113,27 @@ def test_attention_in_fp8_rounds_what_the_products_take_and_the_probabilities(at
     probabilities = rounded_inputs(scores / scores.sum(axis=-1, keepdims=True), "fp8", 1 / 448)
     expected = (probabilities @ v).transpose(1, 0, 2).reshape(1, 5, 16)
     np.testing.assert_allclose(run(model, given), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("codes", "zero", "sides"), [(onnx.TensorProto.UINT8, 128, "qkv"), (onnx.TensorProto.FLOAT8E4M3FN, 0, "q")]
+)
+def test_what_is_rounded_otherwise_than_all_to_fp8_stays_so(codes: int, zero: int, sides: str) -> None:
+    """As in a model that came with its own rounding: of queries alone, or to whole numbers."""
+    rounding = " ".join(
+        f"{side}c = QuantizeLinear ({side}, s, z) {side}r = DequantizeLinear ({side}c, s, z)" for side in sides
+    )
+    q, k, v = (f"{side}r" if side in sides else side for side in "qkv")
+    text = (
+        "g (float[1, n, 16] q, float[1, n, 16] k, float[1, n, 16] v) => (float[1, n, 16] y)"
+        f"{{ s = Constant <value_float = 0.02> () n = Constant <value_int = {zero}> () z = Cast <to = {codes}> (n)"
+        f" {rounding} y = Attention <q_num_heads = 4, kv_num_heads = 4> ({q}, {k}, {v}) }}"
+    )
+    model, written = parse(text), parse(text)
+    assert write_out(written).fired == 1
+    random = np.random.default_rng(2)
+    inputs = {name: random.normal(size=(1, 5, 16)).astype(np.float32) for name in ("q", "k", "v")}
+    np.testing.assert_allclose(run(written, inputs), run(model, inputs), atol=2e-6)
 
 
 def test_attention_that_does_more_is_left_alone() -> None:

@@ -60,8 +60,8 @@ class NamedAttention:
 
     @property
     def scales(self) -> AttentionScales | None:
-        """Those that it is rounded with; None where it is not."""
-        if self.numbers == "float":
+        """Those that it is rounded to FP8 with; None where it is not, or to other codes."""
+        if self.numbers != "fp8":
             return None
         pairs = map(rounding_of, self.node.inputs[:3])
         return AttentionScales(*(pair.scale for pair in pairs if pair is not None))
@@ -76,11 +76,13 @@ class Rounding(NamedTuple):
 
 
 def rounding_of(value: ir.Value | None) -> Rounding | None:
-    """The pair that gives a value; None where it is not rounded, or each execution finds its scale."""
+    """The pair that gives a value; None where it is not rounded, or otherwise than by one scale that is known."""
     dequantize = producer(value, "DequantizeLinear")
     quantize = producer(dequantize.inputs[0], "QuantizeLinear") if dequantize else None
     scale = constant(quantize.inputs[1]) if quantize else None
     if dequantize is None or quantize is None or scale is None or scale.size != 1:
+        return None
+    if list(quantize.inputs[1:]) != list(dequantize.inputs[1:]):
         return None
     return Rounding(quantize, dequantize, float(scale))
 

@@ -63,11 +63,11 @@ class _AttentionWriter:
         self._nodes: list[ir.Node] = []
 
     def write(self) -> None:
-        queries, keys, values = NamedAttention("", self._attention).inputs
-        (result,), name = self._attention.outputs, self._attention.name
+        taken, (result,), name = NamedAttention("", self._attention), self._attention.outputs, self._attention.name
+        steps = taken.scales
+        queries, keys, values = taken.inputs if steps else self._attention.inputs[:3]
         width = size(queries, -1) or 0
         scale = attribute(self._attention, "scale") or 1 / math.sqrt(width / self._heads)
-        steps = NamedAttention("", self._attention).scales
         of_queries, of_keys, of_values = (steps.queries * scale, *steps[1:]) if steps else (None, None, None)
         # Before they are rounded to the type of the product, if they are.
         scaled = queries if scale == 1 else self._add("Mul", queries, self._constant(np.float32(scale)))
@@ -78,8 +78,8 @@ class _AttentionWriter:
             scores = self._add("Add", scores, mask)
         weights = self._add("Softmax", scores, axis=-1, name=f"{name}{SOFTMAX}")
         weights = self._rounded(weights, PROBABILITY_STEP if steps else None)
-        taken = self._rounded(self._split(values, HEADS_FIRST), of_values)
-        attended = self._add("MatMul", weights, taken, name=f"{name}{RESULT}")
+        columns = self._rounded(self._split(values, HEADS_FIRST), of_values)
+        attended = self._add("MatMul", weights, columns, name=f"{name}{RESULT}")
         joined = self._reshape(self._add("Transpose", attended, perm=HEADS_FIRST), [0, 0, size(values, -1) or -1])
         joined.shape, joined.type = result.shape, result.type
         ir.convenience.replace_nodes_and_values(
