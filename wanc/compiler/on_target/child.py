@@ -78,7 +78,7 @@ def build_on_target(root: Path, output: Path, *, replace: bool, on_progress: OnP
             on_progress("engines", number, len(chosen))
             built[file] = build_engine(parent, file, gpu, child.allowed[file.component, file.graph], scratch)
         on_progress("engines", len(chosen), len(chosen))
-        files = child.files(built, tuple(dict.fromkeys(chosen.values())))
+        files = child.files(built, [*chosen.values()])
         sealed = seal(destination, files, child.facts(name, built))
     waiting = len(parent.waiting) - len(built)
     return ChildResult(destination, sealed.id, parent.manifest.id, len(built), waiting)
