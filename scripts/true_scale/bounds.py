@@ -55,6 +55,7 @@ BOUNDS: Mapping[str, Bounds] = {
     "expert-int8": Bounds(peak=4.5 * GIB, seconds=15 * MINUTE, weights=40 * BLOCK),
     "host-bf16": Bounds(peak=12 * GIB, db=25.0),
     "host-int8": Bounds(peak=12 * GIB, db=25.0),
+    "host-vae": Bounds(peak=12 * GIB, db=25.0),
 }
 """`within-…` rows are measured against what they allow themselves."""
 SAME_ENGINE = {"step-bf16": "step-bf16-480p", "step-int8": "step-int8-480p"}

@@ -207,6 +207,7 @@ ROWS: Mapping[str, Row] = {
     "expert-int8": WholeExpert(),
     "host-bf16": OnHost(HIGH, "bf16", SMALL),
     "host-int8": OnHost(HIGH, "int8", SMALL),
+    "host-vae": OnHost(DECODER, "bf16", {"height": 8, "width": 8}),
     "within-least-int8": Within(None, "int8"),
     **{f"within-{size}gib-{linears}": Within(size, linears) for linears in ("bf16", "int8") for size in (3, 5, 8)},
 }
