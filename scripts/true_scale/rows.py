@@ -35,6 +35,8 @@ SHAPES = {
 }
 FEW, ALL = 5, 40
 """Blocks of a denoiser; each segment of the whole one has a few."""
+DECODED = 5
+"""Blocks of the decoder: what is in the middle, and four that make it larger."""
 ATTENTIONS = {HIGH: 2, TEXT_ENCODER: 1, DECODER: 0}
 """Of a block, in one kernel each."""
 SINGLE_HEAD = ("decoder.mid_block.attentions.0",)
@@ -201,10 +203,11 @@ ROWS: Mapping[str, Row] = {
     "step-int8": OneSegment(HIGH, FEW, "int8"),
     "text-encoder-5": OneSegment(TEXT_ENCODER, 5),
     "text-encoder-8": OneSegment(TEXT_ENCODER, 8),
-    "vae-decoder": OneSegment(DECODER, 1, "bf16", ("720p",)),
+    "vae-decoder": OneSegment(DECODER, DECODED, "bf16", ("720p",)),
     "expert-int8": WholeExpert(),
     "host-bf16": OnHost(HIGH, "bf16", SMALL),
     "host-int8": OnHost(HIGH, "int8", SMALL),
+    "host-vae": OnHost(DECODER, "bf16", {"height": 8, "width": 8}),
     "within-least-int8": Within(None, "int8"),
     **{f"within-{size}gib-{linears}": Within(size, linears) for linears in ("bf16", "int8") for size in (3, 5, 8)},
 }

@@ -38,10 +38,13 @@ def table(report: Mapping[str, Any]) -> str:
                 ("row", "allowed, GiB", "blocks", "predicted, GiB", "measured, GiB"),
                 (_within(name, row, one) for name, row in built if "allowed_bytes" in row for one in row["segments"]),
             ),
-            "Lowered graphs executed by the host, 16 × 16 latents, 3 frames, against the canonical ones in float32:",
+            "Lowered graphs executed by the host at a small size, against the canonical ones in float32:",
             _lines(
-                ("row", "seconds (CPU)", "peak, GiB", "dB, graph by graph"),
-                ((name, _seconds(row), _gib(row["peak_rss_bytes"]), _pairs(row["sqnr_db"])) for name, row in hosted),
+                ("row", "sizes", "seconds (CPU)", "peak, GiB", "dB, graph by graph"),
+                (
+                    (name, _pairs(row["sizes"]), _seconds(row), _gib(row["peak_rss_bytes"]), _pairs(row["sqnr_db"]))
+                    for name, row in hosted
+                ),
             ),
             "Made by `python bench/engines.py`, for SM89, with distinct random weights and, in INT8, drawn codes. The "
             "peak is that of the largest process of a compile action, builders included; load is the machine's over a "

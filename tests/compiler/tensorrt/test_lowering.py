@@ -204,6 +204,23 @@ def test_what_no_island_names_is_in_16_bits_and_the_graph_gives_what_it_gave() -
     assert (result.name, result.dtype) == ("y", ir.DataType.FLOAT)
 
 
+def test_what_is_cut_out_for_an_output_is_cut_out_in_its_type() -> None:
+    """Of a value that is in 16 bits everywhere else."""
+    model = parse(
+        "g (float[1, 4, n] x, float[4, 4] a.weight) => (float[1, 4, n] y, float[1, 2, n] cache) {"
+        " p = MatMul (a.weight, x) zero = Constant <value_ints = [2]> () end = Constant <value_ints = [4]> ()"
+        " axis = Constant <value_ints = [1]> () cache = Slice (p, zero, end, axis) y = MatMul (a.weight, p) }",
+        "a.weight",
+    )
+    assert give_types(model, BF16).fired
+    assert types(model) == ["MatMul: bfloat16", "Slice: float", "MatMul: bfloat16"]
+    assert [(str(value.name), value.dtype) for value in model.graph.outputs] == [
+        ("y", ir.DataType.FLOAT),
+        ("cache", ir.DataType.FLOAT),
+    ]
+    assert give_types(model, BF16).fired == 0, "it comes to rest"
+
+
 def test_a_weight_is_cast_once_from_what_is_stored() -> None:
     model = parse(
         "g (float[n, 4] x, float16[4, 4] a.weight) => (float[n, 4] y)"

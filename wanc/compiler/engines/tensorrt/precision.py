@@ -140,7 +140,21 @@ class _Typing:
         return value.dtype
 
     def _give_back(self, index: int, value: ir.Value) -> None:
-        """A graph's output in the type that it had."""
+        """A graph's output in the type that it had.
+
+        What is cut out of a larger value, as a decoder's caches are, is cut out in that type: a cast behind the cut is
+        left to the end of all kernels, and until then the library holds all of the larger value.
+        """
+        node = value.producer()
+        if node is not None and node.op_type == "Slice" and not value.uses():
+            whole = node.inputs[0]
+            assert whole is not None
+            cast = ir.node("Cast", [whole], {"to": FLOAT})
+            cast.outputs[0].shape, cast.outputs[0].type = whole.shape, ir.TensorType(FLOAT)
+            self._graph.insert_before(node, cast)
+            node.replace_input_with(0, cast.outputs[0])
+            self._set(node, FLOAT)
+            return
         name = value.name
         value.name = f"{name}.{self._compute.short_name()}"
         cast = ir.node("Cast", [value], {"to": FLOAT})
