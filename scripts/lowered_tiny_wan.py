@@ -24,8 +24,10 @@ import numpy as np
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
 from wanc.calibration.weights import sqnr_db
+from wanc.compiler.check.built import Together
 from wanc.compiler.check.pieces import by_pieces
 from wanc.compiler.check.steps import Workshop, lowered
+from wanc.compiler.graphs.lowerable import lowerable
 from wanc.compiler.pipeline import BuildPlan
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.quantize.experts import EXPERTS, QuantizeStages
@@ -62,9 +64,9 @@ class Variant:
     def lowered(self, component: str, states: Sequence[State], folder: Path) -> list[Any]:
         """What it gives as it is lowered."""
         files = self.components[component]
-        workshop = Workshop(folder / self.name / component, files.weights, widened=True)
-        together = lowered(files, lambda part: self.lowering(component, part), workshop, ())
-        return [together.run(GRAPH, state)["velocity"] for state in states]
+        workshop = Workshop(folder / self.name / component, files.weights, elsewhere=True)
+        parts = lowered(lowerable(files), files, lambda part: self.lowering(component, part), workshop, ())
+        return [Together(parts).run(GRAPH, state)["velocity"] for state in states]
 
 
 class Measured:
