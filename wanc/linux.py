@@ -13,6 +13,7 @@ from pathlib import Path
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000  # linux/sched.h
+ADDR_NO_RANDOMIZE, ASK = 0x0040000, 0xFFFFFFFF  # linux/personality.h
 _TRIAL = "from wanc.linux import leave_network; raise SystemExit(not leave_network())"
 
 
@@ -47,6 +48,23 @@ def leave_network() -> bool:
 def can_leave_network() -> bool:
     """Whether `leave_network` works here, tried in another process."""
     return subprocess.run([sys.executable, "-P", "-c", _TRIAL], stderr=subprocess.DEVNULL, check=False).returncode == 0
+
+
+def fix_addresses() -> None:
+    """Begin this process again, unless it was, so that what it loads and allocates has the same addresses every time.
+
+    It is for libraries that go through things in the order of their addresses. Some systems do not allow it: then
+    nothing happens.
+    """
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    kind = libc.personality(ASK)
+    if kind < 0 or kind & ADDR_NO_RANDOMIZE:
+        return
+    libc.personality(kind | ADDR_NO_RANDOMIZE)
+    if libc.personality(ASK) & ADDR_NO_RANDOMIZE:
+        os.execv(sys.executable, sys.orig_argv)
 
 
 def private_bytes() -> int | None:

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -89,3 +90,28 @@ def test_what_the_doctor_goes_by_is_what_a_worker_gets(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         seen = call_in_worker("any", look_around, server.getsockname()[1], str(tmp_path))
     assert can_leave_network() == (seen["codes"]["127.0.0.1"] != 0)
+
+
+ADDRESSES = """
+import ctypes, sys
+from wanc.linux import fix_addresses
+fix_addresses()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+print(sys.stdin.read(), libc.malloc(100), ctypes.cast(libc.malloc, ctypes.c_void_p).value)
+"""
+
+
+def test_a_process_begins_again_with_addresses_that_are_always_the_same() -> None:
+    """What it was told, and what it reads, it is told again."""
+    told = [
+        subprocess.run(
+            [sys.executable, "-P", "-c", ADDRESSES], input="hello", capture_output=True, text=True, check=True
+        )
+        for _ in range(3)
+    ]
+    assert told[0].stdout.startswith("hello ")
+    if ctypes.CDLL(None).personality(0x0040000) < 0:
+        pytest.skip("this system does not allow it")
+    ctypes.CDLL(None).personality(0)
+    assert len({done.stdout for done in told}) == 1

@@ -21,6 +21,8 @@ BEGIN = """
 import importlib, json, sys
 paths, module, outcome, build = map(json.loads, sys.argv[1:])
 sys.path[:] = paths
+from wanc.linux import fix_addresses
+fix_addresses()  # TensorRT lists the outputs of a graph in the order in which they lie in memory
 from wanc.compiler.engines.tensorrt.process import work
 work(importlib.import_module(module).build_engine, outcome, build)
 """
