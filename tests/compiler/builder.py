@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -108,7 +109,7 @@ class Project:
 
 def _is_of(record: ActionRecord, stage: Stage) -> bool:
     """Whether a record is that of a stage as far as its name tells, and of which segment it compiles."""
-    segment = asdict(stage.segment) if isinstance(stage, Compile) else None
+    segment = json.loads(json.dumps(asdict(stage.segment))) if isinstance(stage, Compile) else None
     return record.stage == stage.name and record.document["parameters"].get("segment") == segment
 
 

@@ -14,13 +14,15 @@ NORMS = (
     "Sqrt",
 )  # fmt: skip
 ROTATIONS = ("Cos", "RotaryEmbedding", "Sin")
+STAYS_FLOAT32 = "wanc.float32"
+"""Marks, among the notes that a node has, that it is a part of an island: of none by itself, it would be in 16 bits."""
 TOKENS = 3
 """The axes of what a transformer hands on: [batch, tokens, width]."""
 
 
 def is_island(node: ir.Node, islands: Collection[Island]) -> bool:
-    """Whether an operation is of a kind that stays in float32."""
-    return island_of(node) in islands
+    """Whether an operation is of a kind that stays in float32, or a part of one that was written out."""
+    return STAYS_FLOAT32 in node.metadata_props or island_of(node) in islands
 
 
 def island_of(node: ir.Node) -> Island | None:

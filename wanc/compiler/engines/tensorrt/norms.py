@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from wanc.compiler.engines.tensorrt.islands import STAYS_FLOAT32
 from wanc.compiler.graphs.values import attribute, producer, rank
 from wanc.compiler.passes.rewrite import OPSET, Pass, PassOutcome, Refusal
 
@@ -48,6 +49,8 @@ def _write(graph: ir.Graph, norm: ir.Node, given: ir.Value) -> None:
 
     def add(op_type: str, *inputs: ir.Value | None, dtype: ir.DataType = FLOAT, **attributes: Any) -> ir.Value:
         nodes.append(ir.node(op_type, inputs, attributes))
+        if dtype == FLOAT:
+            nodes[-1].metadata_props[STAYS_FLOAT32] = ""
         (made,) = nodes[-1].outputs
         made.type = ir.TensorType(dtype)
         return made
