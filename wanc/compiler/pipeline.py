@@ -37,7 +37,7 @@ from wanc.compiler.check.origin import Origin
 from wanc.compiler.check.stage import CheckBuild
 from wanc.compiler.check.torch_source import TorchOrigin
 from wanc.compiler.check.wan_source import WanOrigin
-from wanc.compiler.engines.distributions import ON_TARGET, PINNED
+from wanc.compiler.engines.distributions import NOT_BUILT_WITH, PINNED
 from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.openvino.engine import OpenVinoEngine
@@ -111,7 +111,7 @@ class BuildPlan:
         """The last stage, which makes the bundle at `destination`."""
         quantization = self.quantization.tools if self.quantization else ()
         stages = (*self.export.tools, *self.fuse.tools, *quantization, *self.engines.tools)
-        tools = (*stages, *(requirements(self.resolved).keys() - ON_TARGET.keys()))
+        tools = (*stages, *(requirements(self.resolved).keys() - NOT_BUILT_WITH))
         return Seal(self.resolved, lock_of(self.resolved, tools), destination)
 
     def run(self, run: Callable[[Stage, Mapping[str, Tree]], Tree]) -> Tree:
