@@ -15,6 +15,7 @@ import onnx_ir as ir
 import pytest
 from onnx import numpy_helper
 
+from wanc.compiler.engines.distributions import RUN_BY
 from wanc.compiler.pipeline import build
 from wanc.recipe.load import load
 from wanc.runtime.backends.cuda import PROVIDER
@@ -95,12 +96,12 @@ def test_it_is_a_sealed_bundle_for_the_gpu(small: Path) -> None:
 
 
 def test_it_takes_the_library_for_gpus_and_no_other(small: Path) -> None:
-    """In the version that it was checked with, which is not that of any library that was installed for it."""
+    """In a version that there is; it is not installed here, and nothing was made with it."""
     lines = (small / "requirements.txt").read_text().splitlines()
-    version = importlib.metadata.version("onnxruntime")
-    assert [line for line in lines if line.startswith("onnxruntime")] == [f"onnxruntime-gpu=={version}"]
+    ((name, version),) = RUN_BY["onnxruntime", "cuda"].items()
+    assert [line for line in lines if line.startswith("onnxruntime")] == [f"{name}=={version}"]
     tools = json.loads((small / "recipe.lock.json").read_bytes())["tools"]
-    assert tools["onnxruntime"] == version and "onnxruntime-gpu" not in tools
+    assert tools["onnxruntime"] == importlib.metadata.version("onnxruntime") and name not in tools
 
 
 def test_what_it_asks_for_is_reported_and_was_compared_with_the_source(small: Path) -> None:

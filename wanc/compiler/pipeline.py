@@ -65,6 +65,8 @@ from wanc.runtime.solvers.create import create_schedule
 from wanc.runtime.tables import SUFFIX as TABLE
 from wanc.runtime.voice import explain, say
 
+HOST = "onnxruntime"
+"""What every build executes graphs with, whatever its engine is."""
 GPU = "gpu0"
 """What the device is called that engines for GPUs are placed on."""
 
@@ -219,6 +221,7 @@ def _engine(resolved: Resolved) -> Engine:
         "tensorrt-rtx": TensorRtRtxEngine(compute, islands, streaming),
         "tensorrt": TensorRtEngine(compute, islands, streaming),
     }
+    tool_version(HOST)
     for tool in engines[kind].tools:
         version, extra = tool_version(tool, engines[kind].extra), engines[kind].extra
         if (wanted := PINNED.get(tool, version)) != version:

@@ -72,11 +72,10 @@ def requirements(resolved: Resolved) -> dict[str, str]:
     Raises UserError where one is missing, of those that are not for the target alone.
     """
     kind, target = resolved.recipe.engine.kind, resolved.recipe.targets[0]
-    versions = {name: ON_TARGET.get(name) or tool_version(name) for name in DISTRIBUTIONS[kind]}
-    # It is not installed where nothing runs on a GPU, and has the versions of what is.
-    versions = dict(zip(RUN_BY.get((kind, target), tuple(versions)), versions.values(), strict=True))
-    versions |= {name: tool_version(name) for name in RUNTIME_REQUIREMENTS[resolved.task]}
-    return dict(sorted(versions.items()))
+    elsewhere = {**ON_TARGET, **RUN_BY.get((kind, target), {})}
+    engine = RUN_BY.get((kind, target), DISTRIBUTIONS[kind])
+    names = sorted((*RUNTIME_REQUIREMENTS[resolved.task], *engine))
+    return {name: elsewhere.get(name) or tool_version(name) for name in names}
 
 
 @dataclass(frozen=True)

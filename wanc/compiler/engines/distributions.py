@@ -10,8 +10,11 @@ DISTRIBUTIONS: Mapping[str, tuple[str, ...]] = {
     "tensorrt-rtx": ("tensorrt-rtx-cu12-bindings", "tensorrt-rtx-cu12-libs"),
     "tensorrt": ("polygraphy", "tensorrt-cu12"),
 }
-RUN_BY: Mapping[tuple[str, str], tuple[str, ...]] = {("onnxruntime", "cuda"): ("onnxruntime-gpu",)}
-"""By engine and target what runs it in place of what builds it: another distribution of the same module and version."""
+RUN_BY: Mapping[tuple[str, str], Mapping[str, str]] = {("onnxruntime", "cuda"): {"onnxruntime-gpu": "1.31.1"}}
+"""By engine and target what runs it in place of what builds it: another distribution of the same module.
+
+Its versions are not all of the other's, so that one is named that there is.
+"""
 PINNED: Mapping[str, str] = {
     "tensorrt-rtx-cu12-bindings": "1.7.1.116",
     "tensorrt-rtx-cu12-libs": "1.7.1.116",
