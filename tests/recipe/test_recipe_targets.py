@@ -104,7 +104,7 @@ def rtx(*targets: str, compute: str = "bf16") -> tuple[str, ...]:
         *(
             (
                 (*ON_CUDA, f"quantize.scheme={scheme}", *INT8),
-                f"quantize.scheme: onnxruntime has no kernels on cuda that multiply {scheme} codes",
+                f"quantize.scheme: onnxruntime has no kernel on cuda that is a Linear of {scheme}",
                 "quantize.scheme to none",
             )
             for scheme in ("int8", "int8-dynamic", "int8-weight", "int4-weight", "fp8")

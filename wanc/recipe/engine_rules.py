@@ -147,10 +147,10 @@ def check_scheme(recipe: Recipe) -> None:
 
 
 def _check_cuda_scheme(recipe: Recipe) -> None:
-    """Its kernels for codes widen weights to floats before they multiply, or there are none."""
+    """Its kernels for codes widen weights before they multiply, or give integers that others have to scale."""
     hint = f"set engine.kind to {' or '.join(GPU_ENGINES)}, or quantize.scheme to none"
     if recipe.quantize.scheme != "none":
-        raise fault(f"onnxruntime has no kernels on cuda that multiply {recipe.quantize.scheme} codes", hint, SCHEME)
+        raise fault(f"onnxruntime has no kernel on cuda that is a Linear of {recipe.quantize.scheme}", hint, SCHEME)
     if recipe.quantize.attention != "float":
         hint = "leave quantize.attention at float, or build for one kind of GPU: engine.kind: tensorrt-rtx"
         raise fault(f"onnxruntime has no {recipe.quantize.attention} attention on cuda", hint, ATTENTION)

@@ -1,6 +1,6 @@
 """The lowering for ONNX Runtime: its passes in their order. To list them needs no engine.
 
-On CUDA it has kernels of its own for videos, and none that multiply codes of 8 bits: those passes are the CPU's.
+On CUDA it has kernels of its own for videos, and none for Linears of codes: those passes are the CPU's.
 """
 
 from __future__ import annotations
