@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from wanc.runtime.backends.open import open_backend
 from wanc.runtime.engine_file import CPU, CUDA
 from wanc.runtime.errors import TargetError
 from wanc.runtime.executor import Executor
+from wanc.runtime.folder import PlainFolder
+from wanc.runtime.segments import Segments
 from wanc.runtime.session import Session
 from wanc.runtime.value import Value
 
@@ -97,6 +100,26 @@ def test_what_both_branches_take_is_copied_once(executor: Executor, copies: Coun
         results = executor.run_together(*KEY, [INPUTS[0], INPUTS[0]])
         assert copies == {"there": 1}
         assert [float(result["y"].numpy()[0, 0]) for result in results] == [31, 31]
+
+
+def test_a_gpu_executes_one_branch_after_the_other(
+    device: Any, copies: Counter[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lanes: list[int] = []
+
+    def open_backend(_: str, path: Path, threads: int, count: int, target: str) -> OnnxRuntimeCuda:
+        assert target == CUDA
+        lanes.append(count)
+        return opened(path, device, count)
+
+    monkeypatch.setattr(module, "open_backend", open_backend)
+    file = engine_file(write(HEAD, tmp_path, "head", "onnxruntime"), "onnxruntime", outputs="h far")
+    executor = Executor(
+        PlainFolder(tmp_path), {KEY: Segments((replace(file, target=CUDA),), ("x",), ("h",))}, threads=2
+    )
+    results = executor.run_together(*KEY, [INPUTS[0], INPUTS[0]])
+    assert lanes == [1] and copies == {"there": 1}
+    assert [float(result["h"].numpy()[0, 0]) for result in results] == [11, 11]
 
 
 def test_branches_of_their_own_keep_apart(executor: Executor) -> None:

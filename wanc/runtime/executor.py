@@ -10,7 +10,7 @@ from functools import partial
 from threading import Lock
 
 from .cores import available_cores
-from .engine_file import EngineFile, Key
+from .engine_file import CUDA, EngineFile, Key
 from .errors import TargetError, UserError
 from .folder import PlainFolder
 from .segments import Segments
@@ -55,11 +55,14 @@ class Executor:
     def run_together(self, component: str, graph: str, inputs: Sequence[Mapping[str, Given]]) -> list[dict[str, Value]]:
         """Execute a graph once for each of these inputs, in lanes that share the threads.
 
-        Threads that work on graphs of their own wait for each other less often than those that share one.
+        Threads that work on graphs of their own wait for each other less often than those that share one. A GPU is
+        busy with one execution, and would need the memory of all.
         """
-        lanes = min(len(inputs), self._threads or available_cores(), MOST_LANES)
+        key = (component, graph)
+        is_on_gpu = key in self._engines and self._engines[key].files[0].target == CUDA
+        lanes = 1 if is_on_gpu else min(len(inputs), self._threads or available_cores(), MOST_LANES)
         self.open(component, graph, lanes=lanes)
-        execute = partial(self._execute, (component, graph))
+        execute = partial(self._execute, key)
         # What several of them are given is one value: a device has one copy of it.
         known: dict[int, Value] = {}
         values = [
