@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import onnx
 import onnx.parser
 import onnx_ir as ir
+import onnxruntime
 import pytest
 from onnx import numpy_helper
 
@@ -37,7 +39,12 @@ name: small
 model: {onnx: m.onnx, example: {rows: 16}}
 engine: {targets: [cuda]}
 """
-ON_CPU = "engine.targets=[cpu]"
+HAS_CUDA = PROVIDER in onnxruntime.get_available_providers()
+
+
+def on_gpu(test: Callable[..., None]) -> Callable[..., None]:
+    """For `-m gpu`, where there is one."""
+    return pytest.mark.gpu(pytest.mark.skipif(not HAS_CUDA, reason="onnxruntime-gpu is not installed")(test))
 
 
 def write_model(path: Path) -> None:
@@ -167,12 +174,12 @@ def test_a_whole_model_computes_what_its_record_says(variant: MakeVariant) -> No
 # What a machine with a GPU and onnxruntime-gpu executes.
 
 
-@pytest.mark.gpu
+@on_gpu
 def test_on_a_gpu_it_computes_what_was_recorded(small: Path) -> None:
     assert run_selftest(small, threads=1).ok
 
 
-@pytest.mark.gpu
+@on_gpu
 def test_on_a_gpu_a_whole_model_gives_the_cpu_s_frames(
     variant: MakeVariant, tiny_bundle: Path, run_py: RunPy, tmp_path: Path
 ) -> None:
@@ -186,10 +193,8 @@ def test_on_a_gpu_a_whole_model_gives_the_cpu_s_frames(
     assert np.abs(frames[0] - frames[1]).max() <= 1, "a pixel may be rounded otherwise"
 
 
-@pytest.mark.gpu
+@on_gpu
 def test_on_a_gpu_every_product_is_executed_there(small: Path, tmp_path: Path) -> None:
-    import onnxruntime
-
     options = session_options(threads=1)
     options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
     session = onnxruntime.InferenceSession(small / engines_of(small)[0]["file"], options, providers=[PROVIDER])

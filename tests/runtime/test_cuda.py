@@ -28,9 +28,10 @@ from wanc.runtime.value import Value
 from .test_executor import HEAD, INPUTS, KEY, MIDDLE, TAIL, engine_file, executor_of, write
 
 HAS_CUDA = PROVIDER in onnxruntime.get_available_providers()
+WITHOUT = pytest.mark.skipif(not HAS_CUDA, reason="onnxruntime-gpu is not installed")
 DEVICES = [
     pytest.param(("CPUExecutionProvider", "cpu", {}), id="cpu"),
-    pytest.param((PROVIDER, DEVICE, EXACT), id="cuda", marks=pytest.mark.gpu),
+    pytest.param((PROVIDER, DEVICE, EXACT), id="cuda", marks=(pytest.mark.gpu, WITHOUT)),
 ]
 DTYPES = ("float32", "float64", "float16", "int64", "int32", "uint8", "int8", "bool")
 

@@ -17,8 +17,9 @@ from .base import DeviceBackend
 from .onnxruntime import open_session, session_options
 
 PROVIDER, DEVICE = "CUDAExecutionProvider", "cuda"
-EXACT: Mapping[str, str] = {"use_tf32": "0"}
-"""Products in float32 are that: of TF32's factors, which have 10 bits, the record would tell them apart."""
+EXACT: Mapping[str, str] = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
+"""Products in float32 are that: TF32's factors have 10 bits, and the record would tell. How convolutions are computed
+follows from their sizes, not from which way was the fastest a moment ago."""
 INSTALL = (
     "pip uninstall -y onnxruntime, then pip install -r requirements.txt, which the bundle has; "
     "with wanc, wanc[gpu] in place of wanc[cpu]"
