@@ -15,7 +15,7 @@ from .errors import TargetError, UserError
 from .folder import PlainFolder
 from .segments import Segments
 from .session import Session
-from .value import Given, Value, as_value
+from .value import Given, Value, as_value, as_values
 from .voice import explain
 
 MOST_LANES = 2
@@ -112,7 +112,7 @@ class Executor:
         size = sum(value.bytes for value in values.values())
         started = time.perf_counter()
         for session, file, dropped in zip(sessions, segments.files, segments.dropped, strict=True):
-            values |= session.run_values({name: values[name] for name in file.inputs})
+            values |= as_values(session.run({name: values[name] for name in file.inputs}))
             for name in dropped:
                 del values[name]
         seconds = time.perf_counter() - started

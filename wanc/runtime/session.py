@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from .backends.base import Backend, DeviceBackend
 from .backends.open import open_backend
 from .engine_file import CPU
 from .errors import TargetError, UserError
 from .requirements import INSTALL
-from .value import Value, as_values
-
-Array = np.ndarray[Any, Any]
+from .value import Given, as_array, as_value
 
 
 class Session:
@@ -51,21 +46,17 @@ class Session:
         """The names of what the file gives."""
         return self._backend.outputs
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Execute the file once. Inputs and outputs by name.
+    def run(self, inputs: Mapping[str, Given]) -> dict[str, Given]:
+        """Execute the file once. Inputs and outputs by name: arrays, or, of a back end with memory of its own, values.
 
         Raises InputError for values that the engine would take for others, TargetError where it fails.
         """
-        return {name: value.numpy() for name, value in self.run_values(as_values(inputs)).items()}
-
-    def run_values(self, inputs: Mapping[str, Value]) -> dict[str, Value]:
-        """As `run`; of a back end with memory of its own, the outputs stay there."""
         backend = self._backend
         try:
             if isinstance(backend, DeviceBackend):
-                outputs = backend.run_there(inputs)
+                outputs = backend.run_there({name: as_value(given) for name, given in inputs.items()})
             else:
-                outputs = map(Value, backend.run({name: value.numpy() for name, value in inputs.items()}))
+                outputs = backend.run({name: as_array(given) for name, given in inputs.items()})
         except UserError:
             raise
         except Exception as error:  # as above

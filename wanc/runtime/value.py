@@ -108,6 +108,6 @@ def as_value(given: Given) -> Value:
     return given if isinstance(given, Value) else Value(given)
 
 
-def as_values(arrays: Mapping[str, Array]) -> dict[str, Value]:
+def as_values(given: Mapping[str, Given]) -> dict[str, Value]:
     """Arrays, by name, as values."""
-    return {name: Value(array) for name, array in arrays.items()}
+    return {name: as_value(entry) for name, entry in given.items()}
