@@ -32,16 +32,17 @@ NumberFormat = Literal["fp32", "fp16", "bf16", "fp8", "int8"]
 Compute = Literal["fp32", "bf16", "fp16"]
 """The format of products, and of everything that is no island."""
 
-Target = Literal["cpu", "sm75", "sm80", "sm86", "sm89", "sm90", "sm100", "sm120", "sm121"]
-"""What engines are compiled for: a processor, or NVIDIA's GPUs of one compute capability."""
+Target = Literal["cpu", "cuda", "sm75", "sm80", "sm86", "sm89", "sm90", "sm100", "sm120", "sm121"]
+"""What engines are compiled for: a processor, any of NVIDIA's GPUs, or those of one compute capability."""
 TARGETS: tuple[Target, ...] = get_args(Target)
 CPU: tuple[Target, ...] = ("cpu",)
-GPU_TARGETS: tuple[Target, ...] = tuple(target for target in TARGETS if target not in CPU)
+CUDA: Target = "cuda"
+GPU_TARGETS: tuple[Target, ...] = tuple(target for target in TARGETS if target not in (*CPU, CUDA))
 
 EngineKind = Literal["onnxruntime", "openvino", "tensorrt-rtx", "tensorrt"]
 """The backends, by the names that recipes have for them."""
 BUILT_FOR: Mapping[EngineKind, tuple[Target, ...]] = {
-    "onnxruntime": CPU,
+    "onnxruntime": (*CPU, CUDA),
     "openvino": CPU,
     # Hopper's and the B200's cards are enterprise TensorRT's alone.
     "tensorrt-rtx": tuple(target for target in GPU_TARGETS if target not in ("sm90", "sm100")),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import stat
-from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
@@ -111,12 +110,7 @@ def test_contenders_take_turns_and_the_first_round_does_not_count() -> None:
 
 
 def test_integers_need_nncf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def version(name: str) -> str:
-        if name == "nncf":
-            raise PackageNotFoundError(name)
-        return "1.0"
-
-    monkeypatch.setattr(contests, "version", version)
+    monkeypatch.setattr(contests, "installed", lambda name: None if name == "nncf" else (name, "1.0"))
     with pytest.raises(UserError, match="needs the package nncf, which is not installed") as caught:
         bench(Case(), only="int8", rounds=1, work=tmp_path / "work", progress=False)
     assert caught.value.hint == "pip install 'wanc[bench]'"

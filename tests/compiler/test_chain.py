@@ -77,6 +77,19 @@ def test_in_pieces_it_gives_the_same(made: Weighted, chain: Callable[..., Chain]
                 assert_close(result[name], expected, TOLERANCE)
 
 
+def test_a_mask_that_one_row_stands_for_is_taken(tmp_path: Path) -> None:
+    """ONNX Runtime's kernel has none such, and would not execute the graph."""
+    one, every = (
+        parse(f"""g (float[1, n, 8] x, float[1, 1, {rows}, n] mask) => (float[1, n, 8] y) {{
+            y = Attention <q_num_heads = 2, kv_num_heads = 2> (x, x, x, mask) }}""")
+        for rows in ("1", "n")
+    )
+    (given,) = requests(one, 5)
+    (result,) = Chain(one, {}, tmp_path, FiniteCheck("denoiser")).run([given])
+    stretched = {**given, "mask": np.broadcast_to(given["mask"], (1, 1, 5, 5)).copy()}
+    assert_close(result["y"], run(every, stretched)["y"], TOLERANCE)
+
+
 def test_what_is_given_stays_as_it_is(made: Weighted, chain: Callable[..., Chain]) -> None:
     (given,) = requests(made.model, 2)
     before = dict(given)

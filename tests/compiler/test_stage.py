@@ -287,9 +287,8 @@ def test_the_place_of_inputs_is_not_in_the_key() -> None:
 @pytest.mark.parametrize("tool", Export.tools)
 def test_the_versions_of_tools_are_in_the_key(monkeypatch: pytest.MonkeyPatch, tool: str) -> None:
     before = key_of(example(Export).key_document(INPUTS))
-    monkeypatch.setattr(
-        stage_module, "tool_version", lambda name: "9.9" if name == tool else importlib.metadata.version(name)
-    )
+    known = stage_module.installed
+    monkeypatch.setattr(stage_module, "installed", lambda name: (name, "9.9") if name == tool else known(name))
     assert key_of(example(Export).key_document(INPUTS)) != before
 
 

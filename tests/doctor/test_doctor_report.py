@@ -57,7 +57,8 @@ def test_what_is_called_later_has_no_verb_yet() -> None:
 
 def test_what_a_recipe_is_refused_for_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(is_built(named(name)) for name in ("openvino", "tensorrt-rtx", "tensorrt", "on-target"))
-    assert not any(is_built(named(name)) for name in ("run-cuda", "report"))
+    assert is_built(named("run-cuda"))
+    assert not is_built(named("report"))
     monkeypatch.setitem(planned.VALUES, "engine.kind", ("tensorrt-rtx",))
     assert not is_built(named("tensorrt-rtx"))
     monkeypatch.setattr(planned, "KEYS", ())
@@ -98,10 +99,27 @@ def test_what_is_installed_is_ok(faults: Faults) -> None:
 
 def test_what_is_not_built_yet_is_not_asked_to_be_installed(faults: Faults) -> None:
     found = states()
-    state, lacks, install = found["run-cuda"]
+    state, _, install = found["report"]
     assert (state, install) == ("not built yet", None)
-    assert "no NVIDIA GPU is visible" in lacks
     assert found["serve"][0] == "not built yet"
+
+
+def test_the_library_for_gpus_takes_the_place_of_the_other(faults: Faults) -> None:
+    """Beside it, either would have the other's files."""
+    state, lacks, install = states()["run-cuda"]
+    assert (state, lacks) == ("missing", ("onnxruntime-gpu is not installed", "no NVIDIA GPU is visible"))
+    assert install == "pip uninstall -y onnxruntime; pip install 'wanc[gpu]'"
+    faults({"onnxruntime": Distribution("onnxruntime", "onnxruntime>=1.22", None, "is not installed")})
+    assert states(has_gpu=True)["run-cuda"][2] == "pip install 'wanc[gpu]'"
+
+
+def test_without_a_library_that_executes_graphs_its_extra_is_named_as_well(faults: Faults) -> None:
+    faults({"onnxruntime": Distribution("onnxruntime", "onnxruntime>=1.22", None, "is not installed")})
+    found = states()
+    assert found["run"] == ("missing", ("onnxruntime is not installed",), "pip install 'wanc[cpu]'")
+    assert found["build"] == ("missing", ("onnxruntime is not installed",), "pip install 'wanc[build,cpu]'")
+    assert found["tensorrt-rtx"][2] == "pip install 'wanc[tensorrt-rtx,cpu]'"
+    assert found["recipe"][0] == found["video"][0] == "ok"
 
 
 def test_what_takes_a_gpu_says_so(faults: Faults) -> None:
@@ -134,7 +152,7 @@ def test_a_missing_distribution_of_the_runtime_stops_building_too(faults: Faults
     faults({"av": Distribution("av", "av>=14", None, "is not installed")})
     found = states()
     assert found["video"] == ("missing", ("av is not installed",), "pip install 'wanc[runtime]'")
-    assert found["run"] == found["video"]
+    assert found["run"] == ("missing", ("av is not installed",), "pip install 'wanc[cpu]'")
     assert found["build"] == ("missing", ("av is not installed",), "pip install 'wanc[build]'")
     assert found["recipe"][0] == "ok"
 

@@ -167,10 +167,10 @@ CASES: dict[str, Case] = {
         broken=edit("width: 48", "width: 854"),
     ),
     "not built yet": Case(
-        f"{BUILD} --set engine.targets=[cuda]",
+        f"{BUILD} --set runtime.offload={{experts:swap}}",
         code=2,
-        err="error: --set engine.targets=[cuda]: engine.targets.0: cuda is not built yet; today wanc builds: "
-        "cpu, sm75, sm80, sm86, sm89, sm90, sm100, sm120, sm121\n",
+        err="error: --set runtime.offload={experts:swap}: runtime.offload is not built yet; today runtime takes: "
+        "threads\n",
     ),
     "wrong --set": Case(
         f"{BUILD} --set sampling.steps=many",

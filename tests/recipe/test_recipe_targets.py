@@ -14,6 +14,7 @@ Write = Callable[[str, str | bytes], Path]
 RTX = "engine.kind=tensorrt-rtx"
 INT8 = ("quantize.calibrate.prompts=prompts.txt",)
 FP8_ATTENTION = ("quantize.scheme=fp8", "quantize.attention=fp8")
+ON_CUDA = ("engine.targets=[cuda]",)
 
 
 def rtx(*targets: str, compute: str = "bf16") -> tuple[str, ...]:
@@ -27,7 +28,7 @@ def rtx(*targets: str, compute: str = "bf16") -> tuple[str, ...]:
         (rtx("sm89", "cpu"), "engine.targets.1: tensorrt-rtx builds for GPUs, and not for the cpu", "sm120"),
         (
             ("engine.targets=[sm89]",),
-            "engine.targets.0: onnxruntime builds for the cpu, and not for sm89",
+            "engine.targets.0: onnxruntime does not build for sm89",
             "tensorrt-rtx",
         ),
         (("precision.compute=fp16",), "precision.compute: onnxruntime has no fp16 on CPUs", "fp32"),
@@ -82,6 +83,48 @@ def rtx(*targets: str, compute: str = "bf16") -> tuple[str, ...]:
             "sm90",
         ),
         (
+            ("engine.targets=[cpu, cuda]",),
+            "engine.targets: one bundle is for the cpu or for cuda, and not for both",
+            "matrix",
+        ),
+        (
+            ("engine.kind=openvino", "engine.targets=[cuda]"),
+            "engine.targets.0: openvino builds for the cpu, and not for cuda",
+            "set engine.kind to onnxruntime",
+        ),
+        (rtx("cuda"), "engine.targets.0: tensorrt-rtx does not build for cuda", "set engine.kind to onnxruntime"),
+        *(
+            (
+                (*ON_CUDA, f"precision.compute={compute}"),
+                f"precision.compute: onnxruntime computes in fp32 on cuda: wanc lowers nothing to {compute} for it",
+                "tensorrt-rtx or tensorrt",
+            )
+            for compute in ("bf16", "fp16")
+        ),
+        *(
+            (
+                (*ON_CUDA, f"quantize.scheme={scheme}", *INT8),
+                f"quantize.scheme: onnxruntime has no kernel on cuda that is a Linear of {scheme}",
+                "quantize.scheme to none",
+            )
+            for scheme in ("int8", "int8-dynamic", "int8-weight", "int4-weight", "fp8")
+        ),
+        (
+            (*ON_CUDA, "partition.devices=[{kind: h100, count: 2}]"),
+            "partition.devices: onnxruntime executes a bundle on one GPU",
+            "tensorrt-rtx or tensorrt",
+        ),
+        (
+            (*ON_CUDA, "partition.devices=[{kind: cpu}]"),
+            "partition.devices.0.kind: cpu executes engines for cpu, and none is built",
+            "add cpu",
+        ),
+        (
+            (*ON_CUDA, "engine.weight_streaming=true"),
+            "engine.weight_streaming: onnxruntime has its weights in memory",
+            "tensorrt",
+        ),
+        (
             (*rtx("sm89"), "quantize.scheme=int4-weight", *INT8),
             "quantize.scheme: tensorrt-rtx widens the codes of some Linears before it multiplies",
             "fp8",
@@ -93,6 +136,12 @@ def test_what_is_impossible(overrides: tuple[str, ...], message: str, hint: str,
         load(write("recipe.yaml", tiny), list(overrides))
     assert caught.value.message.startswith(message)
     assert hint in str(caught.value.hint)
+
+
+@pytest.mark.parametrize("devices", [(), ("partition.devices=[{kind: h100}]",), ("partition.devices=[{kind: l40s}]",)])
+def test_on_cuda_any_gpu_will_do(devices: tuple[str, ...], write: Write, tiny: str) -> None:
+    (loaded,) = load(write("recipe.yaml", tiny), [*ON_CUDA, *devices])
+    assert loaded.recipe.targets == ("cuda",)
 
 
 @pytest.mark.parametrize(

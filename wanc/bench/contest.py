@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import Any, TypeVar
@@ -17,13 +16,14 @@ from wanc.artifacts.private import private_directory
 from wanc.bench.case import Case
 from wanc.errors import EXIT_UNAVAILABLE, UserError
 from wanc.runtime.progress import ProgressBar
+from wanc.runtime.same_module import installed
 from wanc.runtime.selftest import relative_error
 
 T = TypeVar("T")
 FLOAT_TOOLS = ("torch", "onnxruntime", "openvino", "diffusers", "numpy")
 TOOLS: Mapping[str, tuple[str, ...]] = {"float": FLOAT_TOOLS, "int8": (*FLOAT_TOOLS, "nncf")}
 """By contest, the distributions that figures depend on."""
-EXTRAS: Mapping[str, str] = {"openvino": "openvino", "nncf": "bench"}
+EXTRAS: Mapping[str, str] = {"onnxruntime": "cpu", "openvino": "openvino", "nncf": "bench"}
 """Those that wanc's extra `build` does not install, and the extra that does."""
 
 
@@ -137,11 +137,10 @@ def machine(tools: Iterable[str]) -> dict[str, Any]:
 
 
 def _version(tool: str) -> str:
-    try:
-        return version(tool)
-    except PackageNotFoundError as error:
+    if (found := installed(tool)) is None:
         raise UserError(
             f"this contest needs the package {tool}, which is not installed",
             hint=f"pip install 'wanc[{EXTRAS.get(tool, 'build')}]'",
             exit_code=EXIT_UNAVAILABLE,
-        ) from error
+        )
+    return found[1]

@@ -37,7 +37,7 @@ from wanc.compiler.check.origin import Origin
 from wanc.compiler.check.stage import CheckBuild
 from wanc.compiler.check.torch_source import TorchOrigin
 from wanc.compiler.check.wan_source import WanOrigin
-from wanc.compiler.engines.distributions import ON_TARGET, PINNED
+from wanc.compiler.engines.distributions import NOT_BUILT_WITH, PINNED
 from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.onnxruntime.engine import OnnxRuntimeEngine
 from wanc.compiler.engines.openvino.engine import OpenVinoEngine
@@ -65,6 +65,8 @@ from wanc.runtime.solvers.create import create_schedule
 from wanc.runtime.tables import SUFFIX as TABLE
 from wanc.runtime.voice import explain, say
 
+HOST = "onnxruntime"
+"""What every build executes graphs with, whatever its engine is."""
 GPU = "gpu0"
 """What the device is called that engines for GPUs are placed on."""
 
@@ -111,7 +113,7 @@ class BuildPlan:
         """The last stage, which makes the bundle at `destination`."""
         quantization = self.quantization.tools if self.quantization else ()
         stages = (*self.export.tools, *self.fuse.tools, *quantization, *self.engines.tools)
-        tools = (*stages, *(requirements(self.resolved).keys() - ON_TARGET.keys()))
+        tools = (*stages, *(requirements(self.resolved).keys() - NOT_BUILT_WITH))
         return Seal(self.resolved, lock_of(self.resolved, tools), destination)
 
     def run(self, run: Callable[[Stage, Mapping[str, Tree]], Tree]) -> Tree:
@@ -219,6 +221,7 @@ def _engine(resolved: Resolved) -> Engine:
         "tensorrt-rtx": TensorRtRtxEngine(compute, islands, streaming),
         "tensorrt": TensorRtEngine(compute, islands, streaming),
     }
+    tool_version(HOST)
     for tool in engines[kind].tools:
         version, extra = tool_version(tool, engines[kind].extra), engines[kind].extra
         if (wanted := PINNED.get(tool, version)) != version:

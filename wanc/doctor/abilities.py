@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from wanc.doctor.distributions import PROJECT, Distribution, import_faults, look_up, requirements
+from wanc.runtime.same_module import INSTEAD
 
 State = Literal["ok", "missing", "not built yet"]
 KeyPath = tuple[str | int, ...]
+CPU = "cpu"
+"""The extra with the library that executes graphs wherever one is executed; the other one, for GPUs, serves as well."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ ENGINE: KeyPath = ("engine", "kind")
 ABILITIES = (
     Ability("recipe", "read and check recipes", only=("pydantic", "pyyaml"), is_default_road=True),
     Ability("build", "export models and build bundles", extra="build", is_default_road=True),
-    Ability("run", "run bundles with ONNX Runtime on the CPU", extra="runtime", is_default_road=True),
+    Ability("run", "run bundles with ONNX Runtime on the CPU", extra=CPU, is_default_road=True),
     Ability("video", "write .mp4 files", extra="runtime", only=("av",), is_default_road=True),
     Ability(
         "run-cuda",
@@ -70,7 +73,7 @@ class FoundAbility:
 
 def find(*, has_gpu: bool) -> tuple[FoundAbility, ...]:
     """Every ability's state. What wanc itself and its runtime need is imported as a trial, in another process."""
-    own = _look_up("")
+    own = _look_up("") | _look_up(CPU)
     faults = import_faults([name for name, found in own.items() if not found.fault])
     for name, fault in faults.items():
         own[name] = replace(own[name], fault=f"cannot be imported: {fault}", is_damaged=True)
@@ -108,5 +111,13 @@ def _install(ability: Ability, needed: Iterable[Distribution]) -> str | None:
     faulty = [found for found in needed if found.fault]
     if damaged := [f"'{found.requirement}'" for found in faulty if found.is_damaged]:
         return f"pip install --force-reinstall --no-deps {' '.join(damaged)}"
-    extra = f"[{ability.extra}]" if ability.extra else ""
-    return f"pip install '{PROJECT}{extra}'" if faulty else None
+    if not faulty:
+        return None
+    absent = {found.name for found in faulty}
+    wants_other = bool(absent & set(INSTEAD.values()))
+    extras = [ability.extra] if ability.extra else []
+    if absent & INSTEAD.keys() and not wants_other and CPU not in extras:
+        extras.append(CPU)
+    install = f"pip install '{PROJECT}[{','.join(extras)}]'" if extras else f"pip install '{PROJECT}'"
+    in_the_way = [name for name in INSTEAD if name not in absent] if wants_other else []
+    return f"pip uninstall -y {' '.join(in_the_way)}; {install}" if in_the_way else install

@@ -15,10 +15,9 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from wanc.errors import EXIT_UNAVAILABLE, UserError
+from wanc.runtime.same_module import INSTEAD
 
 PROJECT = "wanc"
-# Another distribution that installs the same module.
-INSTEAD = {"onnxruntime": "onnxruntime-gpu"}
 # Modules whose names do not follow from their distribution's.
 MODULES = {
     "pyyaml": "yaml",

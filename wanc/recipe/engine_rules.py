@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from wanc.recipe.checks import fault
-from wanc.words import BUILT_FOR, CAPABILITIES, CPU, ISLANDS, EngineKind, Island, Target
+from wanc.words import BUILT_FOR, CAPABILITIES, CPU, CUDA, ISLANDS, EngineKind, Island, Target
 
 if TYPE_CHECKING:
     from wanc.recipe.schema import Recipe
@@ -62,13 +62,27 @@ def check_targets(recipe: Recipe) -> None:
             raise fault(f"{kind} builds for the cpu, and not for {target}", f"set engine.kind to {others}", at)
         hint = f"set engine.kind to {others}, or build for {', '.join(can)}"
         raise fault(f"{kind} does not build for {target}", hint, at)
+    if CUDA in targets:
+        _check_cuda(recipe, targets)
     if "devices" in recipe.partition.model_fields_set:
         _check_devices(recipe, targets)
+
+
+def _check_cuda(recipe: Recipe, targets: tuple[Target, ...]) -> None:
+    """All of a bundle is on the GPU, and on one."""
+    if len(targets) > 1:
+        hint = "build a bundle for each: a recipe's `matrix` has variants, such as `- {engine: {targets: [cuda]}}`"
+        raise fault("one bundle is for the cpu or for cuda, and not for both", hint, TARGETS)
+    if sum(device.count for device in recipe.partition.devices) > 1:
+        hint = f"name one device, or set engine.kind to {' or '.join(GPU_ENGINES)}"
+        raise fault("onnxruntime executes a bundle on one GPU", hint, ("partition", "devices"))
 
 
 def _check_devices(recipe: Recipe, targets: tuple[Target, ...]) -> None:
     """Each device has an engine, and each engine a device."""
     devices = [capability(recipe, device.kind) for device in recipe.partition.devices]
+    if CUDA in targets:  # which any of them executes that is no processor
+        devices = [target if target in CPU else CUDA for target in devices]
     for index, needed in enumerate(devices):
         if needed not in targets:
             kind, at = recipe.partition.devices[index].kind, ("partition", "devices", index, "kind")
@@ -83,6 +97,9 @@ def _check_devices(recipe: Recipe, targets: tuple[Target, ...]) -> None:
 def check_precision(recipe: Recipe) -> None:
     """Raises a fault where an engine does not compute in a format."""
     kind, compute, targets = recipe.engine.kind, recipe.precision.compute, recipe.targets
+    if CUDA in targets and compute != "fp32":
+        hint = f"leave precision.compute at fp32, or set engine.kind to {' or '.join(GPU_ENGINES)}"
+        raise fault(f"{kind} computes in fp32 on cuda: wanc lowers nothing to {compute} for it", hint, COMPUTE)
     if kind == "onnxruntime" and compute == "bf16":
         hint = "set engine.kind to openvino, or leave precision.compute at fp32"
         raise fault("onnxruntime has no bf16 on CPUs", hint, COMPUTE)
@@ -115,6 +132,9 @@ def check_scheme(recipe: Recipe) -> None:
     if kind in GPU_ENGINES:
         _check_gpu_scheme(recipe)
         return
+    if CUDA in recipe.targets:
+        _check_cuda_scheme(recipe)
+        return
     if scheme == "int8-dynamic" and kind == "openvino":
         hint = "set engine.kind to onnxruntime, or quantize.scheme to int8"
         raise fault("openvino has no kernels that round each input by its own range", hint, SCHEME)
@@ -124,6 +144,16 @@ def check_scheme(recipe: Recipe) -> None:
     if scheme == "fp8" and not recipe.quantize.emulate:
         hint = "set quantize.scheme to int8, or quantize.emulate to true for its accuracy without its speed"
         raise fault(f"{kind} has no fp8 on CPUs", hint, SCHEME)
+
+
+def _check_cuda_scheme(recipe: Recipe) -> None:
+    """Its kernels for codes widen weights before they multiply, or give integers that others have to scale."""
+    hint = f"set engine.kind to {' or '.join(GPU_ENGINES)}, or quantize.scheme to none"
+    if recipe.quantize.scheme != "none":
+        raise fault(f"onnxruntime has no kernel on cuda that is a Linear of {recipe.quantize.scheme}", hint, SCHEME)
+    if recipe.quantize.attention != "float":
+        hint = "leave quantize.attention at float, or build for one kind of GPU: engine.kind: tensorrt-rtx"
+        raise fault(f"onnxruntime has no {recipe.quantize.attention} attention on cuda", hint, ATTENTION)
 
 
 def _check_gpu_scheme(recipe: Recipe) -> None:

@@ -7,20 +7,22 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
+from .backends.offline import stay_offline
 from .check_bundle import check_bundle
 from .directory import Root
-from .engine_file import BUILD_IT, ON_TARGET, EngineFile, Key, read_engine_files
+from .engine_file import BUILD_IT, CPU, CUDA, ON_TARGET, EngineFile, Key, read_engine_files
 from .errors import BundleError, TargetError
 from .folder import VerifiedFolder
 from .interface import Interface
 from .manifest import MANIFEST, SEGMENTS, Manifest
 from .progress import OnProgress, ignore
+from .requirements import INSTALL
 from .segments import Segments
 from .strict_json import Fields, JsonValue
 from .verify import verified
 
-RUNNABLE = {("onnxruntime", "cpu", "cpu"), ("openvino", "cpu", "cpu")}
-"""(engine, target, device) of what this runtime can execute."""
+RUNNABLE = {("onnxruntime", CPU), ("openvino", CPU), ("onnxruntime", CUDA)}
+"""(engine, target) of what this runtime can execute: on the processor, and on one GPU, whatever it was called."""
 BUILT_ALONE = "tensorrt-rtx"
 """An engine whose files this runtime cannot execute on any machine so far."""
 MOST_THREADS = 1024
@@ -58,6 +60,8 @@ class Bundle:
         graphs = {(name, graph): Interface.read(components.object(name).object(graph)) for name, graph in by_graph}
         engines = {key: _segments(graphs[key], files, folder, manifest) for key, files in by_graph.items()}
         check_bundle(graphs, runtime, topology, paths, folder)
+        if any(file.target == CUDA for segments in engines.values() for file in segments.files):
+            _check_cuda()
         return Bundle(
             folder=folder,
             manifest=manifest,
@@ -107,7 +111,7 @@ def _segments(
     offers: dict[tuple[str, str, str | None], list[EngineFile]] = {}
     for file in files:
         offers.setdefault((file.engine, file.target, file.profile), []).append(file)
-    fitting = [offer for offer in offers.values() if all(map(_fits, offer))]
+    fitting = [offer for offer in offers.values() if all(map(_fits, offer)) and len({f.device for f in offer}) == 1]
     if not fitting and any(file.built == ON_TARGET for file in files):
         raise TargetError(
             f"the engines of {files[0].component}/{files[0].graph} are not built yet: that takes a machine with "
@@ -117,8 +121,8 @@ def _segments(
         )
     if not fitting:
         raise TargetError(
-            f"no engine of {files[0].component}/{files[0].graph} runs here: this machine offers "
-            + ", ".join(f"{engine} on {target}" for engine, target, _ in sorted(RUNNABLE)),
+            f"no engine of {files[0].component}/{files[0].graph} runs here: this runtime has "
+            + ", ".join(f"{engine} on {target}" for engine, target in sorted(RUNNABLE)),
             where=folder.shown(""),
             hint="the bundle holds: " + ", ".join(dict.fromkeys(map(str, files))) + _why_not(files),
         )
@@ -132,11 +136,21 @@ def _segments(
     return segments
 
 
+def _check_cuda() -> None:
+    """Raises TargetError where the library is missing that executes graphs on a GPU, or is the one without."""
+    stay_offline()
+    try:
+        from .backends.cuda import check_cuda
+    except ModuleNotFoundError as error:
+        raise TargetError(f"the package {error.name} is missing", hint=INSTALL) from None
+    check_cuda()
+
+
 def _why_not(files: Sequence[EngineFile]) -> str:
     """What to say of engines that are built and not run so far."""
     return f"; {BUILT_ALONE} is built, and not run yet" if {file.engine for file in files} == {BUILT_ALONE} else ""
 
 
 def _fits(file: EngineFile) -> bool:
-    is_runnable = (file.engine, file.target, file.device) in RUNNABLE
+    is_runnable = (file.engine, file.target) in RUNNABLE and (file.target == CUDA or file.device == file.target)
     return is_runnable and file.profile is None and file.built is None

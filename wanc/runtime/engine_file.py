@@ -9,6 +9,8 @@ from .strict_json import Fields, JsonObject, JsonValue
 
 Key = tuple[str, str]
 """(component, graph)."""
+CPU, CUDA = "cpu", "cuda"
+"""Targets that the runtime executes engines on: the processor, and whichever NVIDIA GPU is there."""
 ON_TARGET = "on-target"
 """What `built` says of a lowered graph, of which an engine is made on a machine with its GPU."""
 BUILD_IT = "wanc build --on-target"

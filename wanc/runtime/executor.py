@@ -10,12 +10,12 @@ from functools import partial
 from threading import Lock
 
 from .cores import available_cores
-from .engine_file import EngineFile, Key
+from .engine_file import CUDA, EngineFile, Key
 from .errors import TargetError, UserError
 from .folder import PlainFolder
 from .segments import Segments
 from .session import Session
-from .value import Array, Given, Value, as_array
+from .value import Given, Value, as_value, as_values
 from .voice import explain
 
 MOST_LANES = 2
@@ -55,12 +55,20 @@ class Executor:
     def run_together(self, component: str, graph: str, inputs: Sequence[Mapping[str, Given]]) -> list[dict[str, Value]]:
         """Execute a graph once for each of these inputs, in lanes that share the threads.
 
-        Threads that work on graphs of their own wait for each other less often than those that share one.
+        Threads that work on graphs of their own wait for each other less often than those that share one. A GPU is
+        busy with one execution, and would need the memory of all.
         """
-        lanes = min(len(inputs), self._threads or available_cores(), MOST_LANES)
+        key = (component, graph)
+        is_on_gpu = key in self._engines and self._engines[key].files[0].target == CUDA
+        lanes = 1 if is_on_gpu else min(len(inputs), self._threads or available_cores(), MOST_LANES)
         self.open(component, graph, lanes=lanes)
-        execute = partial(self._execute, (component, graph))
-        return list(self._lanes.map(execute, inputs) if lanes > 1 else map(execute, inputs))
+        execute = partial(self._execute, key)
+        # What several of them are given is one value: a device has one copy of it.
+        known: dict[int, Value] = {}
+        values = [
+            {name: known.setdefault(id(given), as_value(given)) for name, given in entry.items()} for entry in inputs
+        ]
+        return list(self._lanes.map(execute, values) if lanes > 1 else map(execute, values))
 
     def open(self, component: str, graph: str, *, lanes: int = 1) -> None:
         """Open a graph's files for so many executions at once, unless they are open already. Raises TargetError."""
@@ -83,7 +91,10 @@ class Executor:
     def _session(self, file: EngineFile, lanes: int) -> Session:
         shown, started = self._folder.shown(file.file), time.perf_counter()
         session = self._folder.read(
-            file.file, lambda path: Session(file.engine, path, threads=self._threads, lanes=lanes, shown=shown)
+            file.file,
+            lambda path: Session(
+                file.engine, path, threads=self._threads, lanes=lanes, shown=shown, target=file.target
+            ),
         )
         explain(f"opened {shown} with {file.engine} in {time.perf_counter() - started:.2f} s")
         if absent := set(file.outputs) - set(session.outputs):
@@ -97,15 +108,15 @@ class Executor:
                 f"{'/'.join(key)} is given {', '.join(sorted(inputs)) or 'nothing'}",
                 hint=f"it takes {', '.join(sorted(segments.inputs)) or 'nothing'}",
             )
-        values: dict[str, Array] = {name: as_array(given) for name, given in inputs.items()}
-        size = sum(array.nbytes for array in values.values())
+        values = {name: as_value(given) for name, given in inputs.items()}
+        size = sum(value.bytes for value in values.values())
         started = time.perf_counter()
         for session, file, dropped in zip(sessions, segments.files, segments.dropped, strict=True):
-            values |= session.run({name: values[name] for name in file.inputs})
+            values |= as_values(session.run({name: values[name] for name in file.inputs}))
             for name in dropped:
                 del values[name]
         seconds = time.perf_counter() - started
-        outputs = {name: Value(values[name]) for name in segments.outputs}
+        outputs = {name: values[name] for name in segments.outputs}
         with self._lock:
             counter = self._counters[key]
             counter.seconds += seconds

@@ -7,6 +7,7 @@ from contextlib import suppress
 from .directory import Root, as_directory
 from .errors import BundleError
 from .safe_read import read_whole
+from .same_module import installed
 
 FILE = "requirements.txt"
 INSTALL = f"pip install -r {FILE}, which the bundle has"
@@ -28,10 +29,5 @@ def differences(root: Root) -> list[str]:
 
 
 def _installed(name: str) -> str:
-    # Imported late: a run that goes well does not ask.
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "missing"
+    found = installed(name)
+    return "missing" if found is None else found[1]

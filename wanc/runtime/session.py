@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from .backends.base import Backend
+from .backends.base import Backend, DeviceBackend
 from .backends.open import open_backend
+from .engine_file import CPU
 from .errors import TargetError, UserError
 from .requirements import INSTALL
-
-Array = np.ndarray[Any, Any]
+from .value import Given, as_array, as_value
 
 
 class Session:
     """A file of an engine with the library that executes it; `backend` is that file if it is open already.
 
-    `lanes` threads may call `run` at once. `shown` is what errors call the file, if not by its path.
+    `lanes` threads may call `run` at once. `shown` is what errors call the file, if not by its path, and `target` what
+    it was compiled for.
     """
 
     def __init__(
@@ -31,12 +29,15 @@ class Session:
         lanes: int = 1,
         backend: Backend | None = None,
         shown: str | None = None,
+        target: str = CPU,
     ) -> None:
         self._engine, self.shown = engine, shown or str(path)
         try:
-            self._backend = backend or open_backend(engine, path, threads, lanes)
+            self._backend = backend or open_backend(engine, path, threads, lanes, target)
         except ModuleNotFoundError as error:
             raise TargetError(f"the package {error.name} is missing", hint=INSTALL) from None
+        except UserError:
+            raise
         except Exception as error:  # the libraries' exceptions share no base class
             raise TargetError(f"{engine} cannot load this engine", where=self.shown) from error
 
@@ -45,15 +46,19 @@ class Session:
         """The names of what the file gives."""
         return self._backend.outputs
 
-    def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Execute the file once. Inputs and outputs by name.
+    def run(self, inputs: Mapping[str, Given]) -> dict[str, Given]:
+        """Execute the file once. Inputs and outputs by name: arrays, or, of a back end with memory of its own, values.
 
         Raises InputError for values that the engine would take for others, TargetError where it fails.
         """
+        backend = self._backend
         try:
-            outputs = self._backend.run(inputs)
+            if isinstance(backend, DeviceBackend):
+                outputs = backend.run_there({name: as_value(given) for name, given in inputs.items()})
+            else:
+                outputs = backend.run({name: as_array(given) for name, given in inputs.items()})
         except UserError:
             raise
         except Exception as error:  # as above
             raise TargetError(f"{self._engine} cannot execute this graph on these inputs", where=self.shown) from error
-        return dict(zip(self._backend.outputs, outputs, strict=True))
+        return dict(zip(backend.outputs, outputs, strict=True))

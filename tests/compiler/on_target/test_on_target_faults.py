@@ -60,6 +60,16 @@ def test_what_goes_wrong_with_the_builder(
         assert error.hint == "pip install 'wanc[tensorrt]'"
 
 
+def test_without_the_library_that_executes_graphs(
+    on_a_machine_with: Machine, asking: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is built would be compared with nothing."""
+    monkeypatch.setattr("wanc.compiler.stages.stage.installed", lambda name: None)
+    error = refused(on_a_machine_with(ADA), asking, tmp_path / "out")
+    assert error.message == "building needs the package onnxruntime, which is not installed"
+    assert (error.hint, error.exit_code) == ("pip install 'wanc[cpu]'", EXIT_UNAVAILABLE)
+
+
 def test_no_gpu(wanc: Wanc, asking: Path, tmp_path: Path) -> None:
     """As it is on this machine."""
     if visible_gpus():

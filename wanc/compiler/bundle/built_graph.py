@@ -20,6 +20,7 @@ from wanc.runtime.backends.base import Backend
 from wanc.runtime.engine_file import EngineFile
 from wanc.runtime.interface import InputError
 from wanc.runtime.session import Session
+from wanc.runtime.value import as_array
 
 Array = np.ndarray[Any, Any]
 
@@ -103,7 +104,8 @@ class BuiltGraph:
 
     def _run(self, file: EngineFile, backend: Backend | None, inputs: Mapping[str, Array]) -> dict[str, Array]:
         try:
-            return Session(file.engine, self._path(file), threads=1, backend=backend).run(inputs)
+            outputs = Session(file.engine, self._path(file), threads=1, backend=backend).run(inputs)
+            return {name: as_array(given) for name, given in outputs.items()}
         except (TargetError, InputError) as error:
             sizes = ", ".join(f"{size}: {count}" for size, count in sorted(self.graph.example.items()))
             raise RecipeError(

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from wanc.compiler.resolve import Resolved
-from wanc.compiler.stages.stage import tool_version
+from wanc.compiler.stages.stage import tool_versions
 
 SCHEMA = "wanc.lock/1.1"
 
@@ -22,5 +22,5 @@ def lock_of(resolved: Resolved, tools: Iterable[str]) -> dict[str, Any]:
         "schema": SCHEMA,
         "recipe": resolved.described,
         "inputs": {name: {"size": blob.size, "sha256": blob.digest} for name, blob in sorted(inputs.items())},
-        "tools": {tool: tool_version(tool) for tool in sorted({"python", *tools})},
+        "tools": tool_versions(sorted({"python", *tools})),
     }

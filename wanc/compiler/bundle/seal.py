@@ -20,7 +20,7 @@ from wanc.artifacts.seal import YEAR_10000, BundleFacts, BundleFile, seal
 from wanc.artifacts.store import Store
 from wanc.artifacts.why import explain_miss, told
 from wanc.compiler.bundle.standing import look_at
-from wanc.compiler.engines.distributions import DISTRIBUTIONS, ON_TARGET
+from wanc.compiler.engines.distributions import DISTRIBUTIONS, ON_TARGET, RUN_BY
 from wanc.compiler.program import program as programs
 from wanc.compiler.program.program import CHECK_FILE, Task
 from wanc.compiler.resolve import Resolved
@@ -71,8 +71,11 @@ def requirements(resolved: Resolved) -> dict[str, str]:
 
     Raises UserError where one is missing, of those that are not for the target alone.
     """
-    names = sorted((*RUNTIME_REQUIREMENTS[resolved.task], *DISTRIBUTIONS[resolved.recipe.engine.kind]))
-    return {name: ON_TARGET.get(name) or tool_version(name) for name in names}
+    kind, target = resolved.recipe.engine.kind, resolved.recipe.targets[0]
+    elsewhere = {**ON_TARGET, **RUN_BY.get((kind, target), {})}
+    engine = RUN_BY.get((kind, target), DISTRIBUTIONS[kind])
+    names = sorted((*RUNTIME_REQUIREMENTS[resolved.task], *engine))
+    return {name: elsewhere.get(name) or tool_version(name) for name in names}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from wanc.compiler.check.origin import Origin
 from wanc.compiler.engines.stage import EngineStage
 from wanc.compiler.program.laid_out import laid_out
 from wanc.compiler.program.program import CHECK_FILE, FILE, Program
-from wanc.compiler.stages.stage import Files, Tree, tool_version
+from wanc.compiler.stages.stage import Files, Tree, tool_versions
 from wanc.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class CheckBuild(EngineStage):
 
     def key_document(self, inputs: Mapping[str, Tree]) -> dict[str, Any]:
         document, origin = super().key_document(inputs), self.origin
-        tools = {**document["tools"], **{tool: tool_version(tool) for tool in origin.tools}}
+        tools = {**document["tools"], **tool_versions(origin.tools)}
         return {**document, "origin": origin.name, "origin_code": origin.code, "tools": tools}
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:

@@ -11,7 +11,7 @@ from wanc.compiler.engines.engine import Engine
 from wanc.compiler.engines.lowered_graph import InputShapes
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import Segment
-from wanc.compiler.stages.stage import Files, Stage, Tree, tool_version
+from wanc.compiler.stages.stage import Files, Stage, Tree, tool_versions
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.runtime.progress import ProgressBar
 
@@ -24,7 +24,7 @@ class EngineStage(Stage):
 
     def key_document(self, inputs: Mapping[str, Tree]) -> dict[str, Any]:
         document, engine = super().key_document(inputs), self.engine
-        tools = {**document["tools"], **{tool: tool_version(tool, engine.extra) for tool in engine.tools}}
+        tools = {**document["tools"], **tool_versions(engine.tools, engine.extra)}
         return {**document, "engine": engine.name, "engine_code": engine.code, "tools": tools}
 
 

@@ -16,6 +16,7 @@ import onnx_ir as ir
 
 from wanc.compiler.engines.onnxruntime.int8 import INTEGERS
 from wanc.compiler.engines.onnxruntime.kernels import KERNELS
+from wanc.compiler.engines.onnxruntime.masks import MASKS
 from wanc.compiler.graphs.by_bytes import cut_by_bytes
 from wanc.compiler.graphs.pieces import Piece
 from wanc.compiler.graphs.quantizers import StoredDecision, insert_quantizers
@@ -125,7 +126,7 @@ class Chain:
         return self._files[index]
 
     def _write(self, model: ir.Model, name: str) -> Path:
-        apply_passes(model, [INTEGERS, KERNELS], where=name)
+        apply_passes(model, [INTEGERS, MASKS, KERNELS], where=name)
         with WeightFile(self._folder / f"{name}.bin", self._weights, self._finite) as stored:
             stored.absorb(model)
         path = self._folder / f"{name}.onnx"

@@ -25,6 +25,7 @@ from wanc.compiler.on_target.engines import Allowed, BuiltEngine, build_engine
 from wanc.compiler.on_target.gpus import TargetGpu, visible_gpus
 from wanc.compiler.on_target.parent import Parent
 from wanc.compiler.program.program import ENGINE_REPORT, FILE, Program
+from wanc.compiler.stages.stage import tool_version
 from wanc.errors import EXIT_USAGE, BundleError, OutputError, UserError
 from wanc.runtime.engine_file import EngineFile, Key
 from wanc.runtime.golden import FOLDER as GOLDEN
@@ -63,6 +64,7 @@ def build_on_target(root: Path, output: Path, *, replace: bool, on_progress: OnP
     """
     parent = Parent.open(root, on_progress)
     chosen, child = parent.chosen(visible_gpus()), _Child.of(parent)
+    tool_version("onnxruntime")  # which executes the graphs that engines are compared with
     name = "-".join([parent.manifest.name, *sorted({file.target for file in chosen})])
     destination = output / "bundles" / name
     _check_destination(destination, root, replace=replace)

@@ -9,11 +9,10 @@ tools that it uses, and the platform with its processor, by which those choose t
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import json
 import platform
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,9 +21,12 @@ from wanc.artifacts.canonical import digest_of
 from wanc.compiler.stages.code_version import code_version
 from wanc.compiler.stages.processor import processor
 from wanc.errors import EXIT_UNAVAILABLE, UserError
+from wanc.runtime.same_module import installed
 
 KEY_SCHEMA = 1
 SCRATCH = "scratch"
+EXTRAS: Mapping[str, str] = {"onnxruntime": "cpu"}
+"""Distributions that are in an extra of wanc of their own, because another one is of the same module."""
 Files = Mapping[str, Path]
 
 
@@ -77,7 +79,7 @@ class Stage(ABC):
             # As it will be read back: a tuple would be told from the list that was stored.
             "parameters": json.loads(json.dumps(dataclasses.asdict(self))),
             "inputs": {name: tree.digest for name, tree in inputs.items()},
-            "tools": {tool: tool_version(tool) for tool in self.tools},
+            "tools": tool_versions(self.tools),
             "platform": f"{platform.system()}-{platform.machine()}",
             "libc": " ".join(platform.libc_ver()),
             "processor": processor(),
@@ -110,15 +112,26 @@ def scratch_of(out: Path) -> Path:
 def tool_version(distribution: str, extra: str = "build") -> str:
     """The installed version of a Python distribution, which an `extra` of wanc has, or of Python itself.
 
-    Raises UserError where it is missing.
+    Raises UserError where it is missing, and nothing serves in its place.
     """
+    return _installed(distribution, extra)[1]
+
+
+def tool_versions(distributions: Iterable[str], extra: str = "build") -> dict[str, str]:
+    """The version of each, by the name of what is installed: two of one module may calculate differently.
+
+    Raises as `tool_version`.
+    """
+    return dict(_installed(distribution, extra) for distribution in distributions)
+
+
+def _installed(distribution: str, extra: str) -> tuple[str, str]:
     if distribution == "python":
-        return platform.python_version()
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError as error:
+        return distribution, platform.python_version()
+    if (found := installed(distribution)) is None:
         raise UserError(
             f"building needs the package {distribution}, which is not installed",
-            hint=f"pip install 'wanc[{extra}]'",
+            hint=f"pip install 'wanc[{EXTRAS.get(distribution, extra)}]'",
             exit_code=EXIT_UNAVAILABLE,
-        ) from error
+        )
+    return found

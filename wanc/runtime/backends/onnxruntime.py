@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import onnxruntime
 
@@ -37,6 +37,17 @@ def session_options(threads: int, lanes: int = 1) -> onnxruntime.SessionOptions:
     return options
 
 
+def open_session(
+    path: Path, options: onnxruntime.SessionOptions, providers: Sequence[str | tuple[str, dict[str, Any]]]
+) -> onnxruntime.InferenceSession:
+    """A `.onnx` file, opened as its graph asks for. The CPU executes what no other provider does."""
+    if properties(path).get(QUANTIZED) != ELSEWHERE:
+        # Integer kernels are the graph's own. Of Q/DQ the optimiser would make others: for fp8 one that there is
+        # not, and for single Linears one that is not what was calibrated.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return onnxruntime.InferenceSession(path, options, providers=providers, disabled_optimizers=SLOWER)
+
+
 class OnnxRuntime:
     """One `.onnx` file; its weights lie beside it."""
 
@@ -44,13 +55,7 @@ class OnnxRuntime:
         self, path: Path, threads: int, lanes: int = 1, options: onnxruntime.SessionOptions | None = None
     ) -> None:
         chosen = session_options(threads, lanes) if options is None else options
-        if properties(path).get(QUANTIZED) != ELSEWHERE:
-            # Integer kernels are the graph's own. Of Q/DQ the optimiser would make others: for fp8 one that there is
-            # not, and for single Linears one that is not what was calibrated.
-            chosen.add_session_config_entry("session.disable_quant_qdq", "1")
-        self._session = onnxruntime.InferenceSession(
-            path, chosen, providers=["CPUExecutionProvider"], disabled_optimizers=SLOWER
-        )
+        self._session = open_session(path, chosen, ["CPUExecutionProvider"])
         self.outputs = [output.name for output in self._session.get_outputs()]
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:

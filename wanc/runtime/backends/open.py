@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..engine_file import CPU, CUDA
 from .base import Backend
 from .offline import stay_offline
 
 
-def open_backend(engine: str, path: Path, threads: int, lanes: int = 1) -> Backend:
-    """Open a file of the engine; 0 threads are all cores, and lanes share them.
+def open_backend(engine: str, path: Path, threads: int, lanes: int = 1, target: str = CPU) -> Backend:
+    """Open a file of the engine for a target; 0 threads are all cores, and lanes share them.
 
     Raises what the library raises, ModuleNotFoundError where it is not installed, and ValueError for another engine.
     """
     stay_offline()
+    if (engine, target) == ("onnxruntime", CUDA):
+        from .cuda import OnnxRuntimeCuda
+
+        return OnnxRuntimeCuda(path, threads, lanes)
     if engine == "onnxruntime":
         from .onnxruntime import OnnxRuntime
 

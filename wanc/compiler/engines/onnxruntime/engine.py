@@ -1,4 +1,4 @@
-"""ONNX Runtime on CPUs, float32."""
+"""ONNX Runtime on CPUs and on CUDA, float32."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import ClassVar
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.distributions import DISTRIBUTIONS
 from wanc.compiler.engines.engine import Engine
+from wanc.words import CUDA
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class OnnxRuntimeEngine(Engine):
     tools: ClassVar[tuple[str, ...]] = DISTRIBUTIONS["onnxruntime"]
 
     def compiler(self, target: str) -> Compiler:
-        del target  # there is one
         from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
+        from wanc.compiler.engines.onnxruntime.cuda import CudaCompiler
 
-        return OnnxRuntimeCompiler()
+        return CudaCompiler() if target == CUDA else OnnxRuntimeCompiler()

@@ -1,4 +1,7 @@
-"""The lowering for ONNX Runtime: its passes in their order. To list them needs no engine."""
+"""The lowering for ONNX Runtime: its passes in their order. To list them needs no engine.
+
+On CUDA it has kernels of its own for videos, and none for Linears of codes: those passes are the CPU's.
+"""
 
 from __future__ import annotations
 
@@ -11,3 +14,4 @@ from wanc.compiler.engines.ranks import RANKS
 from wanc.compiler.passes.order import ordered
 
 PASSES = ordered((INTEGERS, PACKED, SHARED_CODES, RANKS, MASKS, KERNELS, FRAMES_FIRST))
+CUDA_PASSES = ordered((RANKS, MASKS, KERNELS))
