@@ -80,7 +80,7 @@ def _fault(found: BuildOutcome, where: str, extra: str, task: BuildTask) -> User
         return None
     cause = RuntimeError(found.faults[0].strip())
     if any(word in fault for fault in found.faults for word in OUT_OF_MEMORY):
-        hint = "build where there is more: it takes up to 2.5 times what the graph's weights have"
+        hint = "build where there is more: it takes up to 3.5 times what the graph's weights have"
         error = UserError(f"{where}: {extra} needs more memory", hint=hint, exit_code=EXIT_UNAVAILABLE)
     else:
         hint = "tell us, and build with another engine.kind, or for other engine.targets, until then"
