@@ -90,6 +90,7 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "trajectory": (TRAJECTORY, FASTER),
         "is_trained": (False, True),
         "zeros": (None, ("proj_out.weight",)),
+        "attention": ("float", "fp8"),
     },
     Train: {
         "component": ("denoiser_high", "denoiser_low"),
