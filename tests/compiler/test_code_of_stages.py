@@ -35,7 +35,7 @@ SHARED_PASSES = {"apply", "draws", "fold", "order", "rewrite"}
 """Of the room of passes, what lowering and executing take; the others only make the canonical graph."""
 FUSING = {Fuse, SurveyComponent}
 """The stages that make the canonical graph: a survey looks at what a build would fuse."""
-ON_THE_HOST = {"int8", "kernels", "probe"}
+ON_THE_HOST = {"int8", "kernels", "masks", "probe"}
 KEYS = """
 import json
 from tests.compiler.test_code_of_stages import documents
