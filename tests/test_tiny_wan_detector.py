@@ -28,7 +28,9 @@ def spoilt(clip: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.u
     return np.clip(pixels + random.normal(0, 6, pixels.shape), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("damage", [False, True], ids=["clean", "spoilt"])
+@pytest.mark.parametrize(
+    "damage", [pytest.param(False, id="clean"), pytest.param(True, id="spoilt", marks=pytest.mark.slow)]
+)
 def test_detector_reads_rendered_clips(damage: bool) -> None:
     random = np.random.default_rng(8)
     right = np.zeros(3)

@@ -59,7 +59,10 @@ def kill_somewhere(project: Project, output: Path, seconds: float) -> None:
     assert_resumes(project, output, finished)
 
 
-@pytest.mark.parametrize(("seed", "stage"), [(1, "engine"), (2, "seal"), (3, "seal"), (4, "fuse")])
+@pytest.mark.parametrize(
+    ("seed", "stage"),
+    [(1, "engine"), (2, "seal"), *(pytest.param(*pair, marks=pytest.mark.slow) for pair in ((3, "seal"), (4, "fuse")))],
+)
 def test_a_kill_at_a_random_moment_of_a_stage(
     tiny: Project, tiny_bundle: Path, tmp_path: Path, seed: int, stage: str
 ) -> None:

@@ -248,6 +248,7 @@ def test_the_header_may_be_as_long_as_the_limit_and_no_longer(path: Path) -> Non
         read_header(path)
 
 
+@pytest.mark.slow
 def test_the_number_of_tensors_is_limited(path: Path) -> None:
     entry = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
     path.write_bytes(build({str(index): entry for index in range(TENSOR_LIMIT)}, b""))
