@@ -213,8 +213,9 @@ def test_a_bundle_for_other_machines_lists_both_sides(tmp_path: Path) -> None:
         (engine("onnxruntime", "cpu", "engines/a.onnx", profile="480p"), "onnxruntime on cpu, for 480p alone"),
         (engine("onnxruntime", "sm80", "engines/a.onnx"), "onnxruntime on sm80"),
         (engine("tensorflow", "cpu", "engines/a.onnx"), "tensorflow on cpu"),
+        (engine("onnxruntime", "cpu", "engines/a.onnx", ranks=["cpu", "gpu1"]), "onnxruntime on cpu (cpu, gpu1)"),
     ],
-    ids=["device", "profile", "target", "engine"],
+    ids=["device", "profile", "target", "engine", "ranks"],
 )
 def test_an_engine_that_fits_in_part_does_not_fit(tmp_path: Path, entry: dict[str, Any], words: str) -> None:
     with pytest.raises(TargetError) as caught:

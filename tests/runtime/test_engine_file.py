@@ -34,6 +34,13 @@ def test_an_entry_is_read_as_it_was_written() -> None:
     assert read(ENTRY.as_json(), other) == (ENTRY, EngineFile(**{**vars(ENTRY), "profile": "480p"}))
 
 
+def test_devices_that_execute_a_file_together_are_read_as_they_were_written() -> None:
+    ranked = EngineFile(**{**vars(ENTRY), "ranks": ("cpu", "gpu1")})
+    assert ranked.as_json()["ranks"] == ["cpu", "gpu1"] and "ranks" not in ENTRY.as_json()
+    assert read(ranked.as_json()) == (ranked,)
+    assert str(ranked) == "onnxruntime on cpu (cpu, gpu1)"
+
+
 @pytest.mark.parametrize("name", ENTRY.as_json())
 def test_every_field_has_to_be_there(name: str) -> None:
     entry = ENTRY.as_json()
@@ -54,6 +61,10 @@ def test_every_field_has_to_be_there(name: str) -> None:
         ("outputs", "velocity", "must be a list, not a string"),
         ("file", "engines/denoiser_high/other.onnx", "is not a file of the bundle"),
         ("file", "../step.onnx", "is not a file of the bundle"),
+        ("ranks", ["cpu"], "must be several devices, the first of which is `device`"),
+        ("ranks", ["gpu1", "cpu"], "must be several devices, the first of which is `device`"),
+        ("ranks", ["cpu", "cpu"], "names one value twice"),
+        ("ranks", "cpu", "must be a list, not a string"),
     ],
 )
 def test_what_makes_no_sense_is_refused(field: str, value: Any, words: str) -> None:

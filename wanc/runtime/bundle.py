@@ -153,4 +153,4 @@ def _why_not(files: Sequence[EngineFile]) -> str:
 
 def _fits(file: EngineFile) -> bool:
     is_runnable = (file.engine, file.target) in RUNNABLE and (file.target == CUDA or file.device == file.target)
-    return is_runnable and file.profile is None and file.built is None
+    return is_runnable and file.profile is None and file.built is None and not file.ranks

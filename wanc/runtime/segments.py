@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from .engine_file import RANK, EngineFile
+from .engine_file import EngineFile
 from .errors import BundleError
 from .interface import Interface
 
@@ -56,7 +56,7 @@ class Segments:
             if file.segment != index:
                 return f"segment {index} is missing" if file.segment > index else f"segment {file.segment} comes twice"
         given: dict[str, int] = {}
-        taken = {*self.inputs, *(RANK for file in self.files if file.ranks)}
+        taken = set(self.inputs)
         for file in self.files:
             if unknown := [name for name in file.inputs if name not in given and name not in taken]:
                 return f"segment {file.segment} takes {_short(unknown[0])}, which nothing before it gives"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,12 @@ def test_what_is_no_profile_is_told_at_its_line(
     error, hint = finished.err.splitlines()[0], finished.err.splitlines()[-1]
     assert error.startswith(f"error: {recipe}:") and hint.startswith("hint: ") and hinted in hint
     assert re.search(said, finished.err)
+
+
+def test_a_profile_that_is_a_pipe_is_not_waited_for(wanc: Wanc, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.profile.json")
+    finished = plan(wanc, changes=(f"partition.profiles=[{tmp_path}/m.profile.json]",))
+    assert finished.code == 2 and "is no profile of a device: the document" in finished.err
 
 
 REPORT = {

@@ -10,12 +10,13 @@ from typing import Literal
 
 from pydantic import TypeAdapter, ValidationError
 
+from wanc.artifacts.files import read_small
+from wanc.compiler.first_fault import first_fault
 from wanc.compiler.planner.costs import Format
 from wanc.compiler.planner.devices import Device, Efficiency
 from wanc.errors import RecipeError
 
 SUFFIX = ".profile.json"
-MOST_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,12 @@ class Profile:
     def read(cls, path: Path) -> Profile:
         """Raises RecipeError for a file that cannot be read or is no profile."""
         try:
-            with path.open("rb") as file:
-                return TypeAdapter(cls).validate_json(file.read(MOST_BYTES), strict=True)
+            return TypeAdapter(cls).validate_json(read_small(path), strict=True)
         except OSError as error:
             raise RecipeError(f"{path} cannot be read", hint="name a file that wanc bench wrote") from error
         except ValidationError as error:
-            fault = error.errors(include_url=False, include_input=False)[0]
-            field = ".".join(map(str, fault["loc"])) or "the document"
             hint = f"name a file that wanc bench wrote: its name ends with {SUFFIX}"
-            raise RecipeError(f"{path} is no profile of a device: {field}: {fault['msg']}", hint=hint) from None
+            raise RecipeError(f"{path} is no profile of a device: {first_fault(error)}", hint=hint) from None
 
     def applied(self, device: Device) -> Device:
         """The device with these rates, as shares of its peaks. Raises RecipeError where one is above its peak."""

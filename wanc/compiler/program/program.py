@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from wanc.artifacts.canonical import canonical
+from wanc.compiler.first_fault import first_fault
 from wanc.compiler.stages.stage import Files
 from wanc.errors import BundleError
 from wanc.models.graph import Input, Output
@@ -133,9 +134,7 @@ class Program:
         try:
             return _adapter().validate_json(path.read_bytes(), strict=True)
         except ValidationError as error:
-            fault = error.errors(include_url=False, include_input=False)[0]
-            field = ".".join(map(str, fault["loc"])) or "the document"
-            raise BundleError(f"is no program: {field}: {fault['msg']}", where=str(path)) from None
+            raise BundleError(f"is no program: {first_fault(error)}", where=str(path)) from None
 
 
 def weight_files(program: Files, source: Files) -> Files:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from wanc.artifacts.canonical import canonical
+from wanc.compiler.first_fault import first_fault
 from wanc.errors import BundleError
 
 FLOAT = "float"
@@ -98,9 +99,7 @@ class QuantTable:
         try:
             return _adapter().validate_json(path.read_bytes())
         except ValidationError as error:
-            fault = error.errors(include_url=False, include_input=False)[0]
-            field = ".".join(map(str, fault["loc"])) or "the document"
-            raise BundleError(f"is no QuantTable: {field}: {fault['msg']}", where=str(path)) from None
+            raise BundleError(f"is no QuantTable: {first_fault(error)}", where=str(path)) from None
 
 
 def _adapter() -> TypeAdapter[QuantTable]:
