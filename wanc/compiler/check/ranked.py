@@ -36,7 +36,8 @@ class Ranked:
         """A component as so many ranks are given it; arguments as those of `lowered`."""
         graphs = split(lowerable(compiled), ranks)
         own = graphs[GRAPH].computed[OWN_TOKENS]
-        parts = lowered(graphs, compiled, passes, workshop, allowed)
+        # Where one rank executes the component its weights lie in another file, which is needed as well.
+        parts = lowered(graphs, compiled, passes, workshop, allowed, "ranks.bin")
         return cls(Together({**parts, GRAPH: RankedStep(parts[GRAPH], ranks)}), own)
 
     def takes(self, sizes: Mapping[str, int]) -> bool:

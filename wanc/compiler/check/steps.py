@@ -18,7 +18,7 @@ from wanc.compiler.check.trials import Arrays
 from wanc.compiler.graphs.lowerable import LowerableGraph, lowerable
 from wanc.compiler.graphs.values import Place, place_of
 from wanc.compiler.passes.apply import apply_passes
-from wanc.compiler.passes.rewrite import Pass
+from wanc.compiler.passes.rewrite import HALVES, Pass
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.graph_file import save
 from wanc.compiler.program.program import ProgramGraph
@@ -28,7 +28,6 @@ from wanc.compiler.weights.weight_file import WeightFile, stored_bytes
 
 Array = np.ndarray[Any, Any]
 COPIED = "copied.bin"
-HALVES = (ir.DataType.BFLOAT16, ir.DataType.FLOAT16)
 Lowering = Callable[[str], Collection[Pass]]
 """The passes of an engine that lower a part of a component."""
 
@@ -145,12 +144,14 @@ def lowered(
     passes: Lowering,
     workshop: Workshop,
     allowed: Collection[str],
+    file: str = "lowered.bin",
 ) -> dict[str, Written]:
     """The parts of a component as an engine is given them, executed here: for an engine that cannot be.
 
-    What they were is gone. Weights of the names in `allowed` may hold NaNs and infinities.
+    What they were is gone. Their weights lie in the workshop, in a `file` of their own; those of the names in `allowed`
+    may hold NaNs and infinities.
     """
-    with WeightFile(workshop.folder / "lowered.bin", compiled.weights, FiniteCheck(compiled.name, allowed)) as stored:
+    with WeightFile(workshop.folder / file, compiled.weights, FiniteCheck(compiled.name, allowed)) as stored:
         for name, entry in parts.items():
             apply_passes(entry.model, passes(name), where=f"{compiled.name}/{name}")
             stored.absorb(entry.model)

@@ -28,7 +28,8 @@ ANY = 1
 Reads = Mapping[str, tuple[str, ...]]
 """The attributes that a rule looks at or hands on, by operator."""
 NOTHING: Reads = {}
-FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+HALVES = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+FLOATS = (ir.DataType.FLOAT, *HALVES)
 """What fused operators are made in: float64 has fewer kernels, and is somebody's wish to have it exactly."""
 
 

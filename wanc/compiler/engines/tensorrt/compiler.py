@@ -7,17 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-import onnx_ir as ir
-
-from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.lowered_graph import LoweredGraph
+from wanc.compiler.engines.tensorrt.ahead_of_time import AheadOfTimeCompiler
 from wanc.compiler.engines.tensorrt.asked import asked_kernels
-from wanc.compiler.engines.tensorrt.kernels import has_kernel
 from wanc.compiler.engines.tensorrt.on_target import BuildSettings
-from wanc.compiler.engines.tensorrt.passes import lowering_passes
 from wanc.compiler.engines.tensorrt.profiles import profiles_of
-from wanc.compiler.passes.rewrite import Pass
 from wanc.compiler.program.graph_file import load
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.engine_file import ON_TARGET
@@ -25,7 +20,7 @@ from wanc.words import Compute, Island
 
 
 @dataclass(frozen=True)
-class TensorRtCompiler:
+class TensorRtCompiler(AheadOfTimeCompiler):
     """Build-time side of the engine, the same for every target."""
 
     engine: ClassVar[str] = "tensorrt"
@@ -34,9 +29,6 @@ class TensorRtCompiler:
     compute: Compute
     islands: tuple[Island, ...]
     weight_streaming: bool
-
-    def lowering(self, component: str, graph: str) -> tuple[Pass, ...]:
-        return lowering_passes(component, graph, self.compute, self.islands)
 
     def compile(
         self, component: str, graphs: Mapping[str, LoweredGraph], weights: frozenset[Path]
@@ -47,17 +39,6 @@ class TensorRtCompiler:
             profiles = tuple(profiles_of(load(graph.path), graph))
             BuildSettings(profiles, tuple(graph.shapes), graph.example, self.weight_streaming).write(graph.path)
         return {name: graph.path for name, graph in graphs.items()}
-
-    def execute(self, path: Path) -> Backend | None:
-        """Nothing: it takes a GPU."""
-        del path
-
-    def has_kernel(self, node: ir.Node, opset: int) -> bool:
-        del opset
-        return has_kernel(node)
-
-    def prober(self, path: Path) -> Prober | None:
-        del path
 
     def report(self, path: Path, executed: Backend | None) -> Kernels:
         """What the graph asks for."""

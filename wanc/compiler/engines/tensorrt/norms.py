@@ -16,10 +16,9 @@ import onnx_ir as ir
 
 from wanc.compiler.engines.tensorrt.islands import STAYS_FLOAT32
 from wanc.compiler.graphs.values import attribute, producer, rank
-from wanc.compiler.passes.rewrite import OPSET, Pass, PassOutcome, Refusal
+from wanc.compiler.passes.rewrite import HALVES, OPSET, Pass, PassOutcome, Refusal
 
 FLOAT = ir.DataType.FLOAT
-NARROW = (ir.DataType.BFLOAT16, ir.DataType.FLOAT16)
 EPSILON = 1e-5
 """What is added to the mean where the operator does not say it."""
 
@@ -32,7 +31,7 @@ def write_out(model: ir.Model) -> PassOutcome:
             continue
         cast = producer(node.inputs[0], "Cast")
         given = cast.inputs[0] if cast else None
-        if given is None or given.dtype not in NARROW or node.outputs[0].dtype != FLOAT:
+        if given is None or given.dtype not in HALVES or node.outputs[0].dtype != FLOAT:
             outcome.refusals.append(Refusal(str(node.outputs[0].name), "it is not of 16 bits, computed in float32"))
         elif attribute(node, "axis", -1) not in (-1, (rank(node.inputs[0]) or 0) - 1):
             outcome.refusals.append(Refusal(str(node.outputs[0].name), "it is over more than the last axis"))

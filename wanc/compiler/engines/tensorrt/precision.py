@@ -120,8 +120,7 @@ class _Typing:
             if value.is_initializer() or value.producer() in self._constant:
                 self._typed[value, dtype] = self._constants.typed(value, dtype, user)
             else:
-                cast = ir.node("Cast", [value], {"to": dtype})
-                cast.outputs[0].shape, cast.outputs[0].type = value.shape, ir.TensorType(dtype)
+                cast = _cast(value, dtype)
                 self._graph.insert_before(user, cast)
                 self._typed[value, dtype] = cast.outputs[0]
         return self._typed[value, dtype]
@@ -149,20 +148,25 @@ class _Typing:
         if node is not None and node.op_type == "Slice" and not value.uses():
             whole = node.inputs[0]
             assert whole is not None
-            cast = ir.node("Cast", [whole], {"to": FLOAT})
-            cast.outputs[0].shape, cast.outputs[0].type = whole.shape, ir.TensorType(FLOAT)
+            cast = _cast(whole, FLOAT)
             self._graph.insert_before(node, cast)
             node.replace_input_with(0, cast.outputs[0])
             self._set(node, FLOAT)
             return
         name = value.name
         value.name = f"{name}.{self._compute.short_name()}"
-        cast = ir.node("Cast", [value], {"to": FLOAT})
+        cast = _cast(value, FLOAT)
         (result,) = cast.outputs
-        result.name, result.shape, result.type = name, value.shape, ir.TensorType(FLOAT)
+        result.name = name
         self._graph.append(cast)
         self._graph.outputs[index] = result
         self._fired += 1
+
+
+def _cast(value: ir.Value, dtype: ir.DataType) -> ir.Node:
+    cast = ir.node("Cast", [value], {"to": dtype})
+    cast.outputs[0].shape, cast.outputs[0].type = value.shape, ir.TensorType(dtype)
+    return cast
 
 
 def _values_of_data(graph: ir.Graph) -> set[ir.Value]:

@@ -11,21 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-import onnx_ir as ir
-
-from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import Kernels
 from wanc.compiler.engines.lowered_graph import LoweredGraph
+from wanc.compiler.engines.tensorrt.ahead_of_time import AheadOfTimeCompiler
 from wanc.compiler.engines.tensorrt.building import BuildTask
-from wanc.compiler.engines.tensorrt.kernels import has_kernel
 from wanc.compiler.engines.tensorrt.log import parse_log
-from wanc.compiler.engines.tensorrt.passes import lowering_passes
 from wanc.compiler.engines.tensorrt.process import build_in_process
 from wanc.compiler.engines.tensorrt.profiles import profiles_of
 from wanc.compiler.engines.tensorrt.report import BuildReport
 from wanc.compiler.engines.tensorrt_rtx.build import VERSION
 from wanc.compiler.engines.tensorrt_rtx.header import header_fault
-from wanc.compiler.passes.rewrite import Pass
 from wanc.compiler.program.graph_file import load
 from wanc.errors import EXIT_REFUSED, UserError
 from wanc.runtime.backends.base import Backend
@@ -36,7 +31,7 @@ ENGINE_SUFFIX = ".engine"
 
 
 @dataclass(frozen=True)
-class TensorRtRtxCompiler:
+class TensorRtRtxCompiler(AheadOfTimeCompiler):
     """Build-time side of the engine, for one target such as `sm89`."""
 
     engine: ClassVar[str] = "tensorrt-rtx"
@@ -46,9 +41,6 @@ class TensorRtRtxCompiler:
     compute: Compute
     islands: tuple[Island, ...]
     weight_streaming: bool = field(default=False, kw_only=True)
-
-    def lowering(self, component: str, graph: str) -> tuple[Pass, ...]:
-        return lowering_passes(component, graph, self.compute, self.islands)
 
     def compile(
         self, component: str, graphs: Mapping[str, LoweredGraph], weights: frozenset[Path]
@@ -76,17 +68,6 @@ class TensorRtRtxCompiler:
         if fault := header_fault(engine, self.target, VERSION):
             raise UserError(f"{where}: {self.engine} has built another file: {fault}", exit_code=EXIT_REFUSED)
         BuildReport.of(parse_log(outcome.messages), model, graph.example).write(engine)
-
-    def execute(self, path: Path) -> Backend | None:
-        """Nothing: it takes a GPU."""
-        del path
-
-    def has_kernel(self, node: ir.Node, opset: int) -> bool:
-        del opset
-        return has_kernel(node)
-
-    def prober(self, path: Path) -> Prober | None:
-        del path
 
     def report(self, path: Path, executed: Backend | None) -> Kernels:
         """From the build's log."""
