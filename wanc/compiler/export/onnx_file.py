@@ -44,16 +44,11 @@ class ExportOnnx(Stage):
         from wanc.compiler.program.graph_file import save
         from wanc.compiler.weights.own_file import store_weights
         from wanc.models.onnx_file import MODEL, read_onnx
-        from wanc.models.onnx_limits import OPSETS
 
         with ProgressBar(self.name, 1, enabled=progress) as bar:
             read = read_onnx(inputs["source"])
             check_keys(read.inputs, self.example, self.values)
-            _drop_defaults(read.model)
-            _unite_tied(read.model)
-            # One of other domains' operators alone need not say it: so old that no pass has anything to put in.
-            read.model.graph.opset_imports.setdefault("", OPSETS[""][0])
-            _believe_inputs_alone(read.model, read.inputs)
+            make_ours(read.model, read.inputs)
             weights = _refer_to_source(read.model)
             (out / COMPONENT).mkdir()
             weights |= store_weights(read.model, out)
@@ -66,6 +61,17 @@ class ExportOnnx(Stage):
             bar.advance()
         graph = ProgramGraph(file, read.inputs, read.outputs, self.example, self.values)
         Program("graph", None, {COMPONENT: ProgramComponent({GRAPH: graph}, weights)}, None).write(out)
+
+
+def make_ours(model: ir.Model, inputs: Sequence[Input]) -> None:
+    """Make of a foreign graph, in place, one that passes may take at its word, given the `inputs` of a bundle."""
+    from wanc.models.onnx_limits import OPSETS
+
+    _drop_defaults(model)
+    _unite_tied(model)
+    # One of other domains' operators alone need not say it: so old that no pass has anything to put in.
+    model.graph.opset_imports.setdefault("", OPSETS[""][0])
+    _believe_inputs_alone(model, inputs)
 
 
 def _drop_defaults(model: ir.Model) -> None:
