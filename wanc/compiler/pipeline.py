@@ -29,6 +29,7 @@ from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.bundle.engine_stages import EngineStages
 from wanc.compiler.bundle.input_shapes import input_shapes
 from wanc.compiler.bundle.lock import lock_of
+from wanc.compiler.bundle.memory import MemoryPlan
 from wanc.compiler.bundle.seal import Seal, created, requirements
 from wanc.compiler.bundle.standing import check_owner, id_at, recipe_names
 from wanc.compiler.bundle.tables import Tables
@@ -57,6 +58,7 @@ from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.stages.runner import Runner, StageRun
 from wanc.compiler.stages.stage import Stage, Tree, tool_version
 from wanc.compiler.stages.worker import CrashError
+from wanc.compiler.within_budget import within_budget
 from wanc.errors import EXIT_UNAVAILABLE, NotBuiltYetError, RecipeError, UserError
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
@@ -94,10 +96,13 @@ class BuildPlan:
     quantization: QuantizeStages | None
     partition: Partition
     engines: EngineStages
+    memory: MemoryPlan | None = None
 
     @classmethod
-    def of(cls, resolved: Resolved, placement: Placement | None = None) -> BuildPlan:
-        """The stages of a recipe's build; `placement` is where its segments lie, if that was planned."""
+    def of(cls, resolved: Resolved, placement: Placement | None = None, memory: MemoryPlan | None = None) -> BuildPlan:
+        """The stages of a recipe's build; `placement` is where its segments lie, if that was planned, and `memory` how
+        its budget is kept, if it has one.
+        """
         fuse = resolved.recipe.fuse
         passes = None if fuse.passes == "default" else fuse.passes
         return cls(
@@ -107,6 +112,7 @@ class BuildPlan:
             QuantizeStages.of(resolved),
             _partition(resolved, placement),
             _engines(resolved),
+            memory,
         )
 
     def seal(self, destination: Path) -> Seal:
@@ -114,7 +120,7 @@ class BuildPlan:
         quantization = self.quantization.tools if self.quantization else ()
         stages = (*self.export.tools, *self.fuse.tools, *quantization, *self.engines.tools)
         tools = (*stages, *(requirements(self.resolved).keys() - NOT_BUILT_WITH))
-        return Seal(self.resolved, lock_of(self.resolved, tools), destination)
+        return Seal(self.resolved, lock_of(self.resolved, tools), destination, self.memory)
 
     def run(self, run: Callable[[Stage, Mapping[str, Tree]], Tree]) -> Tree:
         """Everything before the seal; `run` yields the result of one stage."""
@@ -284,7 +290,9 @@ def _build(
             check_owner(destination, loaded.files[0], resolved.recipe_digest, resolved.source.digest, store)
         with _placed(loaded):
             _engine(resolved)  # what cannot be built is refused before its model is surveyed for a plan
-            plan = BuildPlan.of(resolved, _placement(loaded, runner))
+            within = within_budget(loaded, runner.run)
+            lies = within.placement if within else _placement(loaded, runner)
+            plan = BuildPlan.of(resolved, lies, within.memory if within else None)
             engines = plan.run(_bounded(runner, loaded.recipe.engine.max_build_memory))
         before = id_at(destination, store)
         bundle_id = plan.seal(destination).run(runner, engines)

@@ -8,6 +8,7 @@ from typing import TypeVar, cast
 
 from pydantic_core import PydanticCustomError
 
+from wanc.runtime.byte_size import EXAMPLES, size_with_unit
 from wanc.runtime.prompts import prompt_fault
 from wanc.runtime.video_limits import LARGEST_SIDE, MOST_FRAMES
 
@@ -15,9 +16,6 @@ T = TypeVar("T")
 
 # What ONNX's tools take for the size of one dimension.
 LARGEST_SIZE = 2**31 - 1
-
-UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_BYTES = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?) ?(KiB|MiB|GiB|TiB)")
 
 FAULT = "wanc"
 # What pydantic calls the two kinds of a value on the way to a fault of it; no key can be called that.
@@ -72,10 +70,10 @@ def dimension(value: object) -> object:
 
 def byte_count(value: object) -> object:
     """A number of bytes, which may be written with a unit: 8GiB. Refuses what is none."""
-    if isinstance(value, str) and (found := _BYTES.fullmatch(value)):
-        return round(float(found[1]) * UNITS[found[2]])
+    if isinstance(value, str) and (size := size_with_unit(value)):
+        return size
     if type(value) is not int or value < 1:
-        raise fault("a size in bytes has to be a whole number, or one with a unit", "such as 8GiB or 512MiB")
+        raise fault("a size in bytes has to be a whole number, or one with a unit", EXAMPLES)
     return value
 
 

@@ -17,6 +17,7 @@ WITHOUT_FP8 = ("sm75", "sm80", "sm86")
 OLDEST = "sm75"
 COMPUTE, SCHEME, TARGETS = ("precision", "compute"), ("quantize", "scheme"), ("engine", "targets")
 ATTENTION = ("quantize", "attention")
+BUDGET = ("runtime", "budgets", "device")
 
 
 def default_targets(recipe: Recipe) -> tuple[Target, ...]:
@@ -126,6 +127,17 @@ def check_streaming(recipe: Recipe) -> None:
         raise fault(f"{recipe.engine.kind} has its weights in memory", hint, ("engine", "weight_streaming"))
 
 
+def check_budgets(recipe: Recipe) -> None:
+    """Raises a fault where a budget is given that no run would keep."""
+    if recipe.runtime.budgets.device is None:
+        return
+    if recipe.targets != CPU:
+        hint = "remove it: `wanc plan` places a model in what its devices have"
+        raise fault("a budget is kept by runs on a CPU, and not on GPUs so far", hint, BUDGET)
+    if recipe.model.source is None:
+        raise fault("only what makes videos is planned within a budget so far", "remove it", BUDGET)
+
+
 def check_scheme(recipe: Recipe) -> None:
     """Raises a fault where an engine has no kernels for what Linears are quantised to."""
     scheme, kind = recipe.quantize.scheme, recipe.engine.kind
@@ -177,4 +189,10 @@ def _check_gpu_scheme(recipe: Recipe) -> None:
         raise fault(message, "remove it", ("quantize", "emulate"))
 
 
-RULES: tuple[Callable[[Recipe], None], ...] = (check_targets, check_precision, check_streaming, check_scheme)
+RULES: tuple[Callable[[Recipe], None], ...] = (
+    check_targets,
+    check_precision,
+    check_streaming,
+    check_scheme,
+    check_budgets,
+)

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 KEYS = (
     "runtime.kv_cache",
     "runtime.offload",
-    "runtime.budgets",
+    "runtime.budgets.host",
     "evaluate",
 )
 

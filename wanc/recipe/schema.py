@@ -151,11 +151,19 @@ class EngineSection(Section):
     """Whether what was built is compared with the untouched model; off is recorded in the manifest."""
 
 
+class BudgetsSection(Section):
+    """How much memory a run may take; on a CPU, both are of the same."""
+
+    device: Annotated[int, BeforeValidator(byte_count)] | None = None
+    """For open engines and what they compute, such as 6GiB; what is larger is cut, and streamed from disk."""
+
+
 class RuntimeSection(Section):
     """How the bundle behaves when it runs."""
 
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """CPU threads; 0 is all cores."""
+    budgets: BudgetsSection = BudgetsSection()
 
 
 class Recipe(Section):

@@ -15,18 +15,26 @@ if TYPE_CHECKING:
     from .pipeline import Pipeline
 
 
-def open(bundle: str | Path, *, threads: int | None = None, on_progress: OnProgress = ignore) -> Pipeline:
+def open(
+    bundle: str | Path,
+    *,
+    threads: int | None = None,
+    device_budget: str | None = None,
+    on_progress: OnProgress = ignore,
+) -> Pipeline:
     """Verify a bundle that makes videos, every file of it, and make it ready: `.generate(prompt, …)` gives a `Result`.
 
-    Engines are opened when they are first needed and stay open, so one process should open a bundle once. `threads` is
-    the recipe's unless given, 0 for every core; `on_progress` is called while files are hashed.
+    Engines are opened when they are first needed, or ahead of that, and stay open, so one process should open a bundle
+    once. `threads` is the recipe's unless given, 0 for every core. `device_budget`, such as "6GiB", is the recipe's as
+    well: what engines and their values may take of memory, for which some are closed and opened again. `on_progress`
+    is called while files are hashed.
 
     Raises UserError: VerificationError where the bundle is not exactly what was sealed, BundleError where it is none
     or makes no videos, TargetError where it does not fit this machine.
     """
     from .pipeline import Pipeline
 
-    return Pipeline.open(Path(bundle), threads=threads, on_progress=on_progress)
+    return Pipeline.open(Path(bundle), threads=threads, device_budget=device_budget, on_progress=on_progress)
 
 
 def open_graph(bundle: str | Path, *, threads: int | None = None, on_progress: OnProgress = ignore) -> GraphPipeline:

@@ -12,7 +12,7 @@ from .executor import Executor
 from .interface import Interface, carried
 from .value import Value, expect
 
-COMPONENT = "vae_decoder"
+COMPONENT, FIRST, STEADY = "vae_decoder", "first", "steady"
 
 
 def decode(
@@ -34,7 +34,7 @@ def decode(
     done = 0
     for index in range(scaled.shape[2]):
         latent = np.ascontiguousarray(scaled[:, :, index : index + 1])
-        graph = "steady" if index else "first"
+        graph = STEADY if index else FIRST
         outputs = executor.run(COMPONENT, graph, {"latent": latent, **caches})
         caches = carried(graphs[graph].outputs, outputs)
         frames = expect(outputs["frames"], "frames", (1, 3, None, None, None))

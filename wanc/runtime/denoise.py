@@ -34,10 +34,15 @@ class Expert:
     component: str
     guidance: float
 
+    @property
+    def branches(self) -> int:
+        """Executions of a step."""
+        return 1 if self.guidance == 1.0 else 2
+
     def velocity(self, parts: Denoiser, latents: Latents, timestep: float, text: Latents, negative: Latents) -> Latents:
         """The guided velocity, shaped as the latents: v(negative) + guidance * (v(text) - v(negative))."""
         known = {"latents": latents, TIMESTEP: np.array([timestep], np.float32)}
-        texts = {"conditional": text} if self.guidance == 1.0 else {"conditional": text, "unconditional": negative}
+        texts = {"conditional": text} if self.branches == 1 else {"conditional": text, "unconditional": negative}
         given = {branch: {**known, "text": embeddings} for branch, embeddings in texts.items()}
         found = parts.run_branches(GRAPH, given)
         velocities = [expect(results["velocity"], "velocity", latents.shape) for results in found]

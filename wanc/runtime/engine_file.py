@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from .strict_json import Fields, JsonObject, JsonValue
 
@@ -18,6 +19,13 @@ RANK = "rank"
 """The input that a segment has which several devices execute: int64 [1], the number of the one that does."""
 
 
+class Memory(NamedTuple):
+    """Bytes that an engine file takes: `opened` once it was executed, `opening` at most until then."""
+
+    opened: int
+    opening: int
+
+
 @dataclass(frozen=True)
 class EngineFile:
     """One file that an engine executes.
@@ -28,7 +36,8 @@ class EngineFile:
     and those that one segment hands to a later one. `built` is `on-target` where there is no engine yet: then `file` is
     the lowered graph, an ONNX file that nothing executes as it is. `ranks` are the devices that execute it together,
     `device` first: each loads the file, takes its place among them as the input `RANK`, and computes its part of the
-    tokens; they exchange the rest. None where that is the one device's.
+    tokens; they exchange the rest. None where that is the one device's. `memory` is what it takes on a CPU beside its
+    activations; None of a file that is executed elsewhere, or that is older.
     """
 
     component: str
@@ -43,6 +52,7 @@ class EngineFile:
     outputs: tuple[str, ...]
     built: str | None = None
     ranks: tuple[str, ...] = ()
+    memory: Memory | None = None
 
     @classmethod
     def read(cls, fields: Fields) -> EngineFile:
@@ -66,16 +76,17 @@ class EngineFile:
             outputs=_names(fields, "outputs"),
             built=built,
             ranks=ranks,
+            memory=_memory(fields.object("memory")) if "memory" in fields.values else None,
         )
 
     def as_json(self) -> JsonObject:
         """The entry as JSON values; what most files do not have is left out of theirs."""
         values: dict[str, JsonValue] = asdict(self)
-        for name in ("built", "ranks"):
+        for name in ("built", "ranks", "memory"):
             if not values[name]:
                 del values[name]
         lists: dict[str, JsonValue] = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
-        return {**values, **lists}
+        return {**values, **lists, **({"memory": self.memory._asdict()} if self.memory else {})}
 
     def __str__(self) -> str:
         """`tensorrt on sm80 (gpu1), for 480p alone, not built yet`: what says more than engine and target."""
@@ -109,6 +120,13 @@ def to_build(topology: Mapping[str, JsonValue]) -> int:
     entries = topology.get("engines")
     found = entries if isinstance(entries, list) else []
     return sum(isinstance(entry, dict) and entry.get("built") == ON_TARGET for entry in found)
+
+
+def _memory(fields: Fields) -> Memory:
+    opened, opening = (fields.integer(name) for name in Memory._fields)
+    if opening < opened:
+        fields.refuse("opening", f"is {opening}, less than the {opened} that stay")
+    return Memory(opened, opening)
 
 
 def _names(fields: Fields, name: str) -> tuple[str, ...]:

@@ -1,20 +1,22 @@
-"""Executing graphs: a session per engine file, opened when first used, with every execution counted."""
+"""Executing graphs: a session per engine file, opened as the residency has it, with every execution counted."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from threading import Lock
 
 from .cores import available_cores
 from .engine_file import CUDA, EngineFile, Key
 from .errors import TargetError, UserError
 from .folder import PlainFolder
+from .residency import Residency
 from .segments import Segments
 from .session import Session
+from .uses import Use
 from .value import Given, Value, as_value, as_values
 from .voice import explain
 
@@ -34,12 +36,24 @@ class Counter:
 class Executor:
     """What a bundle's engines compute, by (component, graph)."""
 
-    def __init__(self, folder: PlainFolder, engines: Mapping[Key, Segments], *, threads: int = 0) -> None:
-        """The engines' files lie in `folder`. Raises UserError for a number of threads that there cannot be."""
+    def __init__(
+        self,
+        folder: PlainFolder,
+        engines: Mapping[Key, Segments],
+        *,
+        threads: int = 0,
+        budget: int | None = None,
+    ) -> None:
+        """The engines' files lie in `folder`; `budget` is what open files and reserved values may take, in bytes.
+
+        Raises UserError for a number of threads that there cannot be.
+        """
         if threads < 0:
             raise UserError(f"{threads} threads", hint="ask for 1 or more, or 0 for every core")
         self._folder, self._engines, self._threads = folder, engines, threads
-        self._open: dict[Key, list[Session]] = {}
+        files = [file for segments in engines.values() for file in segments.files]
+        self.residency = Residency(files, self._session, budget)
+        self._lanes_of: dict[Key, int] = {}
         self._counters: dict[Key, Counter] = {}
         self._lock = Lock()
         self._lanes = ThreadPoolExecutor(MOST_LANES)
@@ -49,8 +63,8 @@ class Executor:
 
         Raises TargetError where there is none, where it takes other inputs, and where its engine fails.
         """
-        self.open(component, graph)
-        return self._execute((component, graph), inputs)
+        (outputs,) = self._execute((component, graph), [inputs])
+        return outputs
 
     def run_together(self, component: str, graph: str, inputs: Sequence[Mapping[str, Given]]) -> list[dict[str, Value]]:
         """Execute a graph once for each of these inputs, in lanes that share the threads.
@@ -58,42 +72,68 @@ class Executor:
         Threads that work on graphs of their own wait for each other less often than those that share one. A GPU is
         busy with one execution, and would need the memory of all.
         """
-        key = (component, graph)
-        is_on_gpu = key in self._engines and self._engines[key].files[0].target == CUDA
-        lanes = 1 if is_on_gpu else min(len(inputs), self._threads or available_cores(), MOST_LANES)
-        self.open(component, graph, lanes=lanes)
-        execute = partial(self._execute, key)
-        # What several of them are given is one value: a device has one copy of it.
-        known: dict[int, Value] = {}
-        values = [
-            {name: known.setdefault(id(given), as_value(given)) for name, given in entry.items()} for entry in inputs
-        ]
-        return list(self._lanes.map(execute, values) if lanes > 1 else map(execute, values))
+        self._set_lanes((component, graph), len(inputs))
+        return self._execute((component, graph), inputs)
 
-    def open(self, component: str, graph: str, *, lanes: int = 1) -> None:
-        """Open a graph's files for so many executions at once, unless they are open already. Raises TargetError."""
-        key = (component, graph)
-        if key not in self._open:
-            if key not in self._engines:
-                raise TargetError(f"this bundle has no engine for {component}/{graph}")
-            self._open[key] = [self._session(file, lanes) for file in self._engines[key].files]
-            self._counters.setdefault(key, Counter())
+    @contextmanager
+    def expect(self, uses: Iterable[Use]) -> Generator[None]:
+        """For the length of a `with`: these graphs will be executed, in this order. Raises TargetError."""
+        files: list[EngineFile] = []
+        for component, graph, branches in uses:
+            self._set_lanes((component, graph), branches)
+            files += self._segments((component, graph)).files
+        with self.residency.expect(files):
+            yield
+
+    @contextmanager
+    def reserve(self, size: int, components: Collection[str]) -> Generator[None]:
+        """For the length of a `with`: keep room for so many bytes beside engines of these components.
+
+        Raises TargetError where the budget is too small for that.
+        """
+        files = [file for key, segments in self._engines.items() if key[0] in components for file in segments.files]
+        with self.residency.reserve(size, files):
+            yield
+
+    def open(self, component: str, graph: str) -> None:
+        """Open a graph's files, as far as they find room, before anybody needs them. Raises TargetError."""
+        for file in self._segments((component, graph)).files:
+            with self.residency.use(file):
+                pass
 
     def close(self, component: str) -> None:
         """Free a component's sessions and their weights; its counters stay."""
-        for key in [key for key in self._open if key[0] == component]:
-            del self._open[key]
+        self.residency.close(
+            file for key, segments in self._engines.items() if key[0] == component for file in segments.files
+        )
 
     def counters(self) -> dict[str, dict[str, int | float]]:
         """`<component>/<graph>` → executions, bytes, seconds, since the executor was made."""
         return {"/".join(key): asdict(counter) for key, counter in self._counters.items()}
 
-    def _session(self, file: EngineFile, lanes: int) -> Session:
+    def _segments(self, key: Key) -> Segments:
+        if key not in self._engines:
+            raise TargetError(f"this bundle has no engine for {key[0]}/{key[1]}")
+        return self._engines[key]
+
+    def _set_lanes(self, key: Key, branches: int) -> None:
+        """Files that are opened from now on have so many lanes."""
+        is_on_gpu = key in self._engines and self._engines[key].files[0].target == CUDA
+        self._lanes_of[key] = 1 if is_on_gpu else min(branches, self._threads or available_cores(), MOST_LANES)
+
+    def _session(self, file: EngineFile) -> Session:
+        lanes = self._lanes_of.get((file.component, file.graph), 1)
         shown, started = self._folder.shown(file.file), time.perf_counter()
         session = self._folder.read(
             file.file,
             lambda path: Session(
-                file.engine, path, threads=self._threads, lanes=lanes, shown=shown, target=file.target
+                file.engine,
+                path,
+                threads=self._threads,
+                lanes=lanes,
+                shown=shown,
+                target=file.target,
+                keeps_memory=self.residency.budget is None,
             ),
         )
         explain(f"opened {shown} with {file.engine} in {time.perf_counter() - started:.2f} s")
@@ -101,25 +141,47 @@ class Executor:
             raise TargetError(f"gives no {min(absent)}, which its entry in the manifest names", where=shown)
         return session
 
-    def _execute(self, key: Key, inputs: Mapping[str, Given]) -> dict[str, Value]:
-        segments, sessions = self._engines[key], self._open[key]
-        if set(inputs) != set(segments.inputs):
-            raise TargetError(
-                f"{'/'.join(key)} is given {', '.join(sorted(inputs)) or 'nothing'}",
-                hint=f"it takes {', '.join(sorted(segments.inputs)) or 'nothing'}",
-            )
-        values = {name: as_value(given) for name, given in inputs.items()}
-        size = sum(value.bytes for value in values.values())
-        started = time.perf_counter()
-        for session, file, dropped in zip(sessions, segments.files, segments.dropped, strict=True):
-            values |= as_values(session.run({name: values[name] for name in file.inputs}))
-            for name in dropped:
-                del values[name]
-        seconds = time.perf_counter() - started
-        outputs = {name: values[name] for name in segments.outputs}
+    def _execute(self, key: Key, inputs: Sequence[Mapping[str, Given]]) -> list[dict[str, Value]]:
+        """Segment by segment: each is used once for all branches."""
+        segments = self._segments(key)
+        for given in inputs:
+            _check_names(key, segments, given)
+        # What several branches are given is one value: a device has one copy of it.
+        known: dict[int, Value] = {}
+        branches = [
+            {name: known.setdefault(id(entry), as_value(entry)) for name, entry in given.items()} for given in inputs
+        ]
+        sizes = [sum(value.bytes for value in values.values()) for values in branches]
+        seconds = 0.0
+        for file, dropped in zip(segments.files, segments.dropped, strict=True):
+            with self.residency.use(file) as session:
+                seconds += self._run_segment(session, file, branches)
+            for values in branches:
+                for name in dropped:
+                    del values[name]
+        outputs = [{name: values[name] for name in segments.outputs} for values in branches]
         with self._lock:
-            counter = self._counters[key]
+            counter = self._counters.setdefault(key, Counter())
             counter.seconds += seconds
-            counter.executions += 1
-            counter.bytes += size + sum(value.bytes for value in outputs.values())
+            counter.executions += len(branches)
+            counter.bytes += sum(sizes) + sum(value.bytes for given in outputs for value in given.values())
         return outputs
+
+    def _run_segment(self, session: Session, file: EngineFile, branches: Sequence[dict[str, Value]]) -> float:
+        """Add to each branch's values what a segment gives for them; returns the seconds of all lanes."""
+
+        def run(values: dict[str, Value]) -> float:
+            started = time.perf_counter()
+            values |= as_values(session.run({name: values[name] for name in file.inputs}))
+            return time.perf_counter() - started
+
+        lanes = self._lanes_of.get((file.component, file.graph), 1)
+        return sum(self._lanes.map(run, branches) if lanes > 1 and len(branches) > 1 else map(run, branches))
+
+
+def _check_names(key: Key, segments: Segments, inputs: Mapping[str, Given]) -> None:
+    if set(inputs) != set(segments.inputs):
+        raise TargetError(
+            f"{'/'.join(key)} is given {', '.join(sorted(inputs)) or 'nothing'}",
+            hint=f"it takes {', '.join(sorted(segments.inputs)) or 'nothing'}",
+        )

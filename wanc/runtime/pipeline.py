@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import CheckHeader, any_header, read_array
+from .budget import COMPONENTS, chosen_budget
 from .cores import threads_to_use
 from .decode import COMPONENT as DECODER
 from .decode import decode
@@ -20,6 +22,7 @@ from .directory import Root
 from .encode import TextStates, encode_prompt
 from .errors import TargetError, UserError
 from .executor import Executor
+from .expected import chunks, encodings, steps
 from .interface import InputError
 from .model import HIGH, Model
 from .noise import initial_noise
@@ -36,25 +39,35 @@ from .video_bundle import Sampling, Shape, VideoBundle
 
 
 class Pipeline:
-    """A bundle, ready to generate. Engines are opened when first used and stay open."""
+    """A bundle, ready to generate. Engines are opened when first used, and stay open as far as its budget allows."""
 
-    def __init__(self, bundle: VideoBundle, *, threads: int | None = None) -> None:
+    def __init__(self, bundle: VideoBundle, *, threads: int | None = None, device_budget: str | None = None) -> None:
         self.bundle = bundle
-        self.executor = Executor(bundle.folder, bundle.engines, threads=threads_to_use(threads, bundle.threads))
+        budget = chosen_budget(bundle.memory, device_budget)
+        threads = threads_to_use(threads, bundle.threads)
+        self.executor = Executor(bundle.folder, bundle.engines, threads=threads, budget=budget)
         # They are the same for every request.
         self._interfaces, self._tables = cache(bundle.interfaces), cache(bundle.tables)
         self._tokenizer, self._table = open_text(bundle)
         self._texts = TextStates(self._encode)
 
     @classmethod
-    def open(cls, root: Root, *, threads: int | None = None, on_progress: OnProgress = ignore) -> Pipeline:
+    def open(
+        cls,
+        root: Root,
+        *,
+        threads: int | None = None,
+        device_budget: str | None = None,
+        on_progress: OnProgress = ignore,
+    ) -> Pipeline:
         """Verify a bundle and make it ready.
 
         Raises VerificationError or BundleError where the bundle is not exactly what was sealed, and TargetError where
         it does not fit this machine. `threads` is the recipe's unless given; 0 means every core, and more than there
-        are is a UserError.
+        are is a UserError. So is `device_budget`, the recipe's unless given, where the bundle was not planned for one.
         """
-        return cls(VideoBundle.open(root, on_progress=on_progress), threads=threads)
+        bundle = VideoBundle.open(root, on_progress=on_progress)
+        return cls(bundle, threads=threads, device_budget=device_budget)
 
     def generate(self, prompt: str, *, on_progress: OnProgress = ignore, **options: Any) -> Result:
         """Make a whole video in memory; the options are the fields of `Request`. Raises UserError."""
@@ -93,12 +106,13 @@ class Pipeline:
         solver = self._solver(request)
         latents = self._start(request, shape)
         texts = self._prompts(request)
-        with timer.phase("text"):
+        stepping = list(steps(solver.timesteps.tolist(), self._expert, self._parts))
+        with self._phase("text", shape, timer), self.executor.expect([*encodings(len(texts)), *stepping]):
             on_progress("text", 0, len(texts))
             text = self._texts.of(texts["prompt"])
             negative = self._texts.of(texts["negative_prompt"]) if "negative_prompt" in texts else text
             on_progress("text", len(texts), len(texts))
-        with timer.phase("denoise"):
+        with self._phase("denoise", shape, timer), self.executor.expect([*stepping, *chunks(latents.shape[2])]):
             return denoise(self._parts, solver, self._expert, latents, text, negative, on_progress)
 
     def decode(self, latents: NDArray[np.float32], timer: Timer, on_progress: OnProgress = ignore) -> Iterator[Frames]:
@@ -106,15 +120,34 @@ class Pipeline:
         model, total = self.bundle.model, latents.shape[2]
         height, width = (size * model.spatial_stride for size in latents.shape[3:])
         graphs = self._interfaces(DECODER)
-        chunks = decode(latents, model.latent_mean, model.latent_std, self.executor, graphs)
-        for done in range(total):
-            on_progress("decode", done, total)
-            with timer.phase("decode"):
-                chunk = next(chunks)
-            if chunk.shape != (wanted := (model.temporal_stride if done else 1, height, width, 3)):
-                raise TargetError(f"an engine gives frames of {list(chunk.shape)}, and {list(wanted)} was expected")
-            yield chunk
+        decoded = decode(latents, model.latent_mean, model.latent_std, self.executor, graphs)
+        frames = (total - 1) * model.temporal_stride + 1
+        with self._room("decode", height, width, frames), self.executor.expect(chunks(total)):
+            for done in range(total):
+                on_progress("decode", done, total)
+                with timer.phase("decode"):
+                    chunk = next(decoded)
+                if chunk.shape != (wanted := (model.temporal_stride if done else 1, height, width, 3)):
+                    raise TargetError(f"an engine gives frames of {list(chunk.shape)}, and {list(wanted)} was expected")
+                yield chunk
         on_progress("decode", total, total)
+
+    @contextmanager
+    def _phase(self, name: str, shape: Shape, timer: Timer) -> Generator[None]:
+        with timer.phase(name), self._room(name, shape.height, shape.width, shape.frames):
+            yield
+
+    @contextmanager
+    def _room(self, phase: str, height: int, width: int, frames: int) -> Generator[None]:
+        """Memory for a phase of a video of this size, where there is a budget of it."""
+        memory = self.bundle.memory
+        if memory is None:
+            yield
+            return
+        planned = next(one for one in self.bundle.shapes if (one.height, one.width) == (height, width))
+        size = memory.values(planned.name, phase, frames / planned.frames)
+        with self.executor.reserve(size, COMPONENTS[phase]):
+            yield
 
     def _solver(self, request: Request) -> Solver:
         sampling = self.bundle.sampling

@@ -17,7 +17,7 @@ class Session:
     """A file of an engine with the library that executes it; `backend` is that file if it is open already.
 
     `lanes` threads may call `run` at once. `shown` is what errors call the file, if not by its path, and `target` what
-    it was compiled for.
+    it was compiled for. `keeps_memory` says whether what an execution needs in memory is kept for the next one.
     """
 
     def __init__(
@@ -30,10 +30,11 @@ class Session:
         backend: Backend | None = None,
         shown: str | None = None,
         target: str = CPU,
+        keeps_memory: bool = True,
     ) -> None:
         self._engine, self.shown = engine, shown or str(path)
         try:
-            self._backend = backend or open_backend(engine, path, threads, lanes, target)
+            self._backend = backend or open_backend(engine, path, threads, lanes, target, keeps_memory)
         except ModuleNotFoundError as error:
             raise TargetError(f"the package {error.name} is missing", hint=INSTALL) from None
         except UserError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from .budget import MemoryFacts
 from .bundle import Bundle, listed, section
 from .directory import Root
 from .errors import UserError
@@ -23,6 +24,7 @@ class VideoBundle(Bundle):
     embedding: str
     sampling: Sampling
     shapes: tuple[Shape, ...]
+    memory: MemoryFacts | None = None
 
     @classmethod
     def open(cls, root: Root, *, on_progress: OnProgress = ignore) -> VideoBundle:
@@ -45,6 +47,11 @@ class VideoBundle(Bundle):
             embedding=listed(bundle.manifest, runtime, "embedding"),
             sampling=facts.sampling,
             shapes=facts.shapes,
+            memory=MemoryFacts.read(
+                runtime,
+                [shape.name for shape in facts.shapes],
+                [file for segments in bundle.engines.values() for file in segments.files],
+            ),
         )
 
     def shape(self, name: str | None, frames: int | None) -> Shape:

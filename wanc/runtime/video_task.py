@@ -84,6 +84,7 @@ def run_video(
     prompt: str,
     latents: Path | None = None,
     threads: int | None = None,
+    device_budget: str | None = None,
     on_progress: OnProgress = ignore,
     on_note: OnNote = ignore_note,
     **options: Any,
@@ -95,7 +96,7 @@ def run_video(
     require_writable(output, WHAT)
     timer = Timer()
     with timer.phase("verify"):
-        pipeline = Pipeline.open(root, threads=threads, on_progress=on_progress)
+        pipeline = Pipeline.open(root, threads=threads, device_budget=device_budget, on_progress=on_progress)
     noise = _noise(pipeline, latents, options)
     made = _make(pipeline, output, Request(prompt, latents=noise, **options), latents, on_progress, on_note)
     timer.add(made.seconds)
@@ -109,6 +110,7 @@ def run_videos(
     prompts: Path,
     latents: Path | None = None,
     threads: int | None = None,
+    device_budget: str | None = None,
     on_progress: OnProgress = ignore,
     on_note: OnNote = ignore_note,
     **options: Any,
@@ -126,7 +128,7 @@ def run_videos(
             require_replaceable(output, WHAT)
         require_writable(outputs[0], WHAT)
         with timer.phase("verify"):
-            pipeline = Pipeline.open(root, threads=threads, on_progress=on_progress)
+            pipeline = Pipeline.open(root, threads=threads, device_budget=device_budget, on_progress=on_progress)
         noise = _noise(pipeline, latents, options)
         requests = [Request(prompt, latents=noise, **options) for prompt in texts]
         for request in requests:

@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from wanc.artifacts.records import ActionRecord, Blob
 from wanc.artifacts.seal import YEAR_10000, BundleFacts, BundleFile, seal
 from wanc.artifacts.store import Store
 from wanc.artifacts.why import explain_miss, told
+from wanc.compiler.bundle.memory import MemoryPlan
 from wanc.compiler.bundle.standing import look_at
 from wanc.compiler.engines.distributions import DISTRIBUTIONS, ON_TARGET, RUN_BY
 from wanc.compiler.program import program as programs
@@ -85,6 +86,8 @@ class Seal:
     resolved: Resolved
     lock: Mapping[str, Any]
     destination: Path
+    memory: MemoryPlan | None = None
+    """How the recipe's budget is kept, if it has one."""
 
     def run(self, runner: Runner, engines: Tree) -> str:
         """Returns the bundle's id. Raises UserError where something else stands at the destination.
@@ -113,7 +116,11 @@ class Seal:
             "schema": KEY_SCHEMA,
             "stage": NAME,
             "code": code_version(__name__),
-            "parameters": {"lock": dict(self.lock), "created": created()},
+            "parameters": {
+                "lock": dict(self.lock),
+                "created": created(),
+                **({"memory": asdict(self.memory)} if self.memory else {}),
+            },
             "inputs": {"engines": engines.digest, "source": self.resolved.source.digest, "runtime": _program_digest()},
             "tools": requirements(self.resolved),
         }
@@ -191,7 +198,8 @@ class Seal:
         if recipe.sampling is None or program.model is None or program.embedding is None:
             return {}
         model = replace(program.model, boundary=self.resolved.boundary)
-        return {**video_document(recipe, model), "embedding": program.embedding.file}
+        memory = {} if self.memory is None else {"memory": self.memory.as_manifest(program.engines)}
+        return {**video_document(recipe, model), "embedding": program.embedding.file, **memory}
 
 
 def created() -> int:

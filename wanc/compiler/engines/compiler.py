@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from wanc.runtime.backends.base import Backend
+from wanc.runtime.engine_file import Memory
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -67,6 +68,10 @@ class Compiler(Protocol):
 
         That is a normal case: an engine for a GPU may be built where there is none. Raises what the library raises.
         """
+        ...
+
+    def memory(self, path: Path) -> Memory | None:
+        """What an engine file takes of the processor's memory when it is open; None of one that is for a GPU."""
         ...
 
     def has_kernel(self, node: ir.Node, opset: int) -> bool:

@@ -72,10 +72,7 @@ def compile_segment(
     lowered_graphs = {name: lowered_graph(path, graphs[name], requests) for name, path in written.items()}
     made = compiler.compile(files.name, lowered_graphs, stored.files)
     return Compiled(
-        tuple(
-            _engine_file(compiler, name, present[name], segment, target, path.relative_to(out).as_posix())
-            for name, path in made.items()
-        ),
+        tuple(_engine_file(compiler, name, present[name], segment, target, path, out) for name, path in made.items()),
         {name: entry.graph for name, entry in graphs.items()},
         lowered,
         {
@@ -87,7 +84,9 @@ def compile_segment(
     )
 
 
-def _engine_file(compiler: Compiler, graph: str, piece: Piece, segment: Segment, target: str, file: str) -> EngineFile:
+def _engine_file(
+    compiler: Compiler, graph: str, piece: Piece, segment: Segment, target: str, path: Path, out: Path
+) -> EngineFile:
     return EngineFile(
         component=segment.component,
         graph=graph,
@@ -97,10 +96,11 @@ def _engine_file(compiler: Compiler, graph: str, piece: Piece, segment: Segment,
         profile=None,
         device=segment.device,
         ranks=segment.ranks,
-        file=file,
+        file=path.relative_to(out).as_posix(),
         inputs=tuple(piece.inputs),
         outputs=tuple(piece.outputs),
         built=compiler.built,
+        memory=compiler.memory(path),
     )
 
 

@@ -52,9 +52,17 @@ class OnnxRuntime:
     """One `.onnx` file; its weights lie beside it."""
 
     def __init__(
-        self, path: Path, threads: int, lanes: int = 1, options: onnxruntime.SessionOptions | None = None
+        self,
+        path: Path,
+        threads: int,
+        lanes: int = 1,
+        options: onnxruntime.SessionOptions | None = None,
+        *,
+        keeps_memory: bool = True,
     ) -> None:
         chosen = session_options(threads, lanes) if options is None else options
+        # Each session has an arena of its own, which only grows.
+        chosen.enable_cpu_mem_arena = keeps_memory
         self._session = open_session(path, chosen, ["CPUExecutionProvider"])
         self.outputs = [output.name for output in self._session.get_outputs()]
 

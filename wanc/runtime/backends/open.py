@@ -9,8 +9,12 @@ from .base import Backend
 from .offline import stay_offline
 
 
-def open_backend(engine: str, path: Path, threads: int, lanes: int = 1, target: str = CPU) -> Backend:
+def open_backend(
+    engine: str, path: Path, threads: int, lanes: int = 1, target: str = CPU, keeps_memory: bool = True
+) -> Backend:
     """Open a file of the engine for a target; 0 threads are all cores, and lanes share them.
+
+    Unless it `keeps_memory`, an engine on a CPU gives back after each execution what only that has needed.
 
     Raises what the library raises, ModuleNotFoundError where it is not installed, and ValueError for another engine.
     """
@@ -22,11 +26,11 @@ def open_backend(engine: str, path: Path, threads: int, lanes: int = 1, target: 
     if engine == "onnxruntime":
         from .onnxruntime import OnnxRuntime
 
-        return OnnxRuntime(path, threads, lanes)
+        return OnnxRuntime(path, threads, lanes, keeps_memory=keeps_memory)
     if engine == "openvino":
         from .openvino import OpenVino
 
-        return OpenVino(path, threads, lanes)
+        return OpenVino(path, threads, lanes, keeps_memory=keeps_memory)
     if engine == "tensorrt-rtx":
         raise ValueError("engines for GPUs are built, and not run yet")
     raise ValueError(f"there is no back end for {engine}")

@@ -14,6 +14,7 @@ import openvino
 
 from ..interface import InputError
 from .base import Array
+from .mapped import let_go
 
 PRECISION = ["wanc", "precision"]
 """Where a model says in which precision its products are to be computed: bf16 or f32."""
@@ -60,8 +61,8 @@ class OpenVino:
     after (2026.4). So a model is compiled anew for other sizes, if one of those that it met first was 1.
     """
 
-    def __init__(self, path: Path, threads: int, lanes: int = 1) -> None:
-        self.path, self._threads, self._lanes = path, threads, lanes
+    def __init__(self, path: Path, threads: int, lanes: int = 1, *, keeps_memory: bool = True) -> None:
+        self.path, self._threads, self._lanes, self._keeps_memory = path, threads, lanes, keeps_memory
         self._lock = Lock()
         # Compiled, a tensor may have gained the names of others that it has become one with.
         model = core().read_model(path)
@@ -75,6 +76,7 @@ class OpenVino:
         for _ in range(self._lanes):
             self._requests.put(self.compiled.create_infer_request())
         self._first: dict[str, tuple[int, ...]] = {}
+        self._has_run = False
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
         if inputs.keys() != self._inputs.keys():
@@ -94,7 +96,20 @@ class OpenVino:
             results = request.infer(contiguous, share_inputs=True)
         finally:
             requests.put(request)
+        self._give_back()
         return [results[port] for port in ports]
+
+    def _give_back(self) -> None:
+        """What is not needed any more: what was read of the weights' file once they are packed, at the first execution.
+
+        And what lay between kernels, which grows for each session by itself.
+        """
+        with self._lock:
+            if not self._has_run:
+                self._has_run = True
+                let_go(self.path.with_suffix(".bin"))
+            if not self._keeps_memory and self._requests.qsize() == self._lanes:
+                self.compiled.release_memory()
 
     def _meet(self, shapes: dict[str, tuple[int, ...]]) -> None:
         if self._first and shapes != self._first and self._met_one():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -24,6 +24,7 @@ from wanc.compiler.passes.rewrite import Pass
 from wanc.compiler.program.graph_file import load, save
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.onnxruntime import ELSEWHERE, QUANTIZED, OnnxRuntime, session_options
+from wanc.runtime.engine_file import Memory
 
 FUSED: Mapping[str, str] = {
     "Attention": "Attention",
@@ -67,6 +68,11 @@ class OnnxRuntimeCompiler:
         options.profile_file_prefix = str(path.with_suffix(".profile"))
         return OnnxRuntime(path, threads=1, options=options)
 
+    def memory(self, path: Path) -> Memory | None:
+        """Weights as they are: those of products are packed, one after the other, and their files' pages let go."""
+        sizes = [tensor.nbytes for tensor in _weights(load(path))]
+        return Memory(sum(sizes), sum(sizes) + max(sizes, default=0))
+
     def has_kernel(self, node: ir.Node, opset: int) -> bool:
         query = node.inputs[0]
         is_tiled = node.op_type == "Attention" and query is not None and query.dtype in DTYPES
@@ -91,6 +97,11 @@ class OnnxRuntimeCompiler:
             if kernel in FUSED:
                 fused[FUSED[kernel]] += count
         return Kernels(by_type, fused, onnxruntime_products(events))
+
+
+def _weights(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    for graph in (model.graph, *model.graph.subgraphs()):
+        yield from (value.const_value for value in graph.initializers.values() if value.const_value is not None)
 
 
 def came_quantized(model: ir.Model) -> bool:

@@ -20,6 +20,7 @@ from wanc.compiler.engines.products import Products
 from wanc.compiler.passes.rewrite import Pass
 from wanc.compiler.program.graph_file import load
 from wanc.runtime.backends.base import Backend
+from wanc.runtime.engine_file import Memory
 
 NO_TYPE = "none"
 
@@ -31,6 +32,10 @@ class CudaCompiler(OnnxRuntimeCompiler):
 
     def execute(self, path: Path) -> Backend | None:
         """Nothing: see above."""
+        del path
+
+    def memory(self, path: Path) -> Memory | None:
+        """Nothing of the processor's that lasts."""
         del path
 
     def prober(self, path: Path) -> Prober | None:

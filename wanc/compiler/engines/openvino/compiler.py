@@ -19,6 +19,7 @@ import numpy as np
 import onnx_ir as ir
 import openvino
 from openvino import opset14
+from openvino.op import Constant
 
 from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import Kernels
@@ -35,6 +36,7 @@ from wanc.compiler.program.graph_file import load
 from wanc.errors import EXIT_REFUSED, CheckpointError, UserError
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.openvino import PRECISION, OpenVino, core
+from wanc.runtime.engine_file import Memory
 from wanc.words import Island
 
 PRECISE = "precise_0"
@@ -93,6 +95,13 @@ class OpenVinoCompiler:
 
     def execute(self, path: Path) -> Backend | None:
         return OpenVino(path, threads=1)
+
+    def memory(self, path: Path) -> Memory | None:
+        """Weights as they are packed at the first execution, until when their file's pages are there as well."""
+        model = core().read_model(path)
+        in_halves = model.has_rt_info(PRECISION) and str(model.get_rt_info(PRECISION).astype(str)) == "bf16"
+        opened = sum(_held_bytes(node, in_halves=in_halves) for node in model.get_ops() if _is_weight(node))
+        return Memory(opened, opened + path.with_suffix(".bin").stat().st_size)
 
     def has_kernel(self, node: ir.Node, opset: int) -> bool:
         del opset
@@ -169,6 +178,18 @@ def _mark(model: openvino.Model, islands: Iterable[Island]) -> None:
     for node in model.get_ops():
         if node.get_type_name() in marked and not _is_bias(node):
             node.get_rt_info()[PRECISE] = ""
+
+
+def _is_weight(node: openvino.Node) -> bool:
+    return node.get_type_name() == "Constant"
+
+
+def _held_bytes(node: openvino.Node, *, in_halves: bool) -> int:
+    """Of a constant: the factors of products in float32 are packed in bfloat16 where these are computed in that."""
+    size = cast("Constant", node).get_byte_size()
+    takers = {port.get_node().get_type_name() for port in node.output(0).get_target_inputs()}
+    is_halved = in_halves and takers == {"MatMul"} and node.get_element_type() == openvino.Type.f32
+    return size // 2 if is_halved else size
 
 
 def _is_bias(node: openvino.Node) -> bool:

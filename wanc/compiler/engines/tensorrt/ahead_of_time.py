@@ -11,6 +11,7 @@ from wanc.compiler.engines.tensorrt.kernels import has_kernel
 from wanc.compiler.engines.tensorrt.passes import lowering_passes
 from wanc.compiler.passes.rewrite import Pass
 from wanc.runtime.backends.base import Backend
+from wanc.runtime.engine_file import Memory
 from wanc.words import Compute, Island
 
 
@@ -30,6 +31,10 @@ class AheadOfTimeCompiler:
     def has_kernel(self, node: ir.Node, opset: int) -> bool:
         del opset
         return has_kernel(node)
+
+    def memory(self, path: Path) -> Memory | None:
+        """Nothing of the processor's that lasts."""
+        del path
 
     def prober(self, path: Path) -> Prober | None:
         """Nothing, either."""

@@ -1,0 +1,107 @@
+"""What a model on one processor takes of a budget of memory, phase by phase, and into which pieces it is cut for that.
+
+A phase's graphs are executed segment by segment. Whatever the budget, one segment has to be opened beside the values
+that are alive; the more there is, the more of them stay open until they are used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from wanc.compiler.planner.building import segment_weights
+from wanc.compiler.planner.costs import ComponentCosts, Kernel, VideoCosts
+from wanc.compiler.planner.count import BYTES
+from wanc.runtime.budget import PhaseMemory
+from wanc.words import EngineKind
+
+SHARE = 8
+"""Into so many segments is cut what a budget has room for, so that little of it is left over, and the next one can be
+opened while one is executed."""
+
+
+@dataclass(frozen=True)
+class Resident:
+    """One size of video within a budget, in bytes, on a processor with this kind of engine."""
+
+    shape: str
+    budget: int
+    phases: Mapping[str, PhaseMemory]
+
+    @property
+    def least(self) -> int:
+        """The smallest budget within which the video can be made."""
+        return max(phase.least for phase in self.phases.values())
+
+    @property
+    def whole(self) -> int:
+        """The budget from which nothing is closed before a request ends: all weights, and the values of one phase."""
+        return sum(phase.weights for phase in self.phases.values()) + max(
+            phase.values for phase in self.phases.values()
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        phases = {name: phase.as_json(self.budget) for name, phase in self.phases.items()}
+        return {"budget": self.budget, "least": self.least, "whole": self.whole, "phases": phases}
+
+
+Bounds = Mapping[str, list[tuple[int, int]]]
+"""Of each component the blocks of its segments, first … stop - 1."""
+
+
+def segment_bounds(costs: Iterable[VideoCosts], budget: int, kind: EngineKind) -> Bounds:
+    """As few segments of equal numbers of blocks as leave a budget enough to move in; whole components, if all fit."""
+    sizes = list(costs)
+    whole = {component.name: [(0, len(component.parts))] for component in sizes[0].components}
+    if all(resident(one, whole, budget, kind).whole <= budget for one in sizes):
+        return whole
+    room = budget - max(phase.values for one in sizes for phase in resident(one, whole, budget, kind).phases.values())
+    return {component.name: _bounds(component, room // SHARE, kind) for component in sizes[0].components}
+
+
+def _bounds(component: ComponentCosts, most_bytes: int, kind: EngineKind) -> list[tuple[int, int]]:
+    count = len(component.parts)
+    for pieces in range(1, count + 1):
+        ends = [count * index // pieces for index in range(pieces + 1)]
+        bounds = list(pairwise(ends))
+        if all(opening_bytes(component, *pair, kind) <= most_bytes for pair in bounds):
+            return bounds
+    return [(index, index + 1) for index in range(count)]
+
+
+def resident(costs: VideoCosts, bounds: Bounds, budget: int, kind: EngineKind) -> Resident:
+    """The phases of one size of video, cut at these bounds."""
+
+    def phase(components: Iterable[ComponentCosts], values: int) -> PhaseMemory:
+        found = list(components)
+        activation = max(part.activation for component in found for part in component.parts)
+        largest = max(opening_bytes(one, *pair, kind) for one in found for pair in bounds[one.name])
+        return PhaseMemory(values + activation, sum(component.weights for component in found), largest)
+
+    kept = max(sum(part.kept for part in expert.parts) * expert.branches for expert in costs.experts)
+    phases: dict[str, PhaseMemory] = {
+        "text": phase([costs.text_encoder], 0),
+        "denoise": phase(costs.experts, kept),
+        "decode": phase([costs.decoder], 0),
+    }
+    return Resident(costs.shape, budget, phases)
+
+
+def opening_bytes(component: ComponentCosts, first: int, stop: int, kind: EngineKind) -> int:
+    """What opening the engines of some blocks takes: their weights, and what is there of their files meanwhile.
+
+    onnxruntime packs one weight after the other, OpenVINO all at the first execution, from a file in float32.
+    """
+    kernels = [kernel for part in component.parts[first:stop] for kernel in part.kernels]
+    weights = segment_weights(component, first, stop)
+    if kind == "openvino":
+        return weights + max(weights, sum(map(_in_file, kernels)))
+    return weights + max((kernel.weights for kernel in kernels), default=0)
+
+
+def _in_file(kernel: Kernel) -> int:
+    """Codes are in the file as they are."""
+    size = BYTES[kernel.format]
+    return kernel.weights if size == 1 else kernel.weights * BYTES["fp32"] // size

@@ -1,0 +1,243 @@
+"""Which engine files are open: as many as a budget of bytes allows, those that are needed next before all others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from threading import Condition
+from typing import Generic, TypeVar
+
+from .engine_file import EngineFile, Memory
+from .errors import TargetError
+from .uses import Uses
+
+MIB = 2**20
+
+Opened = TypeVar("Opened")
+
+
+@dataclass
+class Traffic:
+    """What came and went: files opened, those of them ahead of their use, files closed, and bytes.
+
+    `loaded_bytes` are those of all files that were opened, as often as they were; `peak_bytes` the most that files and
+    reservations were counted to take at once.
+    """
+
+    loads: int = 0
+    prefetched: int = 0
+    evictions: int = 0
+    loaded_bytes: int = 0
+    peak_bytes: int = 0
+
+
+@dataclass
+class _Entry(Generic[Opened]):
+    """A file that is open, or that is being opened while it has no session. `users` are executing it."""
+
+    file: EngineFile
+    users: int
+    bytes: int = 0
+    session: Opened | None = None
+
+
+class Residency(Generic[Opened]):
+    """Opens engine files when they are needed, or ahead of that, and closes others to make room.
+
+    Without a budget nothing is closed. With one, open files and what is reserved for values are never counted to take
+    more bytes; of the files that nobody executes, the one goes that will be needed last.
+    """
+
+    def __init__(
+        self, files: Iterable[EngineFile], open_file: Callable[[EngineFile], Opened], budget: int | None = None
+    ) -> None:
+        self._files: Mapping[str, EngineFile] = {file.file: file for file in files}
+        self._open_file, self.budget = open_file, budget
+        self._largest = max((self._memory(file).opening for file in self._files.values()), default=0)
+        self._entries: dict[str, _Entry[Opened]] = {}
+        self._reserved = 0
+        self._uses = Uses()
+        self._changed = Condition()
+        self._ahead: ThreadPoolExecutor | None = None
+        self._looking_ahead = False
+        self._traffic = Traffic()
+
+    @contextmanager
+    def use(self, file: EngineFile) -> Generator[Opened]:
+        """What `open_file` made of it, which stays open meanwhile. Waits where others have to finish first.
+
+        A thread uses one file at a time, or two could wait for each other. Raises what `open_file` raises.
+        """
+        session = self._acquire(file)
+        self._look_ahead()
+        try:
+            yield session
+        finally:
+            with self._changed:
+                entry = self._entries[file.file]
+                entry.users -= 1
+                # What it took beside that to open it is gone once it was executed.
+                entry.bytes = self._memory(file).opened
+                self._changed.notify_all()
+            self._look_ahead()
+
+    @contextmanager
+    def expect(self, files: Sequence[EngineFile]) -> Generator[None]:
+        """For the length of a `with`: these will be used, in this order. So the next ones are opened ahead."""
+        with self._changed:
+            line = self._uses.add([file.file for file in files])
+        self._look_ahead()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._uses.remove(line)
+
+    @contextmanager
+    def reserve(self, size: int, files: Iterable[EngineFile]) -> Generator[None]:
+        """Keep room for so many bytes of values while these files are used, for the length of a `with`.
+
+        Beside all reservations the largest file has room, so that whoever has one comes to an end; another one waits
+        for that. A thread holds one at a time. Raises TargetError where the budget is too small for this one alone.
+        """
+        with self._changed:
+            self._check_possible(size, max((self._memory(file).opening for file in files), default=0))
+            while self.budget is not None and self._reserved and self._reserved + size + self._largest > self.budget:
+                self._changed.wait()
+            self._reserved += size
+            self._make_room(0)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._reserved -= size
+                self._changed.notify_all()
+
+    def close(self, files: Iterable[EngineFile]) -> None:
+        """Close those of these files that nobody is executing."""
+        with self._changed:
+            for file in files:
+                entry = self._entries.get(file.file)
+                if entry is not None and entry.session is not None and not entry.users:
+                    del self._entries[file.file]
+
+    def counters(self) -> dict[str, int]:
+        """What came and went since the residency was made."""
+        with self._changed:
+            return asdict(self._traffic)
+
+    def _memory(self, file: EngineFile) -> Memory:
+        """Raises TargetError where there is a budget and nobody says what a file takes of it."""
+        if file.memory is None and self.budget is not None:
+            raise TargetError(
+                f"this bundle does not say how much memory {file.file} takes, so that no budget can be kept",
+                hint="build it again with this version of wanc, or run it without a budget",
+            )
+        return file.memory or Memory(0, 0)
+
+    def _check_possible(self, size: int, largest: int) -> None:
+        if self.budget is not None and (least := size + largest) > self.budget:
+            raise TargetError(
+                f"this takes {size:,} bytes for values beside an engine file of {largest:,}, "
+                f"and the budget is {self.budget:,} bytes: {least - self.budget:,} are missing",
+                hint=f"allow at least {least} bytes, or ask for a smaller video",
+            )
+
+    def _acquire(self, file: EngineFile) -> Opened:
+        with self._changed:
+            self._uses.advance(file.file)
+            while (known := self._entries.get(file.file)) is not None:
+                if known.session is not None:
+                    self._entries[file.file] = self._entries.pop(file.file)  # behind all that were used before
+                    known.users += 1
+                    return known.session
+                self._changed.wait()  # for the thread that is opening it, which may fail
+            entry = self._entries[file.file] = _Entry(file, users=1)
+            self._make_room(self._memory(file).opening)
+            self._take(entry)
+        return self._open(entry)
+
+    def _open(self, entry: _Entry[Opened]) -> Opened:
+        try:
+            session = self._open_file(entry.file)
+        except BaseException:
+            with self._changed:
+                del self._entries[entry.file.file]
+                self._changed.notify_all()
+            raise
+        with self._changed:
+            entry.session = session
+            self._traffic.loads += 1
+            self._traffic.loaded_bytes += self._memory(entry.file).opened
+            self._changed.notify_all()
+        return session
+
+    def _take(self, entry: _Entry[Opened]) -> None:
+        """Count what opening a file takes, for which there is room."""
+        entry.bytes = self._memory(entry.file).opening
+        self._traffic.peak_bytes = max(self._traffic.peak_bytes, self._taken)
+
+    @property
+    def _taken(self) -> int:
+        return self._reserved + sum(entry.bytes for entry in self._entries.values())
+
+    def _make_room(self, size: int) -> None:
+        """Close files until so many bytes more fit, and wait for those that are executed.
+
+        These come to an end: beside all reservations there is room for any one file.
+        """
+        while self.budget is not None and self._taken + size > self.budget:
+            if not self._close_last(sooner_than=-1):
+                self._changed.wait()
+
+    def _close_last(self, *, sooner_than: float) -> bool:
+        """Close the file that is needed last, if that is later than so many uses from now; and whether there is one."""
+        idle = [entry for entry in self._entries.values() if entry.session is not None and not entry.users]
+        # Of several that nobody expects, the first in the list was used the longest ago.
+        last = max(idle, key=lambda entry: self._uses.distance(entry.file.file), default=None)
+        if last is None or self._uses.distance(last.file.file) <= sooner_than:
+            return False
+        del self._entries[last.file.file]
+        self._traffic.evictions += 1
+        return True
+
+    def _look_ahead(self) -> None:
+        """Let another thread open what is needed next, unless it is at that already."""
+        with self._changed:
+            if self._looking_ahead or self._next_absent() is None:
+                return
+            self._looking_ahead = True
+            self._ahead = self._ahead or ThreadPoolExecutor(1, "residency")
+        self._ahead.submit(self._open_ahead)
+
+    def _open_ahead(self) -> None:
+        try:
+            while (entry := self._begin_next()) is not None:
+                self._open(entry)
+        except Exception:  # who needs the file tries again, and is told
+            with self._changed:
+                self._looking_ahead = False
+
+    def _begin_next(self) -> _Entry[Opened] | None:
+        """The file that is needed next and has room, if what is closed for it is needed later; None where not."""
+        with self._changed:
+            file = self._next_absent()
+            if file is None or not self._has_room_ahead(file):
+                self._looking_ahead = False
+                return None
+            entry = self._entries[file.file] = _Entry(file, users=0)
+            self._take(entry)
+            self._traffic.prefetched += 1
+            return entry
+
+    def _next_absent(self) -> EngineFile | None:
+        return next((self._files[name] for name in self._uses.upcoming() if name not in self._entries), None)
+
+    def _has_room_ahead(self, file: EngineFile) -> bool:
+        distance = self._uses.distance(file.file)
+        while self.budget is not None and self._taken + self._memory(file).opening > self.budget:
+            if not self._close_last(sooner_than=distance):
+                return False
+        return True
