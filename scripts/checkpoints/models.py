@@ -109,6 +109,16 @@ MODELS: Mapping[str, Model] = {
         boundary=None,
         shard_bytes=SHARD_BYTES,
     ),
+    # The denoiser of the 1.3B model whole, as both experts of a model that has two.
+    "two-experts-1.3b-shape": Model(
+        denoiser=_denoiser(heads=12, ffn=8960, layers=30),
+        text_encoder={"vocab_size": 163, "d_model": 4096, "d_kv": 64, "d_ff": 1024, "num_heads": 8, "num_layers": 1},
+        vae=_vae(16, 1),
+        text_length=512,
+        shift=5.0,
+        boundary=0.875,
+        shard_bytes=SHARD_BYTES,
+    ),
     "wan2.1-t2v-1.3b": replace(A14B, denoiser=_denoiser(heads=12, ffn=8960, layers=30), shift=5.0, boundary=None),
     "wan2.1-t2v-14b": replace(A14B, shift=5.0, boundary=None),
     "wan2.2-t2v-a14b": A14B,

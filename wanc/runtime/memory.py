@@ -32,7 +32,7 @@ def available_bytes() -> int | None:
     taken = _kilobytes(STATUS, "VmRSS")
     limits = [path.read_text("ascii").strip() for path in CGROUP_LIMITS if path.exists()]
     allowed = [int(limit) - taken for limit in limits if limit.isdigit()]
-    return max(min(_kilobytes(MEMINFO, "MemAvailable"), *allowed), 0)
+    return max(min([_kilobytes(MEMINFO, "MemAvailable"), *allowed]), 0)
 
 
 def _kilobytes(path: Path, field: str) -> int:

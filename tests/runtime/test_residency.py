@@ -1,0 +1,231 @@
+"""Which engine files are open: within the budget whatever is used, ahead of its use, and right whoever asks."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wanc.runtime.engine_file import EngineFile, Memory
+from wanc.runtime.errors import TargetError
+from wanc.runtime.residency import Residency
+
+SECONDS = 30
+"""After which a test that waits has failed."""
+Sizes = Sequence[tuple[int, int]]
+
+
+def files_of(sizes: Sizes) -> list[EngineFile]:
+    """Files that take so many bytes open, and so many more to be opened."""
+    return [
+        EngineFile(
+            "denoiser", "step", index, "any", "cpu", None, "cpu", f"{index}", (), (), memory=Memory(stay, stay + more)
+        )
+        for index, (stay, more) in enumerate(sizes)
+    ]
+
+
+def name(file: EngineFile) -> str:
+    return file.file
+
+
+def residency_of(
+    sizes: Sizes, budget: int | None, open_file: Callable[[EngineFile], str] = name
+) -> tuple[Residency[str], list[EngineFile]]:
+    files = files_of(sizes)
+    return Residency(files, open_file, budget), files
+
+
+SIZES = st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), min_size=1, max_size=6)
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(SIZES, st.integers(0, 60), st.data())
+def test_the_budget_is_kept_whatever_is_used(sizes: Sizes, more: int, data: st.DataObject) -> None:
+    largest = max(stay + opening for stay, opening in sizes)
+    residency, files = residency_of(sizes, largest + more)
+    order = data.draw(st.lists(st.sampled_from(files), max_size=20))
+    with residency.expect(order):
+        for file in order:
+            with residency.use(file) as session:
+                assert session == file.file
+    counters = residency.counters()
+    assert counters["peak_bytes"] <= largest + more
+    assert counters["loads"] >= len(set(map(name, order)))
+    if sum(stay + opening for stay, opening in sizes) <= largest + more:
+        assert counters["evictions"] == 0
+
+
+def test_without_a_budget_nothing_is_closed() -> None:
+    residency, files = residency_of([(10, 5)] * 4, None)
+    for _ in range(3):
+        for file in files:
+            with residency.use(file):
+                pass
+    assert (residency.counters()["loads"], residency.counters()["evictions"]) == (4, 0)
+
+
+def test_what_goes_round_is_not_opened_anew_each_time() -> None:
+    """Of five files four find room: what is needed last goes, so that in each round few are opened, and not all."""
+    residency, files = residency_of([(10, 0)] * 5, 40)
+    order = files * 10
+    with residency.expect(order):
+        for file in order:
+            with residency.use(file):
+                pass
+    assert residency.counters()["loads"] <= 5 + 9 * 2
+
+
+def test_of_what_nobody_expects_the_one_used_longest_ago_goes() -> None:
+    opened: list[str] = []
+
+    def note(file: EngineFile) -> str:
+        opened.append(file.file)
+        return file.file
+
+    residency, (a, b, c) = residency_of([(10, 0)] * 3, 20, note)
+    for file in (a, b, a, c, a):
+        with residency.use(file):
+            pass
+    assert opened == ["0", "1", "2"], "b went for c, and a stayed"
+
+
+def test_the_next_file_is_opened_while_one_is_executed() -> None:
+    ahead = threading.Event()
+
+    def note(file: EngineFile) -> str:
+        if file.file == "1":
+            ahead.set()
+        return file.file
+
+    residency, (a, b) = residency_of([(10, 0)] * 2, 20, note)
+    with residency.expect([a, b]), residency.use(a):
+        assert ahead.wait(SECONDS)
+
+
+def test_nothing_is_opened_ahead_in_the_place_of_what_is_needed_sooner() -> None:
+    residency, (a, b, c) = residency_of([(10, 0)] * 3, 20)
+    with residency.expect([a, b, a, b, c]):
+        for file in (a, b, a, b, c):
+            with residency.use(file):
+                pass
+    assert residency.counters()["loads"] == 3
+
+
+def test_many_threads_come_to_an_end_within_the_budget() -> None:
+    residency, files = residency_of([(size, size) for size in (3, 5, 7, 11)], 25)
+    order = random.Random(0)
+    sequences = [[order.choice(files) for _ in range(50)] for _ in range(8)]
+
+    def work(sequence: list[EngineFile]) -> int:
+        with residency.reserve(1, files), residency.expect(sequence):
+            for file in sequence:
+                with residency.use(file) as session:
+                    assert session == file.file
+        return len(sequence)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(work, sequences, timeout=SECONDS)) == 400
+    assert residency.counters()["peak_bytes"] <= 25
+
+
+def test_a_file_is_opened_once_for_all_who_wait_for_it() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    opened: Counter[str] = Counter()
+
+    def slow(file: EngineFile) -> str:
+        opened[file.file] += 1
+        begun.set()
+        assert go_on.wait(SECONDS)
+        return file.file
+
+    residency, (file,) = residency_of([(10, 0)], 10, slow)
+
+    def use() -> str:
+        with residency.use(file) as session:
+            return session
+
+    with ThreadPoolExecutor(4) as threads:
+        waiting = [threads.submit(use) for _ in range(4)]
+        assert begun.wait(SECONDS)
+        go_on.set()
+        assert [one.result(SECONDS) for one in waiting] == ["0"] * 4
+    assert opened == {"0": 1}
+
+
+def test_what_fails_to_open_is_told_and_tried_again() -> None:
+    broken = [True]
+
+    def open_file(file: EngineFile) -> str:
+        if broken[0]:
+            raise TargetError("cannot load this engine", where=file.file)
+        return file.file
+
+    residency, (a, b) = residency_of([(10, 0)] * 2, 10, open_file)
+    with residency.expect([a, b]):
+        for _ in range(2):
+            with pytest.raises(TargetError, match="cannot load this engine"), residency.use(a):
+                pass
+        broken[0] = False
+        with residency.use(b) as session:
+            assert session == "1"
+        with residency.use(a) as session:
+            assert session == "0"
+
+
+def test_reservations_wait_for_each_other() -> None:
+    residency, files = residency_of([(10, 0)], 30)
+    second = threading.Event()
+
+    def reserve() -> None:
+        with residency.reserve(15, files):
+            second.set()
+
+    with ThreadPoolExecutor(1) as threads:
+        with residency.reserve(15, files):
+            waiting = threads.submit(reserve)
+            with residency.use(files[0]):
+                assert not second.is_set(), "both and a file are 40"
+        waiting.result(SECONDS)
+    assert residency.counters()["peak_bytes"] <= 30
+
+
+def test_room_is_made_for_a_reservation() -> None:
+    residency, files = residency_of([(10, 0)] * 3, 40)
+    for file in files:
+        with residency.use(file):
+            pass
+    with residency.reserve(30, files):
+        assert residency.counters()["evictions"] == 2
+
+
+def test_a_budget_that_is_a_byte_too_small_is_refused_with_the_figure() -> None:
+    residency, files = residency_of([(10, 5)], 44)
+    with residency.reserve(29, files), residency.use(files[0]) as session:
+        assert session == "0"
+    with pytest.raises(TargetError, match="1 are missing") as caught, residency.reserve(30, files):
+        pass
+    assert caught.value.hint is not None and "at least 45 bytes" in caught.value.hint
+
+
+def test_a_file_of_which_nothing_is_known_keeps_no_budget() -> None:
+    file = EngineFile("denoiser", "step", 0, "any", "cpu", None, "cpu", "0", (), ())
+    with pytest.raises(TargetError, match="does not say how much memory 0 takes"):
+        Residency([file], name, 100)
+    with Residency([file], name).use(file) as session:
+        assert session == "0"
+
+
+def test_what_is_closed_is_opened_again() -> None:
+    residency, files = residency_of([(10, 0)] * 2, None)
+    for _ in range(2):
+        with residency.use(files[0]):
+            residency.close(files)  # not what is in use
+        residency.close(files)
+    assert residency.counters()["loads"] == 2
