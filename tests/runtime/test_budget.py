@@ -80,11 +80,11 @@ def test_where_the_system_does_not_say_the_recipe_is_believed(planned: MemoryFac
 
 def test_the_least_budget_works_and_one_byte_less_is_refused(planned: MemoryFacts, machine: Any) -> None:
     assert chosen_budget(planned, "350") == 350
-    with pytest.raises(TargetError, match="the budget is 349 bytes.* takes 350: 1 are missing") as caught:
+    with pytest.raises(TargetError, match=r"the budget is 349 bytes.* takes 350: 1 are missing") as caught:
         chosen_budget(planned, "349")
     assert caught.value.hint is not None and "at least 350 bytes" in caught.value.hint
     machine(100)
-    with pytest.raises(TargetError, match="this machine has left 100 bytes.*250 are missing"):
+    with pytest.raises(TargetError, match=r"this machine has left 100 bytes.*250 are missing"):
         chosen_budget(planned, None)
 
 
