@@ -91,9 +91,12 @@ class Executor:
 
         Raises TargetError where the budget is too small for that.
         """
-        files = [file for key, segments in self._engines.items() if key[0] in components for file in segments.files]
-        with self.residency.reserve(size, files):
+        with self.residency.reserve(size, self._files(components)):
             yield
+
+    def check_room(self, size: int, components: Collection[str]) -> None:
+        """Raises TargetError where `reserve` would."""
+        self.residency.check_room(size, self._files(components))
 
     def open(self, component: str, graph: str) -> None:
         """Open a graph's files, as far as they find room, before anybody needs them. Raises TargetError."""
@@ -103,13 +106,14 @@ class Executor:
 
     def close(self, component: str) -> None:
         """Free a component's sessions and their weights; its counters stay."""
-        self.residency.close(
-            file for key, segments in self._engines.items() if key[0] == component for file in segments.files
-        )
+        self.residency.close(self._files((component,)))
 
     def counters(self) -> dict[str, dict[str, int | float]]:
         """`<component>/<graph>` → executions, bytes, seconds, since the executor was made."""
         return {"/".join(key): asdict(counter) for key, counter in self._counters.items()}
+
+    def _files(self, components: Collection[str]) -> list[EngineFile]:
+        return [file for key, segments in self._engines.items() if key[0] in components for file in segments.files]
 
     def _segments(self, key: Key) -> Segments:
         if key not in self._engines:

@@ -77,6 +77,13 @@ class Pipeline:
         fps, tags, cut = self.bundle.sampling.fps, self.tags(request), self.cut(request)
         return Result(frames, latents, timer.seconds, fps, tags, cut)
 
+    def check(self, request: Request) -> None:
+        """Raises UserError where the video cannot be made, of its last phase as well: before there is any work."""
+        shape = self.bundle.shape(request.shape, request.frames)
+        for phase in COMPONENTS:
+            self.executor.check_room(self._values(phase, shape.height, shape.width, shape.frames), COMPONENTS[phase])
+        self.tags(request)
+
     def tags(self, request: Request) -> dict[str, str]:
         """What a file of the video says about itself: all that it takes to make it again. Raises UserError."""
         sampling, shape = self.bundle.sampling, self.bundle.shape(request.shape, request.frames)
@@ -103,9 +110,8 @@ class Pipeline:
     def denoise(self, request: Request, timer: Timer, on_progress: OnProgress = ignore) -> NDArray[np.float32]:
         """The clean latents of a request, float32 [1, channels, latent frames, latent height, latent width]."""
         shape = self.bundle.shape(request.shape, request.frames)
-        solver = self._solver(request)
-        latents = self._start(request, shape)
-        texts = self._prompts(request)
+        self.check(request)
+        solver, latents, texts = self._solver(request), self._start(request, shape), self._prompts(request)
         stepping = list(steps(solver.timesteps.tolist(), self._expert, self._parts))
         with self._phase("text", shape, timer), self.executor.expect([*encodings(len(texts)), *stepping]):
             on_progress("text", 0, len(texts))
@@ -140,14 +146,16 @@ class Pipeline:
     @contextmanager
     def _room(self, phase: str, height: int, width: int, frames: int) -> Generator[None]:
         """Memory for a phase of a video of this size, where there is a budget of it."""
+        with self.executor.reserve(self._values(phase, height, width, frames), COMPONENTS[phase]):
+            yield
+
+    def _values(self, phase: str, height: int, width: int, frames: int) -> int:
+        """Bytes that are alive beside engines, as they were planned; nothing is counted without a plan."""
         memory = self.bundle.memory
         if memory is None:
-            yield
-            return
+            return 0
         planned = next(one for one in self.bundle.shapes if (one.height, one.width) == (height, width))
-        size = memory.values(planned.name, phase, frames / planned.frames)
-        with self.executor.reserve(size, COMPONENTS[phase]):
-            yield
+        return memory.values(planned.name, phase, frames / planned.frames)
 
     def _solver(self, request: Request) -> Solver:
         sampling = self.bundle.sampling

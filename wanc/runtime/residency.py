@@ -102,8 +102,8 @@ class Residency(Generic[Opened]):
         Beside all reservations the largest file has room, so that whoever has one comes to an end; another one waits
         for that. A thread holds one at a time. Raises TargetError where the budget is too small for this one alone.
         """
+        self.check_room(size, files)
         with self._changed:
-            self._check_possible(size, max((self._memory(file).opening for file in files), default=0))
             while self.budget is not None and self._reserved and self._reserved + size + self._largest > self.budget:
                 self._changed.wait()
             self._reserved += size
@@ -137,7 +137,9 @@ class Residency(Generic[Opened]):
             )
         return file.memory or Memory(0, 0)
 
-    def _check_possible(self, size: int, largest: int) -> None:
+    def check_room(self, size: int, files: Iterable[EngineFile]) -> None:
+        """Raises TargetError where so many bytes of values have no room beside any one of these files."""
+        largest = max((self._memory(file).opening for file in files), default=0)
         if self.budget is not None and (least := size + largest) > self.budget:
             raise TargetError(
                 f"this takes {size:,} bytes for values beside an engine file of {largest:,}, "

@@ -132,7 +132,7 @@ def run_videos(
         noise = _noise(pipeline, latents, options)
         requests = [Request(prompt, latents=noise, **options) for prompt in texts]
         for request in requests:
-            pipeline.tags(request)  # now, and not after hours, it is said what cannot be made
+            pipeline.check(request)  # now, and not after hours, it is said what cannot be made
         for number, (request, output) in enumerate(zip(requests, outputs, strict=True), 1):
 
             def numbered(phase: str, done: int, total: int, of: str = f"{number}/{len(texts)}") -> None:

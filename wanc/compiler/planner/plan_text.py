@@ -22,7 +22,7 @@ def plan_tables(planned: RecipePlan) -> list[TextTable]:
     """The placement once, and for every size of video what it gives."""
     tables = [_placement(planned)]
     for entry in planned.shapes:
-        tables += [_speed(entry), _alternatives(entry), _memory(entry), _published(entry)]
+        tables += [_speed(entry), _alternatives(entry), _memory(entry), _budget(entry), _published(entry)]
     return [table for table in tables if table.rows]
 
 
@@ -121,6 +121,22 @@ def _memory(entry: PlannedShape) -> TextTable:
     ]
     header = ("device", *(phase.replace("_", " ") for phase in PHASES), "there is")
     return TextTable(f"{entry.plan.shape}, peak memory by phase: {PREDICTED}", rows, header)
+
+
+def _budget(entry: PlannedShape) -> TextTable:
+    header = ("phase", "values", "engines", "at least", "peak")
+    resident = entry.resident
+    if resident is None:
+        return TextTable("", (), header)
+    rows = [
+        (name, *(size_text(phase.as_json(resident.budget)[key]) for key in ("values", "weights", "least", "peak")))
+        for name, phase in resident.phases.items()
+    ]
+    fits = f"all of it takes {size_text(resident.whole)}"
+    if resident.least > resident.budget:
+        fits = f"too little: {size_text(resident.least)} are needed"
+    title = f"{entry.plan.shape}, within a budget of {size_text(resident.budget)} ({fits}): {PREDICTED}"
+    return TextTable(title, rows, header)
 
 
 def _published(entry: PlannedShape) -> TextTable:

@@ -17,6 +17,7 @@ from wanc.compiler.planner.plan import Plan, plan_video
 from wanc.compiler.planner.published import Published, published_for
 from wanc.compiler.planner.recipe_cluster import cluster_of
 from wanc.compiler.planner.recipe_costs import video_costs
+from wanc.compiler.planner.resident import Resident, resident, segment_bounds
 from wanc.compiler.planner.survey import FILE, Survey, shipped, survey_key
 from wanc.compiler.planner.survey_stage import SurveyComponent
 from wanc.compiler.resolve import check_fits, open_model
@@ -47,6 +48,8 @@ class PlannedShape:
     plan: Plan
     building: Building
     published: tuple[Published, ...]
+    resident: Resident | None = None
+    """What it takes of the recipe's budget of memory, if it has one."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class RecipePlan:
                 **entry.plan.as_json(),
                 "build": asdict(entry.building),
                 "published": [asdict(found) for found in entry.published],
+                **({"budget": entry.resident.as_json()} if entry.resident else {}),
             }
             for entry in self.shapes
         }
@@ -98,7 +102,7 @@ def plan_recipe(loaded: LoadedRecipe, run: Run, activations: Mapping[str, int] |
     except RecipeError as error:
         error.where = error.where or loaded.marks.where("partition")
         raise
-    return RecipePlan(recipe.name, tuple(planned))
+    return RecipePlan(recipe.name, tuple(_within_budget(planned, recipe)))
 
 
 def recipe_costs(loaded: LoadedRecipe, run: Run) -> list[VideoCosts]:
@@ -130,6 +134,15 @@ def _planned(shape: ShapeSection, costs: VideoCosts, plan: Plan, cluster: Cluste
     steps = sum(expert.executions for expert in costs.experts)
     published = tuple(published_for((shape.height, shape.width, shape.frames), steps, kinds))
     return PlannedShape(shape, costs, plan, building(costs, plan), published)
+
+
+def _within_budget(planned: list[PlannedShape], recipe: Recipe) -> list[PlannedShape]:
+    """With what each size takes of the recipe's budget, of segments that are cut for all."""
+    budget, kind = recipe.runtime.budgets.device, recipe.engine.kind
+    if budget is None:
+        return planned
+    bounds = segment_bounds([entry.costs for entry in planned], budget, kind)
+    return [replace(entry, resident=resident(entry.costs, bounds, budget, kind)) for entry in planned]
 
 
 def _pinned(options: PlanOptions, plan: Plan) -> PlanOptions:

@@ -47,6 +47,8 @@ class Resident:
         return {"budget": self.budget, "least": self.least, "whole": self.whole, "phases": phases}
 
 
+DECODER_GRAPHS = 2
+"""The first latent frame has a graph of its own, and with it all weights of the decoder."""
 Bounds = Mapping[str, list[tuple[int, int]]]
 """Of each component the blocks of its segments, first … stop - 1."""
 
@@ -74,17 +76,17 @@ def _bounds(component: ComponentCosts, most_bytes: int, kind: EngineKind) -> lis
 def resident(costs: VideoCosts, bounds: Bounds, budget: int, kind: EngineKind) -> Resident:
     """The phases of one size of video, cut at these bounds."""
 
-    def phase(components: Iterable[ComponentCosts], values: int) -> PhaseMemory:
+    def phase(components: Iterable[ComponentCosts], values: int, graphs: int = 1) -> PhaseMemory:
         found = list(components)
         activation = max(part.activation for component in found for part in component.parts)
         largest = max(opening_bytes(one, *pair, kind) for one in found for pair in bounds[one.name])
-        return PhaseMemory(values + activation, sum(component.weights for component in found), largest)
+        return PhaseMemory(values + activation, graphs * sum(component.weights for component in found), largest)
 
     kept = max(sum(part.kept for part in expert.parts) * expert.branches for expert in costs.experts)
     phases: dict[str, PhaseMemory] = {
         "text": phase([costs.text_encoder], 0),
         "denoise": phase(costs.experts, kept),
-        "decode": phase([costs.decoder], 0),
+        "decode": phase([costs.decoder], 0, DECODER_GRAPHS),
     }
     return Resident(costs.shape, budget, phases)
 

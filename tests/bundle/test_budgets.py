@@ -1,0 +1,116 @@
+"""A bundle that was built within a budget of memory: the same video in any, and nothing begun that cannot end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wanc.runtime.api import open as open_bundle
+from wanc.runtime.errors import TargetError, UserError
+from wanc.runtime.execute import run_selftest
+from wanc.runtime.manifest import Manifest
+from wanc.runtime.pipeline import Pipeline
+
+from .conftest import MakeVariant, RunPy, Variant
+from .test_cut import AT_BLOCKS, PROMPT
+
+BUDGET = 40 * 2**20
+
+
+@pytest.fixture(scope="module")
+def within(variant: MakeVariant) -> Variant:
+    """All of it open takes more than the budget."""
+    return variant("within", AT_BLOCKS, "runtime.budgets.device=40MiB")
+
+
+def memory_of(bundle: Path) -> dict[str, Any]:
+    memory: Any = Manifest.read(bundle).runtime["memory"]
+    return memory
+
+
+def least_of(bundle: Path, shape: str) -> int:
+    return max(phase["least"] for phase in memory_of(bundle)["shapes"][shape].values())
+
+
+def opened(bundle: Path, budget: int | None = None) -> Pipeline:
+    return open_bundle(bundle, threads=1, device_budget=None if budget is None else str(budget))
+
+
+def test_the_manifest_says_what_each_phase_takes_of_engines_as_they_were_built(within: Variant) -> None:
+    manifest = Manifest.read(within.root)
+    engines: Any = manifest.topology["engines"]
+    memory = memory_of(within.root)
+    assert memory["budgets"] == {"device": BUDGET}
+    decoder = [file["memory"] for file in engines if file["component"] == "vae_decoder"]
+    for phases in memory["shapes"].values():
+        assert phases["decode"]["weights"] == sum(one["opened"] for one in decoder)
+        assert phases["decode"]["least"] - phases["decode"]["values"] == max(one["opening"] for one in decoder)
+        assert all(phase["least"] <= phase["peak"] <= BUDGET for phase in phases.values())
+    weights = sum(file.size for file in manifest.files if Path(file.path).name.startswith("weights"))
+    assert sum(file["memory"]["opened"] for file in engines) == pytest.approx(weights, rel=0.1)
+
+
+def test_the_video_is_the_same_within_any_budget(within: Variant, tiny_bundle: Path) -> None:
+    expected = open_bundle(tiny_bundle, threads=1).generate(PROMPT, seed=3, steps=4)
+    least = least_of(within.root, "64p")
+    for budget in (None, BUDGET // 4 * 3, least):
+        pipeline = opened(within.root, budget)
+        for _ in range(2):
+            result = pipeline.generate(PROMPT, seed=3, steps=4)
+            np.testing.assert_array_equal(result.latents, expected.latents)
+            np.testing.assert_array_equal(result.frames, expected.frames)
+        counters = pipeline.executor.residency.counters()
+        assert counters["peak_bytes"] <= (BUDGET if budget is None else budget)
+        assert counters["evictions"] > 0
+    assert run_selftest(within.root).ok
+
+
+def test_a_bundle_without_a_budget_closes_nothing(tiny_bundle: Path) -> None:
+    pipeline = opened(tiny_bundle)
+    for _ in range(2):
+        pipeline.generate(PROMPT, seed=3, steps=4, frames=5)
+    counters = pipeline.executor.residency.counters()
+    assert (counters["evictions"], counters["loads"] <= len(Manifest.read(tiny_bundle).files)) == (0, True)
+    with pytest.raises(UserError, match="not planned within a budget"):
+        opened(tiny_bundle, BUDGET)
+
+
+def test_one_byte_under_the_least_budget_is_refused(within: Variant) -> None:
+    least = least_of(within.root, "64p")
+    with pytest.raises(TargetError, match=f"takes {least:,}: 1 are missing"):
+        opened(within.root, least - 1)
+
+
+def test_what_its_last_phase_has_no_room_for_is_not_begun(within: Variant) -> None:
+    least, larger = least_of(within.root, "64p"), least_of(within.root, "96p-wide")
+    assert least < larger
+    pipeline = opened(within.root, larger - 1)
+    with pytest.raises(TargetError, match="1 are missing"):
+        pipeline.generate(PROMPT, shape="96p-wide", steps=4)
+    with pytest.raises(TargetError, match="are missing"):
+        pipeline.generate(PROMPT, frames=81, steps=4)
+    assert pipeline.executor.counters() == {}
+    assert pipeline.generate(PROMPT, steps=1).frames.shape[0] == 17
+
+
+def test_the_command_line_takes_a_budget_and_refuses_what_is_none(
+    within: Variant, tmp_path: Path, run_py: RunPy
+) -> None:
+    video = tmp_path / "video.npz"
+    given = ("--prompt", PROMPT, "--steps", "1", "-o", video)
+    assert run_py(within.root, *given, "--device-budget", "much").code == 2
+    done = run_py(within.root, *given, "--device-budget", "1MiB")
+    assert done.code == 69 and "are missing" in done.err
+    assert not video.exists()
+    done = run_py(within.root, *given, "--device-budget", "39.5MiB", "--json")
+    assert json.loads(done.out)["frames"] == 17
+
+
+def test_the_next_expert_and_the_decoder_are_opened_ahead(within: Variant) -> None:
+    pipeline = opened(within.root)
+    pipeline.generate(PROMPT, seed=3, steps=4)
+    assert pipeline.executor.residency.counters()["prefetched"] > 0
