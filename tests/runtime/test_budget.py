@@ -10,7 +10,7 @@ from wanc.runtime import budget as module
 from wanc.runtime import memory
 from wanc.runtime.budget import MemoryFacts, chosen_budget
 from wanc.runtime.byte_size import byte_size
-from wanc.runtime.engine_file import EngineFile, Memory
+from wanc.runtime.engine_file import EngineFile, EngineMemory
 from wanc.runtime.errors import BundleError, TargetError, UserError
 from wanc.runtime.strict_json import Fields
 
@@ -25,15 +25,15 @@ MANIFEST: dict[str, Any] = {
 }
 
 
-def engine_file(component: str, memory: Memory | None) -> EngineFile:
+def engine_file(component: str, memory: EngineMemory | None) -> EngineFile:
     return EngineFile(component, "step", 0, "any", "cpu", None, "cpu", component, (), (), memory=memory)
 
 
 FILES = [
-    engine_file("text_encoder", Memory(50, 60)),
-    engine_file("denoiser_high", Memory(200, 250)),
-    engine_file("denoiser_low", Memory(200, 240)),
-    engine_file("vae_decoder", Memory(30, 300)),
+    engine_file("text_encoder", EngineMemory(50, 60)),
+    engine_file("denoiser_high", EngineMemory(200, 250)),
+    engine_file("denoiser_low", EngineMemory(200, 240)),
+    engine_file("vae_decoder", EngineMemory(30, 300)),
 ]
 
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wanc.runtime.engine_file import EngineFile, Memory
+from wanc.runtime.engine_file import EngineFile, EngineMemory
 from wanc.runtime.errors import TargetError
 from wanc.runtime.residency import Residency
 
@@ -24,10 +24,8 @@ Sizes = Sequence[tuple[int, int]]
 def files_of(sizes: Sizes) -> list[EngineFile]:
     """Files that take so many bytes open, and so many more to be opened."""
     return [
-        EngineFile(
-            "denoiser", "step", index, "any", "cpu", None, "cpu", f"{index}", (), (), memory=Memory(stay, stay + more)
-        )
-        for index, (stay, more) in enumerate(sizes)
+        EngineFile("denoiser", "step", index, "any", "cpu", None, "cpu", str(index), (), (), memory=EngineMemory(*size))
+        for index, size in enumerate((stay, stay + more) for stay, more in sizes)
     ]
 
 

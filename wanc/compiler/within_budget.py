@@ -44,7 +44,7 @@ def within_budget(loaded: LoadedRecipe, run: Run) -> WithinBudget | None:
     Raises RecipeError, with the bytes that are missing, where the budget is too small for any of its sizes of video.
     """
     recipe = loaded.recipe
-    budget, kind = recipe.runtime.budgets.device, recipe.engine.kind
+    budget, kind = recipe.runtime.device_budget, recipe.engine.kind
     if budget is None:
         return None
     costs = recipe_costs(loaded, run)

@@ -129,7 +129,7 @@ def check_streaming(recipe: Recipe) -> None:
 
 def check_budgets(recipe: Recipe) -> None:
     """Raises a fault where a budget is given that no run would keep."""
-    if recipe.runtime.budgets.device is None:
+    if recipe.runtime.device_budget is None:
         return
     if recipe.targets != CPU:
         hint = "remove it: `wanc plan` places a model in what its devices have"

@@ -163,7 +163,12 @@ class RuntimeSection(Section):
 
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """CPU threads; 0 is all cores."""
-    budgets: BudgetsSection = BudgetsSection()
+    budgets: BudgetsSection | None = None
+
+    @property
+    def device_budget(self) -> int | None:
+        """In bytes, if there is one."""
+        return self.budgets.device if self.budgets else None
 
 
 class Recipe(Section):

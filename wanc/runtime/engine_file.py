@@ -19,7 +19,7 @@ RANK = "rank"
 """The input that a segment has which several devices execute: int64 [1], the number of the one that does."""
 
 
-class Memory(NamedTuple):
+class EngineMemory(NamedTuple):
     """Bytes that an engine file takes: `opened` once it was executed, `opening` at most until then."""
 
     opened: int
@@ -52,7 +52,7 @@ class EngineFile:
     outputs: tuple[str, ...]
     built: str | None = None
     ranks: tuple[str, ...] = ()
-    memory: Memory | None = None
+    memory: EngineMemory | None = None
 
     @classmethod
     def read(cls, fields: Fields) -> EngineFile:
@@ -122,11 +122,11 @@ def to_build(topology: Mapping[str, JsonValue]) -> int:
     return sum(isinstance(entry, dict) and entry.get("built") == ON_TARGET for entry in found)
 
 
-def _memory(fields: Fields) -> Memory:
-    opened, opening = (fields.integer(name) for name in Memory._fields)
+def _memory(fields: Fields) -> EngineMemory:
+    opened, opening = (fields.integer(name) for name in EngineMemory._fields)
     if opening < opened:
         fields.refuse("opening", f"is {opening}, less than the {opened} that stay")
-    return Memory(opened, opening)
+    return EngineMemory(opened, opening)
 
 
 def _names(fields: Fields, name: str) -> tuple[str, ...]:

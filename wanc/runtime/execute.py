@@ -76,6 +76,7 @@ def run(
     options: Mapping[str, Any],
     *,
     threads: int | None = None,
+    device_budget: str | None = None,
     on_progress: OnProgress = ignore,
     on_note: OnNote = ignore_note,
 ) -> Report:
@@ -85,6 +86,7 @@ def run(
     written to `output`.
     """
     given = {name: value for name, value in options.items() if value is not None}
+    limits: dict[str, Any] = {"threads": threads, "device_budget": device_budget}
     directory = as_directory(root)
     task = _claimed_task(directory)
     if task is None:  # opening the bundle says what is wrong with it
@@ -94,19 +96,21 @@ def run(
     if task == GRAPH:
         from .graph_task import run_graph
 
-        return run_graph(directory, output, **given, threads=threads, on_progress=on_progress)
+        return run_graph(directory, output, **given, **limits, on_progress=on_progress)
     # Imported late: a bundle of one graph does not ask for the libraries that videos take.
     from .video_task import run_video, run_videos
 
     run_task = run_videos if "prompts" in given else run_video
-    return run_task(directory, output, **given, threads=threads, on_progress=on_progress, on_note=on_note)
+    return run_task(directory, output, **given, **limits, on_progress=on_progress, on_note=on_note)
 
 
-def run_selftest(root: Root, *, threads: int | None = None, on_progress: OnProgress = ignore) -> SelftestReport:
+def run_selftest(
+    root: Root, *, threads: int | None = None, device_budget: str | None = None, on_progress: OnProgress = ignore
+) -> SelftestReport:
     """Verify the bundle and replay its golden inputs. Raises UserError, for whatever its task would be refused for."""
     directory = as_directory(root)
     bundle = Bundle.open(directory, on_progress=on_progress)
-    checks = selftest(bundle, threads=threads, on_progress=on_progress)
+    checks = selftest(bundle, threads=threads, device_budget=device_budget, on_progress=on_progress)
     return SelftestReport(bundle.manifest.id, checks, differences(directory))
 
 

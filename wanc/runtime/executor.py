@@ -16,7 +16,7 @@ from .folder import PlainFolder
 from .residency import Residency
 from .segments import Segments
 from .session import Session
-from .uses import Use
+from .uses import GraphUse
 from .value import Given, Value, as_value, as_values
 from .voice import explain
 
@@ -76,7 +76,7 @@ class Executor:
         return self._execute((component, graph), inputs)
 
     @contextmanager
-    def expect(self, uses: Iterable[Use]) -> Generator[None]:
+    def expect(self, uses: Iterable[GraphUse]) -> Generator[None]:
         """For the length of a `with`: these graphs will be executed, in this order. Raises TargetError."""
         files: list[EngineFile] = []
         for component, graph, branches in uses:

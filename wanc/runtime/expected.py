@@ -11,17 +11,17 @@ from .denoise import Expert
 from .encode import COMPONENT as ENCODER
 from .encode import GRAPH as ENCODE
 from .parts import Parts
-from .uses import Use
+from .uses import GraphUse
 
 
-def encodings(count: int) -> list[Use]:
+def encodings(count: int) -> list[GraphUse]:
     """Of so many texts."""
-    return [Use(ENCODER, ENCODE)] * count
+    return [GraphUse(ENCODER, ENCODE)] * count
 
 
 def steps(
     timesteps: Iterable[float], expert_at: Callable[[float], Expert], parts_of: Callable[[str], Parts]
-) -> Iterator[Use]:
+) -> Iterator[GraphUse]:
     """Of the denoising loop: the graphs that an expert needs before its first step, as far as no table has them."""
     previous = None
     for timestep in timesteps:
@@ -29,10 +29,10 @@ def steps(
         component = expert.component
         if component != previous:
             previous, parts = component, parts_of(component)
-            yield from (Use(component, graph) for graph in parts.graphs if graph not in (STEP, *parts.tables))
-        yield Use(component, STEP, expert.branches)
+            yield from (GraphUse(component, graph) for graph in parts.graphs if graph not in (STEP, *parts.tables))
+        yield GraphUse(component, STEP, expert.branches)
 
 
-def chunks(count: int) -> list[Use]:
+def chunks(count: int) -> list[GraphUse]:
     """Of a decoder, for so many latent frames."""
-    return [Use(DECODER, STEADY if index else FIRST) for index in range(count)]
+    return [GraphUse(DECODER, STEADY if index else FIRST) for index in range(count)]

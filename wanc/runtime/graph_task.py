@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .arrays import OUTPUTS, read_arrays, write_arrays
+from .budget import chosen_budget
 from .bundle import Bundle
 from .cores import threads_to_use
 from .cost import RunCost
@@ -24,15 +25,23 @@ from .whole_file import require_writable
 class GraphPipeline:
     """A bundle of one graph, ready to be executed. `interface` says what it takes and gives."""
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+    def __init__(self, bundle: Bundle, *, threads: int | None = None, device_budget: str | None = None) -> None:
         bundle.expect_task(TASK)
         self.bundle, self.interface = bundle, bundle.interface(COMPONENT, GRAPH)
-        self.executor = Executor(bundle.folder, bundle.engines, threads=threads_to_use(threads, bundle.threads))
+        budget, threads = chosen_budget(None, device_budget), threads_to_use(threads, bundle.threads)
+        self.executor = Executor(bundle.folder, bundle.engines, threads=threads, budget=budget)
 
     @classmethod
-    def open(cls, root: Root, *, threads: int | None = None, on_progress: OnProgress = ignore) -> GraphPipeline:
+    def open(
+        cls,
+        root: Root,
+        *,
+        threads: int | None = None,
+        device_budget: str | None = None,
+        on_progress: OnProgress = ignore,
+    ) -> GraphPipeline:
         """Verify a bundle and make it ready, as `Pipeline.open` does. Raises BundleError for one of another task."""
-        return cls(Bundle.open(root, on_progress=on_progress), threads=threads)
+        return cls(Bundle.open(root, on_progress=on_progress), threads=threads, device_budget=device_budget)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Execute the graph once. Inputs and outputs by name.
@@ -61,13 +70,19 @@ class GraphReport:
 
 
 def run_graph(
-    root: Root, output: Path, *, inputs: Path, threads: int | None = None, on_progress: OnProgress = ignore
+    root: Root,
+    output: Path,
+    *,
+    inputs: Path,
+    threads: int | None = None,
+    device_budget: str | None = None,
+    on_progress: OnProgress = ignore,
 ) -> GraphReport:
     """Execute the bundle's graph on the arrays of an .npz file and write its outputs into another. Raises UserError."""
     require_writable(output, OUTPUTS)
     timer = Timer()
     with timer.phase("verify"):
-        graph = GraphPipeline.open(root, threads=threads, on_progress=on_progress)
+        graph = GraphPipeline.open(root, threads=threads, device_budget=device_budget, on_progress=on_progress)
     with timer.phase("read"):
         arrays = read_arrays(inputs, graph.interface)
     with timer.phase("open"):

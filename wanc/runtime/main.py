@@ -50,13 +50,14 @@ def _main(root: Root, options: argparse.Namespace) -> int:
 
         with Bars(enabled=sys.stderr.isatty() or not options.json) as bars:
             given = {option.name: getattr(options, option.name) for option in OPTIONS if option.task}
+            limits = {option.name: getattr(options, option.name) for option in OPTIONS if not option.task}
             if options.selftest:
                 _check_alone({"output": options.output, **given})
-                report = run_selftest(root, threads=options.threads, on_progress=bars)
+                report = run_selftest(root, **limits, on_progress=bars)
             else:
                 if options.output is None:
                     raise UserError("-o FILE is needed", hint="python run.py --help")
-                report = run(root, options.output, given, threads=options.threads, on_progress=bars, on_note=print_note)
+                report = run(root, options.output, given, **limits, on_progress=bars, on_note=print_note)
             print_report(report, options.output, as_json=options.json)
     except TargetError as error:
         return _fail(render(error), differences(root), error.exit_code)
@@ -77,7 +78,7 @@ def _fail(said: str, others: Sequence[str], code: int) -> int:
 
 
 def _check_alone(others: Mapping[str, object]) -> None:
-    """The self-test takes no options but threads."""
+    """The self-test takes no options but what limits every run."""
     if given := [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None]:
         raise UserError(f"--selftest and {' and '.join(given)} exclude each other", hint="give one of them")
 

@@ -48,8 +48,8 @@ OPTIONS = (
     Option("shape", str, "NAME", "One of the bundle's shapes", "its first"),
     Option("frames", int, "N", "Number of frames, 4n+1", "the shape's"),
     Option("latents", Path, "FILE", "Initial noise from a .npy file, instead of a seed"),
-    Option("device_budget", str, "BYTES", "Memory for engines and what they compute, such as 6GiB", "the recipe's"),
     Option("threads", int, "N", "CPU threads, 0 for every core", "the recipe's", task=None),
+    Option("device_budget", str, "BYTES", "Memory for engines and values, such as 6GiB", "the recipe's", task=None),
 )
 
 

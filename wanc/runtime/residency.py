@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from threading import Condition
 from typing import Generic, TypeVar
 
-from .engine_file import EngineFile, Memory
+from .engine_file import EngineFile, EngineMemory
 from .errors import TargetError
 from .uses import Uses
 
@@ -128,14 +128,14 @@ class Residency(Generic[Opened]):
         with self._changed:
             return asdict(self._traffic)
 
-    def _memory(self, file: EngineFile) -> Memory:
+    def _memory(self, file: EngineFile) -> EngineMemory:
         """Raises TargetError where there is a budget and nobody says what a file takes of it."""
         if file.memory is None and self.budget is not None:
             raise TargetError(
                 f"this bundle does not say how much memory {file.file} takes, so that no budget can be kept",
                 hint="build it again with this version of wanc, or run it without a budget",
             )
-        return file.memory or Memory(0, 0)
+        return file.memory or EngineMemory(0, 0)
 
     def check_room(self, size: int, files: Iterable[EngineFile]) -> None:
         """Raises TargetError where so many bytes of values have no room beside any one of these files."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .budget import MemoryFacts, chosen_budget
 from .bundle import Bundle
 from .check_golden import tolerances
 from .cores import threads_to_use
@@ -40,10 +41,14 @@ class Check:
         return self.relative_error <= self.tolerance
 
 
-def selftest(bundle: Bundle, *, threads: int | None = None, on_progress: OnProgress = ignore) -> list[Check]:
-    """Execute every graph on its golden inputs. Raises BundleError where the record cannot be read."""
+def selftest(
+    bundle: Bundle, *, threads: int | None = None, device_budget: str | None = None, on_progress: OnProgress = ignore
+) -> list[Check]:
+    """Execute every graph on its golden inputs, which are small. Raises BundleError where the record cannot be read."""
+    budget = chosen_budget(_planned(bundle), device_budget)
     inputs, expected = (bundle.folder.read(f"{FOLDER}/{name}", SafetensorsFile) for name in (INPUTS, EXPECTED))
-    executor = Executor(bundle.folder, bundle.engines, threads=threads_to_use(threads, bundle.threads))
+    threads = threads_to_use(threads, bundle.threads)
+    executor = Executor(bundle.folder, bundle.engines, threads=threads, budget=budget)
     checks = prompt_checks(bundle, named(inputs, TEXT_ENCODER, ENCODE)) if bundle.task == VIDEO else []
     on_progress("selftest", 0, len(bundle.engines))
     for (component, graph), tolerance in tolerances(bundle.folder, bundle.engines).items():
@@ -54,6 +59,15 @@ def selftest(bundle: Bundle, *, threads: int | None = None, on_progress: OnProgr
         checks.append(Check(f"{component}/{graph}", error, tolerance))
         on_progress("selftest", sum(check.graph not in TEXT for check in checks), len(bundle.engines))
     return checks
+
+
+def _planned(bundle: Bundle) -> MemoryFacts | None:
+    """Imported late: a bundle of one graph does not ask for the libraries that videos take."""
+    if bundle.task != VIDEO:
+        return None
+    from .video_bundle import VideoBundle
+
+    return VideoBundle.of(bundle).memory
 
 
 def prompt_checks(bundle: Bundle, encode: Mapping[str, NDArray[Any]]) -> list[Check]:

@@ -12,7 +12,7 @@ LOOKS_AHEAD = 64
 """Entries of a line that may be skipped: a graph whose result is in a table is not executed after all."""
 
 
-class Use(NamedTuple):
+class GraphUse(NamedTuple):
     """One execution of a graph, for so many branches at once."""
 
     component: str

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import numpy as np
 
 from wanc.runtime.backends.base import Backend
-from wanc.runtime.engine_file import Memory
+from wanc.runtime.engine_file import EngineMemory
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -70,7 +70,7 @@ class Compiler(Protocol):
         """
         ...
 
-    def memory(self, path: Path) -> Memory | None:
+    def memory(self, path: Path) -> EngineMemory | None:
         """What an engine file takes of the processor's memory when it is open; None of one that is for a GPU."""
         ...
 

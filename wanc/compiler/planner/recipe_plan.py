@@ -138,7 +138,7 @@ def _planned(shape: ShapeSection, costs: VideoCosts, plan: Plan, cluster: Cluste
 
 def _within_budget(planned: list[PlannedShape], recipe: Recipe) -> list[PlannedShape]:
     """With what each size takes of the recipe's budget, of segments that are cut for all."""
-    budget, kind = recipe.runtime.budgets.device, recipe.engine.kind
+    budget, kind = recipe.runtime.device_budget, recipe.engine.kind
     if budget is None:
         return planned
     bounds = segment_bounds([entry.costs for entry in planned], budget, kind)

@@ -24,7 +24,7 @@ from wanc.compiler.passes.rewrite import Pass
 from wanc.compiler.program.graph_file import load, save
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.onnxruntime import ELSEWHERE, QUANTIZED, OnnxRuntime, session_options
-from wanc.runtime.engine_file import Memory
+from wanc.runtime.engine_file import EngineMemory
 
 FUSED: Mapping[str, str] = {
     "Attention": "Attention",
@@ -68,10 +68,10 @@ class OnnxRuntimeCompiler:
         options.profile_file_prefix = str(path.with_suffix(".profile"))
         return OnnxRuntime(path, threads=1, options=options)
 
-    def memory(self, path: Path) -> Memory | None:
+    def memory(self, path: Path) -> EngineMemory | None:
         """Weights as they are: those of products are packed, one after the other, and their files' pages let go."""
         sizes = [tensor.nbytes for tensor in _weights(load(path))]
-        return Memory(sum(sizes), sum(sizes) + max(sizes, default=0))
+        return EngineMemory(sum(sizes), sum(sizes) + max(sizes, default=0))
 
     def has_kernel(self, node: ir.Node, opset: int) -> bool:
         query = node.inputs[0]

@@ -20,7 +20,7 @@ from wanc.compiler.engines.products import Products
 from wanc.compiler.passes.rewrite import Pass
 from wanc.compiler.program.graph_file import load
 from wanc.runtime.backends.base import Backend
-from wanc.runtime.engine_file import Memory
+from wanc.runtime.engine_file import EngineMemory
 
 NO_TYPE = "none"
 
@@ -34,7 +34,7 @@ class CudaCompiler(OnnxRuntimeCompiler):
         """Nothing: see above."""
         del path
 
-    def memory(self, path: Path) -> Memory | None:
+    def memory(self, path: Path) -> EngineMemory | None:
         """Nothing of the processor's that lasts."""
         del path
 

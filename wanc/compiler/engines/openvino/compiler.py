@@ -36,7 +36,7 @@ from wanc.compiler.program.graph_file import load
 from wanc.errors import EXIT_REFUSED, CheckpointError, UserError
 from wanc.runtime.backends.base import Backend
 from wanc.runtime.backends.openvino import PRECISION, OpenVino, core
-from wanc.runtime.engine_file import Memory
+from wanc.runtime.engine_file import EngineMemory
 from wanc.words import Island
 
 PRECISE = "precise_0"
@@ -96,12 +96,12 @@ class OpenVinoCompiler:
     def execute(self, path: Path) -> Backend | None:
         return OpenVino(path, threads=1)
 
-    def memory(self, path: Path) -> Memory | None:
+    def memory(self, path: Path) -> EngineMemory | None:
         """Weights as they are packed at the first execution, until when their file's pages are there as well."""
         model = core().read_model(path)
         in_halves = model.has_rt_info(PRECISION) and str(model.get_rt_info(PRECISION).astype(str)) == "bf16"
         opened = sum(_held_bytes(node, in_halves=in_halves) for node in model.get_ops() if _is_weight(node))
-        return Memory(opened, opened + path.with_suffix(".bin").stat().st_size)
+        return EngineMemory(opened, opened + path.with_suffix(".bin").stat().st_size)
 
     def has_kernel(self, node: ir.Node, opset: int) -> bool:
         del opset

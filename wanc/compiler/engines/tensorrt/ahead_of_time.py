@@ -11,7 +11,7 @@ from wanc.compiler.engines.tensorrt.kernels import has_kernel
 from wanc.compiler.engines.tensorrt.passes import lowering_passes
 from wanc.compiler.passes.rewrite import Pass
 from wanc.runtime.backends.base import Backend
-from wanc.runtime.engine_file import Memory
+from wanc.runtime.engine_file import EngineMemory
 from wanc.words import Compute, Island
 
 
@@ -32,7 +32,7 @@ class AheadOfTimeCompiler:
         del opset
         return has_kernel(node)
 
-    def memory(self, path: Path) -> Memory | None:
+    def memory(self, path: Path) -> EngineMemory | None:
         """Nothing of the processor's that lasts."""
         del path
 
