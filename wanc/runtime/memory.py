@@ -5,12 +5,18 @@ from __future__ import annotations
 import re
 import resource
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 STATUS = Path("/proc/self/status")
 MEMINFO = Path("/proc/meminfo")
-CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Of the control group that a container sees as the root of its own: version 2, and 1."""
+GROUPS = Path("/proc/self/cgroup")
+"""The control groups that this process is in, which a container's limits are those of."""
+HIERARCHIES = {
+    "": (Path("/sys/fs/cgroup"), "memory.max"),
+    "memory": (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes"),
+}
+"""By the controller: where groups of version 2 and of version 1 lie, and the file of their limit."""
 
 
 def peak_rss_bytes() -> int:
@@ -29,10 +35,27 @@ def available_bytes() -> int | None:
     """
     if not (STATUS.exists() and MEMINFO.exists()):
         return None
-    taken = _kilobytes(STATUS, "VmRSS")
-    limits = [path.read_text("ascii").strip() for path in CGROUP_LIMITS if path.exists()]
-    allowed = [int(limit) - taken for limit in limits if limit.isdigit()]
+    allowed = [limit - _kilobytes(STATUS, "VmRSS") for limit in _limits()]
     return max(min([_kilobytes(MEMINFO, "MemAvailable"), *allowed]), 0)
+
+
+def _limits() -> Iterator[int]:
+    """Of the groups that this process is in, and of those around them."""
+    for line in GROUPS.read_text("utf-8").splitlines() if GROUPS.exists() else ():
+        _, controllers, group = line.split(":", 2)
+        for controller in controllers.split(","):
+            root, name = HIERARCHIES.get(controller, (None, ""))
+            if root is None:
+                continue
+            place = root / group.lstrip("/")
+            for folder in (place, *place.parents):
+                limit = folder / name
+                if (
+                    folder.is_relative_to(root)
+                    and limit.exists()
+                    and (text := limit.read_text("ascii").strip()).isdigit()
+                ):
+                    yield int(text)
 
 
 def _kilobytes(path: Path, field: str) -> int:
