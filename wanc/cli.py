@@ -229,9 +229,10 @@ def run(
     from wanc.runtime.execute import run
     from wanc.runtime.printing import print_note, print_report
     from wanc.runtime.progress import Bars
+    from wanc.runtime.trace import tracing
 
-    threads = options.pop("threads")
-    with ending_on_signals(), Bars(enabled=shows_progress(as_json=as_json)) as bars:
+    threads, trace = options.pop("threads"), options.pop("trace")
+    with ending_on_signals(), tracing(trace), Bars(enabled=shows_progress(as_json=as_json)) as bars:
         report = run(bundle, output, options, threads=threads, on_progress=bars, on_note=print_note)
     print_report(report, output, as_json=as_json)
 

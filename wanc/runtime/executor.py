@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import asdict, dataclass
 from functools import partial
 from threading import Lock
 
+from .checkpoint import checkpoint
 from .cores import available_cores
 from .engine_file import CUDA, EngineFile, Key
 from .errors import TargetError, UserError
+from .events import EXECUTIONS, GRAPH_BYTES, LOADS, count, span
 from .folder import PlainFolder
 from .segments import Segments
 from .session import Session
@@ -41,8 +44,8 @@ class Executor:
         self._folder, self._engines, self._threads = folder, engines, threads
         self._open: dict[Key, list[Session]] = {}
         self._counters: dict[Key, Counter] = {}
-        self._lock = Lock()
-        self._lanes = ThreadPoolExecutor(MOST_LANES)
+        self._lock, self._opening = Lock(), Lock()
+        self._lanes = ThreadPoolExecutor(MOST_LANES, thread_name_prefix="lane")
 
     def run(self, component: str, graph: str, inputs: Mapping[str, Given]) -> dict[str, Value]:
         """Execute a component's graph once, opening its files if need be. Inputs and outputs by name.
@@ -68,16 +71,23 @@ class Executor:
         values = [
             {name: known.setdefault(id(given), as_value(given)) for name, given in entry.items()} for entry in inputs
         ]
-        return list(self._lanes.map(execute, values) if lanes > 1 else map(execute, values))
+        if lanes == 1:
+            return list(map(execute, values))
+        # A lane works for whom its caller works for, and ends when that is to end.
+        contexts = [copy_context() for _ in values]
+        return list(self._lanes.map(lambda context, given: context.run(execute, given), contexts, values))
 
     def open(self, component: str, graph: str, *, lanes: int = 1) -> None:
         """Open a graph's files for so many executions at once, unless they are open already. Raises TargetError."""
         key = (component, graph)
-        if key not in self._open:
-            if key not in self._engines:
-                raise TargetError(f"this bundle has no engine for {component}/{graph}")
-            self._open[key] = [self._session(file, lanes) for file in self._engines[key].files]
-            self._counters.setdefault(key, Counter())
+        if key in self._open:
+            return
+        if key not in self._engines:
+            raise TargetError(f"this bundle has no engine for {component}/{graph}")
+        with self._opening:
+            if key not in self._open:  # another thread was faster
+                self._counters.setdefault(key, Counter())
+                self._open[key] = [self._session(file, lanes) for file in self._engines[key].files]
 
     def close(self, component: str) -> None:
         """Free a component's sessions and their weights; its counters stay."""
@@ -90,12 +100,14 @@ class Executor:
 
     def _session(self, file: EngineFile, lanes: int) -> Session:
         shown, started = self._folder.shown(file.file), time.perf_counter()
-        session = self._folder.read(
-            file.file,
-            lambda path: Session(
-                file.engine, path, threads=self._threads, lanes=lanes, shown=shown, target=file.target
-            ),
-        )
+        with span("load", file.component, file.graph):
+            session = self._folder.read(
+                file.file,
+                lambda path: Session(
+                    file.engine, path, threads=self._threads, lanes=lanes, shown=shown, target=file.target
+                ),
+            )
+        count(LOADS, component=file.component, graph=file.graph)
         explain(f"opened {shown} with {file.engine} in {time.perf_counter() - started:.2f} s")
         if absent := set(file.outputs) - set(session.outputs):
             raise TargetError(f"gives no {min(absent)}, which its entry in the manifest names", where=shown)
@@ -111,15 +123,20 @@ class Executor:
         values = {name: as_value(given) for name, given in inputs.items()}
         size = sum(value.bytes for value in values.values())
         started = time.perf_counter()
-        for session, file, dropped in zip(sessions, segments.files, segments.dropped, strict=True):
-            values |= as_values(session.run({name: values[name] for name in file.inputs}))
-            for name in dropped:
-                del values[name]
+        with span("execute", *key):
+            for session, file, dropped in zip(sessions, segments.files, segments.dropped, strict=True):
+                checkpoint()
+                values |= as_values(session.run({name: values[name] for name in file.inputs}))
+                for name in dropped:
+                    del values[name]
         seconds = time.perf_counter() - started
         outputs = {name: values[name] for name in segments.outputs}
+        size += sum(value.bytes for value in outputs.values())
         with self._lock:
             counter = self._counters[key]
             counter.seconds += seconds
             counter.executions += 1
-            counter.bytes += size + sum(value.bytes for value in outputs.values())
+            counter.bytes += size
+        count(EXECUTIONS, component=key[0], graph=key[1])
+        count(GRAPH_BYTES, size, component=key[0], graph=key[1])
         return outputs

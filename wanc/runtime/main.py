@@ -47,8 +47,9 @@ def _main(root: Root, options: argparse.Namespace) -> int:
         # Imported late, so that --help answers at once.
         from .execute import run, run_selftest
         from .progress import Bars
+        from .trace import tracing
 
-        with Bars(enabled=sys.stderr.isatty() or not options.json) as bars:
+        with tracing(options.trace), Bars(enabled=sys.stderr.isatty() or not options.json) as bars:
             given = {option.name: getattr(options, option.name) for option in OPTIONS if option.task}
             if options.selftest:
                 _check_alone({"output": options.output, **given})
@@ -77,7 +78,7 @@ def _fail(said: str, others: Sequence[str], code: int) -> int:
 
 
 def _check_alone(others: Mapping[str, object]) -> None:
-    """The self-test takes no options but threads."""
+    """The self-test takes no options but those of every task."""
     if given := [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None]:
         raise UserError(f"--selftest and {' and '.join(given)} exclude each other", hint="give one of them")
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import sys
 from pathlib import Path
 
-STATUS = Path("/proc/self/status")
+STATUS, PAGES = Path("/proc/self/status"), Path("/proc/self/statm")
 
 
 def peak_rss_bytes() -> int:
@@ -19,3 +20,11 @@ def peak_rss_bytes() -> int:
             return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def rss_bytes() -> int:
+    """What this process holds at the moment, in bytes; the most that it has held where the system does not say."""
+    try:
+        return int(PAGES.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):  # no Linux, or no /proc
+        return peak_rss_bytes()

@@ -49,6 +49,7 @@ OPTIONS = (
     Option("frames", int, "N", "Number of frames, 4n+1", "the shape's"),
     Option("latents", Path, "FILE", "Initial noise from a .npy file, instead of a seed"),
     Option("threads", int, "N", "CPU threads, 0 for every core", "the recipe's", task=None),
+    Option("trace", Path, "FILE.json", "Write what the run did, and when, as a trace that Perfetto shows", task=None),
 )
 
 
