@@ -11,7 +11,7 @@ from functools import partial
 from threading import Lock
 
 from .checkpoint import checkpoint
-from .cores import available_cores
+from .cores import available_cores, threads_here
 from .engine_file import CUDA, EngineFile, Key
 from .errors import TargetError, UserError
 from .events import EXECUTIONS, GRAPH_BYTES, LOADS, count, span
@@ -63,7 +63,7 @@ class Executor:
         """
         key = (component, graph)
         is_on_gpu = key in self._engines and self._engines[key].files[0].target == CUDA
-        lanes = 1 if is_on_gpu else min(len(inputs), self._threads or available_cores(), MOST_LANES)
+        lanes = 1 if is_on_gpu else min(len(inputs), threads_here(self._threads) or available_cores(), MOST_LANES)
         self.open(component, graph, lanes=lanes)
         execute = partial(self._execute, key)
         # What several of them are given is one value: a device has one copy of it.
@@ -99,13 +99,11 @@ class Executor:
         return {"/".join(key): asdict(counter) for key, counter in self._counters.items()}
 
     def _session(self, file: EngineFile, lanes: int) -> Session:
-        shown, started = self._folder.shown(file.file), time.perf_counter()
+        shown, started, threads = self._folder.shown(file.file), time.perf_counter(), threads_here(self._threads)
         with span("load", file.component, file.graph):
             session = self._folder.read(
                 file.file,
-                lambda path: Session(
-                    file.engine, path, threads=self._threads, lanes=lanes, shown=shown, target=file.target
-                ),
+                lambda path: Session(file.engine, path, threads=threads, lanes=lanes, shown=shown, target=file.target),
             )
         count(LOADS, component=file.component, graph=file.graph)
         explain(f"opened {shown} with {file.engine} in {time.perf_counter() - started:.2f} s")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,13 @@ from .timer import Timer
 from .version import VERSION
 from .video_bundle import Sampling, Shape, VideoBundle
 
+if TYPE_CHECKING:
+    from .service import Service
+
+Start: TypeAlias = tuple[Solver, NDArray[np.float32]]
+"""A solver with its schedule, and the noise to begin with."""
+Texts: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
+
 
 class Pipeline:
     """A bundle, ready to generate. Engines are opened when first used and stay open."""
@@ -55,6 +63,15 @@ class Pipeline:
         are is a UserError.
         """
         return cls(VideoBundle.open(root, on_progress=on_progress), threads=threads)
+
+    def service(self, **options: Any) -> Service:
+        """Many requests over this open bundle: `with pipeline.service() as service: ticket = service.submit("…")`.
+
+        The options are those of `Service`: quotas of stages, and limits. Raises UserError.
+        """
+        from .service import Service  # imported late: it knows the pipeline
+
+        return Service(self, **options)
 
     def generate(self, prompt: str, *, on_progress: OnProgress = ignore, **options: Any) -> Result:
         """Make a whole video in memory; the options are the fields of `Request`. Raises UserError."""
@@ -89,17 +106,36 @@ class Pipeline:
 
     def denoise(self, request: Request, timer: Timer, on_progress: OnProgress = ignore) -> NDArray[np.float32]:
         """The clean latents of a request, float32 [1, channels, latent frames, latent height, latent width]."""
+        start = self.start(request)
+        return self.sample(start, self.encode(request, timer, on_progress), timer, on_progress)
+
+    def start(self, request: Request) -> Start:
+        """Where a request begins. Raises UserError for one that cannot be made."""
         shape = self.bundle.shape(request.shape, request.frames)
-        solver = self._solver(request)
-        latents = self._start(request, shape)
+        return self._solver(request), self._start(request, shape)
+
+    def work(self, request: Request) -> float:
+        """How much there is to compute for it: values of latents, of all steps. Raises what `start` raises."""
+        shape = self.bundle.shape(request.shape, request.frames)
+        if request.latents is not None:
+            self._start(request, shape)
+        return float(self._solver(request).steps * prod(self.bundle.latent_shape(shape)))
+
+    def encode(self, request: Request, timer: Timer, on_progress: OnProgress = ignore) -> Texts:
+        """The states of the prompt and of the negative one, each float32 [1, text_length, width]. Raises UserError."""
         texts = self._prompts(request)
         with timer.phase("text"):
             on_progress("text", 0, len(texts))
             text = self._texts.of(texts["prompt"])
             negative = self._texts.of(texts["negative_prompt"]) if "negative_prompt" in texts else text
             on_progress("text", len(texts), len(texts))
+        return text, negative
+
+    def sample(self, start: Start, texts: Texts, timer: Timer, on_progress: OnProgress = ignore) -> NDArray[np.float32]:
+        """The clean latents, shaped as those at the start. Raises TargetError."""
+        solver, latents = start
         with timer.phase("denoise"):
-            return denoise(self._parts, solver, self._expert, latents, text, negative, on_progress)
+            return denoise(self._parts, solver, self._expert, latents, *texts, on_progress)
 
     def decode(self, latents: NDArray[np.float32], timer: Timer, on_progress: OnProgress = ignore) -> Iterator[Frames]:
         """The frames of clean latents, chunk by chunk: uint8 [frames, height, width, 3]."""
