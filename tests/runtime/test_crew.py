@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
+import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -233,6 +235,40 @@ def test_closing_cancels_all_and_takes_nothing_more() -> None:
         submit(crew)
     assert not [thread for thread in threading.enumerate() if thread.name in ("s0-0", "s1-0")]
     crew.close()
+
+
+AT_THE_END = """
+import time
+from dataclasses import dataclass, field
+from wanc.runtime.crew import Crew, Quota
+from wanc.runtime.checkpoint import checkpoint
+from wanc.runtime.flow import Limits, Stage
+from wanc.runtime.ticket import Ticket
+
+@dataclass(eq=False)
+class Job:
+    ticket: Ticket = field(default_factory=Ticket)
+
+def work(job, hand_on):
+    print("begun", flush=True)
+    try:
+        while True:
+            checkpoint()
+            time.sleep(0.001)
+    finally:
+        print("ended", flush=True)
+
+crew = Crew([(Stage("s"), Quota(), work)], Limits())
+crew.submit(Job(), tenant="", cost=1)
+crew.submit(Job(), tenant="", cost=1)
+while not crew._flow._queues[0].count("") == 1:
+    time.sleep(0.001)
+"""
+
+
+def test_a_program_that_ends_ends_what_is_on_its_way() -> None:
+    done = subprocess.run([sys.executable, "-c", AT_THE_END], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "begun\nended\n", "")
 
 
 def test_tenants_take_turns() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -69,6 +70,8 @@ class Crew(Generic[J]):
             for index, (stage, quota, _) in enumerate(stages)
             for number in range(quota.workers)
         ]
+        # Engines cannot be at work while the interpreter is taken apart.
+        atexit.register(self.close)
         try:
             for thread in self._threads:
                 thread.start()
@@ -106,6 +109,7 @@ class Crew(Generic[J]):
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join()
+        atexit.unregister(self.close)
 
     def _all(self) -> list[Entry[J]]:
         with self._changed:

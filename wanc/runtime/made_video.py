@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .options import VIDEO
 from .pipeline import Pipeline
 from .progress import OnNote
 from .request import Cut, Request
+from .suffixes import require_frames, suffix_of
 from .timer import Timer
 from .video import VideoFile, create_video
 
@@ -50,6 +52,7 @@ class VideoPlan:
         cannot be made.
         """
         shape, fps = pipeline.bundle.shape(request.shape, request.frames), pipeline.bundle.sampling.fps
+        require_frames(output, suffix_of(output, VIDEO), shape.frames)
         tags, cut = pipeline.tags(request), pipeline.cut(request)
         work = pipeline.work(request)
         if latents is not None:

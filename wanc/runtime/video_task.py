@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 from .cost import RunCost
 from .destination import require_replaceable
 from .directory import Root
+from .ending import unfinished
 from .errors import EXIT_IO, UserError
-from .flow import Limits
 from .made_video import MadeVideo, VideoPlan
 from .pipeline import Pipeline
 from .progress import OnNote, OnProgress, ignore, ignore_note
@@ -25,12 +26,14 @@ from .prompts import read_prompts
 from .request import Request
 from .service import Service
 from .suffixes import MP4
-from .ticket import DONE, Ticket
+from .ticket import FAILED, Ticket
 from .timer import Timer, shown_seconds
 from .video import WHAT
 from .whole_file import require_writable
 
 FEWEST_DIGITS = 4
+AHEAD = 16
+"""Videos of a list that are asked for before the first of them is there: more than there are stages."""
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,10 @@ def run_videos(
             pipeline = Pipeline.open(root, threads=threads, on_progress=on_progress)
         noise = _noise(pipeline, latents, options)
         requests = [Request(prompt, latents=noise, **options) for prompt in texts]
-        # Now, and not after hours, it is said what cannot be made.
-        plans = [VideoPlan.of(pipeline, *entry, latents) for entry in zip(outputs, requests, strict=True)]
-        made = _make_all(pipeline, plans, on_progress, on_note)
+        for request in requests:
+            pipeline.tags(request)  # now, and not after hours, it is said what cannot be made
+        plans = (VideoPlan.of(pipeline, *entry, latents) for entry in zip(outputs, requests, strict=True))
+        made = _make_all(pipeline, plans, len(texts), on_progress, on_note)
         for entry in made:
             timer.add(entry.seconds)
     return VideosReport(made, RunCost.so_far(timer, pipeline.executor))
@@ -146,30 +150,35 @@ def _make(pipeline: Pipeline, plan: VideoPlan, on_progress: OnProgress, on_note:
 
 
 def _make_all(
-    pipeline: Pipeline, plans: Sequence[VideoPlan], on_progress: OnProgress, on_note: OnNote
+    pipeline: Pipeline, plans: Iterable[VideoPlan], count: int, on_progress: OnProgress, on_note: OnNote
 ) -> list[MadeVideo]:
     """Generate videos in turn, each while others are decoded and written. What stands behind one that fails is not
     made; what stands before it is.
     """
-    tickets: list[Ticket[MadeVideo]] = []
+    made: list[MadeVideo] = []
+    waiting: deque[Ticket[MadeVideo]] = deque()
     failed = Event()
 
     def stop_behind(ticket: Ticket[MadeVideo]) -> None:
-        if ticket.outcome != DONE:
+        if ticket.outcome == FAILED:
             failed.set()
-            for later in tickets[tickets.index(ticket) + 1 :]:
+            there = tuple(waiting)
+            for later in there[there.index(ticket) + 1 :] if ticket in there else there:
                 later.cancel()
 
-    with Service(pipeline, limits=Limits(len(plans), len(plans))) as service:
+    with Service(pipeline) as service:
         for number, plan in enumerate(plans, 1):
+            if len(waiting) == AHEAD:
+                made.append(waiting.popleft().result())
             plan.tell_cuts(on_note)
-            told = partial(_told, on_progress, f"{number}/{len(plans)}", is_last=number == len(plans))
-            tickets.append(service.carry_out(plan, on_progress=told))
-            tickets[-1].add_done_callback(stop_behind)
+            told = partial(_told, on_progress, f"{number}/{count}", is_last=number == count)
+            ticket = service.carry_out(plan, on_progress=told)
+            waiting.append(ticket)
+            ticket.add_done_callback(stop_behind)
             if failed.is_set():
-                tickets[-1].cancel()
+                ticket.cancel()
                 break
-        return [ticket.result() for ticket in tickets]
+        return made + [ticket.result() for ticket in waiting]
 
 
 def _told(on_progress: OnProgress, video: str, phase: str, done: int, total: int, *, is_last: bool) -> None:
@@ -187,8 +196,11 @@ def _folder(path: Path) -> Generator[None]:
     except OSError as error:
         raise UserError("the folder for the videos cannot be made", where=str(path), exit_code=EXIT_IO) from error
     try:
+        if made:
+            unfinished.add(path)
         yield
     finally:
         if made:
             with suppress(OSError):  # it is not empty
                 path.rmdir()
+            unfinished.discard(path)
