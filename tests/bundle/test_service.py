@@ -39,7 +39,7 @@ def pipeline(tiny_bundle: Path) -> Pipeline:
 
 @pytest.fixture
 def service(pipeline: Pipeline) -> Iterator[Service]:
-    with pipeline.service() as service:
+    with Service(pipeline) as service:
         yield service
 
 
@@ -71,7 +71,7 @@ def parts(folder: Path) -> list[str]:
 
 def test_each_gives_what_it_gives_alone(pipeline: Pipeline, tmp_path: Path) -> None:
     alone = {prompt: pipeline.generate(prompt, **SHORT) for prompt in (RED, BLUE)}
-    with pipeline.service() as service:
+    with Service(pipeline) as service:
         held = [service.submit(prompt, **SHORT) for prompt in (RED, BLUE, RED)]
         written = {prompt: service.write(tmp_path / f"{n}.mp4", prompt, **SHORT) for n, prompt in enumerate(alone)}
     for prompt, ticket in zip((RED, BLUE, RED), held, strict=True):
@@ -99,7 +99,7 @@ def test_stages_of_several_requests_work_at_once(pipeline: Pipeline, monkeypatch
             meeting.wait()
         return run(session, inputs)
 
-    with pipeline.service() as service:
+    with Service(pipeline) as service:
         service.submit("the negative prompt is encoded with the first", **SHORT).result()
         monkeypatch.setattr(Session, "run", meet)
         service.submit("counted", **SHORT).result()
@@ -116,7 +116,7 @@ def test_stages_of_several_requests_work_at_once(pipeline: Pipeline, monkeypatch
 def test_engines_are_opened_once_however_many_threads_ask(tiny_bundle: Path) -> None:
     pipeline = package.open(tiny_bundle, threads=1)
     quotas = {stage: Quota(workers=4) for stage in STAGES}
-    with recording() as recorder, pipeline.service(quotas=quotas) as service:
+    with recording() as recorder, Service(pipeline, quotas=quotas) as service:
         tickets = [service.submit(f"{RED} {number}", tenant=str(number % 3), **SHORT) for number in range(12)]
     first = tickets[0].result()
     assert len({ticket.result().frames.tobytes() for ticket in tickets}) == 12
@@ -207,7 +207,7 @@ def test_an_interrupted_block_cancels_what_is_on_its_way(
 ) -> None:
     held, tickets = Held(monkeypatch, "step"), []
     threading.Thread(target=lambda: (held.wait(), held.go_on.set())).start()
-    with pytest.raises(KeyboardInterrupt), pipeline.service() as service:
+    with pytest.raises(KeyboardInterrupt), Service(pipeline) as service:
         tickets += [service.write(tmp_path / f"{number}.mp4", RED, **SHORT) for number in range(5)]
         held.wait()
         raise KeyboardInterrupt
@@ -266,7 +266,7 @@ def test_fifty_requests_of_which_ten_are_cancelled(pipeline: Pipeline, tmp_path:
 
     def burst(folder: Path, count: int) -> Counter[str]:
         folder.mkdir()
-        with pipeline.service(quotas={"text": Quota(2), "write": Quota(2)}) as service:
+        with Service(pipeline, quotas={"text": Quota(2), "write": Quota(2)}) as service:
             tickets = [
                 service.write(folder / f"{number:02}.mp4", RED if number % 2 else BLUE, tenant=str(number % 3), **SHORT)
                 for number in range(count)
@@ -318,7 +318,7 @@ def test_what_cannot_be_made_is_said_at_once(service: Service, tmp_path: Path) -
 
 def test_more_requests_than_may_wait_are_refused(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     held = Held(monkeypatch, "step")
-    with pipeline.service(limits=Limits(requests=3, tenant_requests=2)) as service:
+    with Service(pipeline, limits=Limits(requests=3, tenant_requests=2)) as service:
         tickets = [service.submit(RED, tenant=tenant, **SHORT) for tenant in "aa"]
         with pytest.raises(TooManyRequests, match="2 requests of a wait already"):
             service.submit(RED, tenant="a", **SHORT)
@@ -331,5 +331,5 @@ def test_more_requests_than_may_wait_are_refused(pipeline: Pipeline, monkeypatch
 
 def test_a_stage_that_there_is_not_is_refused(pipeline: Pipeline) -> None:
     with pytest.raises(UserError, match="there is no stage 'decoder'") as caught:
-        pipeline.service(quotas={"decoder": Quota()})
+        Service(pipeline, quotas={"decoder": Quota()})
     assert caught.value.hint == "there are: text, denoise, decode, write"

@@ -21,7 +21,7 @@ from wanc.runtime.cores import all_cores, available_cores, threads_here
 from wanc.runtime.crew import Crew, Quota
 from wanc.runtime.errors import TargetError, UserError
 from wanc.runtime.events import REQUESTS, recording, span
-from wanc.runtime.flow import Limits, Stage, TooManyRequests
+from wanc.runtime.flow import Limits, StageQueue, TooManyRequests
 from wanc.runtime.ticket import DeadlineExceeded, RequestCancelled, Ticket
 
 HandOn = Callable[[], None]
@@ -37,7 +37,7 @@ class Job:
 
 def crew_of(*works: Callable[[Job, HandOn], None], limits: Limits | None = None, **quotas: Quota) -> Crew[Job]:
     """Stages called s0, s1, …"""
-    stages = [(Stage(f"s{n}"), quotas.get(f"s{n}", Quota()), work) for n, work in enumerate(works)]
+    stages = [(StageQueue(f"s{n}"), quotas.get(f"s{n}", Quota()), work) for n, work in enumerate(works)]
     return Crew[Job](stages, limits or Limits())
 
 
@@ -242,7 +242,7 @@ import time
 from dataclasses import dataclass, field
 from wanc.runtime.crew import Crew, Quota
 from wanc.runtime.checkpoint import checkpoint
-from wanc.runtime.flow import Limits, Stage
+from wanc.runtime.flow import Limits, StageQueue
 from wanc.runtime.ticket import Ticket
 
 @dataclass(eq=False)
@@ -258,7 +258,7 @@ def work(job, hand_on):
     finally:
         print("ended", flush=True)
 
-crew = Crew([(Stage("s"), Quota(), work)], Limits())
+crew = Crew([(StageQueue("s"), Quota(), work)], Limits())
 crew.submit(Job(), tenant="", cost=1)
 crew.submit(Job(), tenant="", cost=1)
 while not crew._flow._queues[0].count("") == 1:

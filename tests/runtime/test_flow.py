@@ -13,16 +13,16 @@ import pytest
 
 from wanc.runtime.events import QUEUE, recording
 from wanc.runtime.fair_queue import MEMORY, MOST_GONE, FairQueue
-from wanc.runtime.flow import Entry, Flow, Limits, Stage, TooManyRequests
+from wanc.runtime.flow import Admitted, Limits, RequestFlow, StageQueue, TooManyRequests
 
-STAGES = (Stage("text"), Stage("denoise"), Stage("decode"), Stage("write"))
-
-
-def entries(*tenants: str, cost: float = 1.0) -> list[Entry[None]]:
-    return [Entry(tenant, cost, number, None) for number, tenant in enumerate(tenants)]
+STAGES = (StageQueue("text"), StageQueue("denoise"), StageQueue("decode"), StageQueue("write"))
 
 
-def order(queue: FairQueue[Entry[None]], count: int) -> str:
+def entries(*tenants: str, cost: float = 1.0) -> list[Admitted[None]]:
+    return [Admitted(tenant, cost, number, None) for number, tenant in enumerate(tenants)]
+
+
+def order(queue: FairQueue[Admitted[None]], count: int) -> str:
     taken = [queue.take(lambda _: True) for _ in range(count)]
     return "".join(entry.tenant for entry in taken if entry is not None)
 
@@ -31,7 +31,7 @@ def order(queue: FairQueue[Entry[None]], count: int) -> str:
 
 
 def test_tenants_take_turns_whatever_they_have_brought() -> None:
-    queue = FairQueue[Entry[None]]()
+    queue = FairQueue[Admitted[None]]()
     for entry in entries(*"aaaaabbc"):
         queue.put(entry)
     assert order(queue, 9) == "abcabaaa"
@@ -39,15 +39,15 @@ def test_tenants_take_turns_whatever_they_have_brought() -> None:
 
 
 def test_turns_go_by_work_and_not_by_number() -> None:
-    queue = FairQueue[Entry[None]]()
+    queue = FairQueue[Admitted[None]]()
     for number in range(20):
-        queue.put(Entry("long", 4.0, 2 * number, None))
-        queue.put(Entry("short", 1.0, 2 * number + 1, None))
+        queue.put(Admitted("long", 4.0, 2 * number, None))
+        queue.put(Admitted("short", 1.0, 2 * number + 1, None))
     assert sorted(order(queue, 10)) == sorted("long" * 2 + "short" * 8)
 
 
 def test_of_one_tenant_the_first_comes_first() -> None:
-    queue = FairQueue[Entry[None]]()
+    queue = FairQueue[Admitted[None]]()
     put = entries(*"aaaa")
     for entry in put:
         queue.put(entry)
@@ -56,12 +56,12 @@ def test_of_one_tenant_the_first_comes_first() -> None:
 
 def test_who_was_away_has_saved_little_up() -> None:
     """Who has got nothing for long goes first until both have got as much lately, and then takes turns."""
-    queue = FairQueue[Entry[None]]()
+    queue = FairQueue[Admitted[None]]()
     for entry in entries(*"a" * 400):
         queue.put(entry)
     assert order(queue, 200) == "a" * 200
     for number in range(100):
-        queue.put(Entry("b", 1.0, 1000 + number, None))
+        queue.put(Admitted("b", 1.0, 1000 + number, None))
     ahead = order(queue, MEMORY).index("a")
     assert ahead < MEMORY
     order(queue, MEMORY)
@@ -69,18 +69,18 @@ def test_who_was_away_has_saved_little_up() -> None:
 
 
 def test_who_asks_for_little_is_next() -> None:
-    queue = FairQueue[Entry[None]]()
+    queue = FairQueue[Admitted[None]]()
     for entry in entries(*"a" * 100):
         queue.put(entry)
     assert order(queue, 7) == "a" * 7
-    queue.put(Entry("b", 1.0, 1000, None))
+    queue.put(Admitted("b", 1.0, 1000, None))
     assert order(queue, 1) == "b"
 
 
 def test_what_was_dropped_has_cost_nothing() -> None:
-    queue = FairQueue[Entry[None]]()
+    queue = FairQueue[Admitted[None]]()
     dropped = entries(*"a" * 10, cost=100.0)
-    for entry in [*dropped, Entry("a", 1.0, 20, None), Entry("b", 1.0, 21, None)]:
+    for entry in [*dropped, Admitted("a", 1.0, 20, None), Admitted("b", 1.0, 21, None)]:
         queue.put(entry)
     assert [queue.drop(entry) for entry in dropped] == [True] * 10
     assert not queue.drop(dropped[0])
@@ -88,7 +88,7 @@ def test_what_was_dropped_has_cost_nothing() -> None:
 
 
 def test_who_may_not_go_is_passed_and_keeps_the_turn() -> None:
-    queue = FairQueue[Entry[None]]()
+    queue = FairQueue[Admitted[None]]()
     for entry in entries(*"aabb"):
         queue.put(entry)
     passed = queue.take(lambda entry: entry.tenant != "a")
@@ -98,10 +98,10 @@ def test_who_may_not_go_is_passed_and_keeps_the_turn() -> None:
 
 
 def test_little_is_remembered_of_tenants_that_are_gone() -> None:
-    queue = FairQueue[Entry[None]]()
+    queue = FairQueue[Admitted[None]]()
     for number in range(1000):
-        queue.put(Entry("always", 1.0, 2 * number, None))
-        queue.put(Entry(f"tenant {number}", 1.0, 2 * number + 1, None))
+        queue.put(Admitted("always", 1.0, 2 * number, None))
+        queue.put(Admitted(f"tenant {number}", 1.0, 2 * number + 1, None))
         order(queue, 1)
     assert len(queue._done) <= len(queue._waiting) + MOST_GONE
     order(queue, 1001)
@@ -111,14 +111,14 @@ def test_little_is_remembered_of_tenants_that_are_gone() -> None:
 # All stages
 
 
-def flow_of(*tenants: str, stages: Iterable[Stage] = STAGES, limits: Limits | None = None) -> Flow[None]:
-    flow = Flow[None](list(stages), limits or Limits())
+def flow_of(*tenants: str, stages: Iterable[StageQueue] = STAGES, limits: Limits | None = None) -> RequestFlow[None]:
+    flow = RequestFlow[None](list(stages), limits or Limits())
     for entry in entries(*tenants):
         flow.admit(entry)
     return flow
 
 
-def through(flow: Flow[None], stage: int) -> Entry[None]:
+def through(flow: RequestFlow[None], stage: int) -> Admitted[None]:
     """A stage works on a request, and hands it on."""
     entry = flow.take(stage)
     assert entry is not None
@@ -148,7 +148,7 @@ def test_a_tenant_fills_no_queue() -> None:
 
 
 def test_what_is_half_done_is_bounded() -> None:
-    stages = [Stage("first"), Stage("second", room=3)]
+    stages = [StageQueue("first"), StageQueue("second", room=3)]
     flow = flow_of(*"abcdef", stages=stages)
     taken = [flow.take(0) for _ in range(4)]
     assert [entry is not None for entry in taken] == [True, True, True, False], "rooms are kept for what is in hands"
@@ -170,7 +170,7 @@ def test_a_stage_that_fails_frees_the_room_that_it_kept() -> None:
 
 
 def test_a_stage_may_be_at_work_on_what_it_has_handed_on() -> None:
-    flow = flow_of("a", stages=[Stage("decode"), Stage("write")])
+    flow = flow_of("a", stages=[StageQueue("decode"), StageQueue("write")])
     entry = flow.take(0)
     assert entry is not None
     flow.hand_on(0, entry)
@@ -199,13 +199,13 @@ def test_what_waits_is_dropped_wherever_it_is(stage: int) -> None:
 def test_more_than_may_wait_are_refused() -> None:
     flow = flow_of(*"aab", limits=Limits(requests=4, tenant_requests=2))
     with pytest.raises(TooManyRequests, match="2 requests of a wait already"):
-        flow.admit(Entry("a", 1.0, 10, None))
-    flow.admit(Entry("c", 1.0, 11, None))
+        flow.admit(Admitted("a", 1.0, 10, None))
+    flow.admit(Admitted("c", 1.0, 11, None))
     with pytest.raises(TooManyRequests, match="4 requests wait already"):
-        flow.admit(Entry("d", 1.0, 12, None))
+        flow.admit(Admitted("d", 1.0, 12, None))
     for stage in range(4):
         through(flow, stage)
-    flow.admit(Entry("a", 1.0, 13, None))
+    flow.admit(Admitted("a", 1.0, 13, None))
 
 
 def test_queues_are_told_and_who_waited_for_what() -> None:
@@ -233,10 +233,10 @@ class Simulation:
 
     def latencies(self) -> dict[str, list[float]]:
         """By tenant, of every request from its arrival until it is written."""
-        flow = Flow[None](STAGES, Limits(10**6, 10**6))
-        events: list[tuple[float, int, int, Entry[None]]] = []
+        flow = RequestFlow[None](STAGES, Limits(10**6, 10**6))
+        events: list[tuple[float, int, int, Admitted[None]]] = []
         for number, (at, tenant) in enumerate(sorted(self.arrivals)):
-            heapq.heappush(events, (at, number, -1, Entry(tenant, 1.0, number, None)))
+            heapq.heappush(events, (at, number, -1, Admitted(tenant, 1.0, number, None)))
         busy = [False] * len(STAGES)
         began: dict[int, float] = {}
         found: dict[str, list[float]] = defaultdict(list)

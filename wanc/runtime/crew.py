@@ -13,7 +13,7 @@ from .checkpoint import checked_by
 from .cores import all_cores, keep_on
 from .errors import TargetError, UserError
 from .events import REQUESTS, count, for_request
-from .flow import Entry, Flow, Limits, Stage
+from .flow import Admitted, Limits, RequestFlow, StageQueue
 from .ticket import Ticket
 
 
@@ -52,17 +52,17 @@ class Quota:
 class Crew(Generic[J]):
     """Works from its making until it is closed."""
 
-    def __init__(self, stages: Sequence[tuple[Stage, Quota, Work[J]]], limits: Limits) -> None:
+    def __init__(self, stages: Sequence[tuple[StageQueue, Quota, Work[J]]], limits: Limits) -> None:
         """Raises UserError for quotas that cannot be, TargetError where no threads can be made."""
         for stage, quota, _ in stages:
             quota.check(stage.name)
         before = [1, *(quota.workers for _, quota, _ in stages)]
-        self._flow: Flow[J] = Flow(
+        self._flow: RequestFlow[J] = RequestFlow(
             [stage.behind(workers) for (stage, _, _), workers in zip(stages, before, strict=False)], limits
         )
         self._work = [work for _, _, work in stages]
         self._changed = Condition()
-        self._inside: set[Entry[J]] = set()
+        self._inside: set[Admitted[J]] = set()
         self._count = 0
         self._is_closed = False
         self._threads = [
@@ -87,7 +87,7 @@ class Crew(Generic[J]):
             if self._is_closed:
                 raise UserError("no more requests are taken: this was closed")
             self._count += 1
-            entry = Entry(tenant, cost, self._count, job, name=str(self._count))
+            entry = Admitted(tenant, cost, self._count, job, name=str(self._count))
             self._flow.admit(entry)
             self._inside.add(entry)
             self._changed.notify_all()
@@ -111,7 +111,7 @@ class Crew(Generic[J]):
                 thread.join()
         atexit.unregister(self.close)
 
-    def _all(self) -> list[Entry[J]]:
+    def _all(self) -> list[Admitted[J]]:
         with self._changed:
             return list(self._inside)
 
@@ -123,7 +123,7 @@ class Crew(Generic[J]):
             self._work_on(stage, entry)
             del entry  # while this thread waits for another, it holds nothing of this one
 
-    def _next(self, stage: int) -> Entry[J] | None:
+    def _next(self, stage: int) -> Admitted[J] | None:
         with self._changed:
             while (entry := self._flow.take(stage)) is None and not self._is_closed:
                 self._changed.wait()
@@ -131,7 +131,7 @@ class Crew(Generic[J]):
                 self._changed.notify_all()  # there is room in the queue that it was taken from
             return entry
 
-    def _work_on(self, stage: int, entry: Entry[J]) -> None:
+    def _work_on(self, stage: int, entry: Admitted[J]) -> None:
         ticket, handed_on = entry.job.ticket, False
 
         def hand_on() -> None:
@@ -154,7 +154,7 @@ class Crew(Generic[J]):
             self._flow.leave(stage, entry, handed_on=handed_on)
             self._changed.notify_all()
 
-    def _decided(self, entry: Entry[J], ticket: Ticket[Any]) -> None:
+    def _decided(self, entry: Admitted[J], ticket: Ticket[Any]) -> None:
         count(REQUESTS, outcome=ticket.outcome)
         with self._changed:
             self._inside.discard(entry)

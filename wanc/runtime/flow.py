@@ -27,7 +27,7 @@ class TooManyRequests(UserError):
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageQueue:
     """A part of the way. `room` is for requests that wait in front of it, and `tenant_room` for those of one tenant; in
     front of the first stage the limits hold instead.
     """
@@ -36,7 +36,7 @@ class Stage:
     room: int = 8
     tenant_room: int = 1
 
-    def behind(self, workers: int) -> Stage:
+    def behind(self, workers: int) -> StageQueue:
         """The same, with room for what so many workers of the stage before may have in hands of one tenant."""
         return replace(self, room=max(self.room, workers), tenant_room=max(self.tenant_room, workers))
 
@@ -50,7 +50,7 @@ class Limits:
 
 
 @dataclass(eq=False)
-class Entry(Generic[J]):
+class Admitted(Generic[J]):
     """A request on its way: `cost` is its work, in any unit, `number` says when it came, `job` is what it is about."""
 
     tenant: str
@@ -63,12 +63,12 @@ class Entry(Generic[J]):
     """In how many queues and hands it is: in two, where a stage has handed it on and is still at work on it."""
 
 
-class Flow(Generic[J]):
+class RequestFlow(Generic[J]):
     """The state of all stages. Its methods are called by one thread at a time."""
 
-    def __init__(self, stages: Sequence[Stage], limits: Limits) -> None:
+    def __init__(self, stages: Sequence[StageQueue], limits: Limits) -> None:
         self._stages, self._limits = stages, limits
-        self._queues: list[FairQueue[Entry[J]]] = [FairQueue() for _ in stages]
+        self._queues: list[FairQueue[Admitted[J]]] = [FairQueue() for _ in stages]
         # Rooms that are kept in front of a stage for what is in the hands of the one before.
         self._kept: list[Counter[str]] = [Counter() for _ in stages]
         self._inside: Counter[str] = Counter()
@@ -77,7 +77,7 @@ class Flow(Generic[J]):
     def is_empty(self) -> bool:
         return not self._inside
 
-    def admit(self, entry: Entry[J]) -> None:
+    def admit(self, entry: Admitted[J]) -> None:
         """Let a request wait for the first stage. Raises TooManyRequests."""
         limits = self._limits
         if self._inside.total() >= limits.requests:
@@ -90,7 +90,7 @@ class Flow(Generic[J]):
         self._inside[entry.tenant] += 1
         self._put(0, entry)
 
-    def take(self, stage: int) -> Entry[J] | None:
+    def take(self, stage: int) -> Admitted[J] | None:
         """The request that a stage is to work on next, now in its hands; None while there is none that may go."""
         entry = self._queues[stage].take(lambda entry: self._has_room(stage + 1, entry.tenant))
         if entry is not None:
@@ -100,18 +100,18 @@ class Flow(Generic[J]):
                 self._kept[stage + 1][entry.tenant] += 1
         return entry
 
-    def hand_on(self, stage: int, entry: Entry[J]) -> None:
+    def hand_on(self, stage: int, entry: Admitted[J]) -> None:
         """Let a request wait for the next stage, in the room that was kept; this one may still be at work on it."""
         self._free(stage + 1, entry)
         self._put(stage + 1, entry)
 
-    def leave(self, stage: int, entry: Entry[J], *, handed_on: bool) -> None:
+    def leave(self, stage: int, entry: Admitted[J], *, handed_on: bool) -> None:
         """A stage has let go of a request."""
         if not handed_on and stage + 1 < len(self._stages):
             self._free(stage + 1, entry)
         self._gone(entry)
 
-    def drop(self, entry: Entry[J]) -> None:
+    def drop(self, entry: Admitted[J]) -> None:
         """A request need not wait any longer for anything; whoever has it in hands lets go of it by itself."""
         for stage, queue in enumerate(self._queues):
             if queue.drop(entry):
@@ -124,19 +124,19 @@ class Flow(Generic[J]):
         limits, queue, kept = self._stages[stage], self._queues[stage], self._kept[stage]
         return len(queue) + kept.total() < limits.room and queue.count(tenant) + kept[tenant] < limits.tenant_room
 
-    def _put(self, stage: int, entry: Entry[J]) -> None:
+    def _put(self, stage: int, entry: Admitted[J]) -> None:
         entry.places += 1
         entry.since = events.clock()
         self._queues[stage].put(entry)
         self._tell(stage)
 
-    def _free(self, stage: int, entry: Entry[J]) -> None:
+    def _free(self, stage: int, entry: Admitted[J]) -> None:
         kept = self._kept[stage]
         kept[entry.tenant] -= 1
         if not kept[entry.tenant]:
             del kept[entry.tenant]
 
-    def _gone(self, entry: Entry[J]) -> None:
+    def _gone(self, entry: Admitted[J]) -> None:
         """It is in one place less."""
         entry.places -= 1
         if not entry.places:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import cache
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,9 +35,6 @@ from .timer import Timer
 from .version import VERSION
 from .video_bundle import Sampling, Shape, VideoBundle
 
-if TYPE_CHECKING:
-    from .service import Service
-
 Start: TypeAlias = tuple[Solver, NDArray[np.float32]]
 """A solver with its schedule, and the noise to begin with."""
 Texts: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -63,15 +60,6 @@ class Pipeline:
         are is a UserError.
         """
         return cls(VideoBundle.open(root, on_progress=on_progress), threads=threads)
-
-    def service(self, **options: Any) -> Service:
-        """Many requests over this open bundle: `with pipeline.service() as service: ticket = service.submit("…")`.
-
-        The options are those of `Service`: quotas of stages, and limits. Raises UserError.
-        """
-        from .service import Service  # imported late: it knows the pipeline
-
-        return Service(self, **options)
 
     def generate(self, prompt: str, *, on_progress: OnProgress = ignore, **options: Any) -> Result:
         """Make a whole video in memory; the options are the fields of `Request`. Raises UserError."""

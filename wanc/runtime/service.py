@@ -18,7 +18,7 @@ from .channel import Channel
 from .crew import Crew, Quota, Work
 from .errors import UserError
 from .events import span
-from .flow import Limits, Stage
+from .flow import Limits, StageQueue
 from .made_video import MadeVideo, VideoPlan
 from .pipeline import Pipeline, Texts
 from .progress import OnProgress, ignore
@@ -77,7 +77,7 @@ class Service:
             DECODE: self._decode,
             WRITE: self._write,
         }
-        stages = [(Stage(name), quotas.get(name, Quota()), works[name]) for name in STAGES]
+        stages = [(StageQueue(name), quotas.get(name, Quota()), works[name]) for name in STAGES]
         self._crew = Crew[_Job[Any]](stages, limits or Limits())
 
     def submit(
