@@ -98,6 +98,27 @@ def test_memory_and_counters_are_curves(tiny_bundle: Path, run_py: RunPy, tmp_pa
     assert [event["args"]["value"] for event in curves["wanc_cache_misses_total text"]] == [1, 2]
 
 
+def test_many_requests_are_seen_side_by_side(tiny_bundle: Path, run_py: RunPy, tmp_path: Path) -> None:
+    trace = tmp_path / "out.json"
+    (tmp_path / "prompts.txt").write_text("a\nb\nc\n")
+    many = ("--prompts", tmp_path / "prompts.txt", *SHORT[2:], "-o", tmp_path / "videos")
+    assert run_py(tiny_bundle, *many, "--trace", trace).code == 0
+    events = read(trace)
+    assert_nested(events)
+    names = {event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name"}
+    for stage in ("text", "denoise", "decode", "write"):
+        own = [event for event in spans(events) if event["cat"] == stage]
+        assert {names[event["tid"]] for event in own} == {f"{stage}-0"}
+        assert {event["args"]["request"] for event in own} == {"1", "2", "3"}
+    # What a lane executes for a request is the request's.
+    assert all("request" in event["args"] for event in spans(events) if event["cat"] == "execute")
+    waits = Counter((event["ph"], event["id"], event["name"]) for event in events if event["ph"] in "be")
+    wanted = [f"wait {stage}" for stage in ("text", "denoise", "decode", "write")]
+    assert waits == {(ph, number, name): 1 for ph in "be" for number in "123" for name in wanted}
+    queues = {event["name"] for event in events if event["ph"] == "C" and "queue" in event["name"]}
+    assert queues == {f"wanc_queue_length {stage}" for stage in ("text", "denoise", "decode", "write")}
+
+
 def test_wanc_run_and_the_self_test_as_well(tiny_bundle: Path, wanc: Wanc, run_py: RunPy, tmp_path: Path) -> None:
     assert wanc("run", tiny_bundle, *SHORT, "-o", tmp_path / "out.mp4", "--trace", tmp_path / "run.json").code == 0
     assert run_py(tiny_bundle, "--selftest", "--trace", tmp_path / "TEST.JSON").code == 0

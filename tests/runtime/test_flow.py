@@ -277,7 +277,7 @@ def others_latency(latencies: dict[str, list[float]]) -> float:
     return mean(latency for tenant, found in latencies.items() if tenant != "tenth" for latency in found)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("load", [0.3, 0.6, 0.75])
 def test_nine_tenants_hardly_notice_a_tenth_that_is_greedy(load: float, seed: int) -> None:
     """Ten tenants ask at random; then one of them asks for fifty times as much, far more than can be done.
