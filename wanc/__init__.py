@@ -6,9 +6,13 @@ from wanc.runtime.version import VERSION
 
 __version__ = VERSION
 
+NAMES = (
+    "BuildResult", "Limits", "Quota", "VariantsError", "build", "build_variants", "open", "open_graph", "open_service",
+)  # fmt: skip
+
 
 def __getattr__(name: str) -> object:
     """What `wanc.api` has, which is loaded when it is first asked for."""
-    if name in ("BuildResult", "VariantsError", "build", "build_variants", "open", "open_graph"):
+    if name in NAMES:
         return getattr(import_module("wanc.api"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

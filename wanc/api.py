@@ -18,9 +18,19 @@ from wanc.compiler.variants import build_variants as build_each
 from wanc.errors import RecipeError
 from wanc.folders import Folders
 from wanc.recipe.load import LoadedRecipe, load
-from wanc.runtime.api import open, open_graph
+from wanc.runtime.api import Limits, Quota, open, open_graph, open_service
 
-__all__ = ["BuildResult", "VariantsError", "build", "build_variants", "open", "open_graph"]
+__all__ = [
+    "BuildResult",
+    "Limits",
+    "Quota",
+    "VariantsError",
+    "build",
+    "build_variants",
+    "open",
+    "open_graph",
+    "open_service",
+]
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 

@@ -227,12 +227,13 @@ def run(
     """Run a bundle, exactly as its own run.py does: prompts give videos, or arrays give arrays."""
     from wanc.runtime.ending import ending_on_signals
     from wanc.runtime.execute import run
-    from wanc.runtime.options import OPTIONS
     from wanc.runtime.printing import print_note, print_report
     from wanc.runtime.progress import Bars
+    from wanc.runtime.trace import tracing
 
-    limits = {option.name: options.pop(option.name) for option in OPTIONS if option.task is None}
-    with ending_on_signals(), Bars(enabled=shows_progress(as_json=as_json)) as bars:
+    limits = {name: options.pop(name) for name in ("threads", "device_budget")}
+    trace = options.pop("trace")
+    with ending_on_signals(), tracing(trace), Bars(enabled=shows_progress(as_json=as_json)) as bars:
         report = run(bundle, output, options, **limits, on_progress=bars, on_note=print_note)
     print_report(report, output, as_json=as_json)
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import av
 import numpy as np
 import onnx
 import onnx.parser
@@ -18,6 +19,7 @@ import pytest
 
 from wanc.compiler.pipeline import build
 from wanc.recipe.load import load
+from wanc.runtime.ending import GRACE_SECONDS
 
 MOST_SECONDS = 2.0
 PRODUCTS = 60
@@ -146,6 +148,101 @@ def test_a_video_that_was_begun_goes_away(tiny_bundle: Path, tmp_path: Path, str
     assert time.monotonic() - started < MOST_SECONDS
     assert process.returncode == 128 + strike
     assert os.listdir(tmp_path) == []
+
+
+MANY_BUSY = (
+    AS_AT_A_TERMINAL
+    + """
+import hashlib, os, sys, threading
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+from runtime.mp4 import Mp4Writer
+from runtime.session import Session
+
+run, steps, is_written = Session.run, 0, threading.Event()
+
+def busy():
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+
+def write(writer, frames):
+    is_written.set()
+    busy()
+
+def told(session, inputs):
+    global steps
+    steps += "/step." in session.shown
+    if steps > 2 * 2 * 2:  # of two requests with two steps of two branches: this one is the third's
+        assert is_written.wait(30)
+        print("begun", *Path(sys.argv[-1]).iterdir(), flush=True)
+        busy()
+    return run(session, inputs)
+
+Mp4Writer.write, Session.run = write, told
+from runtime.main import main
+
+raise SystemExit(main(Path(sys.argv[1]), sys.argv[2:]))
+"""
+)
+"""Three requests are in flight: the first is being written, the second waits to be, the third is denoised. Nothing of
+it can be interrupted."""
+
+
+@pytest.mark.parametrize("strike", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_many_videos_that_were_begun_go_away(tiny_bundle: Path, tmp_path: Path, strike: signal.Signals) -> None:
+    (tmp_path / "prompts.txt").write_text("a\nb\nc\nd\n")
+    options = ["--prompts", tmp_path / "prompts.txt", "--frames", "5", "--steps", "2", "--threads", "1"]
+    command = [sys.executable, "-c", MANY_BUSY, tiny_bundle, *options, "-o", tmp_path / "videos"]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None and ".part" in process.stdout.readline(), "nothing is there to clean up"
+    started = time.monotonic()
+    process.send_signal(strike)
+    process.communicate(timeout=60)
+    assert time.monotonic() - started < MOST_SECONDS
+    assert process.returncode == 128 + strike
+    assert os.listdir(tmp_path) == ["prompts.txt"]
+
+
+def test_many_videos_end_at_once_where_they_can(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Threads stop at their next checkpoint; videos that are complete stay, and there is nothing else."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (tmp_path / "prompts.txt").write_text("".join(f"A red circle moves {number}.\n" for number in range(1000)))
+    options = ["--prompts", tmp_path / "prompts.txt", "--frames", "5", "--steps", "2", "-o", folder]
+    command = [sys.executable, "-c", AS_AT_A_TERMINAL + EACH_TOLD, tiny_bundle, *options]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None and process.stdout.readline() == "finished\n"
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert time.monotonic() - started < GRACE_SECONDS, "nothing had to be ended by force"
+    assert process.returncode == 143
+    made = sorted(os.listdir(folder))
+    assert made == [f"{number:04}.mp4" for number in range(1, len(made) + 1)]
+    assert 1 <= len(made) < 1000
+    for name in made:
+        with av.open(str(folder / name)) as video:
+            assert sum(1 for _ in video.decode(video=0)) == 5
+
+
+EACH_TOLD = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+from runtime.ticket import Ticket
+
+finish = Ticket.finish
+
+def told(ticket, result):
+    finish(ticket, result)
+    print("finished", flush=True)
+
+Ticket.finish = told
+from runtime.main import main
+
+raise SystemExit(main(Path(sys.argv[1]), sys.argv[2:]))
+"""
 
 
 def test_what_cannot_be_removed_keeps_no_run_from_ending(tiny_bundle: Path, tmp_path: Path) -> None:

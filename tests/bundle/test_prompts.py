@@ -120,10 +120,12 @@ def test_what_is_finished_stays_when_a_later_one_fails(
     folder = tmp_path / "videos"
     folder.mkdir()
     (folder / "0002.mp4").write_bytes(b"an older video")
-    run = Session.run
+    run, decoded = Session.run, 0
 
     def failing(session: Session, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        if "/steady." in session.shown and (folder / "0001.mp4").exists():
+        nonlocal decoded
+        decoded += "/steady." in session.shown
+        if decoded > 1:  # each video has one of these; the first may still be written
             raise fault
         return run(session, inputs)
 

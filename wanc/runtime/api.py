@@ -1,18 +1,30 @@
 """Running a bundle from Python: `open(bundle).generate("A red circle moves to the left.").save("out.mp4")`.
 
-This is all that others should rely on. A bundle holds it as `runtime.api`, wanc as `wanc.open` and `wanc.open_graph`.
+Many requests at once: `with open_service(bundle) as service: ticket = service.submit("A red circle moves up.")`.
+
+This is all that others should rely on. A bundle holds it as `runtime.api`, wanc as `wanc.open` and its like.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from .crew import Quota
+from .flow import Limits
 from .progress import OnProgress, ignore
 
 if TYPE_CHECKING:
     from .graph_task import GraphPipeline
     from .pipeline import Pipeline
+    from .service import Service
+
+
+__all__ = ["Limits", "Quota", "open", "open_graph", "open_service"]
+
+NO_QUOTAS: Mapping[str, Quota] = MappingProxyType({})
 
 
 def open(
@@ -42,3 +54,21 @@ def open_graph(bundle: str | Path, *, threads: int | None = None, on_progress: O
     from .graph_task import GraphPipeline
 
     return GraphPipeline.open(Path(bundle), threads=threads, on_progress=on_progress)
+
+
+def open_service(
+    bundle: str | Path,
+    *,
+    quotas: Mapping[str, Quota] = NO_QUOTAS,
+    limits: Limits | None = None,
+    threads: int | None = None,
+    on_progress: OnProgress = ignore,
+) -> Service:
+    """The same as `open` for many requests at once: see `Service`, which has the stages that `quotas` are for.
+
+    Raises UserError: what `open` raises, and for quotas that this machine cannot give.
+    """
+    from .pipeline import Pipeline
+    from .service import Service
+
+    return Service(Pipeline.open(Path(bundle), threads=threads, on_progress=on_progress), quotas=quotas, limits=limits)

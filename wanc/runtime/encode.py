@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from threading import Lock
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .embeddings import EmbeddingTable
+from .events import CACHE_HITS, CACHE_MISSES, count
 from .model import ENCODE, TEXT_ENCODER
 from .text import Tokenizer, clean_prompt
 from .value import Value, expect
@@ -30,16 +32,19 @@ class TextStates:
     def __init__(self, encode: Callable[[str], NDArray[np.float32]], most_bytes: int = MOST_KEPT_BYTES) -> None:
         self._encode, self._most_bytes = encode, most_bytes
         self._kept: dict[str, NDArray[np.float32]] = {}
+        self._lock = Lock()
 
     def of(self, prompt: str) -> NDArray[np.float32]:
-        """The states of a prompt, float32 [1, text_length, width]."""
-        states = self._kept.pop(prompt, None)
-        if states is None:
-            states = self._encode(prompt)
-        self._kept[prompt] = states  # behind all others
-        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self._most_bytes:
-            del self._kept[next(iter(self._kept))]
-        return states
+        """The states of a prompt, float32 [1, text_length, width]. Several threads may ask; one encodes at a time."""
+        with self._lock:
+            states = self._kept.pop(prompt, None)
+            count(CACHE_MISSES if states is None else CACHE_HITS, cache="text")
+            if states is None:
+                states = self._encode(prompt)
+            self._kept[prompt] = states  # behind all others
+            while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self._most_bytes:
+                del self._kept[next(iter(self._kept))]
+            return states
 
 
 def encode_prompt(prompt: str, tokenizer: Tokenizer, table: EmbeddingTable, encoder: Encoder) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ GRACE_SECONDS = 1.0
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 unfinished: set[Path] = set()
-"""Files that are being written: what has no time for unwinding removes them."""
+"""Files that are being written, and folders that were made for them: what has no time for unwinding removes them."""
 
 
 def clean_up_on_sigterm() -> None:
@@ -58,10 +58,18 @@ def _end_late(reading: int) -> None:
         while number := pipe.read(1):
             if number[0] in watched:
                 time.sleep(GRACE_SECONDS)
-                for path in tuple(unfinished):
+                # What lies in a folder goes before it.
+                for path in sorted(unfinished, reverse=True):
                     with suppress(OSError):  # it has its own name by now, or its folder is gone
-                        path.unlink()
+                        _remove(path)
                 os._exit(128 + number[0])
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink()
+    except IsADirectoryError:
+        path.rmdir()  # unless something has come into it
 
 
 def _handle(number: signal.Signals, handler: Callable[[int, FrameType | None], NoReturn] | signal.Handlers) -> None:

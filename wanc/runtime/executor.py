@@ -6,12 +6,15 @@ import time
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import asdict, dataclass
 from threading import Lock
 
-from .cores import available_cores
+from .checkpoint import checkpoint
+from .cores import available_cores, cores_here, keep_on, threads_here
 from .engine_file import CUDA, EngineFile, Key
 from .errors import TargetError, UserError
+from .events import EXECUTIONS, GRAPH_BYTES, LOADS, count, span
 from .folder import PlainFolder
 from .residency import Residency
 from .segments import Segments
@@ -31,6 +34,15 @@ class Counter:
     executions: int = 0
     bytes: int = 0
     seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How a graph's files are opened: for so many executions at once, on these processors and so many threads."""
+
+    lanes: int
+    threads: int
+    cores: frozenset[int]
 
 
 class Executor:
@@ -53,16 +65,17 @@ class Executor:
         self._folder, self._engines, self._threads = folder, engines, threads
         files = [file for segments in engines.values() for file in segments.files]
         self.residency = Residency(files, self._session, budget)
-        self._lanes_of: dict[Key, int] = {}
+        self._openings: dict[Key, Opening] = {}
         self._counters: dict[Key, Counter] = {}
         self._lock = Lock()
-        self._lanes = ThreadPoolExecutor(MOST_LANES)
+        self._lanes = ThreadPoolExecutor(MOST_LANES, thread_name_prefix="lane")
 
     def run(self, component: str, graph: str, inputs: Mapping[str, Given]) -> dict[str, Value]:
         """Execute a component's graph once, opening its files if need be. Inputs and outputs by name.
 
         Raises TargetError where there is none, where it takes other inputs, and where its engine fails.
         """
+        self._openings.setdefault((component, graph), self._opening((component, graph), 1))
         (outputs,) = self._execute((component, graph), [inputs])
         return outputs
 
@@ -72,7 +85,7 @@ class Executor:
         Threads that work on graphs of their own wait for each other less often than those that share one. A GPU is
         busy with one execution, and would need the memory of all.
         """
-        self._set_lanes((component, graph), len(inputs))
+        self._openings[component, graph] = self._opening((component, graph), len(inputs))
         return self._execute((component, graph), inputs)
 
     @contextmanager
@@ -80,7 +93,7 @@ class Executor:
         """For the length of a `with`: these graphs will be executed, in this order. Raises TargetError."""
         files: list[EngineFile] = []
         for component, graph, branches in uses:
-            self._set_lanes((component, graph), branches)
+            self._openings[component, graph] = self._opening((component, graph), branches)
             files += self._segments((component, graph)).files
         with self.residency.expect(files):
             yield
@@ -100,6 +113,7 @@ class Executor:
 
     def open(self, component: str, graph: str) -> None:
         """Open a graph's files, as far as they find room, before anybody needs them. Raises TargetError."""
+        self._openings.setdefault((component, graph), self._opening((component, graph), 1))
         for file in self._segments((component, graph)).files:
             with self.residency.use(file):
                 pass
@@ -120,26 +134,33 @@ class Executor:
             raise TargetError(f"this bundle has no engine for {key[0]}/{key[1]}")
         return self._engines[key]
 
-    def _set_lanes(self, key: Key, branches: int) -> None:
-        """Files that are opened from now on have so many lanes."""
+    def _opening(self, key: Key, branches: int) -> Opening:
+        """For this thread, which will execute a graph for so many branches at once."""
+        threads = threads_here(self._threads)
         is_on_gpu = key in self._engines and self._engines[key].files[0].target == CUDA
-        self._lanes_of[key] = 1 if is_on_gpu else min(branches, self._threads or available_cores(), MOST_LANES)
+        lanes = 1 if is_on_gpu else min(branches, threads or available_cores(), MOST_LANES)
+        return Opening(lanes, threads, cores_here())
 
     def _session(self, file: EngineFile) -> Session:
-        lanes = self._lanes_of.get((file.component, file.graph), 1)
+        opening = self._openings[file.component, file.graph]
+        if opening.cores != cores_here():
+            # Ahead of its use a file is opened by another thread; an engine's own threads are kept where that one is.
+            keep_on(opening.cores)
         shown, started = self._folder.shown(file.file), time.perf_counter()
-        session = self._folder.read(
-            file.file,
-            lambda path: Session(
-                file.engine,
-                path,
-                threads=self._threads,
-                lanes=lanes,
-                shown=shown,
-                target=file.target,
-                keeps_memory=self.residency.budget is None,
-            ),
-        )
+        with span("load", file.component, file.graph):
+            session = self._folder.read(
+                file.file,
+                lambda path: Session(
+                    file.engine,
+                    path,
+                    threads=opening.threads,
+                    lanes=opening.lanes,
+                    shown=shown,
+                    target=file.target,
+                    keeps_memory=self.residency.budget is None,
+                ),
+            )
+        count(LOADS, component=file.component, graph=file.graph)
         explain(f"opened {shown} with {file.engine} in {time.perf_counter() - started:.2f} s")
         if absent := set(file.outputs) - set(session.outputs):
             raise TargetError(f"gives no {min(absent)}, which its entry in the manifest names", where=shown)
@@ -158,17 +179,21 @@ class Executor:
         sizes = [sum(value.bytes for value in values.values()) for values in branches]
         seconds = 0.0
         for file, dropped in zip(segments.files, segments.dropped, strict=True):
+            checkpoint()
             with self.residency.use(file) as session:
                 seconds += self._run_segment(session, file, branches)
             for values in branches:
                 for name in dropped:
                     del values[name]
         outputs = [{name: values[name] for name in segments.outputs} for values in branches]
+        size = sum(sizes) + sum(value.bytes for given in outputs for value in given.values())
         with self._lock:
             counter = self._counters.setdefault(key, Counter())
             counter.seconds += seconds
             counter.executions += len(branches)
-            counter.bytes += sum(sizes) + sum(value.bytes for given in outputs for value in given.values())
+            counter.bytes += size
+        count(EXECUTIONS, len(branches), component=key[0], graph=key[1])
+        count(GRAPH_BYTES, size, component=key[0], graph=key[1])
         return outputs
 
     def _run_segment(self, session: Session, file: EngineFile, branches: Sequence[dict[str, Value]]) -> float:
@@ -176,11 +201,15 @@ class Executor:
 
         def run(values: dict[str, Value]) -> float:
             started = time.perf_counter()
-            values |= as_values(session.run({name: values[name] for name in file.inputs}))
+            with span("execute", file.component, file.graph):
+                values |= as_values(session.run({name: values[name] for name in file.inputs}))
             return time.perf_counter() - started
 
-        lanes = self._lanes_of.get((file.component, file.graph), 1)
-        return sum(self._lanes.map(run, branches) if lanes > 1 and len(branches) > 1 else map(run, branches))
+        if self._openings[file.component, file.graph].lanes == 1 or len(branches) == 1:
+            return sum(map(run, branches))
+        # A lane works for whom its caller works for, and ends when that is to end.
+        contexts = [copy_context() for _ in branches]
+        return sum(self._lanes.map(lambda context, values: context.run(run, values), contexts, branches))
 
 
 def _check_names(key: Key, segments: Segments, inputs: Mapping[str, Given]) -> None:

@@ -47,10 +47,11 @@ def _main(root: Root, options: argparse.Namespace) -> int:
         # Imported late, so that --help answers at once.
         from .execute import run, run_selftest
         from .progress import Bars
+        from .trace import tracing
 
-        with Bars(enabled=sys.stderr.isatty() or not options.json) as bars:
+        with tracing(options.trace), Bars(enabled=sys.stderr.isatty() or not options.json) as bars:
             given = {option.name: getattr(options, option.name) for option in OPTIONS if option.task}
-            limits = {option.name: getattr(options, option.name) for option in OPTIONS if not option.task}
+            limits = {"threads": options.threads, "device_budget": options.device_budget}
             if options.selftest:
                 _check_alone({"output": options.output, **given})
                 report = run_selftest(root, **limits, on_progress=bars)
@@ -78,7 +79,7 @@ def _fail(said: str, others: Sequence[str], code: int) -> int:
 
 
 def _check_alone(others: Mapping[str, object]) -> None:
-    """The self-test takes no options but what limits every run."""
+    """The self-test takes no options but those of every task."""
     if given := [f"--{name.replace('_', '-')}" for name, value in others.items() if value is not None]:
         raise UserError(f"--selftest and {' and '.join(given)} exclude each other", hint="give one of them")
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-STATUS = Path("/proc/self/status")
+STATUS, PAGES = Path("/proc/self/status"), Path("/proc/self/statm")
 MEMINFO = Path("/proc/meminfo")
 GROUPS = Path("/proc/self/cgroup")
 """The control groups that this process is in, which a container's limits are those of."""
@@ -28,6 +29,14 @@ def peak_rss_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
+def rss_bytes() -> int:
+    """What this process holds at the moment, in bytes; the most that it has held where the system does not say."""
+    try:
+        return int(PAGES.read_text("ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, IndexError, ValueError):  # no Linux, or no /proc
+        return peak_rss_bytes()
+
+
 def available_bytes() -> int | None:
     """How much memory this process could still take: what the machine has free, and its container allows.
 
@@ -35,7 +44,7 @@ def available_bytes() -> int | None:
     """
     if not (STATUS.exists() and MEMINFO.exists()):
         return None
-    allowed = [limit - _kilobytes(STATUS, "VmRSS") for limit in _limits()]
+    allowed = [limit - rss_bytes() for limit in _limits()]
     return max(min([_kilobytes(MEMINFO, "MemAvailable"), *allowed]), 0)
 
 

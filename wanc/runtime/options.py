@@ -50,6 +50,7 @@ OPTIONS = (
     Option("latents", Path, "FILE", "Initial noise from a .npy file, instead of a seed"),
     Option("threads", int, "N", "CPU threads, 0 for every core", "the recipe's", task=None),
     Option("device_budget", str, "BYTES", "Memory for engines and values, such as 6GiB", "the recipe's", task=None),
+    Option("trace", Path, "FILE.json", "Write what the run did, and when, as a trace that Perfetto shows", task=None),
 )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cache
+from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,8 +35,13 @@ from .solvers.create import create_solver
 from .text import clean_prompt
 from .text_bundle import open_text
 from .timer import Timer
+from .uses import GraphUse
 from .version import VERSION
 from .video_bundle import Sampling, Shape, VideoBundle
+
+Start: TypeAlias = tuple[Solver, NDArray[np.float32]]
+"""A solver with its schedule, and the noise to begin with."""
+Texts: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 
 class Pipeline:
@@ -79,10 +85,13 @@ class Pipeline:
 
     def check(self, request: Request) -> None:
         """Raises UserError where the video cannot be made, of its last phase as well: before there is any work."""
-        shape = self.bundle.shape(request.shape, request.frames)
-        for phase in COMPONENTS:
-            self.executor.check_room(self._values(phase, shape.height, shape.width, shape.frames), COMPONENTS[phase])
+        self.check_room(self.bundle.shape(request.shape, request.frames))
         self.tags(request)
+
+    def check_room(self, shape: Shape) -> None:
+        """Raises TargetError where the budget has no room for a video of this size in one of its phases."""
+        for phase, components in COMPONENTS.items():
+            self.executor.check_room(self._values(phase, shape), components)
 
     def tags(self, request: Request) -> dict[str, str]:
         """What a file of the video says about itself: all that it takes to make it again. Raises UserError."""
@@ -109,17 +118,41 @@ class Pipeline:
 
     def denoise(self, request: Request, timer: Timer, on_progress: OnProgress = ignore) -> NDArray[np.float32]:
         """The clean latents of a request, float32 [1, channels, latent frames, latent height, latent width]."""
+        start = self.start(request)
+        uses = [*encodings(len(self._prompts(request))), *self._steps(start[0])]
+        with self.executor.expect(uses):
+            return self.sample(start, self.encode(request, timer, on_progress), timer, on_progress)
+
+    def start(self, request: Request) -> Start:
+        """Where a request begins. Raises UserError for one that cannot be made."""
         shape = self.bundle.shape(request.shape, request.frames)
-        self.check(request)
-        solver, latents, texts = self._solver(request), self._start(request, shape), self._prompts(request)
-        stepping = list(steps(solver.timesteps.tolist(), self._expert, self._parts))
-        with self._phase("text", shape, timer), self.executor.expect([*encodings(len(texts)), *stepping]):
+        self.check_room(shape)
+        return self._solver(request), self._start(request, shape)
+
+    def work(self, request: Request) -> float:
+        """How much there is to compute for it: values of latents, of all steps. Raises what `start` raises."""
+        shape = self.bundle.shape(request.shape, request.frames)
+        if request.latents is not None:
+            self._start(request, shape)
+        return float(self._solver(request).steps * prod(self.bundle.latent_shape(shape)))
+
+    def encode(self, request: Request, timer: Timer, on_progress: OnProgress = ignore) -> Texts:
+        """The states of the prompt and of the negative one, each float32 [1, text_length, width]. Raises UserError."""
+        texts = self._prompts(request)
+        uses = encodings(len(texts))
+        with timer.phase("text"), self._room("text", self.bundle.shapes[0]), self.executor.expect(uses):
             on_progress("text", 0, len(texts))
             text = self._texts.of(texts["prompt"])
             negative = self._texts.of(texts["negative_prompt"]) if "negative_prompt" in texts else text
             on_progress("text", len(texts), len(texts))
-        with self._phase("denoise", shape, timer), self.executor.expect([*stepping, *chunks(latents.shape[2])]):
-            return denoise(self._parts, solver, self._expert, latents, text, negative, on_progress)
+        return text, negative
+
+    def sample(self, start: Start, texts: Texts, timer: Timer, on_progress: OnProgress = ignore) -> NDArray[np.float32]:
+        """The clean latents, shaped as those at the start. Raises TargetError."""
+        solver, latents = start
+        room = self._room("denoise", self._shape_of(latents))
+        with timer.phase("denoise"), room, self.executor.expect([*self._steps(solver), *chunks(latents.shape[2])]):
+            return denoise(self._parts, solver, self._expert, latents, *texts, on_progress)
 
     def decode(self, latents: NDArray[np.float32], timer: Timer, on_progress: OnProgress = ignore) -> Iterator[Frames]:
         """The frames of clean latents, chunk by chunk: uint8 [frames, height, width, 3]."""
@@ -127,8 +160,7 @@ class Pipeline:
         height, width = (size * model.spatial_stride for size in latents.shape[3:])
         graphs = self._interfaces(DECODER)
         decoded = decode(latents, model.latent_mean, model.latent_std, self.executor, graphs)
-        frames = (total - 1) * model.temporal_stride + 1
-        with self._room("decode", height, width, frames), self.executor.expect(chunks(total)):
+        with self._room("decode", self._shape_of(latents)), self.executor.expect(chunks(total)):
             for done in range(total):
                 on_progress("decode", done, total)
                 with timer.phase("decode"):
@@ -138,24 +170,30 @@ class Pipeline:
                 yield chunk
         on_progress("decode", total, total)
 
-    @contextmanager
-    def _phase(self, name: str, shape: Shape, timer: Timer) -> Generator[None]:
-        with timer.phase(name), self._room(name, shape.height, shape.width, shape.frames):
-            yield
-
-    @contextmanager
-    def _room(self, phase: str, height: int, width: int, frames: int) -> Generator[None]:
+    def _room(self, phase: str, shape: Shape) -> AbstractContextManager[None]:
         """Memory for a phase of a video of this size, where there is a budget of it."""
-        with self.executor.reserve(self._values(phase, height, width, frames), COMPONENTS[phase]):
-            yield
+        return self.executor.reserve(self._values(phase, shape), COMPONENTS[phase])
 
-    def _values(self, phase: str, height: int, width: int, frames: int) -> int:
+    def _values(self, phase: str, shape: Shape) -> int:
         """Bytes that are alive beside engines, as they were planned; nothing is counted without a plan."""
         memory = self.bundle.memory
         if memory is None:
             return 0
-        planned = next(one for one in self.bundle.shapes if (one.height, one.width) == (height, width))
-        return memory.values(planned.name, phase, frames / planned.frames)
+        planned = self._planned(shape.height, shape.width)
+        return memory.values(planned.name, phase, shape.frames / planned.frames)
+
+    def _planned(self, height: int, width: int) -> Shape:
+        return next(one for one in self.bundle.shapes if (one.height, one.width) == (height, width))
+
+    def _shape_of(self, latents: NDArray[np.float32]) -> Shape:
+        """Of the video that they become."""
+        model = self.bundle.model
+        height, width = (size * model.spatial_stride for size in latents.shape[3:])
+        frames = (latents.shape[2] - 1) * model.temporal_stride + 1
+        return replace(self._planned(height, width), frames=frames)
+
+    def _steps(self, solver: Solver) -> list[GraphUse]:
+        return list(steps(solver.timesteps.tolist(), self._expert, self._parts))
 
     def _solver(self, request: Request) -> Solver:
         sampling = self.bundle.sampling

@@ -11,6 +11,7 @@ from typing import Generic, TypeVar
 
 from .engine_file import EngineFile, EngineMemory
 from .errors import TargetError
+from .events import EVICTIONS, RESIDENT, count, gauge
 from .uses import Uses
 
 MIB = 2**20
@@ -80,6 +81,7 @@ class Residency(Generic[Opened]):
                 entry.users -= 1
                 # What it took beside that to open it is gone once it was executed.
                 entry.bytes = self._memory(file).opened
+                self._tell()
                 self._changed.notify_all()
             self._look_ahead()
 
@@ -108,11 +110,13 @@ class Residency(Generic[Opened]):
                 self._changed.wait()
             self._reserved += size
             self._make_room(0)
+            self._note_peak()
         try:
             yield
         finally:
             with self._changed:
                 self._reserved -= size
+                self._tell()
                 self._changed.notify_all()
 
     def close(self, files: Iterable[EngineFile]) -> None:
@@ -179,7 +183,15 @@ class Residency(Generic[Opened]):
     def _take(self, entry: _Entry[Opened]) -> None:
         """Count what opening a file takes, for which there is room."""
         entry.bytes = self._memory(entry.file).opening
+        self._note_peak()
+
+    def _note_peak(self) -> None:
         self._traffic.peak_bytes = max(self._traffic.peak_bytes, self._taken)
+        self._tell()
+
+    def _tell(self) -> None:
+        gauge(RESIDENT, self._taken - self._reserved, budget="device", kind="engines")
+        gauge(RESIDENT, self._reserved, budget="device", kind="values")
 
     @property
     def _taken(self) -> int:
@@ -203,6 +215,8 @@ class Residency(Generic[Opened]):
             return False
         del self._entries[last.file.file]
         self._traffic.evictions += 1
+        count(EVICTIONS, component=last.file.component, graph=last.file.graph)
+        self._tell()
         return True
 
     def _look_ahead(self) -> None:

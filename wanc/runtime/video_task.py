@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections import deque
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -14,35 +17,23 @@ from numpy.typing import NDArray
 from .cost import RunCost
 from .destination import require_replaceable
 from .directory import Root
+from .ending import unfinished
 from .errors import EXIT_IO, UserError
+from .made_video import MadeVideo, VideoPlan
 from .pipeline import Pipeline
 from .progress import OnNote, OnProgress, ignore, ignore_note
 from .prompts import read_prompts
-from .request import Cut, Request
+from .request import Request
+from .service import Service
 from .suffixes import MP4
+from .ticket import FAILED, Ticket
 from .timer import Timer, shown_seconds
-from .video import WHAT, create_video
+from .video import WHAT
 from .whole_file import require_writable
 
 FEWEST_DIGITS = 4
-
-
-@dataclass(frozen=True)
-class MadeVideo:
-    """One video that was made: its file, what it shows, seconds by phase, and the texts that were cut."""
-
-    video: Path
-    prompt: str
-    frames: int
-    seconds: dict[str, float]
-    cut: Cut
-
-    def as_json(self) -> dict[str, Any]:
-        """Of the texts those that were cut: [tokens kept, tokens in all]."""
-        return {"video": str(self.video), "frames": self.frames, **({"cut": self.cut} if self.cut else {})}
-
-    def __str__(self) -> str:
-        return f"{self.video}: {self.frames} frames"
+AHEAD = 16
+"""Videos of a list that are asked for before the first of them is there: more than there are stages."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +89,8 @@ def run_video(
     with timer.phase("verify"):
         pipeline = Pipeline.open(root, threads=threads, device_budget=device_budget, on_progress=on_progress)
     noise = _noise(pipeline, latents, options)
-    made = _make(pipeline, output, Request(prompt, latents=noise, **options), latents, on_progress, on_note)
+    plan = VideoPlan.of(pipeline, output, Request(prompt, latents=noise, **options), latents)
+    made = _make(pipeline, plan, on_progress, on_note)
     timer.add(made.seconds)
     return VideoReport(made, RunCost.so_far(timer, pipeline.executor))
 
@@ -120,7 +112,7 @@ def run_videos(
     Each is the video that the prompt alone would give with the same options, seed included, and appears when it is
     complete: those that are stay whatever happens to the next. Raises UserError.
     """
-    texts, timer, made = read_prompts(prompts), Timer(), list[MadeVideo]()
+    texts, timer = read_prompts(prompts), Timer()
     digits = max(FEWEST_DIGITS, len(str(len(texts))))
     outputs = [folder / f"{number:0{digits}}{MP4}" for number in range(1, len(texts) + 1)]
     with _folder(folder):
@@ -133,13 +125,10 @@ def run_videos(
         requests = [Request(prompt, latents=noise, **options) for prompt in texts]
         for request in requests:
             pipeline.check(request)  # now, and not after hours, it is said what cannot be made
-        for number, (request, output) in enumerate(zip(requests, outputs, strict=True), 1):
-
-            def numbered(phase: str, done: int, total: int, of: str = f"{number}/{len(texts)}") -> None:
-                on_progress(f"{of} {phase}", done, total)
-
-            made.append(_make(pipeline, output, request, latents, numbered, on_note))
-            timer.add(made[-1].seconds)
+        plans = (VideoPlan.of(pipeline, *entry, latents) for entry in zip(outputs, requests, strict=True))
+        made = _make_all(pipeline, plans, len(texts), on_progress, on_note)
+        for entry in made:
+            timer.add(entry.seconds)
     return VideosReport(made, RunCost.so_far(timer, pipeline.executor))
 
 
@@ -150,30 +139,54 @@ def _noise(pipeline: Pipeline, latents: Path | None, options: Mapping[str, Any])
     return pipeline.load_latents(latents, options.get("shape"), options.get("frames"))
 
 
-def _make(
-    pipeline: Pipeline,
-    output: Path,
-    request: Request,
-    latents: Path | None,
-    on_progress: OnProgress,
-    on_note: OnNote,
-) -> MadeVideo:
+def _make(pipeline: Pipeline, plan: VideoPlan, on_progress: OnProgress, on_note: OnNote) -> MadeVideo:
     """Generate a video; it is written while it is decoded."""
     timer = Timer()
-    shape, fps = pipeline.bundle.shape(request.shape, request.frames), pipeline.bundle.sampling.fps
-    size = {"height": shape.height, "width": shape.width, "frames": shape.frames}
-    tags, cut = pipeline.tags(request), pipeline.cut(request)
-    if latents is not None:
-        name = latents.name.encode(errors="backslashreplace").decode()  # a file's name need not be a text
-        tags["seed"] = f"latents from {name}"
-    with create_video(output, **size, fps=fps, metadata=tags) as video:
-        for name, (kept, count) in cut.items():
-            on_note(f"{output}: the model reads {kept} of the {count} tokens of the {name.replace('_', ' ')}")
-        clean = pipeline.denoise(request, timer, on_progress)
+    with plan.create() as video:
+        plan.tell_cuts(on_note)
+        clean = pipeline.denoise(plan.request, timer, on_progress)
         for chunk in pipeline.decode(clean, timer, on_progress):
             with timer.phase("video"):
                 video.write(chunk)
-    return MadeVideo(output, request.prompt, shape.frames, timer.seconds, cut)
+    return plan.made(timer)
+
+
+def _make_all(
+    pipeline: Pipeline, plans: Iterable[VideoPlan], count: int, on_progress: OnProgress, on_note: OnNote
+) -> list[MadeVideo]:
+    """Generate videos in turn, each while others are decoded and written. What stands behind one that fails is not
+    made; what stands before it is.
+    """
+    made: list[MadeVideo] = []
+    waiting: deque[Ticket[MadeVideo]] = deque()
+    failed = Event()
+
+    def stop_behind(ticket: Ticket[MadeVideo]) -> None:
+        if ticket.outcome == FAILED:
+            failed.set()
+            there = tuple(waiting)
+            for later in there[there.index(ticket) + 1 :] if ticket in there else there:
+                later.cancel()
+
+    with Service(pipeline) as service:
+        for number, plan in enumerate(plans, 1):
+            if len(waiting) == AHEAD:
+                made.append(waiting.popleft().result())
+            plan.tell_cuts(on_note)
+            told = partial(_told, on_progress, f"{number}/{count}", is_last=number == count)
+            ticket = service.carry_out(plan, on_progress=told)
+            waiting.append(ticket)
+            ticket.add_done_callback(stop_behind)
+            if failed.is_set():
+                ticket.cancel()
+                break
+        return made + [ticket.result() for ticket in waiting]
+
+
+def _told(on_progress: OnProgress, video: str, phase: str, done: int, total: int, *, is_last: bool) -> None:
+    """What one bar shows of many videos: the stage that takes longest, and then what is left of the last one."""
+    if phase == "denoise" or (is_last and phase == "decode"):
+        on_progress(f"{video} {phase}", done, total)
 
 
 @contextmanager
@@ -185,8 +198,11 @@ def _folder(path: Path) -> Generator[None]:
     except OSError as error:
         raise UserError("the folder for the videos cannot be made", where=str(path), exit_code=EXIT_IO) from error
     try:
+        if made:
+            unfinished.add(path)
         yield
     finally:
         if made:
             with suppress(OSError):  # it is not empty
                 path.rmdir()
+            unfinished.discard(path)

@@ -1,0 +1,197 @@
+"""Many requests over one open bundle: while one is denoised, others are encoded, decoded and written.
+
+`with Service(pipeline) as service: ticket = service.submit("A red circle moves left.", tenant="anna", deadline=60)`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType, TracebackType
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .channel import Channel
+from .crew import Crew, Quota, Work
+from .errors import UserError
+from .events import span
+from .flow import Limits, StageQueue
+from .made_video import MadeVideo, VideoPlan
+from .pipeline import Pipeline, Texts
+from .progress import OnProgress, ignore
+from .request import Frames, Request, Result
+from .ticket import Ticket
+from .timer import Timer
+from .video import WHAT
+from .whole_file import require_writable
+
+TEXT, DENOISE, DECODE, WRITE = "text", "denoise", "decode", "write"
+STAGES = (TEXT, DENOISE, DECODE, WRITE)
+"""Prompts to text states; noise to latents; latents to frames; frames to a file, or to an array."""
+CHUNKS_AHEAD = 2
+"""Chunks of frames, of one latent frame each, that are decoded and not yet written, however long a video is."""
+
+T = TypeVar("T")
+Deliver = Callable[["_Job[T]", Iterable[Frames]], T]
+NONE: Mapping[str, Quota] = MappingProxyType({})
+
+
+@dataclass
+class _Job(Generic[T]):
+    """A request, and what has become of it so far."""
+
+    request: Request
+    ticket: Ticket[T]
+    deliver: Deliver[T]
+    on_progress: OnProgress
+    timer: Timer = field(default_factory=Timer)
+    texts: Texts | None = None
+    latents: NDArray[np.float32] | None = None
+    frames: Channel[Frames] = field(default_factory=lambda: Channel[Frames](CHUNKS_AHEAD))
+
+    def let_go(self, _: Ticket[T]) -> None:
+        """Nobody needs it any more."""
+        self.texts = self.latents = None
+        self.frames.close()
+
+
+class Service:
+    """Takes requests until it is closed. At the end of a `with` block it waits until all are done, or, if that ends
+    with an error, cancels them.
+    """
+
+    def __init__(self, pipeline: Pipeline, *, quotas: Mapping[str, Quota] = NONE, limits: Limits | None = None) -> None:
+        """`quotas` are those of stages by name, see STAGES; a stage has one thread unless it has one.
+
+        Raises UserError for a stage that there is not, and what `Crew` raises.
+        """
+        if unknown := set(quotas) - set(STAGES):
+            raise UserError(f"there is no stage {min(unknown)!r}", hint=f"there are: {', '.join(STAGES)}")
+        self._pipeline = pipeline
+        works: Mapping[str, Work[_Job[Any]]] = {
+            TEXT: self._encode,
+            DENOISE: self._denoise,
+            DECODE: self._decode,
+            WRITE: self._write,
+        }
+        stages = [(StageQueue(name), quotas.get(name, Quota()), works[name]) for name in STAGES]
+        self._crew = Crew[_Job[Any]](stages, limits or Limits())
+
+    def submit(
+        self,
+        prompt: str,
+        *,
+        tenant: str = "",
+        deadline: float | None = None,
+        on_progress: OnProgress = ignore,
+        **options: Any,
+    ) -> Ticket[Result]:
+        """Ask for a video in memory; the options are the fields of `Request`.
+
+        Of several tenants each gets its share of the work. A request that is not done within `deadline` seconds fails
+        with DeadlineExceeded. `on_progress` is called by the threads that do the work.
+
+        Raises UserError for what cannot be made, TooManyRequests where too many wait already.
+        """
+        request = Request(prompt, **options)
+        tags, cut, work = self._pipeline.tags(request), self._pipeline.cut(request), self._pipeline.work(request)
+        fps = self._pipeline.bundle.sampling.fps
+
+        def deliver(job: _Job[Result], chunks: Iterable[Frames]) -> Result:
+            frames, latents = np.concatenate(list(chunks)), job.latents
+            assert latents is not None
+            return Result(frames, latents, job.timer.seconds, fps, tags, cut)
+
+        return self._submit(request, work, deliver, tenant, deadline, on_progress)
+
+    def write(
+        self,
+        output: str | Path,
+        prompt: str,
+        *,
+        tenant: str = "",
+        deadline: float | None = None,
+        on_progress: OnProgress = ignore,
+        **options: Any,
+    ) -> Ticket[MadeVideo]:
+        """Ask for a video in a file, which appears when it is complete, and not at all if the request is cancelled, is
+        late or fails; otherwise as `submit`. Raises also what `create_video` raises.
+        """
+        plan = VideoPlan.of(self._pipeline, Path(output), Request(prompt, **options))
+        require_writable(plan.output, WHAT)
+        return self.carry_out(plan, tenant=tenant, deadline=deadline, on_progress=on_progress)
+
+    def carry_out(
+        self, plan: VideoPlan, *, tenant: str = "", deadline: float | None = None, on_progress: OnProgress = ignore
+    ) -> Ticket[MadeVideo]:
+        """The same for a plan that was made before. Raises TooManyRequests."""
+
+        def deliver(job: _Job[MadeVideo], chunks: Iterable[Frames]) -> MadeVideo:
+            with span(WRITE), plan.create() as video:
+                for chunk in chunks:
+                    with job.timer.phase("video"):
+                        video.write(chunk)
+                job.ticket.commit()
+            return plan.made(job.timer)
+
+        return self._submit(plan.request, plan.work, deliver, tenant, deadline, on_progress)
+
+    def wait(self) -> None:
+        """Until nothing is on its way any more."""
+        self._crew.wait()
+
+    def close(self) -> None:
+        """Take no more requests, cancel those that are on their way, and wait until nothing works on them any more."""
+        self._crew.close()
+
+    def __enter__(self) -> Service:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self.wait()
+        finally:
+            self.close()
+
+    def _submit(
+        self,
+        request: Request,
+        work: float,
+        deliver: Deliver[T],
+        tenant: str,
+        deadline: float | None,
+        on_progress: OnProgress,
+    ) -> Ticket[T]:
+        ticket = Ticket[T](deadline)
+        job = _Job(request, ticket, deliver, on_progress)
+        ticket.add_done_callback(job.let_go)
+        self._crew.submit(job, tenant=tenant, cost=work)
+        return ticket
+
+    # The stages
+
+    def _encode(self, job: _Job[Any], _: Callable[[], None]) -> None:
+        job.texts = self._pipeline.encode(job.request, job.timer, job.on_progress)
+
+    def _denoise(self, job: _Job[Any], _: Callable[[], None]) -> None:
+        texts, job.texts = job.texts, None
+        if texts is not None:  # else nobody wants it any more
+            start = self._pipeline.start(job.request)
+            job.latents = self._pipeline.sample(start, texts, job.timer, job.on_progress)
+
+    def _decode(self, job: _Job[Any], hand_on: Callable[[], None]) -> None:
+        latents = job.latents
+        if latents is not None:
+            hand_on()  # it is written while it is decoded
+            for chunk in self._pipeline.decode(latents, job.timer, job.on_progress):
+                job.frames.put(chunk)
+            job.frames.complete()
+
+    def _write(self, job: _Job[Any], _: Callable[[], None]) -> None:
+        job.ticket.finish(job.deliver(job, job.frames))
