@@ -176,40 +176,50 @@ class Executor:
         branches = [
             {name: known.setdefault(id(entry), as_value(entry)) for name, entry in given.items()} for given in inputs
         ]
-        sizes = [sum(value.bytes for value in values.values()) for values in branches]
-        seconds = 0.0
+        for values in branches:
+            self._count(key, bytes_=sum(value.bytes for value in values.values()))
         for file, dropped in zip(segments.files, segments.dropped, strict=True):
             checkpoint()
             with self.residency.use(file) as session:
-                seconds += self._run_segment(session, file, branches)
+                self._run_segment(session, segments, file, branches)
             for values in branches:
                 for name in dropped:
                     del values[name]
-        outputs = [{name: values[name] for name in segments.outputs} for values in branches]
-        size = sum(sizes) + sum(value.bytes for given in outputs for value in given.values())
-        with self._lock:
-            counter = self._counters.setdefault(key, Counter())
-            counter.seconds += seconds
-            counter.executions += len(branches)
-            counter.bytes += size
-        count(EXECUTIONS, len(branches), component=key[0], graph=key[1])
-        count(GRAPH_BYTES, size, component=key[0], graph=key[1])
-        return outputs
+        return [{name: values[name] for name in segments.outputs} for values in branches]
 
-    def _run_segment(self, session: Session, file: EngineFile, branches: Sequence[dict[str, Value]]) -> float:
-        """Add to each branch's values what a segment gives for them; returns the seconds of all lanes."""
+    def _run_segment(
+        self, session: Session, segments: Segments, file: EngineFile, branches: Sequence[dict[str, Value]]
+    ) -> None:
+        """Add to each branch's values what a segment gives for them."""
+        key = (file.component, file.graph)
 
-        def run(values: dict[str, Value]) -> float:
+        def run(values: dict[str, Value]) -> None:
+            checkpoint()
             started = time.perf_counter()
-            with span("execute", file.component, file.graph):
+            with span("execute", *key):
                 values |= as_values(session.run({name: values[name] for name in file.inputs}))
-            return time.perf_counter() - started
+            self._count(key, seconds=time.perf_counter() - started)
+            if file is segments.files[-1]:
+                self._count(key, executions=1, bytes_=sum(values[name].bytes for name in segments.outputs))
 
-        if self._openings[file.component, file.graph].lanes == 1 or len(branches) == 1:
-            return sum(map(run, branches))
+        if self._openings[key].lanes == 1 or len(branches) == 1:
+            for values in branches:
+                run(values)
+            return
         # A lane works for whom its caller works for, and ends when that is to end.
         contexts = [copy_context() for _ in branches]
-        return sum(self._lanes.map(lambda context, values: context.run(run, values), contexts, branches))
+        list(self._lanes.map(lambda context, values: context.run(run, values), contexts, branches))
+
+    def _count(self, key: Key, *, executions: int = 0, bytes_: int = 0, seconds: float = 0.0) -> None:
+        with self._lock:
+            counter = self._counters.setdefault(key, Counter())
+            counter.executions += executions
+            counter.bytes += bytes_
+            counter.seconds += seconds
+        if executions:
+            count(EXECUTIONS, executions, component=key[0], graph=key[1])
+        if bytes_:
+            count(GRAPH_BYTES, bytes_, component=key[0], graph=key[1])
 
 
 def _check_names(key: Key, segments: Segments, inputs: Mapping[str, Given]) -> None:
