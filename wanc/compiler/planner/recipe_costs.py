@@ -18,6 +18,7 @@ from wanc.recipe.schema import Recipe, SamplingSection
 from wanc.recipe.shapes import ShapeSection
 from wanc.runtime.model import HIGH, LOW, TEXT_ENCODER, Model
 from wanc.runtime.solvers.create import create_schedule
+from wanc.words import CPU
 
 DECODER = "vae_decoder"
 OF_TIMESTEP = ("condition_embedder.time_embedder.", "condition_embedder.time_proj.")
@@ -68,8 +69,8 @@ def video_costs(
         if steps.get(name)
     )
     branches = max(expert.branches for expert in experts)
-    text_encoder = counted(TEXT_ENCODER, _float(compute), 1, branches)
-    frames = counted(DECODER, _float(decoder), sizes["frames"], 1)
+    text_encoder = counted(TEXT_ENCODER, _float(recipe, compute), 1, branches)
+    frames = counted(DECODER, _float(recipe, decoder), sizes["frames"], 1)
     return VideoCosts(shape.name, text_encoder, experts, _decoder(frames, decoder))
 
 
@@ -89,15 +90,20 @@ def _branches(sampling: SamplingSection, expert: str) -> int:
     return 1 if scale == 1 else 2
 
 
-def _float(compute: Format) -> Numbers:
-    return Numbers(compute, compute, lambda _: compute, lambda _: BYTES[compute])
+def _float(recipe: Recipe, compute: Format) -> Numbers:
+    return Numbers(_between(recipe, compute), compute, lambda _: compute, lambda _: BYTES[compute])
+
+
+def _between(recipe: Recipe, compute: Format) -> Format:
+    """In which numbers values lie between products: on a CPU in fp32, whatever it multiplies in."""
+    return "fp32" if recipe.targets == CPU else compute
 
 
 def _numbers(recipe: Recipe, component: str, scheme: Scheme) -> Numbers:
     """As the recipe asks for; what else sensitivity keeps in float is only known when it has been measured."""
     compute = recipe.precision.compute
     if scheme == "none" or (scheme == "fp8" and recipe.quantize.emulate):
-        return _float(compute)
+        return _float(recipe, compute)
     found, stored = LINEARS[scheme]
     attention = "fp8" if scheme == recipe.quantize.attention == "fp8" else compute
     patterns = recipe.quantize.keep.patterns
@@ -106,7 +112,7 @@ def _numbers(recipe: Recipe, component: str, scheme: Scheme) -> Numbers:
         return any(fits(pattern, component, linear) for pattern in patterns)
 
     return Numbers(
-        compute,
+        _between(recipe, compute),
         attention,
         lambda linear: compute if found is None or is_kept(linear) else found,
         lambda linear: BYTES[compute] if is_kept(linear) else stored,

@@ -47,6 +47,8 @@ class Resident:
         return {"budget": self.budget, "least": self.least, "whole": self.whole, "phases": phases}
 
 
+OPENVINO_KERNELS = 16 * 2**20
+"""Beside the weights of a segment: generated code, and the graphs that it was made of."""
 DECODER_GRAPHS = 2
 """The first latent frame has a graph of its own, and with it all weights of the decoder."""
 Bounds = Mapping[str, list[tuple[int, int]]]
@@ -79,8 +81,9 @@ def resident(costs: VideoCosts, bounds: Bounds, budget: int, kind: EngineKind) -
     def phase(components: Iterable[ComponentCosts], values: int, graphs: int = 1) -> PhaseMemory:
         found = list(components)
         activation = max(part.activation for component in found for part in component.parts)
-        largest = max(opening_bytes(one, *pair, kind) for one in found for pair in bounds[one.name])
-        return PhaseMemory(values + activation, graphs * sum(component.weights for component in found), largest)
+        segments = [(component, *pair) for component in found for pair in bounds[component.name]]
+        weights = graphs * sum(opened_bytes(*segment, kind) for segment in segments)
+        return PhaseMemory(values + activation, weights, max(opening_bytes(*segment, kind) for segment in segments))
 
     kept = max(sum(part.kept for part in expert.parts) * expert.branches for expert in costs.experts)
     phases: dict[str, PhaseMemory] = {
@@ -91,16 +94,22 @@ def resident(costs: VideoCosts, bounds: Bounds, budget: int, kind: EngineKind) -
     return Resident(costs.shape, budget, phases)
 
 
+def opened_bytes(component: ComponentCosts, first: int, stop: int, kind: EngineKind) -> int:
+    """What open engines of some blocks take: OpenVINO has weights as they are turned round, and as they are packed."""
+    weights = segment_weights(component, first, stop)
+    return OPENVINO_KERNELS + 2 * weights if kind == "openvino" else weights
+
+
 def opening_bytes(component: ComponentCosts, first: int, stop: int, kind: EngineKind) -> int:
     """What opening the engines of some blocks takes: their weights, and what is there of their files meanwhile.
 
     onnxruntime packs one weight after the other, OpenVINO all at the first execution, from a file in float32.
     """
     kernels = [kernel for part in component.parts[first:stop] for kernel in part.kernels]
-    weights = segment_weights(component, first, stop)
+    opened = opened_bytes(component, first, stop, kind)
     if kind == "openvino":
-        return weights + max(weights, sum(map(_in_file, kernels)))
-    return weights + max((kernel.weights for kernel in kernels), default=0)
+        return opened + max(segment_weights(component, first, stop), sum(map(_in_file, kernels)))
+    return opened + max((kernel.weights for kernel in kernels), default=0)
 
 
 def _in_file(kernel: Kernel) -> int:
