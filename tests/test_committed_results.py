@@ -62,3 +62,13 @@ def test_lowering_for_gpus_costs_little() -> None:
         assert figures["bf16"]["lowered"] >= 38
         assert figures["int8"]["lowered"] >= figures["int8"]["program"] - 3
         assert figures["int8"]["lowered"] > figures["fp8"]["lowered"] > figures["fp8-attention"]["lowered"] > 25
+
+
+def test_a_quantised_text_encoder_is_close() -> None:
+    """By both engines alike, on prompts held out from calibration."""
+    found = read("text-encoder-tiny-wan.json")["db"]
+    assert {len(db) for db in found.values()} == {200}
+    for scheme, least_mean, least in (("int8", 33, 24), ("int8-weight", 44, 36)):
+        ours, openvino = found[scheme], found[f"openvino-{scheme}"]
+        assert mean(ours) >= least_mean and min(ours) >= least
+        assert abs(mean(ours) - mean(openvino)) < 0.5

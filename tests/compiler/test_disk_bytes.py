@@ -109,3 +109,15 @@ def test_stages_write_what_they_say(tiny_bundle: Path, tmp_path: Path, overrides
     assert {label: share for label, share in shares.items() if not 1 <= share <= MOST} == {}
     # What says little, or nothing, refuses no build.
     assert all(said < wrote for label, (said, wrote) in found.items() if not label.startswith(SAYING))
+
+
+ENCODER = ("quantize.text_encoder=int8", "quantize.keep.sensitivity={int8_share: 0.9}", *FEW)
+
+
+@pytest.mark.slow
+def test_a_quantised_text_encoder_writes_what_it_says(tiny_bundle: Path, tmp_path: Path) -> None:
+    """Compiled it is so small that a tenth of it is padding, and said to be less."""
+    found = measured(tiny_bundle, tmp_path, *ENCODER)
+    shares = {label: found[label][0] / found[label][1] for label in ("quantize text_encoder", "texts")}
+    assert {label: share for label, share in shares.items() if not 1 <= share <= MOST} == {}
+    assert all(said < MOST * wrote for said, wrote in found.values())

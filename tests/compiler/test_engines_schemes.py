@@ -100,7 +100,8 @@ def test_openvino_says_what_blocks_it_does_not_take(tmp_path: Path) -> None:
 def test_openvino_multiplies_by_codes_in_bfloat16(scheme: str, into: int, tmp_path: Path) -> None:
     found, kernels = errors(OpenVinoCompiler("bf16", ()), scheme, into, tmp_path)
     assert EXACT < max(found) <= BFLOAT16
-    assert [kernel for kernel in kernels if kernel[0] in ("FullyConnected", "MatMul")] == [OPENVINO[scheme]]
+    kernel, codes = OPENVINO[scheme]
+    assert [found for found in kernels if found[0] in ("FullyConnected", "MatMul")] == [(kernel, f"{codes} → bf16")]
 
 
 @pytest.mark.skipif(not HAS_BFLOAT16, reason="this CPU does not multiply bfloat16")

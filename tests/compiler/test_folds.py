@@ -22,7 +22,9 @@ WEIGHTS = {
     "half.weight": "bfloat16[8]",
     "to_v.weight": "float[8, 8]",
     "to_v.bias": "float[8]",
+    "other.weight": "float[8, 8]",
     "flat.weight": "float[8, 8]",
+    "one.weight": "float[1, 8]",
     "one.bias": "float[1]",
     "out.weight": "float[6, 8]",
 }
@@ -79,6 +81,16 @@ LINEARS = {
         f"{V}  p = MatMul (x, tv)  v = Add (p, to_v.bias)  a = Attention <{HEADS}> (q, z, v)",
         Fold(("to_v.weight", "to_v.bias")),
     ),
+    "gated": (f"{V}  p = MatMul (x, tv)  g = Gelu (z)  a = Mul (g, p)", Fold(("to_v.weight",))),
+    "gated, on the other side, with a bias": (
+        f"{V}  p = MatMul (x, tv)  b = Add (p, to_v.bias)  g = Gelu (z)  a = Mul (b, g)",
+        Fold(("to_v.weight", "to_v.bias")),
+    ),
+    "gated by another Linear": (
+        f"{V}  to = Transpose <perm = [1, 0]> (other.weight)  p = MatMul (x, tv)  g = MatMul (z, to)  a = Mul (g, p)",
+        Fold(("other.weight",)),
+    ),
+    "gated by a row": (f"{V}  p = MatMul (x, tv)  a = Mul (p, s)", Fold(("to_v.weight",))),
 }
 
 
@@ -147,6 +159,16 @@ REFUSED = {
     "attention of which more is known": (
         f"{V}  v = MatMul (x, tv)  a, , , w = Attention <{HEADS}> (q, z, v)  b = Neg (w)"
     ),
+    "a square": f"{V}  p = MatMul (x, tv)  a = Mul (p, p)",
+    "gated, with an activation function on both sides": (
+        f"{V}  p = MatMul (x, tv)  g = Gelu (p)  h = Tanh (z)  a = Mul (g, h)"
+    ),
+    "gated by what it is made of": f"{V}  p = MatMul (x, tv)  g = Sigmoid (p)  a = Mul (p, g)",
+    "a gate that is used elsewhere": f"{V}  p = MatMul (x, tv)  g = Gelu (z)  a = Mul (g, p)  b = Neg (p)",
+    "a gate of one number for each token": (
+        "to = Transpose <perm = [1, 0]> (one.weight)  p = MatMul (x, to)  a = Mul (z, p)"
+    ),
+    "a product of inputs": "a = Mul (x, z)",
     "an input": "a = Identity (x)",
 }
 
@@ -163,6 +185,7 @@ def test_what_is_not_free_is_refused(body: str) -> None:
         (f"{V}  p = MatMul (x, tv)  a = Add (p, to_v.bias)", "p"),
         (f"{V}  a = MatMul (x, tv)", "tv"),
         (f"{V}  v = MatMul (x, tv)  a = Attention <{HEADS}> (q, z, v)", "v"),
+        (f"{V}  p = MatMul (x, tv)  g = Gelu (z)  a = Mul (g, p)", "p"),
         ("a = LayerNormalization <axis = -1> (x, norm.weight)", "norm.weight"),
     ],
 )

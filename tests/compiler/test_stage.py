@@ -35,6 +35,7 @@ from wanc.compiler.planner.survey_stage import SurveyComponent
 from wanc.compiler.program.program import Placement, Segment
 from wanc.compiler.quantize.calibrate import Calibrate, Trajectory
 from wanc.compiler.quantize.quantize import Quantize
+from wanc.compiler.quantize.text_encoder import QuantizeTextEncoder
 from wanc.compiler.quantize.texts import Texts
 from wanc.compiler.quantize.train import Train
 from wanc.compiler.resolve import Resolved
@@ -71,6 +72,17 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "hoist": (("time", "shape"), ("time",)),
     },
     Texts: {"prompts": (("a", ""), ("b", "")), "tokenizer": ("tokenizer.json", "other/tokenizer.json")},
+    QuantizeTextEncoder: {
+        "prompts": (("a", ""), ("b", "")),
+        "tokenizer": ("tokenizer.json", "other/tokenizer.json"),
+        "scheme": ("int8", "int8-weight"),
+        "observer": ("absmax", "mse"),
+        "alpha": ("search", 0.5),
+        "keep": (("*.wo",), ()),
+        "max_drop_db": (None, 0.5),
+        "int8_share": (None, 0.95),
+        "zeros": (None, ("encoder.final_layer_norm.weight",)),
+    },
     Calibrate: {
         "component": ("denoiser_high", "denoiser_low"),
         "trajectory": (TRAJECTORY, FASTER),

@@ -51,6 +51,13 @@ CASES: dict[str, Case] = {
         "hint: did you mean blocks.0.attn1 or blocks.0.attn2 or blocks.0.attn1.to_v?\n",
         broken=MISSPELT,
     ),
+    "a pattern that fits nothing of a text encoder": Case(
+        "--set quantize.scheme=none --set quantize.text_encoder=int8",
+        code=2,
+        err=f"{done()}error: recipe.yaml:14:21: quantize.keep.patterns: proj_out fits no module of text_encoder\n"
+        "hint: patterns are globs over modules, such as encoder.final_layer_norm\n",
+        broken=MISSPELT,
+    ),
     "one sample": Case(
         ONE_SAMPLE,
         code=2,

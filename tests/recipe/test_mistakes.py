@@ -349,6 +349,15 @@ MISTAKES = {
         "did you mean blocks.0",
         INT8,
     ),
+    "a pattern of denoisers where the text encoder alone is quantised": change(
+        "scheme: int8",
+        "text_encoder: int8\n  keep: {patterns: [proj_out]}",
+        "text_encoder: int8\n  keep: {patterns: [encoder.block.0]}",
+        "13:21",
+        "proj_out fits no module of text_encoder",
+        "patterns are globs over modules, such as encoder",
+        INT8,
+    ),
     "scales the wrong way round": change(
         "{high: 3.0, low: 3.0}",
         "{high: 3.0, low: 4.0}",

@@ -10,12 +10,13 @@ import pytest
 
 from wanc.errors import RecipeError
 from wanc.recipe.load import load
-from wanc.recipe.quantize import SCHEMES, TRAINABLE, Method, QuantizeSection, Scheme
+from wanc.recipe.quantize import SCHEMES, TEXT_ENCODER_SCHEMES, TRAINABLE, Method, QuantizeSection, Scheme
 from wanc.recipe.show import to_yaml
 
 from .conftest import TINY, AssertRefused, Write
 
 INT8 = "quantize: {scheme: int8, calibrate: {prompts: prompts.txt}}\n"
+ENCODER = "quantize: {text_encoder: int8, calibrate: {prompts: prompts.txt}}\n"
 MEANT = [scheme for scheme in SCHEMES if scheme != "none"]
 ONNX = "wanc: 1\nname: graph\nmodel: {onnx: graph.onnx}\n"
 ALPHA = "search tries several for each input, and none leaves activations as they are"
@@ -86,6 +87,38 @@ def test_which_schemes_are_trained_for(scheme: Scheme, method: Method, quantize:
     else:
         with pytest.raises(RecipeError, match=f"quantize.method: there is no training for {scheme}"):
             quantize(INT8, *changes)
+
+
+# the text encoder
+
+MODEL = ("text_encoder", "denoiser_high", "denoiser_low", "vae_decoder")
+
+
+@pytest.mark.parametrize("encoder", TEXT_ENCODER_SCHEMES)
+@pytest.mark.parametrize("scheme", ["none", "int8", "int4-weight"])
+def test_the_text_encoder_has_a_scheme_of_its_own(scheme: str, encoder: str, quantize: Load) -> None:
+    if (scheme, encoder) == ("none", "none"):
+        return
+    read = quantize(INT8, f"quantize.scheme={scheme}", f"quantize.text_encoder={encoder}")
+    asked = {"text_encoder": encoder, "denoiser_high": scheme, "denoiser_low": scheme}
+    assert read.components(MODEL) == tuple(name for name, entry in asked.items() if entry != "none")
+    assert read.components(("denoiser_high",)) == (() if scheme == "none" else ("denoiser_high",))
+    assert read.rounds_activations == ("int8" in (scheme, encoder))
+
+
+def test_what_is_about_denoisers_is_not_shown_where_they_are_float(quantize: Load, write: Write) -> None:
+    read = quantize(ENCODER, "quantize.smooth.alpha=0.5")
+    assert read.patterns == ()
+    shown = read.model_dump(exclude_none=True)
+    assert shown.keys() == {"scheme", "text_encoder", "calibrate", "smooth", "keep"}
+    assert (shown["calibrate"].keys(), shown["keep"]) == ({"prompts", "observer"}, {})
+    kept = quantize(ENCODER, "quantize.keep.patterns=[encoder.block.0]")
+    assert kept.patterns == kept.model_dump()["keep"]["patterns"] == ("encoder.block.0",)
+
+
+def test_usual_patterns_are_the_denoisers(quantize: Load) -> None:
+    read = quantize(INT8, "quantize.text_encoder=int8")
+    assert read.patterns == read.keep.patterns == ("patch_embedding", "condition_embedder", "proj_out")
 
 
 @pytest.mark.parametrize("text", ["0", "1", "0.25", "1e-1"])
@@ -310,7 +343,7 @@ WRONG: dict[str, tuple[str, int, str, str | None]] = {
         "{scheme: int8, calibrate: {prompts: a}, keep: {sensitivity: {max_drop_db: 0}}}",
         85,
         "quantize.keep.sensitivity.max_drop_db has to be above 0, not the number 0",
-        "A Linear stays in float if quantising it costs the final latents more than this, in dB.",
+        "A Linear stays in float if quantising it costs the final latents, or the text states, more than this, in dB.",
     ),
     "share above one": (
         "{scheme: int8, calibrate: {prompts: a}, keep: {sensitivity: {int8_share: 90}}}",
@@ -347,6 +380,53 @@ WRONG: dict[str, tuple[str, int, str, str | None]] = {
         18,
         "quantize.keep: it has no effect while scheme is none",
         INHERITED,
+    ),
+    "unknown scheme of the text encoder": (
+        "{text_encoder: int4-weight, calibrate: {prompts: a}}",
+        26,
+        "quantize.text_encoder cannot be int4-weight",
+        "did you mean int8-weight?",
+    ),
+    "nothing to measure the text encoder on": (
+        "{text_encoder: int8-weight}",
+        11,
+        "quantize.calibrate.prompts: int8-weight is measured on your prompts, and none are given",
+        "add a line such as `calibrate: {prompts: prompts.txt}`, a text file with a prompt in each line",
+    ),
+    **{
+        f"{key} without denoisers": (
+            f"{{text_encoder: int8, calibrate: {{prompts: a, {key}: {value}}}}}",
+            58 + len(key),
+            f"quantize.calibrate.{key}: it is about denoisers, and has no effect while scheme is none",
+            f"choose a scheme, or remove it; `{key}: null` takes away an inherited one",
+        )
+        for key, value in {
+            "clips": "4",
+            "shapes": "[{name: a, height: 32, width: 32, frames: 5}]",
+            "timestep_bins": "2",
+            "seed": "1",
+        }.items()
+    },
+    **{
+        f"{key} without denoisers": (
+            f"{{text_encoder: int8, calibrate: {{prompts: a}}, {key}: {value}}}",
+            59 + len(key),
+            f"quantize.{key}: it is about denoisers, and has no effect while scheme is none",
+            f"choose a scheme, or remove it; `{key}: null` takes away an inherited one",
+        )
+        for key, value in {"attention": "fp8", "method": "qat", "train": "{rounds: 2}", "emulate": "true"}.items()
+    },
+    "smoothing for weights alone, of the text encoder": (
+        "{text_encoder: int8-weight, calibrate: {prompts: a}, smooth: {alpha: search}}",
+        72,
+        "quantize.smooth: int8-weight leaves activations in float: there is nothing to smooth",
+        "remove it; `smooth: null` takes away an inherited one",
+    ),
+    "smoothing for weights alone, of all": (
+        "{scheme: int4-weight, text_encoder: int8-weight, calibrate: {prompts: a}, smooth: {alpha: search}}",
+        93,
+        "quantize.smooth: int4-weight and int8-weight leave activations in float: there is nothing to smooth",
+        "remove it; `smooth: null` takes away an inherited one",
     ),
     "emulated without a scheme": (
         "{emulate: true}",
@@ -422,6 +502,24 @@ def test_merged_projections_cannot_be_quantised(assert_refused: AssertRefused, q
         "remove merge-projections, or set quantize.scheme to none",
     )
     assert quantize(INT8, "fuse.passes=[merge-projections]", "fuse.skip=[merge-projections]").scheme == "int8"
+
+
+def test_merged_projections_of_a_text_encoder_cannot_be_quantised(assert_refused: AssertRefused) -> None:
+    line = "fuse: {passes: [fold, merge-projections]}"
+    assert_refused(
+        "wanc: 1",
+        f"wanc: 1\n{ENCODER}{line}",
+        "5:23",
+        "fuse.passes.1: merged projections cannot be quantised so far",
+        "remove merge-projections, or set quantize.text_encoder to none",
+    )
+
+
+def test_the_text_encoder_of_another_model_cannot_be_calibrated(write: Write) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load(write("recipe.yaml", ONNX + ENCODER))
+    assert caught.value.message == "quantize.text_encoder: only text-to-video models can be calibrated so far"
+    assert caught.value.where == "recipe.yaml:4:26"
 
 
 def test_other_models_cannot_be_calibrated(write: Write) -> None:

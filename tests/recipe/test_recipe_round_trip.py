@@ -24,7 +24,14 @@ from wanc.recipe.load import load
 from wanc.recipe.model import COMPONENTS, KINDS, Component
 from wanc.recipe.new import starter
 from wanc.recipe.prompts import read_prompts
-from wanc.recipe.quantize import SCHEMES, TRAINABLE, WEIGHT_ONLY, Scheme
+from wanc.recipe.quantize import (
+    SCHEMES,
+    TEXT_ENCODER_SCHEMES,
+    TRAINABLE,
+    WEIGHT_ONLY,
+    Scheme,
+    TextEncoderScheme,
+)
 from wanc.recipe.schema import PARTS, Lint, PassName, Recipe
 from wanc.recipe.section import FACTORY, FILE_NAME, IDENTIFIER, MODULE_GLOB, PROFILE_NAME, VERSION
 from wanc.recipe.show import flow, to_yaml
@@ -201,17 +208,26 @@ def schemes_of(engine: str, fuse: Mapping[str, Any]) -> tuple[Scheme, ...]:
 @st.composite
 def quantised(draw: st.DrawFn, schemes: tuple[Scheme, ...]) -> dict[str, Any]:
     scheme = draw(st.sampled_from(schemes))
+    encoder = draw(st.sampled_from(TEXT_ENCODER_SCHEMES)) if len(schemes) > 1 else "none"
     if scheme == "none":
-        return {}
+        return {} if encoder == "none" else draw(quantised_encoder(encoder))
     optional = {
         "keep": KEEP,
         "attention": st.just("float"),
         "method": st.sampled_from(["ptq", "qat"] if scheme in TRAINABLE else ["ptq"]),
-        **({} if scheme in WEIGHT_ONLY else {"smooth": SMOOTH}),
+        **({} if {scheme, encoder} <= {*WEIGHT_ONLY, "none"} else {"smooth": SMOOTH}),
         **({} if scheme == "fp8" else {"emulate": st.booleans()}),
     }
     needed = {"calibrate": CALIBRATE, **({"emulate": st.just(True)} if scheme == "fp8" else {})}
-    return {"scheme": scheme, **draw(st.fixed_dictionaries(needed, optional=optional))}
+    return {"scheme": scheme, "text_encoder": encoder, **draw(st.fixed_dictionaries(needed, optional=optional))}
+
+
+def quantised_encoder(scheme: TextEncoderScheme) -> st.SearchStrategy[dict[str, Any]]:
+    """Where the denoisers stay in float."""
+    optional = {"keep": KEEP, **({"smooth": SMOOTH} if scheme == "int8" else {})}
+    calibrate = CALIBRATE.map(lambda asked: {key: asked[key] for key in ("prompts", "observer") if key in asked})
+    needed = {"text_encoder": st.just(scheme), "calibrate": calibrate}
+    return st.fixed_dictionaries(needed, optional=optional)
 
 
 @st.composite

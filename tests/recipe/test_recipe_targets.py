@@ -109,6 +109,25 @@ def rtx(*targets: str, compute: str = "bf16") -> tuple[str, ...]:
             )
             for scheme in ("int8", "int8-dynamic", "int8-weight", "int4-weight", "fp8")
         ),
+        *(
+            (
+                (*ON_CUDA, f"quantize.text_encoder={scheme}", *INT8),
+                f"quantize.text_encoder: onnxruntime has no kernel on cuda that is a Linear of {scheme}",
+                "quantize.text_encoder to none",
+            )
+            for scheme in ("int8", "int8-weight")
+        ),
+        *(
+            (
+                (*rtx("sm89"), *(f"{key}={value}" for key, value in scheme.items()), *INT8),
+                "quantize.text_encoder: tensorrt-rtx widens the codes of some Linears before it multiplies",
+                "set quantize.text_encoder to int8",
+            )
+            for scheme in (
+                {"quantize.text_encoder": "int8-weight"},
+                {"quantize.scheme": "int8", "quantize.text_encoder": "int8-weight"},
+            )
+        ),
         (
             (*ON_CUDA, "partition.devices=[{kind: h100, count: 2}]"),
             "partition.devices: onnxruntime executes a bundle on one GPU",

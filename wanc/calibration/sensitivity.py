@@ -1,4 +1,4 @@
-"""Which Linears stay in float by what quantising them does to the final latents: two rules for one list.
+"""Which Linears stay in float by what quantising them does to the result: two rules for one list.
 
 An effect is a squared error. Those of different Linears add up: roundings know nothing of each other. Of equals the
 first by name goes first.
@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 
 
-def kept_by_drop(effects: Mapping[str, float], max_drop_db: float) -> dict[str, str]:
+def kept_by_drop(effects: Mapping[str, float], max_drop_db: float, result: str = "the final latents") -> dict[str, str]:
     """Those without which the error of all would be so many dB smaller, the worst first, each with the reason.
 
     What is kept no longer counts for those that follow: so a list of equals is empty, and a few that stand out are not.
@@ -23,7 +23,7 @@ def kept_by_drop(effects: Mapping[str, float], max_drop_db: float) -> dict[str, 
         drop = 10 * math.log10(total / rest) if rest > 0 else math.inf if total > 0 else 0.0
         if drop <= max_drop_db:
             break
-        kept[worst] = f"costs {drop:.2f} dB of the final latents, more than max_drop_db {max_drop_db:g}"
+        kept[worst] = f"costs {drop:.2f} dB of {result}, more than max_drop_db {max_drop_db:g}"
         del left[worst]
     return kept
 

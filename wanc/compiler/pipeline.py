@@ -3,7 +3,7 @@
 resolve    the recipe, the files of its model and all defaults → the lock
 export     the model → graphs in standard ONNX, weights by reference
 fuse       graphs → canonical form, tagged with what is known before a step
-quantize   denoisers → the same in fewer bits, as real trajectories have it (see `quantization`)
+quantize   text encoder, denoisers → the same in fewer bits, as real prompts and trajectories have it
 partition  which blocks run where; so far on one device
 engine     graphs, cut → files that an engine runs, one compile action for each segment (see `engine_stages`)
 check      what the engine gives, compared with what the untouched model gives (see `check.stage`)

@@ -16,7 +16,6 @@ from wanc.errors import CheckpointError, NotBuiltYetError, RecipeError, UserErro
 from wanc.models.source import ModelSource
 from wanc.models.torch_source import check_factory
 from wanc.models.wan.checkpoint import open_located
-from wanc.models.wan.lints import EXPERTS
 from wanc.models.wan.tokenizer import check_tokenizer
 from wanc.recipe.load import LoadedRecipe, load_all
 from wanc.recipe.problems import as_error
@@ -121,8 +120,6 @@ def _check_tokenizer(loaded: LoadedRecipe, model: ModelSource) -> None:
 
 def _check_patterns(loaded: LoadedRecipe, model: ModelSource) -> None:
     asked = loaded.recipe.quantize
-    if asked.scheme == "none":
-        return
-    experts = [component for component in EXPERTS if component in model.components]
-    components = open_located(model.files, experts).components
-    check_patterns({name: component.weights for name, component in components.items()}, asked.keep.patterns)
+    if quantized := asked.components(model.components):
+        components = open_located(model.files, quantized).components
+        check_patterns({name: component.weights for name, component in components.items()}, asked.patterns)

@@ -16,7 +16,7 @@ GPU_ENGINES: tuple[EngineKind, ...] = (RTX, "tensorrt")
 WITHOUT_FP8 = ("sm75", "sm80", "sm86")
 OLDEST = "sm75"
 COMPUTE, SCHEME, TARGETS = ("precision", "compute"), ("quantize", "scheme"), ("engine", "targets")
-ATTENTION = ("quantize", "attention")
+ATTENTION, TEXT_ENCODER = ("quantize", "attention"), ("quantize", "text_encoder")
 BUDGET = ("runtime", "budgets", "device")
 
 
@@ -166,6 +166,9 @@ def _check_cuda_scheme(recipe: Recipe) -> None:
     if recipe.quantize.attention != "float":
         hint = "leave quantize.attention at float, or build for one kind of GPU: engine.kind: tensorrt-rtx"
         raise fault(f"onnxruntime has no {recipe.quantize.attention} attention on cuda", hint, ATTENTION)
+    if (asked := recipe.quantize.text_encoder) != "none":
+        hint = f"set engine.kind to {' or '.join(GPU_ENGINES)}, or quantize.text_encoder to none"
+        raise fault(f"onnxruntime has no kernel on cuda that is a Linear of {asked}", hint, TEXT_ENCODER)
 
 
 def _check_gpu_scheme(recipe: Recipe) -> None:
@@ -176,9 +179,11 @@ def _check_gpu_scheme(recipe: Recipe) -> None:
     )
     if scheme == "int8-dynamic":
         raise fault(f"{kind} has no kernels that round each input by its own range", hint, SCHEME)
+    widens = f"{kind} widens the codes of some Linears before it multiplies, where weights alone are codes"
     if scheme in ("int8-weight", "int4-weight"):
-        message = f"{kind} widens the codes of some Linears before it multiplies, where weights alone are codes"
-        raise fault(message, hint, SCHEME)
+        raise fault(widens, hint, SCHEME)
+    if recipe.quantize.text_encoder == "int8-weight":
+        raise fault(widens, "set quantize.text_encoder to int8", TEXT_ENCODER)
     if scheme == "fp8" and (older := [target for target in recipe.targets if target in WITHOUT_FP8]):
         raise fault(f"{older[0]} has no fp8", f"leave {older[0]} out, or set quantize.scheme to int8", SCHEME)
     if recipe.quantize.attention == "fp8" and recipe.precision.compute == "fp32":

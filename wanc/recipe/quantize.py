@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
@@ -17,12 +18,15 @@ from wanc.recipe.checks import alpha, fault, without_repeats
 from wanc.recipe.model import SourcePath
 from wanc.recipe.section import MODULE_GLOB, Section
 from wanc.recipe.shapes import Shapes
+from wanc.runtime.model import HIGH, LOW, TEXT_ENCODER
 from wanc.words import AttentionFormat, Observer
 
 Scheme = Literal["none", "int8", "int8-dynamic", "int8-weight", "int4-weight", "fp8"]
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 WEIGHT_ONLY: tuple[Scheme, ...] = ("int8-weight", "int4-weight")
 TRAINABLE: tuple[Scheme, ...] = ("int8", "int4-weight")
+TextEncoderScheme = Literal["none", "int8-weight", "int8"]
+TEXT_ENCODER_SCHEMES: tuple[TextEncoderScheme, ...] = get_args(TextEncoderScheme)
 Method = Literal["ptq", "qat"]
 ModuleGlob = Annotated[str, Field(pattern=MODULE_GLOB, max_length=256)]
 Alpha = Annotated[Literal["search", "none"] | Annotated[float, Field(ge=0, le=1)], BeforeValidator(alpha)]
@@ -63,7 +67,7 @@ class SensitivitySection(Section):
     """Which Linears stay in float by what quantising them does to the result: one of the two rules."""
 
     max_drop_db: Annotated[float, Field(gt=0)] | None = None
-    """A Linear stays in float if quantising it costs the final latents more than this, in dB."""
+    """A Linear stays in float if quantising it costs the final latents, or the text states, more than this, in dB."""
     int8_share: Annotated[float, Field(gt=0, le=1)] | None = None
     """The most sensitive Linears stay in float, as long as this share of the Linears' FLOPs is quantised."""
 
@@ -101,11 +105,18 @@ class TrainSection(Section):
     """By how many other runs it is judged after every round."""
 
 
+OF_DENOISERS = ("attention", "method", "train", "emulate")
+OF_VIDEOS = ("clips", "shapes", "timestep_bins", "seed")
+"""Keys of the section, and of calibrate, that say nothing of the text encoder."""
+
+
 class QuantizeSection(Section):
     """Whether weights and activations are stored in fewer bits."""
 
     scheme: Scheme = "none"
     """The format of Linears: weights and activations, activations by each input's own range, or weights alone."""
+    text_encoder: TextEncoderScheme = "none"
+    """The format of the text encoder's Linears, whatever that of the denoisers' is."""
     attention: AttentionFormat = "float"
     """In what the products of the denoisers' attentions are multiplied: fp8 goes with the scheme fp8."""
     method: Method = "ptq"
@@ -118,25 +129,57 @@ class QuantizeSection(Section):
     """Carry out in float what the engine has no kernels for: it shows the scheme's accuracy, and not its speed."""
 
     @property
+    def schemes(self) -> tuple[Scheme, ...]:
+        """Those that are asked for, of denoisers first, each once; none where nothing is quantised."""
+        return tuple(dict.fromkeys(scheme for scheme in (self.scheme, self.text_encoder) if scheme != "none"))
+
+    def components(self, of: Collection[str]) -> tuple[str, ...]:
+        """Those of a model's components that are quantised, in the order in which they work."""
+        schemes = {TEXT_ENCODER: self.text_encoder, HIGH: self.scheme, LOW: self.scheme}
+        return tuple(name for name, scheme in schemes.items() if scheme != "none" and name in of)
+
+    @property
+    def asking(self) -> str:
+        """The key that asks for a scheme, the denoisers' if both do."""
+        return "scheme" if self.scheme != "none" else "text_encoder"
+
+    @property
     def rounds_activations(self) -> bool:
-        """Whether the scheme is about the inputs of Linears as well, so that there is something to smooth."""
-        return self.scheme != "none" and self.scheme not in WEIGHT_ONLY
+        """Whether a scheme is about the inputs of Linears as well, so that there is something to smooth."""
+        return any(scheme not in WEIGHT_ONLY for scheme in self.schemes)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """The patterns of what stays in float: what is written, or what is usual for denoisers that are quantised."""
+        is_asked = self.scheme != "none" or "patterns" in self.keep.model_fields_set
+        return self.keep.patterns if is_asked else ()
 
     @model_validator(mode="after")
     def _nothing_without_a_scheme(self) -> Self:
         # What was written would be passed over, and the bundle would be larger and slower than its author thinks.
-        given = [key for key in QuantizeSection.model_fields if key in self.model_fields_set and key != "scheme"]
-        if self.scheme == "none" and given:
+        given = [key for key in QuantizeSection.model_fields if key in self.model_fields_set]
+        without_effect = [key for key in given if key not in ("scheme", "text_encoder")]
+        if not self.schemes and without_effect:
             hint = "choose a scheme, or remove it; `quantize: null` takes away all that is inherited"
-            raise fault("it has no effect while scheme is none", hint, (given[0],))
+            raise fault("it has no effect while scheme is none", hint, (without_effect[0],))
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_of_denoisers_without_their_scheme(self) -> Self:
+        if self.scheme == "none" and self.schemes:
+            given = [("calibrate", key) for key in OF_VIDEOS if key in self.calibrate.model_fields_set]
+            given += [(key,) for key in OF_DENOISERS if key in self.model_fields_set]
+            for path in given:
+                hint = f"choose a scheme, or remove it; `{path[-1]}: null` takes away an inherited one"
+                raise fault("it is about denoisers, and has no effect while scheme is none", hint, path)
         return self
 
     @model_validator(mode="after")
     def _measured_on_prompts(self) -> Self:
-        if self.scheme != "none" and self.calibrate.prompts is None:
+        if self.schemes and self.calibrate.prompts is None:
             hint = "add a line such as `calibrate: {prompts: prompts.txt}`, a text file with a prompt in each line"
-            message = f"{self.scheme} is measured on videos of your prompts, and none are given"
-            raise fault(message, hint, ("calibrate", "prompts"))
+            what = "videos of your prompts" if self.scheme != "none" else "your prompts"
+            raise fault(f"{self.schemes[0]} is measured on {what}, and none are given", hint, ("calibrate", "prompts"))
         return self
 
     @model_validator(mode="after")
@@ -162,18 +205,26 @@ class QuantizeSection(Section):
 
     @model_validator(mode="after")
     def _smoothed_only_where_activations_are_rounded(self) -> Self:
-        if self.scheme in WEIGHT_ONLY and "smooth" in self.model_fields_set:
+        if self.schemes and not self.rounds_activations and "smooth" in self.model_fields_set:
             hint = "remove it; `smooth: null` takes away an inherited one"
-            raise fault(f"{self.scheme} leaves activations in float: there is nothing to smooth", hint, ("smooth",))
+            leave = "leaves" if len(self.schemes) == 1 else "leave"
+            message = f"{' and '.join(self.schemes)} {leave} activations in float: there is nothing to smooth"
+            raise fault(message, hint, ("smooth",))
         return self
 
     @model_serializer(mode="wrap")
     def _only_what_has_an_effect(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """What was refused when written is not shown as a default either, so that what is shown loads again."""
         unused = set[str]()
-        if self.scheme == "none":
+        if not self.schemes:
             unused = QuantizeSection.model_fields.keys() - {"scheme"}
         else:
             unused |= {"smooth"} if not self.rounds_activations else set()
             unused |= {"train"} if self.method != "qat" else set()
-        return {key: value for key, value in dump(self).items() if key not in unused}
+        if self.scheme != "none" or not self.schemes:
+            return {key: value for key, value in dump(self).items() if key not in unused}
+        shown = {key: value for key, value in dump(self).items() if key not in {*unused, *OF_DENOISERS}}
+        patterns = () if self.patterns == self.keep.patterns else ("patterns",)
+        for section, of_denoisers in (("calibrate", OF_VIDEOS), ("keep", patterns)):
+            shown[section] = {key: value for key, value in shown[section].items() if key not in of_denoisers}
+        return shown

@@ -227,17 +227,18 @@ class Recipe(Section):
         # What is merged is no weight of the checkpoint: it would stay in float, and nobody would be told.
         passes = () if self.fuse.passes == "default" else self.fuse.passes
         merges = "merge-projections" in passes and "merge-projections" not in self.fuse.skip
-        if merges and self.quantize.scheme != "none":
-            hint = "remove merge-projections, or set quantize.scheme to none"
+        if merges and self.quantize.schemes:
+            hint = f"remove merge-projections, or set quantize.{self.quantize.asking} to none"
             at = ("fuse", "passes", passes.index("merge-projections"))
             raise fault("merged projections cannot be quantised so far", hint, at)
         return self
 
     @model_validator(mode="after")
     def _only_videos_are_calibrated(self) -> Self:
-        if self.quantize.scheme != "none" and self.model.source is None:
+        if self.quantize.schemes and self.model.source is None:
             hint = "remove quantize, or give a Wan checkpoint as model.source"
-            raise fault("only text-to-video models can be calibrated so far", hint, ("quantize", "scheme"))
+            at = ("quantize", self.quantize.asking)
+            raise fault("only text-to-video models can be calibrated so far", hint, at)
         return self
 
     @model_validator(mode="after")

@@ -48,14 +48,25 @@ class TextStates:
 
 
 def encode_prompt(prompt: str, tokenizer: Tokenizer, table: EmbeddingTable, encoder: Encoder) -> NDArray[np.float32]:
-    """The text states of a prompt, float32 [1, text_length, width].
+    """The text states of a prompt, float32 [1, text_length, width]."""
+    inputs = encoder_inputs(prompt, tokenizer, table)
+    return text_states(encoder.run(COMPONENT, GRAPH, inputs), inputs, tokenizer.text_length)
 
-    The encoder sees the prompt's own tokens; its output is padded with zeros to the model's text length, and the
-    denoiser attends to the padding as well: it has no text mask, and shortening the text would change the result.
-    """
+
+def encoder_inputs(prompt: str, tokenizer: Tokenizer, table: EmbeddingTable) -> dict[str, NDArray[Any]]:
+    """What the encoder is given of a prompt, its own tokens: embeddings float32 [1, tokens, width], mask int64."""
     ids = tokenizer.encode(clean_prompt(prompt))
-    embeddings = table.gather(ids)[None]
-    mask = np.ones((1, len(ids)), np.int64)
-    results = encoder.run(COMPONENT, GRAPH, {"embeddings": embeddings, "mask": mask})
-    hidden = expect(results["hidden"], "hidden", (1, len(ids), None))
-    return np.pad(hidden, ((0, 0), (0, tokenizer.text_length - len(ids)), (0, 0)))
+    return {"embeddings": table.gather(ids)[None], "mask": np.ones((1, len(ids)), np.int64)}
+
+
+def text_states(
+    results: Mapping[str, Value], inputs: Mapping[str, NDArray[Any]], text_length: int
+) -> NDArray[np.float32]:
+    """What the encoder has made of such inputs as a denoiser sees it, float32 [1, text_length, width].
+
+    It is padded with zeros to the model's text length, and the denoiser attends to the padding as well: it has no text
+    mask, and shortening the text would change the result.
+    """
+    tokens = inputs["mask"].shape[1]
+    hidden = expect(results["hidden"], "hidden", (1, tokens, None))
+    return np.pad(hidden, ((0, 0), (0, text_length - tokens), (0, 0)))

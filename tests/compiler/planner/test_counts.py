@@ -9,7 +9,7 @@ import pytest
 from wanc.compiler.planner.costs import PartCosts
 from wanc.compiler.planner.count import flops
 
-from .counted import A14B, PUBLISHED_AS, costs, sparse
+from .counted import A14B, ISLANDS, PUBLISHED_AS, costs, sparse
 
 MIB = 2**20
 
@@ -68,6 +68,28 @@ def test_integers_halve_weights_and_not_attention(root: Path) -> None:
     assert integer.weights / float_.weights == pytest.approx(0.5, abs=0.01)
     kinds = {kernel.kind: kernel.format for kernel in integer.kernels}
     assert kinds["linear"] == "int8" and kinds["attention"] == "bf16"
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int8-weight"])
+def test_a_text_encoder_of_codes_is_half_as_large(root: Path, scheme: str) -> None:
+    """And denoisers stay what they are; what a pattern keeps has two bytes."""
+    asked = (*PUBLISHED_AS, "quantize.calibrate.prompts=p", "quantize.text_encoder=int8")
+    if scheme == "int8-weight":  # which no engine for GPUs has
+        asked = (
+            "engine.kind=openvino",
+            "precision.compute=bf16",
+            ISLANDS,
+            *asked[-2:],
+            f"quantize.text_encoder={scheme}",
+        )
+    float_, codes = costs(root, "480p"), costs(root, "480p", *asked)
+    assert codes.text_encoder.weights / float_.text_encoder.weights == pytest.approx(0.5, abs=0.01)
+    assert [expert.weights for expert in codes.experts] == [expert.weights for expert in float_.experts]
+    formats = {kernel.format for kernel in codes.text_encoder.kernels() if kernel.kind == "linear"}
+    assert formats == ({"int8"} if scheme == "int8" else {"bf16"})
+    kept = costs(root, "480p", *asked, "quantize.keep.patterns=[text_encoder/*.wo]").text_encoder.weights
+    of_wo = 24 * 4096 * 10240
+    assert kept - codes.text_encoder.weights == pytest.approx(of_wo, rel=0.01)
 
 
 def test_attention_in_fp8_is_counted_as_that(root: Path) -> None:

@@ -23,6 +23,7 @@ from wanc.compiler.weights.embedding import copy_embedding, open_embedding
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.errors import RecipeError
 from wanc.models.weights import Weight
+from wanc.runtime.model import TEXT_ENCODER
 from wanc.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class Assemble(EngineStage):
 
     That is `program.json`, the golden record, the report, the QuantTables and the embedding. `tokenizer` names its file
     among the source's; `allow_unfused` are operators whose fused kernel may be missing, `quantized` the components that
-    the quantize stage has quantised, and `emulate` lets floats do what the engine has no integer kernels for.
+    the quantize stage has quantised, and `emulate` lets floats do what the engine has no kernels for in denoisers.
     `zeros` are as in `Compile`.
     """
 
@@ -130,8 +131,9 @@ class Assemble(EngineStage):
             **{name: examined.for_target(self.engine.compiler(name), by_target[name]) for name in others},
         }
         is_quantized = files.name in self.quantized
+        is_emulated = self.emulate and files.name != TEXT_ENCODER  # each of whose schemes has kernels
         for entry in all_of_them.values():
-            if is_quantized and not self.emulate:
+            if is_quantized and not is_emulated:
                 entry.check_numbers()
             entry.check_fused(self.allow_unfused)
         if is_quantized:

@@ -21,10 +21,5 @@ def by_pieces(files: ComponentFiles, graph: str, folder: Path, allowed: Collecti
     with TemporaryDirectory(dir=folder) as scratch:
         # On one thread, as engines are executed for the record.
         pieces = Chain(files.model(graph), files.weights, Path(scratch), FiniteCheck(files.name, allowed), threads=1)
-        states: list[Values] = [dict(inputs)]
-        for index in range(len(pieces.pieces)):
-            with pieces.open(index) as session:
-                states = pieces.behind(index, session, states)
-            pieces.forget(index)
-    (outputs,) = states
+        (outputs,) = pieces.run_once([inputs])
     return outputs

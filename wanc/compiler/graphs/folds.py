@@ -1,8 +1,8 @@
 """Where an activation's channels can be divided at no cost: in what computes them.
 
 Smoothing divides a Linear's input channel by channel. A norm's scale and shift can be divided instead, and so can the
-rows of a Linear; attention passes the channels of its values on. Nothing else is taken: through an activation function
-a division does not commute.
+rows of a Linear; attention passes the channels of its values on, and a product those of either side, as in a gated
+feed-forward network. Nothing else is taken: through an activation function a division does not commute.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def find_fold(activation: ir.Value, channels: int) -> Fold | None:
         # Keys or queries that are the values as well decide what is attended to.
         alone = values is not None and attention.inputs.count(values) == 1 and _used_by(values, attention)
         return _rows(values) if alone and size(values, -1) == channels and len(attention.outputs) == 1 else None
-    return _rows(activation)
+    gated = producer(activation, "Mul")
+    return _side(gated, channels) if gated is not None else _rows(activation)
 
 
 def divide(model: ir.Model, divisors: Mapping[str, Array]) -> int:
@@ -76,6 +77,16 @@ def _divide(graph: ir.Graph, value: ir.Value, divisor: np.ndarray) -> None:
         user.replace_input_with(index, result)
     graph.outputs[:] = [result if output is value else output for output in graph.outputs]
     graph.insert_after(node, quotient)
+
+
+def _side(product: ir.Node, channels: int) -> Fold | None:
+    """The rows of the Linear that computes one side of a product of as many channels, and nothing else."""
+    for value in product.inputs:
+        # A square would be divided twice.
+        alone = value is not None and product.inputs.count(value) == 1 and _used_by(value, product)
+        if alone and size(value, -1) == size(product.outputs[0], -1) == channels and (fold := _rows(value)):
+            return fold
+    return None
 
 
 def _rows(value: ir.Value | None) -> Fold | None:

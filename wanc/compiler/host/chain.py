@@ -6,7 +6,7 @@ A piece's weights are brought into float32 once, in a file of its own, and mappe
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -69,6 +69,18 @@ class Chain:
         for index in range(len(self.pieces)):
             with self.open(index) as session:
                 states = self.behind(index, session, states)
+        return states
+
+    def run_once(
+        self, inputs: Sequence[Mapping[str, Array]], on_piece: Callable[[], None] = lambda: None
+    ) -> list[Values]:
+        """The same, where nothing is executed again: the files of one piece lie on the disk at a time."""
+        states = [dict(given) for given in inputs]
+        for index in range(len(self.pieces)):
+            with self.open(index) as session:
+                states = self.behind(index, session, states)
+            self.forget(index)
+            on_piece()
         return states
 
     def behind(self, index: int, session: OnnxRuntime, states: Iterable[Mapping[str, Array]]) -> list[Values]:

@@ -69,7 +69,7 @@ def video_costs(
         if steps.get(name)
     )
     branches = max(expert.branches for expert in experts)
-    text_encoder = counted(TEXT_ENCODER, _float(recipe, compute), 1, branches)
+    text_encoder = counted(TEXT_ENCODER, _numbers(recipe, TEXT_ENCODER, recipe.quantize.text_encoder), 1, branches)
     frames = counted(DECODER, _float(recipe, decoder), sizes["frames"], 1)
     return VideoCosts(shape.name, text_encoder, experts, _decoder(frames, decoder))
 
@@ -106,7 +106,7 @@ def _numbers(recipe: Recipe, component: str, scheme: Scheme) -> Numbers:
         return _float(recipe, compute)
     found, stored = LINEARS[scheme]
     attention = "fp8" if scheme == recipe.quantize.attention == "fp8" else compute
-    patterns = recipe.quantize.keep.patterns
+    patterns = recipe.quantize.patterns
 
     def is_kept(linear: str) -> bool:
         return any(fits(pattern, component, linear) for pattern in patterns)

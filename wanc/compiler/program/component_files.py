@@ -32,6 +32,12 @@ class ComponentFiles:
         weights = weight_files({**inputs["exported"], **inputs["program"]}, inputs["source"])
         return cls(name, program.components[name], inputs["program"], weights)
 
+    @property
+    def only_graph(self) -> str:
+        """The name of its graph, where it has one, as what is quantised has."""
+        (graph,) = self.component.graphs
+        return graph
+
     def path(self, graph: str) -> Path:
         """The file of one of its graphs."""
         file = self.component.graphs[graph].file

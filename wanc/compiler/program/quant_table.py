@@ -37,7 +37,7 @@ class QuantTableEntry:
     `sqnr_db` is that of its outputs on calibration's rows, to 0.01 dB, `activation_scale` what a code of 1 of its input
     stands for, to six digits, `alpha` how its input was smoothed: None where there is no such thing. `effect` is what
     quantising it alone adds to the final latents, the squared error over their square, to first order and to four
-    digits; None where that was not measured.
+    digits; of the text encoder it is the squared error of the text states. None where that was not measured.
     """
 
     scheme: str

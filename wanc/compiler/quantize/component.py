@@ -20,7 +20,7 @@ from wanc.compiler.quantize.effects import SAMPLES, measure_effects
 from wanc.compiler.quantize.linear_groups import choose
 from wanc.compiler.quantize.quantized_graphs import QuantizedGraphs
 from wanc.compiler.weights.finite import FiniteCheck
-from wanc.runtime.denoise import GRAPH
+from wanc.runtime.model import TEXT_ENCODER
 from wanc.runtime.progress import ProgressBar
 
 
@@ -36,16 +36,19 @@ class Keep:
     def asks_for_effects(self) -> bool:
         return self.max_drop_db is not None or self.int8_share is not None
 
-    def by_effects(self, effects: Mapping[str, float], flops: Mapping[str, float]) -> dict[str, str]:
-        """The Linears that the rule keeps, with the reasons; `flops` has the share of every Linear."""
+    def by_effects(self, effects: Mapping[str, float], flops: Mapping[str, float], result: str) -> dict[str, str]:
+        """The Linears that the rule keeps, with the reasons; `flops` has the share of every Linear.
+
+        `result` is what the effects are on.
+        """
         if self.max_drop_db is not None:
-            return kept_by_drop(effects, self.max_drop_db)
+            return kept_by_drop(effects, self.max_drop_db, result)
         return kept_by_share(effects, flops, self.int8_share) if self.int8_share is not None else {}
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What to calibrate on; `weights` tell how much an error in each one's result does to the final latents."""
+    """What to calibrate on; `weights` tell how much an error in each one's result does to what comes of all."""
 
     given: Sequence[Sample]
     weights: Sequence[float]
@@ -68,13 +71,13 @@ def quantize_component(
     zeros: Collection[str] | None = None,
     progress: bool,
 ) -> tuple[ProgramComponent, QuantTable]:
-    """Quantise a denoiser below `out`: its graph as before, its codes beside it.
+    """Quantise a component of one graph below `out`: its graph as before, its codes beside it.
 
     In the folder `kept` lies what is finished, for who is stopped and begins again. `decisions` is where they are
     written for training, `zeros` names the weights that may be nothing but zeros. Raises UserError where the samples do
     not show what has to be known, CheckpointError where a weight is not finite, or zero.
     """
-    name, weights, model = files.name, files.weights, files.model(GRAPH)
+    name, weights, model = files.name, files.weights, files.model(files.only_graph)
     choice = choose(model, name, keep.patterns)
     attentions = choose_attentions(model, name, keep.patterns, settings.attention)
     with (
@@ -104,13 +107,17 @@ def quantize_component(
             with ProgressBar(f"sensitivity {name}", len(chain.pieces), enabled=progress) as bar:
                 given = [sample() for sample in some.given]
                 effects = measure_effects(chain, quantized.alone(), given, some.weights, bar.advance)
-            quantized.keep(keep.by_effects(effects, quantized.flops()))
+            quantized.keep(keep.by_effects(effects, quantized.flops(), _result(name)))
         if decisions is not None:
             write_decisions(decisions, quantized.decisions())
         result = quantized.component(scales)
         entries = quantized.attention_entries(scales, attentions.kept)
         table = QuantTable(name, "ptq", len(samples.given), quantized.entries(effects), entries)
     return result, table
+
+
+def _result(component: str) -> str:
+    return "the text states" if component == TEXT_ENCODER else "the final latents"
 
 
 def _made(folder: str, name: str) -> Path:

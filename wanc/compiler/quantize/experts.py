@@ -1,7 +1,8 @@
-"""What quantising a recipe's denoisers takes, stage by stage: texts, then for each expert trajectories and decisions.
+"""What quantising a recipe's model takes, stage by stage: the text encoder, texts, and for each expert trajectories,
+decisions, and training where that was asked for.
 
-The high-noise expert comes first. The low-noise one never sees what the float model would have given it, but what the
-quantised high-noise one leaves: so it is calibrated behind that.
+What comes later never meets what the float model would have given it, but what the quantised one before it gives, which
+is what ships: denoisers are calibrated on texts behind the encoder, and the low-noise one behind the high-noise one.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from wanc.compiler.program.program import FILE, Program
 from wanc.compiler.quantize.calibrate import Calibrate, Trajectory
 from wanc.compiler.quantize.keep_patterns import check_patterns
 from wanc.compiler.quantize.quantize import Quantize
+from wanc.compiler.quantize.text_encoder import QuantizeTextEncoder
 from wanc.compiler.quantize.texts import Texts
 from wanc.compiler.quantize.train import Train
 from wanc.compiler.resolve import Resolved
@@ -40,17 +42,21 @@ class ExpertStages(NamedTuple):
 
 @dataclass(frozen=True)
 class QuantizeStages:
-    """The stages between fuse and engine, of a recipe that quantises; `experts` in the order in which they work."""
+    """The stages between fuse and engine, of a recipe that quantises; `experts` in the order in which they work.
 
+    What stays in float has none: `text_encoder` is None then, or there are no experts, and nobody reads `texts`.
+    """
+
+    text_encoder: QuantizeTextEncoder | None
     texts: Texts
     experts: tuple[ExpertStages, ...]
 
     @classmethod
     def of(cls, resolved: Resolved) -> QuantizeStages | None:
-        """None where the recipe's scheme is none."""
+        """None where the recipe quantises nothing."""
         asked, sampling = resolved.recipe.quantize, resolved.recipe.sampling
         shapes = asked.calibrate.shapes or resolved.recipe.shapes
-        if asked.scheme == "none":
+        if not asked.schemes:
             return None
         assert sampling is not None and shapes is not None, "the recipe's schema lets only videos be quantised"
         assert resolved.tokenizer is not None, "a text-to-video model has a tokenizer"
@@ -58,7 +64,7 @@ class QuantizeStages:
         texts = Texts((*prompts, sampling.negative_prompt), resolved.tokenizer)
         trajectory = _trajectory(sampling, resolved.boundary)
         sizes = tuple((shape.height, shape.width, shape.frames) for shape in shapes)
-        components = quantized_components(resolved)
+        components = tuple(name for name in quantized_components(resolved) if name in EXPERTS)
         experts = [
             ExpertStages(
                 calibrate=_calibrate(component, asked.calibrate, trajectory, sizes),
@@ -67,20 +73,24 @@ class QuantizeStages:
             )
             for component in components
         ]
-        return cls(texts, tuple(experts))
+        return cls(_text_encoder(resolved, sampling), texts, tuple(experts))
 
     @property
     def tools(self) -> tuple[str, ...]:
-        stages = (self.texts, *(stage for expert in self.experts for stage in expert if stage is not None))
-        return tuple(tool for stage in stages for tool in stage.tools)
+        of_experts = (stage for expert in self.experts for stage in (self.texts, *expert))
+        return tuple(tool for stage in (self.text_encoder, *of_experts) if stage is not None for tool in stage.tools)
 
     def run(self, run: Run, program: Tree, exported: Tree, source: Tree) -> Tree:
-        """The program with every expert quantised; `run` yields the result of one stage.
+        """The program with all quantised that is to be; `run` yields the result of one stage.
 
         Raises RecipeError for a keep pattern that fits nothing, before anything is sampled.
         """
         self._check_patterns(program)
         inputs = {"exported": exported, "source": source}
+        if self.text_encoder is not None:
+            program = program.joined(run(self.text_encoder, {"program": program, **inputs}))
+        if not self.experts:
+            return program
         texts = run(self.texts, {"program": program, **inputs})
         for expert in self.experts:
             fused = program
@@ -93,15 +103,33 @@ class QuantizeStages:
 
     def _check_patterns(self, program: Tree) -> None:
         components = Program.read(program.locate()[FILE]).components
-        stages = [expert.quantize for expert in self.experts]
+        stages = [*filter(None, [self.text_encoder]), *(expert.quantize for expert in self.experts)]
         parameters = {stage.component: components[stage.component].weights for stage in stages}
         check_patterns(parameters, [*dict.fromkeys(pattern for stage in stages for pattern in stage.keep)])
 
 
 def quantized_components(resolved: Resolved) -> tuple[str, ...]:
-    """The experts of a recipe that quantises, in the order in which they work."""
-    asked = resolved.recipe.quantize.scheme != "none"
-    return tuple(component for component in EXPERTS if asked and component in resolved.model.components)
+    """The components that a recipe quantises, in the order in which they work."""
+    return resolved.recipe.quantize.components(resolved.model.components)
+
+
+def _text_encoder(resolved: Resolved, sampling: SamplingSection) -> QuantizeTextEncoder | None:
+    asked = resolved.recipe.quantize
+    if asked.text_encoder == "none":
+        return None
+    assert resolved.tokenizer is not None, "a text-to-video model has a tokenizer"
+    rule = asked.keep.sensitivity
+    return QuantizeTextEncoder(
+        prompts=(*resolved.prompts, sampling.negative_prompt),
+        tokenizer=resolved.tokenizer,
+        scheme=asked.text_encoder,
+        observer=asked.calibrate.observer,
+        alpha=asked.smooth.alpha,
+        keep=asked.patterns,
+        max_drop_db=rule and rule.max_drop_db,
+        int8_share=rule and rule.int8_share,
+        zeros=resolved.model.zeros,
+    )
 
 
 def _trajectory(sampling: SamplingSection, boundary: float | None) -> Trajectory:

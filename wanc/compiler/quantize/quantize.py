@@ -50,16 +50,17 @@ class Quantize(Stage):
     attention: AttentionFormat = "float"
 
     def disk_bytes(self, inputs: Mapping[str, Files]) -> int:
-        from wanc.compiler.quantize.quantize_space import quantize_bytes
+        from wanc.compiler.quantize.quantize_space import denoiser_states, quantize_bytes
 
-        program = Program.read(inputs["program"][FILE])
+        program, files = Program.read(inputs["program"][FILE]), ComponentFiles.read(self.component, inputs)
         assert program.model is not None
+        latents = _latents(inputs["samples"], branches=1 if self.trajectory.guidance(self.component) == 1.0 else 2)
         return quantize_bytes(
-            ComponentFiles.read(self.component, inputs),
+            files,
             self.scheme,
             self.keep,
-            _latents(inputs["samples"], branches=1 if self.trajectory.guidance(self.component) == 1.0 else 2),
-            program.model.text_length,
+            len(latents),
+            denoiser_states(files, latents, program.model.text_length),
             measures_effects=self.max_drop_db is not None or self.int8_share is not None,
             is_trained=self.is_trained,
         )

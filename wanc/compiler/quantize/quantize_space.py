@@ -22,13 +22,13 @@ def quantize_bytes(
     files: ComponentFiles,
     scheme: str,
     keep: Sequence[str],
-    latents: Sequence[tuple[int, ...]],
-    text_length: int,
+    samples: int,
+    state_bytes: int = 0,
     *,
     measures_effects: bool,
     is_trained: bool,
 ) -> int:
-    """What lies on disk at once, the result and what is kept included; `latents` are the samples' shapes.
+    """What lies on disk at once, the result and what is kept included; `state_bytes` are all samples' between pieces.
 
     The last piece is decided on beside what the others have come to. To measure effects all pieces are written again,
     and the one that is looked at once more, with Linears quantised.
@@ -36,10 +36,10 @@ def quantize_bytes(
     floats = executed_bytes(files)
     piece = min(floats, MOST_WEIGHT_BYTES)
     linears = _linears(files, keep)
-    rows = probe_rows(len(latents))
+    rows = probe_rows(samples)
     probes = sum(FLOAT_BYTES * rows * (out + into) for out, into in linears)
     codes, kept = _codes(linears, scheme, packed=True), _codes(linears, scheme, packed=False)
-    states = _states(files, latents, text_length) if floats > MOST_WEIGHT_BYTES else 0
+    states = state_bytes if floats > MOST_WEIGHT_BYTES else 0
     others = (1 - piece / floats) * (codes + probes)
     result = codes + probes + graph_bytes(files) + (kept if is_trained else 0)
     chains = floats + piece if measures_effects else 0
@@ -62,8 +62,10 @@ def _codes(linears: Sequence[tuple[int, int]], scheme: str, *, packed: bool) -> 
     return sum(out * into * bits // 8 + FLOAT_BYTES * out * ceil(into / (group or into)) for out, into in linears)
 
 
-def _states(files: ComponentFiles, latents: Sequence[tuple[int, ...]], text_length: int) -> int:
-    """Between two pieces: of every sample the tokens before and behind the one that is executed, and the text."""
+def denoiser_states(files: ComponentFiles, latents: Sequence[tuple[int, ...]], text_length: int) -> int:
+    """Between two pieces of a denoiser: of every sample, of latents of these shapes, the tokens before and
+    behind the one that is executed, and the text.
+    """
     width, _, *patch = files.component.weights[PATCHES].shape
     tokens = [prod(shape[-3:]) // prod(patch) for shape in latents]
     return FLOAT_BYTES * width * sum(2 * count + text_length for count in tokens)

@@ -30,7 +30,6 @@ from wanc.compiler.quantize.linear_groups import Choice
 from wanc.compiler.stages.stage import Files
 from wanc.compiler.weights.own_file import OwnFile
 from wanc.compiler.weights.weight_file import code_values, float_values
-from wanc.runtime.denoise import GRAPH
 
 Array = np.ndarray[Any, Any]
 FILE = "quantized.bin"
@@ -94,7 +93,8 @@ class QuantizedGraphs:
 
         `attentions` are those that are rounded, with the scales of what they take.
         """
-        component, model = self._files.component, self._files.model(GRAPH)
+        component, graph = self._files.component, self._files.only_graph
+        model = self._files.model(graph)
         replaced = self._replaced_weights()
         for name, tensor in replaced.items():
             _refer(model.graph.initializers[name], tensor)
@@ -103,7 +103,7 @@ class QuantizedGraphs:
         insert_quantizers(model, {name: self._stored(name) for name in self._codes})
         round_attentions(model, attentions or {})
         common.RemoveUnusedNodesPass()(model)  # the weights that codes have taken the place of
-        save(model, self._out / str(component.graphs[GRAPH].file))
+        save(model, self._out / str(component.graphs[graph].file))
         gone = {str(self._linears[name].weight.name) for name in self._codes} | replaced.keys()
         kept = {name: weight for name, weight in component.weights.items() if name not in gone}
         return replace(component, weights={**kept, **self._own.entries})

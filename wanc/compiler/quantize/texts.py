@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -16,10 +17,7 @@ from wanc.compiler.stages.stage import Files, Stage
 from wanc.compiler.weights.embedding import open_embedding
 from wanc.runtime import safetensors
 from wanc.runtime.progress import ProgressBar
-from wanc.runtime.value import Value, as_values
-
-if TYPE_CHECKING:
-    from wanc.compiler.host.chain import Chain
+from wanc.runtime.value import as_values
 
 Array = np.ndarray[Any, Any]
 RESULT, TENSOR = "texts.safetensors", "texts"
@@ -29,7 +27,7 @@ RESULT, TENSOR = "texts.safetensors", "texts"
 class Texts(Stage):
     """Inputs `program`, `exported` and `source`. Result: `texts.safetensors`, float32 [prompts, text length, width].
 
-    `tokenizer` names its file among the source's.
+    The encoder is as the program has it: quantised, if it is by then. `tokenizer` names its file among the source's.
     """
 
     name: ClassVar[str] = "texts"
@@ -41,42 +39,37 @@ class Texts(Stage):
     tokenizer: str
 
     def disk_bytes(self, inputs: Mapping[str, Files]) -> int:
+        from wanc.compiler.host.chain import MOST_WEIGHT_BYTES
         from wanc.compiler.program.disk_use import FLOAT_BYTES, executed_bytes, with_others
         from wanc.runtime.encode import COMPONENT
 
         program = Program.read(inputs["program"][FILE])
         assert program.model is not None and program.embedding is not None
         texts = FLOAT_BYTES * len(self.prompts) * program.model.text_length * program.embedding.shape[1]
-        return with_others(executed_bytes(ComponentFiles.read(COMPONENT, inputs)) + texts)
+        return with_others(min(executed_bytes(ComponentFiles.read(COMPONENT, inputs)), MOST_WEIGHT_BYTES) + texts)
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         from wanc.compiler.host.chain import chain_of
-        from wanc.runtime.encode import COMPONENT, GRAPH, encode_prompt
-        from wanc.runtime.text import Tokenizer
+        from wanc.runtime.encode import COMPONENT, GRAPH, text_states
 
-        program, source = Program.read(inputs["program"][FILE]), inputs["source"]
-        assert program.model is not None and program.embedding is not None
-        tokenizer = Tokenizer.open(source[self.tokenizer].parent, program.model.text_length)
-        table = open_embedding(program.embedding, source)
-        with (
-            TemporaryDirectory(dir=out.parent) as folder,
-            ProgressBar(self.name, len(self.prompts), enabled=progress) as bar,
-        ):
-            encoder = _Encoder(chain_of(ComponentFiles.read(COMPONENT, inputs), GRAPH, Path(folder) / COMPONENT))
-            texts: list[Array] = []
-            for prompt in self.prompts:
-                texts.append(encode_prompt(prompt, tokenizer, table, encoder))
-                bar.advance()
+        program = Program.read(inputs["program"][FILE])
+        assert program.model is not None
+        read = prompt_reader(program, inputs["source"], self.tokenizer)
+        with TemporaryDirectory(dir=out.parent) as folder:
+            encoder = chain_of(ComponentFiles.read(COMPONENT, inputs), GRAPH, Path(folder) / COMPONENT)
+            given = [read(prompt) for prompt in self.prompts]
+            with ProgressBar(self.name, len(encoder.pieces), enabled=progress) as bar:
+                gave = encoder.run_once(given, bar.advance)
+        text_length = program.model.text_length
+        texts = [text_states(as_values(outputs), one, text_length) for outputs, one in zip(gave, given, strict=True)]
         safetensors.write(out / RESULT, {TENSOR: np.concatenate(texts)})
 
 
-@dataclass(frozen=True)
-class _Encoder:
-    """The text encoder in place of a bundle's executor."""
+def prompt_reader(program: Program, source: Files, tokenizer: str) -> Callable[[str], dict[str, Array]]:
+    """What makes the text encoder's inputs of a prompt; `tokenizer` names its file among the source's."""
+    from wanc.runtime.encode import encoder_inputs
+    from wanc.runtime.text import Tokenizer
 
-    chain: Chain
-
-    def run(self, component: str, graph: str, inputs: Mapping[str, Array]) -> dict[str, Value]:
-        del component, graph  # there is no other
-        (outputs,) = self.chain.run([inputs])
-        return as_values(outputs)
+    assert program.model is not None and program.embedding is not None
+    opened = Tokenizer.open(source[tokenizer].parent, program.model.text_length)
+    return partial(encoder_inputs, tokenizer=opened, table=open_embedding(program.embedding, source))

@@ -22,7 +22,7 @@ from openvino import opset14
 from openvino.op import Constant
 
 from wanc.compiler.engines.compiler import Prober
-from wanc.compiler.engines.kernels import Kernels
+from wanc.compiler.engines.kernels import GIVES, HALVES, Kernels
 from wanc.compiler.engines.lowered_graph import LoweredGraph
 from wanc.compiler.engines.openvino.fused import has_kernel
 from wanc.compiler.engines.openvino.passes import PASSES
@@ -128,7 +128,7 @@ class OpenVinoCompiler:
             kernel = info.get("layerType", "")
             if kernel in PARTS_OF_NO_KERNEL:
                 continue
-            by_type[kernel, info.get("runtimePrecision", "")] += 1
+            by_type[kernel, _types(node, kernel, info.get("runtimePrecision", ""))] += 1
             if kernel in FUSED:
                 fused[FUSED[kernel]] += 1
             elif is_attention(kernel, info):
@@ -143,6 +143,12 @@ class OpenVinoCompiler:
                 exit_code=EXIT_REFUSED,
             )
         return Kernels(by_type, fused, products)
+
+
+def _types(node: openvino.Node, kernel: str, precision: str) -> str:
+    """In what a kernel computes. A product of codes does not tell that what it gives is rounded to 16 bits."""
+    given = node.output(0).get_element_type().get_type_name() if kernel == "FullyConnected" else precision
+    return f"{precision}{GIVES}{given}" if given in HALVES and precision not in HALVES else precision
 
 
 def _read(path: Path, *, where: str) -> openvino.Model:
