@@ -101,6 +101,7 @@ def main(bundle: Path) -> None:
         "seconds_of_one": phases,
         "rounds": rounds,
         **{name: median(entry[name] for entry in rounds) for name in rounds[0]},
+        "best_throughput": min(e["in_turn"] for e in rounds) / min(e["together"] for e in rounds),
         "spread": {name: [min(e[name] for e in rounds), max(e[name] for e in rounds)] for name in rounds[0]},
     }
     write_whole(RESULT, f"{json.dumps(report, indent=1)}\n".encode(), WHAT)

@@ -17,16 +17,15 @@ import numpy as np
 import pytest
 
 import wanc as package
-from wanc.errors import UserError
+from wanc.errors import DeadlineExceeded, RequestCancelled, TooManyRequests, UserError
 from wanc.runtime import mp4
 from wanc.runtime.crew import Quota
 from wanc.runtime.errors import EXIT_IO, TargetError
 from wanc.runtime.events import EXECUTIONS, recording
-from wanc.runtime.flow import Limits, TooManyRequests
+from wanc.runtime.flow import Limits
 from wanc.runtime.pipeline import Pipeline
 from wanc.runtime.service import STAGES, Service
 from wanc.runtime.session import Session
-from wanc.runtime.ticket import DeadlineExceeded, RequestCancelled
 
 RED, BLUE = "A red circle moves to the left.", "一个蓝色的正方形向上移动。"
 SHORT = {"frames": 5, "steps": 2, "seed": 7}
