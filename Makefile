@@ -37,9 +37,10 @@ test-long: $(STAMP)  ## the longest tests, in parts; goes on where it was stoppe
 test-sample: $(STAMP)  ## a few minutes of the longest tests, chosen by the commit
 	$(BIN)/python -m scripts.test_long --sample $$(git rev-parse HEAD)
 
-bench: $(STAMP)  ## wanc beside its peers: five steps, two whole videos, many prompts in one process, and files of others; writes bench/results and checks them
+bench: $(STAMP)  ## wanc beside its peers: five steps, two whole videos, many prompts in one process and at once, and files of others; writes bench/results and checks them
 	$(BIN)/python bench/peers.py
 	$(BIN)/python bench/prompts.py
+	$(BIN)/python bench/overlap.py
 	$(BIN)/python bench/foreign.py
 	$(BIN)/python -m pytest -q bench/test_results.py
 

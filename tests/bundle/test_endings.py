@@ -188,7 +188,14 @@ raise SystemExit(main(Path(sys.argv[1]), sys.argv[2:]))
 it can be interrupted."""
 
 
-@pytest.mark.parametrize("strike", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+@pytest.mark.parametrize(
+    "strike",
+    [
+        signal.SIGTERM,
+        signal.SIGINT,
+        *(pytest.param(strike, marks=pytest.mark.slow) for strike in (signal.SIGHUP, signal.SIGQUIT)),
+    ],
+)
 def test_many_videos_that_were_begun_go_away(tiny_bundle: Path, tmp_path: Path, strike: signal.Signals) -> None:
     (tmp_path / "prompts.txt").write_text("a\nb\nc\nd\n")
     options = ["--prompts", tmp_path / "prompts.txt", "--frames", "5", "--steps", "2", "--threads", "1"]

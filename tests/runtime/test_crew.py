@@ -19,10 +19,10 @@ import pytest
 from wanc.runtime.checkpoint import checkpoint
 from wanc.runtime.cores import all_cores, available_cores, threads_here
 from wanc.runtime.crew import Crew, Quota
-from wanc.runtime.errors import TargetError, UserError
+from wanc.runtime.errors import DeadlineExceeded, RequestCancelled, TargetError, TooManyRequests, UserError
 from wanc.runtime.events import REQUESTS, recording, span
-from wanc.runtime.flow import Limits, StageQueue, TooManyRequests
-from wanc.runtime.ticket import DeadlineExceeded, RequestCancelled, Ticket
+from wanc.runtime.flow import Limits, StageQueue
+from wanc.runtime.ticket import Ticket
 
 HandOn = Callable[[], None]
 

@@ -11,9 +11,10 @@ from statistics import mean
 
 import pytest
 
+from wanc.runtime.errors import TooManyRequests
 from wanc.runtime.events import QUEUE, recording
 from wanc.runtime.fair_queue import MEMORY, MOST_GONE, FairQueue
-from wanc.runtime.flow import Admitted, Limits, RequestFlow, StageQueue, TooManyRequests
+from wanc.runtime.flow import Admitted, Limits, RequestFlow, StageQueue
 
 STAGES = (StageQueue("text"), StageQueue("denoise"), StageQueue("decode"), StageQueue("write"))
 

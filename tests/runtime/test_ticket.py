@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from wanc.runtime.errors import EXIT_TEMPORARY, UserError
-from wanc.runtime.ticket import CANCELLED, DONE, FAILED, LATE, OPEN, DeadlineExceeded, RequestCancelled, Ticket
+from wanc.runtime.errors import EXIT_TEMPORARY, DeadlineExceeded, RequestCancelled, UserError
+from wanc.runtime.ticket import CANCELLED, DONE, FAILED, LATE, OPEN, Ticket
 
 
 class Clock:
@@ -119,6 +119,20 @@ def test_callbacks_are_called_once() -> None:
     ticket.fail(ZeroDivisionError())
     ticket.add_done_callback(lambda done: told.append(f"second {done.outcome}"))
     assert told == ["first cancelled", "second cancelled"]
+
+
+def test_a_callback_that_fails_fails_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    ticket = Ticket[int]()
+    told: list[str] = []
+
+    def failing(_: Ticket[int]) -> None:
+        raise ZeroDivisionError
+
+    ticket.add_done_callback(failing)
+    ticket.add_done_callback(lambda done: told.append(done.outcome))
+    ticket.finish(7)
+    assert (told, ticket.result()) == (["done"], 7)
+    assert "a callback of a request has failed" in caplog.text
 
 
 def test_one_of_many_threads_decides() -> None:

@@ -61,14 +61,16 @@ def open_service(
     *,
     quotas: Mapping[str, Quota] = NO_QUOTAS,
     limits: Limits | None = None,
+    side_by_side: bool = True,
     threads: int | None = None,
     on_progress: OnProgress = ignore,
 ) -> Service:
-    """The same as `open` for many requests at once: see `Service`, which has the stages that `quotas` are for.
+    """The same as `open` for many requests at once: see `Service`, of which `quotas`, `limits` and `side_by_side` are.
 
     Raises UserError: what `open` raises, and for quotas that this machine cannot give.
     """
     from .pipeline import Pipeline
     from .service import Service
 
-    return Service(Pipeline.open(Path(bundle), threads=threads, on_progress=on_progress), quotas=quotas, limits=limits)
+    pipeline = Pipeline.open(Path(bundle), threads=threads, on_progress=on_progress)
+    return Service(pipeline, quotas=quotas, limits=limits, side_by_side=side_by_side)

@@ -57,6 +57,24 @@ class TargetError(UserError):
     exit_code = EXIT_UNAVAILABLE
 
 
+class RequestCancelled(UserError):
+    """A request that was called off."""
+
+    exit_code = EXIT_TEMPORARY
+
+
+class DeadlineExceeded(UserError):
+    """A request that could not be done in the time that it had."""
+
+    exit_code = EXIT_TEMPORARY
+
+
+class TooManyRequests(UserError):
+    """A request that is not taken, since as many are there already as may be."""
+
+    exit_code = EXIT_TEMPORARY
+
+
 def render(error: UserError) -> str:
     """The text that people see: `error:`, then a `caused by:` for each link of the chain, then the `hint:`s."""
     lines = [f"error: {error}"]

@@ -13,17 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 from . import events
-from .errors import EXIT_TEMPORARY, UserError
+from .errors import TooManyRequests
 from .events import QUEUE
 from .fair_queue import FairQueue
 
 J = TypeVar("J")
-
-
-class TooManyRequests(UserError):
-    """A request that is not taken, since as many are there already as may be."""
-
-    exit_code = EXIT_TEMPORARY
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from types import MappingProxyType, TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -63,14 +65,25 @@ class Service:
     with an error, cancels them.
     """
 
-    def __init__(self, pipeline: Pipeline, *, quotas: Mapping[str, Quota] = NONE, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        *,
+        quotas: Mapping[str, Quota] = NONE,
+        limits: Limits | None = None,
+        side_by_side: bool = True,
+    ) -> None:
         """`quotas` are those of stages by name, see STAGES; a stage has one thread unless it has one.
+
+        Engines of several stages are at work at once, which takes the memory of all. Unless `side_by_side`, they take
+        turns, request by request, and only writing goes on beside them.
 
         Raises UserError for a stage that there is not, and what `Crew` raises.
         """
         if unknown := set(quotas) - set(STAGES):
             raise UserError(f"there is no stage {min(unknown)!r}", hint=f"there are: {', '.join(STAGES)}")
         self._pipeline = pipeline
+        self._turn = nullcontext() if side_by_side else Lock()
         works: Mapping[str, Work[_Job[Any]]] = {
             TEXT: self._encode,
             DENOISE: self._denoise,
@@ -177,21 +190,24 @@ class Service:
     # The stages
 
     def _encode(self, job: _Job[Any], _: Callable[[], None]) -> None:
-        job.texts = self._pipeline.encode(job.request, job.timer, job.on_progress)
+        with self._turn:
+            job.texts = self._pipeline.encode(job.request, job.timer, job.on_progress)
 
     def _denoise(self, job: _Job[Any], _: Callable[[], None]) -> None:
         texts, job.texts = job.texts, None
         if texts is not None:  # else nobody wants it any more
-            start = self._pipeline.start(job.request)
-            job.latents = self._pipeline.sample(start, texts, job.timer, job.on_progress)
+            with self._turn:
+                start = self._pipeline.start(job.request)
+                job.latents = self._pipeline.sample(start, texts, job.timer, job.on_progress)
 
     def _decode(self, job: _Job[Any], hand_on: Callable[[], None]) -> None:
         latents = job.latents
         if latents is not None:
-            hand_on()  # it is written while it is decoded
-            for chunk in self._pipeline.decode(latents, job.timer, job.on_progress):
-                job.frames.put(chunk)
-            job.frames.complete()
+            with self._turn:
+                hand_on()  # it is written while it is decoded
+                for chunk in self._pipeline.decode(latents, job.timer, job.on_progress):
+                    job.frames.put(chunk)
+                job.frames.complete()
 
     def _write(self, job: _Job[Any], _: Callable[[], None]) -> None:
         job.ticket.finish(job.deliver(job, job.frames))

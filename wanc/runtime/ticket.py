@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from threading import Condition
 from typing import Generic, TypeVar
 
-from .errors import EXIT_TEMPORARY, UserError
+from .errors import DeadlineExceeded, RequestCancelled, UserError
 
+LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
 OPEN, DONE, FAILED, CANCELLED, LATE = "open", "done", "failed", "cancelled", "late"
-
-
-class RequestCancelled(UserError):
-    """A request that was called off."""
-
-    exit_code = EXIT_TEMPORARY
-
-
-class DeadlineExceeded(UserError):
-    """A request that could not be done in the time that it had."""
-
-    exit_code = EXIT_TEMPORARY
 
 
 class Ticket(Generic[T]):
@@ -89,7 +79,7 @@ class Ticket(Generic[T]):
     def add_done_callback(self, callback: Callable[[Ticket[T]], None]) -> None:
         """Have `callback` called with this ticket when it is decided, by the thread that does so; at once if it is.
 
-        Where nobody waits for a result, a deadline is noticed when somebody next looks.
+        What it raises there is logged. Where nobody waits for a result, a deadline is noticed when somebody next looks.
         """
         with self._changed:
             if self._outcome == OPEN:
@@ -139,5 +129,8 @@ class Ticket(Generic[T]):
             callbacks, self._callbacks = self._callbacks, []
             self._changed.notify_all()
         for callback in callbacks:
-            callback(self)
+            try:
+                callback(self)
+            except Exception:  # whoever decides it has something else to do than to fail for that
+                LOG.exception("a callback of a request has failed")
         return True
