@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from .arrays import CheckHeader, any_header, read_array
 from .cores import threads_to_use
 from .decode import COMPONENT as DECODER
-from .decode import decode
+from .decode import decode, decode_tiled, scratch_bytes
 from .denoise import Expert, denoise
 from .directory import Root
 from .encode import TextStates, encode_prompt
@@ -26,6 +27,7 @@ from .noise import initial_noise
 from .parts import Parts
 from .progress import OnProgress, ignore
 from .request import Cut, Frames, Request, Result
+from .scratch import require_room
 from .solvers.base import Solver
 from .solvers.create import create_solver
 from .text import clean_prompt
@@ -92,6 +94,8 @@ class Pipeline:
         shape = self.bundle.shape(request.shape, request.frames)
         solver = self._solver(request)
         latents = self._start(request, shape)
+        if (tiling := self.bundle.tiling(shape.height, shape.width)) is not None:
+            require_room(scratch_bytes(latents.shape, self.bundle.model, tiling))  # now, and not after hours
         texts = self._prompts(request)
         with timer.phase("text"):
             on_progress("text", 0, len(texts))
@@ -102,19 +106,30 @@ class Pipeline:
             return denoise(self._parts, solver, self._expert, latents, text, negative, on_progress)
 
     def decode(self, latents: NDArray[np.float32], timer: Timer, on_progress: OnProgress = ignore) -> Iterator[Frames]:
-        """The frames of clean latents, chunk by chunk: uint8 [frames, height, width, 3]."""
+        """The frames of clean latents, chunk by chunk: uint8 [frames, height, width, 3].
+
+        Progress counts latent frames; where pictures are decoded in tiles, those of all tiles.
+        """
         model, total = self.bundle.model, latents.shape[2]
         height, width = (size * model.spatial_stride for size in latents.shape[3:])
-        graphs = self._interfaces(DECODER)
-        chunks = decode(latents, model.latent_mean, model.latent_std, self.executor, graphs)
-        for done in range(total):
-            on_progress("decode", done, total)
-            with timer.phase("decode"):
-                chunk = next(chunks)
-            if chunk.shape != (wanted := (model.temporal_stride if done else 1, height, width, 3)):
-                raise TargetError(f"an engine gives frames of {list(chunk.shape)}, and {list(wanted)} was expected")
-            yield chunk
-        on_progress("decode", total, total)
+        graphs, tiling = self._interfaces(DECODER), self.bundle.tiling(height, width)
+        work = total * (tiling.count(height, width) if tiling else 1)
+        if tiling is None:
+            chunks = decode(latents, model.latent_mean, model.latent_std, self.executor, graphs)
+        else:
+            chunks = decode_tiled(
+                latents, model, tiling, self.executor, graphs, lambda done: on_progress("decode", done, work)
+            )
+        on_progress("decode", 0, work)
+        with closing(chunks):
+            for done in range(total):
+                with timer.phase("decode"):
+                    chunk = next(chunks)
+                if chunk.shape != (wanted := (model.temporal_stride if done else 1, height, width, 3)):
+                    raise TargetError(f"an engine gives frames of {list(chunk.shape)}, and {list(wanted)} was expected")
+                yield chunk
+                if tiling is None:
+                    on_progress("decode", done + 1, work)
 
     def _solver(self, request: Request) -> Solver:
         sampling = self.bundle.sampling
