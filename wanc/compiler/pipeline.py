@@ -50,7 +50,7 @@ from wanc.compiler.export.wan import Export
 from wanc.compiler.fuse import Fuse
 from wanc.compiler.partition import Partition
 from wanc.compiler.placement import check_peak, placement, planned_placement, whole_model
-from wanc.compiler.planner.recipe_plan import plan_recipe, recipe_costs
+from wanc.compiler.planner.recipe_plan import plan_recipe, planned_tilings, recipe_costs
 from wanc.compiler.program.program import Placement
 from wanc.compiler.quantize.experts import QuantizeStages, quantized_components
 from wanc.compiler.resolve import Resolved, resolve
@@ -63,6 +63,7 @@ from wanc.recipe.model import KINDS
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.solvers.create import create_schedule
 from wanc.runtime.tables import SUFFIX as TABLE
+from wanc.runtime.tiling import Tiling
 from wanc.runtime.voice import explain, say
 
 HOST = "onnxruntime"
@@ -94,10 +95,15 @@ class BuildPlan:
     quantization: QuantizeStages | None
     partition: Partition
     engines: EngineStages
+    tilings: Mapping[str, Tiling]
 
     @classmethod
-    def of(cls, resolved: Resolved, placement: Placement | None = None) -> BuildPlan:
-        """The stages of a recipe's build; `placement` is where its segments lie, if that was planned."""
+    def of(
+        cls, resolved: Resolved, placement: Placement | None = None, tilings: Mapping[str, Tiling] | None = None
+    ) -> BuildPlan:
+        """The stages of a recipe's build; `placement` is where its segments lie, and `tilings` are how its pictures
+        are decoded, by the shape's name, if that was planned.
+        """
         fuse = resolved.recipe.fuse
         passes = None if fuse.passes == "default" else fuse.passes
         return cls(
@@ -107,6 +113,7 @@ class BuildPlan:
             QuantizeStages.of(resolved),
             _partition(resolved, placement),
             _engines(resolved),
+            tilings or {},
         )
 
     def seal(self, destination: Path) -> Seal:
@@ -114,7 +121,7 @@ class BuildPlan:
         quantization = self.quantization.tools if self.quantization else ()
         stages = (*self.export.tools, *self.fuse.tools, *quantization, *self.engines.tools)
         tools = (*stages, *(requirements(self.resolved).keys() - NOT_BUILT_WITH))
-        return Seal(self.resolved, lock_of(self.resolved, tools), destination)
+        return Seal(self.resolved, lock_of(self.resolved, tools), destination, self.tilings)
 
     def run(self, run: Callable[[Stage, Mapping[str, Tree]], Tree]) -> Tree:
         """Everything before the seal; `run` yields the result of one stage."""
@@ -250,19 +257,20 @@ def build(
     replace: bool = False,
     paranoid: bool = False,
     progress: bool = True,
+    budget: int | None = None,
 ) -> BuildResult:
     """Build one recipe into `output/bundles/<name>`, through a store: the one in `output/store` unless given.
 
     Everything that an earlier build has computed is taken from the store; `paranoid` reads the checkpoint again even
     where it looks unchanged. A bundle of this recipe that stands there already gives way to the new one; one of another
-    recipe's file, or of another store, does only where `replace` says so. Raises UserError; then nothing half-written
-    is left, and what was finished stays.
+    recipe's file, or of another store, does only where `replace` says so. `budget` are the bytes of memory that
+    decoding pictures may take. Raises UserError; then nothing half-written is left, and what was finished stays.
     """
     created()  # what is wrong with the date shows before the work, not at its end
     damaged: set[str] = set()
     while True:
         try:
-            return _build(loaded, output, store or output / "store", replace, paranoid, progress)
+            return _build(loaded, output, store or output / "store", replace, paranoid, progress, budget)
         except DamagedBlobError as error:
             # It has been set aside, so that the stage which made it runs again; a disk that breaks it again is broken.
             if str(error) in damaged:
@@ -272,7 +280,13 @@ def build(
 
 
 def _build(
-    loaded: LoadedRecipe, output: Path, root: Path, replace: bool, paranoid: bool, progress: bool
+    loaded: LoadedRecipe,
+    output: Path,
+    root: Path,
+    replace: bool,
+    paranoid: bool,
+    progress: bool,
+    budget: int | None,
 ) -> BuildResult:
     store = Store.open(root)
     destination = output / "bundles" / loaded.recipe.name
@@ -284,7 +298,8 @@ def _build(
             check_owner(destination, loaded.files[0], resolved.recipe_digest, resolved.source.digest, store)
         with _placed(loaded):
             _engine(resolved)  # what cannot be built is refused before its model is surveyed for a plan
-            plan = BuildPlan.of(resolved, _placement(loaded, runner))
+            tilings = planned_tilings(loaded, runner.run, budget)
+            plan = BuildPlan.of(resolved, _placement(loaded, runner), tilings)
             engines = plan.run(_bounded(runner, loaded.recipe.engine.max_build_memory))
         before = id_at(destination, store)
         bundle_id = plan.seal(destination).run(runner, engines)

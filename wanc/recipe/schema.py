@@ -165,9 +165,9 @@ class TileSection(Section):
     width: TileSide
     """Of a tile, a multiple of what one latent is wide, such as 256."""
     stride_height: TileSide | None = None
-    """From one tile to that below it, at least three quarters of the height; unless given, they overlap by 64 pixels."""
+    """From one tile to that below it, at least three quarters of the height; without it they overlap by 64 pixels."""
     stride_width: TileSide | None = None
-    """From one tile to that beside it, at least three quarters of the width; unless given, they overlap by 64 pixels."""
+    """From one tile to that beside it, at least three quarters of the width; without it they overlap by 64 pixels."""
 
 
 class DecodeSection(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -34,11 +34,21 @@ class Counter:
 class Executor:
     """What a bundle's engines compute, by (component, graph)."""
 
-    def __init__(self, folder: PlainFolder, engines: Mapping[Key, Segments], *, threads: int = 0) -> None:
-        """The engines' files lie in `folder`. Raises UserError for a number of threads that there cannot be."""
+    def __init__(
+        self,
+        folder: PlainFolder,
+        engines: Mapping[Key, Segments],
+        *,
+        threads: int = 0,
+        thrifty: Collection[str] = (),
+    ) -> None:
+        """The engines' files lie in `folder`; `thrifty` are components whose engines keep no memory between executions.
+
+        Raises UserError for a number of threads that there cannot be.
+        """
         if threads < 0:
             raise UserError(f"{threads} threads", hint="ask for 1 or more, or 0 for every core")
-        self._folder, self._engines, self._threads = folder, engines, threads
+        self._folder, self._engines, self._threads, self._thrifty = folder, engines, threads, thrifty
         self._open: dict[Key, list[Session]] = {}
         self._counters: dict[Key, Counter] = {}
         self._lock = Lock()
@@ -93,7 +103,13 @@ class Executor:
         session = self._folder.read(
             file.file,
             lambda path: Session(
-                file.engine, path, threads=self._threads, lanes=lanes, shown=shown, target=file.target
+                file.engine,
+                path,
+                threads=self._threads,
+                lanes=lanes,
+                shown=shown,
+                target=file.target,
+                thrifty=file.component in self._thrifty,
             ),
         )
         explain(f"opened {shown} with {file.engine} in {time.perf_counter() - started:.2f} s")

@@ -42,7 +42,9 @@ class Pipeline:
 
     def __init__(self, bundle: VideoBundle, *, threads: int | None = None) -> None:
         self.bundle = bundle
-        self.executor = Executor(bundle.folder, bundle.engines, threads=threads_to_use(threads, bundle.threads))
+        own_threads = threads_to_use(threads, bundle.threads)
+        thrifty = {DECODER} if bundle.tilings else ()
+        self.executor = Executor(bundle.folder, bundle.engines, threads=own_threads, thrifty=thrifty)
         # They are the same for every request.
         self._interfaces, self._tables = cache(bundle.interfaces), cache(bundle.tables)
         self._tokenizer, self._table = open_text(bundle)

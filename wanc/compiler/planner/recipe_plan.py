@@ -12,26 +12,31 @@ from wanc.compiler.fuse import Fuse
 from wanc.compiler.planner.building import Building, building
 from wanc.compiler.planner.cluster import Cluster
 from wanc.compiler.planner.costs import VideoCosts
+from wanc.compiler.planner.decoding import HELD, Decoding, choose
+from wanc.compiler.planner.devices import Device
 from wanc.compiler.planner.options import PlanOptions
 from wanc.compiler.planner.plan import Plan, plan_video
 from wanc.compiler.planner.published import Published, published_for
 from wanc.compiler.planner.recipe_cluster import cluster_of
-from wanc.compiler.planner.recipe_costs import video_costs
+from wanc.compiler.planner.recipe_costs import DECODER, decoder, video_costs
 from wanc.compiler.planner.survey import FILE, Survey, shipped, survey_key
 from wanc.compiler.planner.survey_stage import SurveyComponent
 from wanc.compiler.resolve import check_fits, open_model
 from wanc.compiler.stages.runner import Runner
 from wanc.compiler.stages.stage import Stage, Tree
+from wanc.compiler.tiles import recipe_tilings
 from wanc.errors import RecipeError
 from wanc.folders import Folders
 from wanc.models.source import ModelSource
 from wanc.models.wan.checkpoint import Checkpoint, open_located
+from wanc.models.wan.facts import facts_of
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.partition import PartitionSection
 from wanc.recipe.quantize import Scheme
 from wanc.recipe.schema import FuseSection, Recipe
 from wanc.recipe.shapes import ShapeSection
 from wanc.runtime.safetensors import header_bytes
+from wanc.runtime.tiling import Tiling
 from wanc.runtime.voice import say
 
 LIGHTER: Scheme = "int8"
@@ -40,11 +45,14 @@ LIGHTER: Scheme = "int8"
 
 @dataclass(frozen=True)
 class PlannedShape:
-    """One size of a recipe's videos: its costs and plan, what building engines takes, and what is published of it."""
+    """One size of a recipe's videos: its costs and plan, how pictures are decoded, what building engines takes, and
+    what is published of it.
+    """
 
     shape: ShapeSection
     costs: VideoCosts
     plan: Plan
+    decoding: Decoding
     building: Building
     published: tuple[Published, ...]
 
@@ -65,6 +73,7 @@ class RecipePlan:
         sizes = {
             entry.plan.shape: {
                 **entry.plan.as_json(),
+                "decode": asdict(entry.decoding),
                 "build": asdict(entry.building),
                 "published": [asdict(found) for found in entry.published],
             }
@@ -74,25 +83,60 @@ class RecipePlan:
 
 
 Run = Callable[[Stage, Mapping[str, Tree]], Tree]
-CostsOf = Callable[[ShapeSection, Scheme | None], VideoCosts]
 
 
-def plan_recipe(loaded: LoadedRecipe, run: Run, activations: Mapping[str, int] | None = None) -> RecipePlan:
+@dataclass(frozen=True)
+class SurveyedModel:
+    """A recipe with its model, which was surveyed."""
+
+    recipe: Recipe
+    checkpoint: Checkpoint
+    surveys: Mapping[str, Survey]
+
+    @classmethod
+    def of(cls, loaded: LoadedRecipe, run: Run) -> SurveyedModel:
+        """Raises RecipeError where the recipe makes no videos, or does not fit the model."""
+        recipe = loaded.recipe
+        if recipe.sampling is None:
+            where, hint = loaded.marks.where("model"), "give a Wan checkpoint as model.source"
+            raise RecipeError("only text-to-video models can be planned so far", where=where, hint=hint)
+        model = open_model(loaded)
+        check_fits(loaded, model)
+        checkpoint = open_located(model.files, model.components)
+        return cls(recipe, checkpoint, surveyed(recipe.fuse, model, checkpoint, run))
+
+    def costs(self, shape: ShapeSection, scheme: Scheme | None = None) -> VideoCosts:
+        """What a size of video costs; with another scheme than the recipe's if one is given."""
+        return video_costs(self.recipe, self.checkpoint, self.surveys, shape, scheme)
+
+    def decoding(self, shape: ShapeSection, device: Device, budget: int | None) -> Decoding:
+        """How its pictures are decoded on a device. Raises RecipeError where nothing fits into `budget` bytes."""
+        counted = decoder(self.recipe, self.checkpoint, self.surveys[DECODER], shape, device)
+        named = recipe_tilings(self.recipe, facts_of(self.checkpoint).model).get(shape.name)
+        may_tile = self.recipe.runtime.decode.tile == "auto" and self.recipe.engine.kind in HELD
+        return choose(counted, named, may_tile=may_tile, budget=budget, what=shape.name)
+
+
+def plan_recipe(
+    loaded: LoadedRecipe, run: Run, activations: Mapping[str, int] | None = None, budget: int | None = None
+) -> RecipePlan:
     """Plan all sizes of a recipe's videos; `run` yields the result of a stage, where its model has to be surveyed.
 
-    `activations` are bytes that engines were found to need, by component, in place of those counted. Raises RecipeError
-    where the recipe makes no videos, where its options cannot be met, and where nothing fits.
+    `activations` are bytes that engines were found to need, by component, in place of those counted; `budget` are those
+    that decoding may take. Raises RecipeError where the recipe makes no videos, where its options cannot be met, and
+    where nothing fits.
     """
     recipe = loaded.recipe
-    costs_of = _costs_of(loaded, run)
+    model = SurveyedModel.of(loaded, run)
     planned: list[PlannedShape] = []
     try:
         cluster, options = cluster_of(loaded), options_of(recipe.partition, activations or {})
         for shape in by_size(recipe):
-            costs = costs_of(shape, None)
-            lighter = (LIGHTER, costs_of(shape, LIGHTER)) if recipe.quantize.scheme == "none" else None
+            costs = model.costs(shape)
+            lighter = (LIGHTER, model.costs(shape, LIGHTER)) if recipe.quantize.scheme == "none" else None
             plan = plan_video(costs, cluster, replace(options, lighter=lighter))
-            planned.append(_planned(shape, costs, plan, cluster))
+            how = model.decoding(shape, _decoding_device(plan, cluster), budget)
+            planned.append(_planned(shape, costs, plan, cluster, how))
             # One set of engines serves all sizes.
             options = _pinned(options, plan)
     except RecipeError as error:
@@ -103,8 +147,26 @@ def plan_recipe(loaded: LoadedRecipe, run: Run, activations: Mapping[str, int] |
 
 def recipe_costs(loaded: LoadedRecipe, run: Run) -> list[VideoCosts]:
     """What each size of a recipe's videos costs, the largest first. Raises as `plan_recipe`."""
-    costs_of = _costs_of(loaded, run)
-    return [costs_of(shape, None) for shape in by_size(loaded.recipe)]
+    model = SurveyedModel.of(loaded, run)
+    return [model.costs(shape) for shape in by_size(loaded.recipe)]
+
+
+def planned_tilings(loaded: LoadedRecipe, run: Run, budget: int | None) -> dict[str, Tiling]:
+    """The tiles in which pictures are decoded in `budget` bytes, by the name of their shape; of whole ones nothing.
+
+    Nothing is surveyed where there is no budget: then the recipe's own tiles are all there are. Raises as
+    `plan_recipe`.
+    """
+    if budget is None or loaded.recipe.sampling is None:
+        return {}
+    model = SurveyedModel.of(loaded, run)
+    device = cluster_of(loaded).pools[0].device
+    try:
+        found = {shape.name: model.decoding(shape, device, budget).tiling for shape in by_size(loaded.recipe)}
+    except RecipeError as error:
+        error.where = error.where or loaded.marks.where("runtime.decode")
+        raise
+    return {name: tiling for name, tiling in found.items() if tiling is not None}
 
 
 def by_size(recipe: Recipe) -> list[ShapeSection]:
@@ -112,24 +174,17 @@ def by_size(recipe: Recipe) -> list[ShapeSection]:
     return sorted(recipe.shapes or (), key=lambda shape: -shape.height * shape.width * shape.frames)
 
 
-def _costs_of(loaded: LoadedRecipe, run: Run) -> CostsOf:
-    """Costs by size, and by scheme where it is to be another one than the recipe's."""
-    recipe = loaded.recipe
-    if recipe.sampling is None:
-        where, hint = loaded.marks.where("model"), "give a Wan checkpoint as model.source"
-        raise RecipeError("only text-to-video models can be planned so far", where=where, hint=hint)
-    model = open_model(loaded)
-    check_fits(loaded, model)
-    checkpoint = open_located(model.files, model.components)
-    surveys = surveyed(recipe.fuse, model, checkpoint, run)
-    return lambda shape, scheme: video_costs(recipe, checkpoint, surveys, shape, scheme)
+def _decoding_device(plan: Plan, cluster: Cluster) -> Device:
+    """What executes the decoder."""
+    kinds = [device.kind for device in plan.devices if any(one.component == DECODER for one in device.segments)]
+    return next(pool.device for pool in cluster.pools if pool.device.kind == kinds[0])
 
 
-def _planned(shape: ShapeSection, costs: VideoCosts, plan: Plan, cluster: Cluster) -> PlannedShape:
+def _planned(shape: ShapeSection, costs: VideoCosts, plan: Plan, cluster: Cluster, how: Decoding) -> PlannedShape:
     kinds = frozenset(pool.device.kind for pool in cluster.pools)
     steps = sum(expert.executions for expert in costs.experts)
     published = tuple(published_for((shape.height, shape.width, shape.frames), steps, kinds))
-    return PlannedShape(shape, costs, plan, building(costs, plan), published)
+    return PlannedShape(shape, costs, plan, how, building(costs, plan), published)
 
 
 def _pinned(options: PlanOptions, plan: Plan) -> PlanOptions:

@@ -9,8 +9,13 @@ from .base import Backend
 from .offline import stay_offline
 
 
-def open_backend(engine: str, path: Path, threads: int, lanes: int = 1, target: str = CPU) -> Backend:
+def open_backend(
+    engine: str, path: Path, threads: int, lanes: int = 1, target: str = CPU, thrifty: bool = False
+) -> Backend:
     """Open a file of the engine for a target; 0 threads are all cores, and lanes share them.
+
+    `thrifty` is for executions that are large beside the memory there is: where the library can, it then keeps nothing
+    for the next one.
 
     Raises what the library raises, ModuleNotFoundError where it is not installed, and ValueError for another engine.
     """
@@ -22,7 +27,7 @@ def open_backend(engine: str, path: Path, threads: int, lanes: int = 1, target: 
     if engine == "onnxruntime":
         from .onnxruntime import OnnxRuntime
 
-        return OnnxRuntime(path, threads, lanes)
+        return OnnxRuntime(path, threads, lanes, thrifty=thrifty)
     if engine == "openvino":
         from .openvino import OpenVino
 
