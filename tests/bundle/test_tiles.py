@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,18 +21,26 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.conftest import ROOT
+from wanc.compiler.pipeline import build
+from wanc.errors import RecipeError
+from wanc.recipe.load import load
 from wanc.runtime import decode as module
 from wanc.runtime import scratch as scratch_module
 from wanc.runtime.decode import COMPONENT, decode, decode_tiled, scratch_bytes
 from wanc.runtime.errors import EXIT_IO, TargetError, UserError
+from wanc.runtime.manifest import TILES, Manifest
 from wanc.runtime.pipeline import Pipeline
 from wanc.runtime.tiling import Layout, Tiling
 from wanc.runtime.value import Value
 from wanc.runtime.video_facts import tile_fault
 
+from ..conftest import Wanc
+from .conftest import MakeVariant, RunPy
+
 Array = NDArray[np.float32]
 POINT = 8
 SMALL = Tiling((32, 32), (24, 24))
+SHORT = ("--frames", 5, "--steps", 1)
 
 
 @pytest.fixture(scope="module")
@@ -316,6 +325,7 @@ from pathlib import Path
 import numpy as np
 from wanc.runtime.decode import COMPONENT, decode, decode_tiled
 from wanc.runtime.memory import peak_rss_bytes
+from wanc.runtime.manifest import TILES, Manifest
 from wanc.runtime.pipeline import Pipeline
 from wanc.runtime.tiling import Tiling
 
@@ -440,3 +450,100 @@ def test_an_engine_that_gives_another_size_is_told(pipeline: Pipeline, monkeypat
     monkeypatch.setattr(module, "_decoded", lambda *rest: (frames[..., :-8] for frames in decoded(*rest)))
     with pytest.raises(TargetError, match=r"frames of \[1, 32, 24\], and \[1, 32, 32\] was expected"):
         in_tiles(pipeline, latents_of(40, 40, 2), SMALL)
+
+
+# Bundles
+
+
+@pytest.fixture(scope="module")
+def tiled(variant: MakeVariant) -> Path:
+    return variant("in-tiles", "runtime.decode.tile={height: 32, width: 48}").root
+
+
+OPTIONS = {"seed": 3, "frames": 5, "steps": 1}
+
+
+def test_a_bundle_says_which_tiles_and_decodes_in_them(tiled: Path, temporary: Path, run_py: RunPy) -> None:
+    manifest = Manifest.read(tiled)
+    wanted = {"tile": [32, 48], "stride": [24, 40]}
+    assert manifest.runtime["decode"] == {"64p": wanted, "96p-wide": wanted}
+    assert manifest.requires == (TILES,)
+    opened, told = Pipeline.open(tiled, threads=1), list[tuple[int, int]]()
+    result = opened.generate("A red circle.", **OPTIONS, on_progress=lambda phase, *done: told.append(done) or None)
+    tiling = Tiling((32, 48), (24, 40))
+    np.testing.assert_array_equal(result.frames, in_tiles(opened, result.latents, tiling))
+    assert (result.frames != whole(opened, result.latents)).any()
+    assert told[-1] == (12, 12) and (7, 12) in told, "two latent frames of 3 x 2 tiles"
+    video = temporary / "frames.npz"
+    assert run_py(tiled, "--prompt", "A red circle.", *SHORT, "-o", video).code == 0
+    assert os.listdir(temporary) == ["frames.npz"]
+
+
+def test_what_tiles_need_is_found_out_before_the_work(tiled: Path, small_files: int, temporary: Path) -> None:
+    opened = Pipeline.open(tiled, threads=1)
+    with pytest.raises(UserError, match="cannot be kept in the folder for temporary files"):
+        opened.generate("A red circle.", shape="96p-wide", frames=17)
+    assert opened.executor.counters() == {}
+
+
+def test_a_run_that_is_killed_leaves_nothing(tiled: Path, temporary: Path) -> None:
+    """Killed as hard as can be while tiles are decoded."""
+    script = f"""
+import sys
+from pathlib import Path
+from wanc.runtime.api import open
+open(Path({str(tiled)!r}), threads=1).generate(
+    "A red circle.", seed=3, frames=81, steps=1, on_progress=lambda *told: print(*told, flush=True)
+)
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert any(line.startswith("decode 30 ") for line in process.stdout)
+        assert os.listdir(temporary) == []
+        process.kill()
+        for _ in process.stdout:
+            pass
+    assert process.returncode == -signal.SIGKILL and os.listdir(temporary) == []
+
+
+def test_a_budget_chooses_the_tiles(tiny_recipe: Path, tiny_bundle: Path) -> None:
+    """The same every time; where whole pictures fit there are none, and what nothing fits into is refused."""
+    store = tiny_bundle.parents[1] / "store"
+    output = tiny_bundle.parents[2] / "budgets"
+
+    def built(name: str, budget: int) -> Manifest:
+        (loaded,) = load(tiny_recipe, [f"name={name}"])
+        return Manifest.read(build(loaded, output, store=store, progress=False, budget=budget).bundle)
+
+    narrow, again, wide = built("narrow", 110 * 2**20), built("narrow", 110 * 2**20), built("wide", 2**30)
+    assert narrow.id == again.id
+    chosen: Any = narrow.runtime["decode"]
+    assert chosen.keys() == {"64p", "96p-wide"} and narrow.requires == (TILES,)
+    assert chosen["64p"]["tile"] < [64, 64]
+    assert "decode" not in wide.runtime and wide.requires == ()
+    assert Pipeline.open(output / "bundles" / "narrow", threads=1).generate("a", **OPTIONS).frames.shape[0] == 5
+    with pytest.raises(RecipeError, match=r"decoding 96p-wide in tiles .* takes .* bytes, .* more than there are"):
+        built("none", 2**20)
+
+
+REFUSED = {
+    "runtime.decode.tile={height: 20, width: 32}": "runtime.decode.tile: the tile is 20 pixels",
+    "runtime.decode.tile={height: 32, width: 16}": "runtime.decode.tile: the tile is 16 pixels",
+    "runtime.decode.tile={height: 32, width: 32, stride_width: 32}": "runtime.decode.tile: the stride is 32 pixels",
+    "runtime.decode.tile={height: 32, width: 32, stride_height: 16}": "runtime.decode.tile: the stride is 16 pixels",
+    "runtime.decode.tile={height: 0, width: 32}": "at least 1",
+    "runtime.decode.tile={height: 32}": "width is missing",
+    "runtime.decode.tile=none": "cannot be none",
+}
+
+
+@pytest.mark.parametrize("setting", REFUSED)
+def test_tiles_that_cannot_be_are_refused_with_the_recipe(tiny_recipe: Path, wanc: Wanc, setting: str) -> None:
+    finished = wanc("recipe", "check", tiny_recipe, "--set", setting)
+    assert finished.code == 2 and REFUSED[setting] in finished.err and "hint" in finished.err, finished.err
+
+
+def test_engines_for_whole_pictures_alone_have_no_tiles(tiny_recipe: Path) -> None:
+    gpu = ["engine.kind=tensorrt-rtx", "engine.targets=[sm89]", "precision.compute=bf16"]
+    with pytest.raises(RecipeError, match="tensorrt-rtx is built for the sizes of whole pictures alone so far"):
+        load(tiny_recipe, [*gpu, "runtime.decode.tile={height: 32, width: 32}"])

@@ -188,14 +188,16 @@ def _tiling(fields: Fields, shape: Shape, point: int) -> Tiling:
     tile, stride = ((high, wide) for high, wide in (fields.whole_numbers(key, 2) for key in ("tile", "stride")))
     for axis, side in enumerate((shape.height, shape.width)):
         if fault := tile_fault(side, tile[axis], stride[axis], point):
-            fields.refuse(*fault)
+            key, allowed = fault
+            pixels = tile[axis] if key == "tile" else stride[axis]
+            fields.refuse(key, f"is {pixels} pixels along a side of {side}", hint=allowed)
     if tile == (shape.height, shape.width):
         fields.refuse("tile", "is the whole picture")
     return Tiling(tile, stride)
 
 
 def tile_fault(side: int, tile: int, stride: int, point: int) -> tuple[str, str] | None:
-    """What is wrong with tiles along a side of a picture, all in pixels: `tile` or `stride`, and the reason.
+    """Which of tiles along a side of a picture cannot be, all in pixels: `tile` or `stride`, and what it can be.
 
     `point` are the pixels of one latent. A side is in one tile, or in several that overlap.
     """
@@ -203,11 +205,11 @@ def tile_fault(side: int, tile: int, stride: int, point: int) -> tuple[str, str]
         return None
     least = FEWEST_TILE_POINTS * point
     if tile % point or not least <= tile < side:
-        return "tile", f"is {tile} pixels: {side}, or a multiple of {point} from {least} on that is less"
+        return "tile", f"it can be a multiple of {point} from {least} on that is less than the side, or all of it"
     fewest = tile - tile // LARGEST_OVERLAP
     if stride % point or not fewest <= stride < tile:
         return (
             "stride",
-            f"is {stride} pixels: with tiles of {tile}, a multiple of {point} from {fewest} on that is less",
+            f"with tiles of {tile} it can be a multiple of {point} from {fewest} on that is less than a tile",
         )
     return None
