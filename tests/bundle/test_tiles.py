@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from tests.conftest import ROOT
 from wanc.compiler.pipeline import build
+from wanc.compiler.program.program import ENGINE_REPORT
 from wanc.errors import RecipeError
 from wanc.recipe.load import load
 from wanc.runtime import decode as module
@@ -547,3 +548,34 @@ def test_engines_for_whole_pictures_alone_have_no_tiles(tiny_recipe: Path) -> No
     gpu = ["engine.kind=tensorrt-rtx", "engine.targets=[sm89]", "precision.compute=bf16"]
     with pytest.raises(RecipeError, match="tensorrt-rtx is built for the sizes of whole pictures alone so far"):
         load(tiny_recipe, [*gpu, "runtime.decode.tile={height: 32, width: 32}"])
+
+
+# Other engines and numbers
+
+ALL_BUT_THE_VAE = "precision.islands=[residual, modulation, norm, rope, time]"
+
+
+@pytest.mark.slow
+def test_openvino_decodes_the_same_tiles(
+    variant: MakeVariant, vae: Any, louder: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Pipeline.open(variant("openvino-tiles", "engine.kind=openvino").root, threads=1)
+    height, width, frames, tiling = TILINGS["several rows and columns, the last ones cut off"]
+    latents, seen = latents_of(height, width, frames), Seen(monkeypatch)
+    in_tiles(opened, latents, tiling)
+    reference = expected(vae, opened, latents, tiling)
+    np.testing.assert_allclose(seen.video(layout_of(latents, tiling)), reference, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_decoder_in_bfloat16_is_an_option(variant: MakeVariant, pipeline: Pipeline) -> None:
+    """With norms in float32: far above what 8 bits of colour tell apart, and far below float32."""
+    halves = variant("bf16-vae", "engine.kind=openvino", "precision.compute=bf16", ALL_BUT_THE_VAE).root
+    report = json.loads((halves / ENGINE_REPORT).read_bytes())["components"]["vae_decoder"]
+    assert {entry["precision"] for entry in report.values()} == {"half"}
+    latents = latents_of(64, 96, 3)
+    exact, rounded = (
+        whole(entry, latents).astype(np.float64) / 127.5 - 1 for entry in (pipeline, Pipeline.open(halves))
+    )
+    sqnr_db = 10 * np.log10((exact**2).mean() / ((exact - rounded) ** 2).mean())
+    assert 35 < sqnr_db < 60, sqnr_db

@@ -49,7 +49,7 @@ def device(request: pytest.FixtureRequest) -> Any:
 @pytest.fixture
 def executor(device: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Executor:
     """y = 2 * (x + 10) + 10 * x - x, of three files that are executed on the device."""
-    monkeypatch.setattr(module, "open_backend", lambda _, path, threads, lanes, target: opened(path, device, lanes))
+    monkeypatch.setattr(module, "open_backend", lambda _, path, threads, lanes, *rest: opened(path, device, lanes))
     names = {"head": (HEAD, "x", "h far"), "middle": (MIDDLE, "h", "k"), "tail": (TAIL, "k far x", "y")}
     files = [
         engine_file(
@@ -108,7 +108,7 @@ def test_a_gpu_executes_one_branch_after_the_other(
 ) -> None:
     lanes: list[int] = []
 
-    def open_backend(_: str, path: Path, threads: int, count: int, target: str) -> OnnxRuntimeCuda:
+    def open_backend(_: str, path: Path, threads: int, count: int, target: str, thrifty: bool) -> OnnxRuntimeCuda:
         assert target == CUDA
         lanes.append(count)
         return opened(path, device, count)

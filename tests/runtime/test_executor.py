@@ -78,7 +78,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, backend: Any) -> list[tuple[int, int
     """Let every session have this back end; with how many threads and lanes it was opened."""
     found: list[tuple[int, int]] = []
 
-    def open_backend(engine: str, path: Path, threads: int, lanes: int, target: str) -> Any:
+    def open_backend(engine: str, path: Path, threads: int, lanes: int, target: str, thrifty: bool) -> Any:
         found.append((threads, lanes))
         return backend
 

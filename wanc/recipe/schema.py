@@ -266,7 +266,7 @@ class Recipe(Section):
                 raise fault(f"{key} is missing", hint, without=(key,))
             if self.model.source is None and given:
                 raise fault("only a model given as source makes videos", "remove it", (key,))
-        if self.model.source is None and "decode" in self.runtime.model_fields_set:
+        if self.model.source is None and self.runtime.decode != DecodeSection():
             raise fault("only a model given as source makes videos", "remove it", ("runtime", "decode"))
         return self
 
