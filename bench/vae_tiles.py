@@ -5,7 +5,7 @@ written beside it. The last case, 720p within 4 GiB, takes 20 minutes of two cor
 
 examples:
   python bench/vae_tiles.py
-  python bench/vae_tiles.py --only 256
+  python bench/vae_tiles.py --only tiles-128
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 if not __package__:  # started as a file, which puts its own folder in place of the project's
@@ -23,7 +22,9 @@ if not __package__:  # started as a file, which puts its own folder in place of 
 from scripts.true_scale.decoder import measured
 from wanc.bench.contest import machine
 
-RESULT = Path(__file__).parent / "results" / "vae-tiles.json"
+ROOT = Path(__file__).resolve().parents[1]
+RESULT = ROOT / "bench" / "results" / "vae-tiles.json"
+WORK = ROOT / "artifacts" / "bench" / "vae"
 GIB = 2**30
 CASES: dict[str, dict[str, Any]] = {
     **{
@@ -42,9 +43,10 @@ def main() -> int:
     """Measure the cases that are asked for. Returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=CASES, help="one of the cases")
-    for name in parser.parse_args().only or CASES:
-        with TemporaryDirectory(dir="/var/tmp") as folder:
-            row = measured(Path(folder), **CASES[name])
+    only = parser.parse_args().only
+    WORK.mkdir(parents=True, exist_ok=True)
+    for name in only or CASES:
+        row = measured(WORK, **CASES[name])
         known = json.loads(RESULT.read_bytes())["rows"] if RESULT.exists() else {}
         rows = {key: {**known, name: row}[key] for key in CASES if key in {**known, name: row}}
         document = {"machine": machine(["onnxruntime", "openvino"]), "rows": rows}

@@ -13,6 +13,7 @@ from scripts.checkpoints.models import MODELS
 from scripts.make_checkpoint import make
 from wanc.compiler.pipeline import build
 from wanc.compiler.planner.recipe_cluster import cluster_of
+from wanc.compiler.planner.recipe_costs import DECODER
 from wanc.compiler.planner.recipe_plan import SurveyedModel, in_store
 from wanc.compiler.stages.worker import call_in_worker
 from wanc.folders import Folders
@@ -48,11 +49,16 @@ def measured(folder: Path, engine: str, size: tuple[int, int], budget: int | Non
     asked = [f"runtime.decode.tile={{height: {tile}, width: {tile}}}"] if tile else []
     (loaded,) = load(folder / "recipe.yaml", [f"engine.kind={engine}", *asked])
     result = build(loaded, folder / "out", progress=False, replace=True, budget=budget)
-    return {"engine": engine, "size": list(size), **_predicted(loaded, folder, budget), **_decoded(result.bundle, size)}
+    return {
+        "engine": engine,
+        "size": list(size),
+        **_predicted(loaded, folder, size, budget),
+        **_decoded(result.bundle, size),
+    }
 
 
-def _predicted(loaded: LoadedRecipe, folder: Path, budget: int | None) -> Figures:
-    model = SurveyedModel.of(loaded, in_store(Folders.chosen(folder / "out"), progress=False))
+def _predicted(loaded: LoadedRecipe, folder: Path, size: tuple[int, int], budget: int | None) -> Figures:
+    model = SurveyedModel.of(loaded, in_store(Folders.chosen(folder / "out"), progress=False), (DECODER,))
     assert loaded.recipe.shapes is not None
     how = model.decoding(loaded.recipe.shapes[0], cluster_of(loaded).pools[0].device, budget)
     taken = how.tiled if how.is_tiled and how.tiled is not None else how.whole
@@ -60,17 +66,11 @@ def _predicted(loaded: LoadedRecipe, folder: Path, budget: int | None) -> Figure
     return {
         "tile": list(tiling.tile) if tiling else None,
         "stride": list(tiling.stride) if tiling else None,
-        "tiles": tiling.count(*how_large(loaded)) if tiling else 1,
+        "tiles": tiling.count(*size) if tiling else 1,
         "work": round(taken.work, 3),
         "disk_bytes": taken.disk_bytes,
         "predicted_bytes": taken.bytes,
     }
-
-
-def how_large(loaded: LoadedRecipe) -> tuple[int, int]:
-    """Height and width of the recipe's first shape."""
-    assert loaded.recipe.shapes is not None
-    return loaded.recipe.shapes[0].height, loaded.recipe.shapes[0].width
 
 
 def _decoded(bundle: Path, size: tuple[int, int]) -> Figures:

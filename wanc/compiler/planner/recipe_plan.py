@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -94,8 +94,11 @@ class SurveyedModel:
     surveys: Mapping[str, Survey]
 
     @classmethod
-    def of(cls, loaded: LoadedRecipe, run: Run) -> SurveyedModel:
-        """Raises RecipeError where the recipe makes no videos, or does not fit the model."""
+    def of(cls, loaded: LoadedRecipe, run: Run, components: Collection[str] | None = None) -> SurveyedModel:
+        """All components are surveyed unless some are named.
+
+        Raises RecipeError where the recipe makes no videos, or does not fit the model.
+        """
         recipe = loaded.recipe
         if recipe.sampling is None:
             where, hint = loaded.marks.where("model"), "give a Wan checkpoint as model.source"
@@ -103,7 +106,7 @@ class SurveyedModel:
         model = open_model(loaded)
         check_fits(loaded, model)
         checkpoint = open_located(model.files, model.components)
-        return cls(recipe, checkpoint, surveyed(recipe.fuse, model, checkpoint, run))
+        return cls(recipe, checkpoint, surveyed(recipe.fuse, model, checkpoint, run, components))
 
     def costs(self, shape: ShapeSection, scheme: Scheme | None = None) -> VideoCosts:
         """What a size of video costs; with another scheme than the recipe's if one is given."""
@@ -159,7 +162,7 @@ def planned_tilings(loaded: LoadedRecipe, run: Run, budget: int | None) -> dict[
     """
     if budget is None or loaded.recipe.sampling is None:
         return {}
-    model = SurveyedModel.of(loaded, run)
+    model = SurveyedModel.of(loaded, run, (DECODER,))
     device = cluster_of(loaded).pools[0].device
     try:
         found = {shape.name: model.decoding(shape, device, budget).tiling for shape in by_size(loaded.recipe)}
@@ -214,13 +217,21 @@ def in_store(folders: Folders, *, progress: bool) -> Run:
     return run
 
 
-def surveyed(fuse: FuseSection, model: ModelSource, checkpoint: Checkpoint, run: Run) -> dict[str, Survey]:
-    """The survey of each component: one that ships, or one that is made, or was made before."""
+def surveyed(
+    fuse: FuseSection,
+    model: ModelSource,
+    checkpoint: Checkpoint,
+    run: Run,
+    components: Collection[str] | None = None,
+) -> dict[str, Survey]:
+    """The survey of each component, or of those named: one that ships, or one that is made, or was made before."""
     passes = None if fuse.passes == "default" else fuse.passes
     stage = Fuse(passes, fuse.skip, fuse.hoist)
     by_key: dict[str, Survey] = {}
     found: dict[str, Survey] = {}
     for name, component in checkpoint.components.items():
+        if components is not None and name not in components:
+            continue
         key = survey_key(name, component.config, checkpoint.text_length, asdict(stage))
         if key not in by_key:
             by_key[key] = shipped(key) or _survey(name, stage, model, run)
