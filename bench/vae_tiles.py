@@ -14,29 +14,16 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 if not __package__:  # started as a file, which puts its own folder in place of the project's
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from scripts.true_scale.decoder import measured
+from scripts.true_scale.decoder import CASES, measured, table
 from wanc.bench.contest import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "bench" / "results" / "vae-tiles.json"
 WORK = ROOT / "artifacts" / "bench" / "vae"
-GIB = 2**30
-CASES: dict[str, dict[str, Any]] = {
-    **{
-        f"{engine}-{side}": {"engine": engine, "size": (side, side)}
-        for engine in ("onnxruntime", "openvino")
-        for side in (128, 192)
-    },
-    "tiles-128": {"engine": "onnxruntime", "size": (128, 208), "tile": 128},
-    "tiles-192": {"engine": "onnxruntime", "size": (192, 288), "tile": 192},
-    "720p-4gib": {"engine": "onnxruntime", "size": (720, 1280), "budget": 4 * GIB},
-}
-COLUMNS = ("case", "engine", "picture", "tiles", "work", "disk a value", "predicted, MiB", "measured, MiB", "CPU s")
 
 
 def main() -> int:
@@ -54,23 +41,6 @@ def main() -> int:
         RESULT.with_suffix(".md").write_text(table(rows))
         print(f"{name}: {row}", flush=True)
     return 0
-
-
-def table(rows: dict[str, dict[str, Any]]) -> str:
-    """For people."""
-    lines = ["# Decoding with the VAE of Wan 2.1", "", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
-    for name, row in rows.items():
-        height, width = row["size"]
-        tiles = f"{row['tiles']} of {row['tile'][1]} × {row['tile'][0]}" if row["tile"] else "whole"
-        disk = f"{row['disk_bytes'] / (5 * 3 * height * width):.2f} bytes"
-        predicted, peak = (f"{row[key] / 2**20:,.0f}" for key in ("predicted_bytes", "peak_rss_bytes"))
-        cells = [name, row["engine"], f"{width} × {height}", tiles, f"{row['work']:.2f}×", disk]
-        lines.append(_row([*cells, predicted, peak, f"{row['cpu_seconds']:,.0f}"]))
-    return "\n".join(lines) + "\n\nTwo latent frames, which are five frames of video; random weights; float32.\n"
-
-
-def _row(cells: Any) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":
