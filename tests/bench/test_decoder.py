@@ -9,7 +9,7 @@ import pytest
 from scripts.true_scale.decoder import measured
 
 GIB = 2**30
-pytestmark = [pytest.mark.timeout(7200), pytest.mark.usefixtures("fresh_stages"), pytest.mark.long]
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("fresh_stages"), pytest.mark.long]
 
 
 def test_720p_is_decoded_within_four_gib(tmp_path: Path) -> None:

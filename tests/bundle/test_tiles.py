@@ -155,7 +155,12 @@ TILINGS = {
 }
 
 
-@pytest.mark.parametrize("case", TILINGS)
+ENOUGH = ("several rows and columns, the last ones cut off", "one row", "tiles at the end that lie within others")
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[] if case in ENOUGH else [pytest.mark.slow]) for case in TILINGS]
+)
 def test_tiles_are_what_diffusers_makes_of_them(
     pipeline: Pipeline, vae: Any, louder: None, case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
