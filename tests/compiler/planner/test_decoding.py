@@ -166,7 +166,7 @@ def test_programs_and_people_are_told_both_ways(root: Path, wanc: Wanc) -> None:
     finished = wanc("plan", RECIPES / f"{A14B}.yaml", "--set", f"model.source={root}", "--set", named(256, 256))
     assert finished.code == 0, finished.err
     rows = [" ".join(line.split()) for line in finished.out.splitlines()]
-    assert any(row.startswith("in whole pictures 9") and "as it is done" not in row for row in rows)
+    assert any(row.startswith("in whole pictures 8") and "as it is done" not in row for row in rows)
     assert any(row.startswith("in tiles 3.") and "× the work" in row and row.endswith("as it is done") for row in rows)
 
 

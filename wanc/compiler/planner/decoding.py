@@ -48,8 +48,9 @@ HELD: Mapping[EngineKind, Held] = {
     "onnxruntime": Held(2.41, 11.8, 3.65),
     "openvino": Held(4.2, 8.8, 8.8),
 }
-"""Fitted to peaks of processes that decoded three latent frames with the VAE of Wan 2.1 in float32: pictures of 128, 192
-and 256 pixels square; in MiB onnxruntime 2488 and 4285 (whole), 1433, 2323 and 3516 (tiles), openvino 2498 and 6245."""
+"""Fitted to peaks of processes that decoded three latent frames with the VAE of Wan 2.1 in float32, of pictures of 128,
+192 and 256 pixels square. In MiB: onnxruntime 2488 and 4285 (whole), 1433, 2323 and 3516 (tiles), openvino 2498 and, of
+256, 6245."""
 
 
 @dataclass(frozen=True)
