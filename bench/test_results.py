@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from scripts.true_scale.bounds import broken
+from scripts.true_scale.decoder import CASES, table
 from scripts.true_scale.rows import ALL, FEW, ROWS
 
 RESULTS = Path(__file__).parent / "results"
@@ -215,3 +216,14 @@ def test_every_linear_of_the_blocks_is_in_integers_by_name(name: str, blocks: in
 def test_no_builder_takes_more_than_was_predicted_of_it(name: str, engines: Contenders) -> None:
     for segment in engines[name]["segments"]:
         assert segment["peak_rss_bytes"] <= segment["predicted_bytes"] <= engines[name]["allowed_bytes"]
+
+
+def test_decoding_takes_what_is_predicted() -> None:
+    rows = json.loads((RESULTS / "vae-tiles.json").read_bytes())["rows"]
+    assert rows.keys() <= CASES.keys() and any(row["tile"] for row in rows.values())
+    for name, row in rows.items():
+        # Of whole pictures the pool of onnxruntime is what counts, which grows in jumps.
+        assert row["peak_rss_bytes"] == pytest.approx(row["predicted_bytes"], rel=0.1 if row["tile"] else 0.5), name
+        assert row["peak_rss_bytes"] <= (CASES[name].get("budget") or row["peak_rss_bytes"]), name
+        assert row["disk_bytes"] <= 4 * 3 * 5 * row["size"][0] * row["size"][1], name
+    assert table(rows) == (RESULTS / "vae-tiles.md").read_text()

@@ -92,6 +92,10 @@ def with_output(component: str, graph: str, name: str, **changed: Any) -> Change
     return change
 
 
+def tiles(tile: Any = (16, 16), stride: Any = (12, 12), shape: str = "wide") -> Change:
+    return put(RUNTIME, "decode", value={shape: {"tile": tile, "stride": stride}})
+
+
 def engine(component: str, graph: str, /, **changed: Any) -> Change:
     return lambda _, manifest: engine_of(manifest, component, graph).update(changed)
 
@@ -200,6 +204,30 @@ LIES: dict[str, tuple[Change, str]] = {
     "a long negative prompt": (
         put(*SAMPLING, "negative_prompt", value="a" * 70_000),
         "runtime.sampling.negative_prompt has 70000 bytes",
+    ),
+    # Tiles, of pictures of 32 x 48 pixels whose latents are 2 x 2
+    "tiles of no shape": (tiles(tile=[16, 16], shape="tall"), "runtime.decode names 'tall', which is no shape"),
+    "tiles that are a number": (put(RUNTIME, "decode", value=16), "runtime.decode must be an object"),
+    "tiles without a stride": (put(RUNTIME, "decode", value={"wide": {"tile": [16, 16]}}), "stride is missing"),
+    "a tile of one side": (tiles(tile=[16]), "runtime.decode.wide.tile must be 2 integers"),
+    "a tile of texts": (tiles(tile=["16", "16"]), "runtime.decode.wide.tile must be 2 integers"),
+    "a tile of nothing": (tiles(tile=[0, 16]), "runtime.decode.wide.tile is 0 pixels"),
+    "a negative tile": (tiles(tile=[16, -16]), "runtime.decode.wide.tile is -16 pixels"),
+    "a tile of few latents": (tiles(tile=[6, 16]), "runtime.decode.wide.tile is 6 pixels"),
+    "half a latent": (tiles(tile=[16, 17]), "runtime.decode.wide.tile is 17 pixels"),
+    "a tile larger than the picture": (tiles(tile=[64, 16]), "runtime.decode.wide.tile is 64 pixels"),
+    "a huge tile": (tiles(tile=[HUGE, 16]), f"runtime.decode.wide.tile is {HUGE} pixels"),
+    "a tile that is the picture": (tiles(tile=[32, 48], stride=[32, 48]), "runtime.decode.wide.tile is the whole"),
+    "a stride of no pixels": (tiles(stride=[0, 12]), "runtime.decode.wide.stride is 0 pixels"),
+    "tiles that do not overlap": (tiles(stride=[16, 12]), "runtime.decode.wide.stride is 16 pixels"),
+    "tiles that are mostly overlap": (tiles(stride=[12, 10]), "runtime.decode.wide.stride is 10 pixels"),
+    "a picture that steps over itself": (
+        tiles(tile=[32, 16], stride=[30, 12]),
+        "runtime.decode.wide.tile is 32 pixels",
+    ),
+    "a decoder that makes no such tiles": (
+        both(tiles(), put(*FIRST, "inputs", 0, "shape", value=[1, 16, 1, 16, 24])),
+        "vae_decoder/first takes latent as float32 [1, 16, 1, 16, 24], and is given",
     ),
     "an unknown task": (put("runtime", "task", value="image"), "runtime.task is 'image', not one of text-to-video"),
     # Components and graphs

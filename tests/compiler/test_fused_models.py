@@ -391,7 +391,7 @@ def decode(made: CompiledComponent, latents: torch.Tensor) -> np.ndarray[Any, An
         outputs = made.request().run(graph, feeds, branch="request")
         chunks.append(outputs["frames"].numpy())
         caches = carried(made.graphs[graph].outputs, outputs)
-    return np.concatenate(chunks, axis=2)
+    return np.concatenate(chunks, axis=2).clip(-1, 1)  # as diffusers cuts it off at the end
 
 
 # As others export the same modules

@@ -285,7 +285,7 @@ def test_what_is_shown_reads_well(write: Write, tiny: str, tmp_path: Path) -> No
     ]
     assert "  negative_prompt: 'no'\n" in shown
     assert "timesteps" not in shown
-    assert shown.endswith("runtime:\n  threads: 2\n")
+    assert shown.endswith("runtime:\n  threads: 2\n  decode:\n    tile: auto\n")
 
 
 def test_long_text_stays_in_one_line(write: Write, tiny: str) -> None:

@@ -11,10 +11,12 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx
 import onnx.parser
+import onnxruntime
 import openvino
 import pytest
 
 from wanc.runtime import session as module
+from wanc.runtime.backends import onnxruntime as backend_module
 from wanc.runtime.backends.onnxruntime import session_options
 from wanc.runtime.backends.open import open_backend
 from wanc.runtime.engine_file import EngineFile
@@ -250,3 +252,24 @@ def test_a_component_is_closed_and_opened_again(engine: tuple[Path, EngineFile])
     assert executor.counters()["denoiser/step"]["executions"] == 2
     with pytest.raises(TargetError, match="this bundle has no engine for denoiser/absent"):
         executor.run("denoiser", "absent", {})
+
+
+@pytest.mark.parametrize("component", ["denoiser", "vae_decoder"])
+def test_engines_of_thrifty_components_keep_no_memory(
+    tmp_path: Path, component: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their results are the same; what it saves is measured at true size."""
+    asked: list[onnxruntime.SessionOptions] = []
+    right = backend_module.open_session
+
+    def noting(path: Path, options: onnxruntime.SessionOptions, providers: Any) -> Any:
+        asked.append(options)
+        return right(path, options, providers)
+
+    monkeypatch.setattr(backend_module, "open_session", noting)
+    file = engine_file(write(MODEL, tmp_path, "step", "onnxruntime"), "onnxruntime")
+    executor = Executor(PlainFolder(tmp_path), {KEY: Segments((file,), ("x",), ("y",))}, thrifty={component})
+    assert executor.run(*KEY, INPUTS[0])["y"].numpy()[0, 0] == 11
+    (options,) = asked
+    has_pool = component != KEY[0]
+    assert (options.enable_cpu_mem_arena, options.enable_mem_pattern) == (has_pool, has_pool)

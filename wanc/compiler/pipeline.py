@@ -58,13 +58,14 @@ from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.stages.runner import Runner, StageRun
 from wanc.compiler.stages.stage import Stage, Tree, tool_version
 from wanc.compiler.stages.worker import CrashError
-from wanc.compiler.within_budget import within_budget
+from wanc.compiler.within_budget import WithinBudget, within_budget
 from wanc.errors import EXIT_UNAVAILABLE, NotBuiltYetError, RecipeError, UserError
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.solvers.create import create_schedule
 from wanc.runtime.tables import SUFFIX as TABLE
+from wanc.runtime.tiling import Tiling
 from wanc.runtime.voice import explain, say
 
 HOST = "onnxruntime"
@@ -96,11 +97,14 @@ class BuildPlan:
     quantization: QuantizeStages | None
     partition: Partition
     engines: EngineStages
+    tilings: Mapping[str, Tiling]
     memory: MemoryPlan | None = None
 
     @classmethod
-    def of(cls, resolved: Resolved, placement: Placement | None = None, memory: MemoryPlan | None = None) -> BuildPlan:
-        """The stages of a recipe's build; `placement` is where its segments lie, if that was planned, and `memory` how
+    def of(
+        cls, resolved: Resolved, placement: Placement | None = None, within: WithinBudget | None = None
+    ) -> BuildPlan:
+        """The stages of a recipe's build; `placement` is where its segments lie, if that was planned, and `within` how
         its budget is kept, if it has one.
         """
         fuse = resolved.recipe.fuse
@@ -112,7 +116,8 @@ class BuildPlan:
             QuantizeStages.of(resolved),
             _partition(resolved, placement),
             _engines(resolved),
-            memory,
+            within.tilings if within else {},
+            within.memory if within else None,
         )
 
     def seal(self, destination: Path) -> Seal:
@@ -120,7 +125,7 @@ class BuildPlan:
         quantization = self.quantization.tools if self.quantization else ()
         stages = (*self.export.tools, *self.fuse.tools, *quantization, *self.engines.tools)
         tools = (*stages, *(requirements(self.resolved).keys() - NOT_BUILT_WITH))
-        return Seal(self.resolved, lock_of(self.resolved, tools), destination, self.memory)
+        return Seal(self.resolved, lock_of(self.resolved, tools), destination, self.memory, self.tilings)
 
     def run(self, run: Callable[[Stage, Mapping[str, Tree]], Tree]) -> Tree:
         """Everything before the seal; `run` yields the result of one stage."""
@@ -278,7 +283,12 @@ def build(
 
 
 def _build(
-    loaded: LoadedRecipe, output: Path, root: Path, replace: bool, paranoid: bool, progress: bool
+    loaded: LoadedRecipe,
+    output: Path,
+    root: Path,
+    replace: bool,
+    paranoid: bool,
+    progress: bool,
 ) -> BuildResult:
     store = Store.open(root)
     destination = output / "bundles" / loaded.recipe.name
@@ -291,8 +301,8 @@ def _build(
         with _placed(loaded):
             _engine(resolved)  # what cannot be built is refused before its model is surveyed for a plan
             within = within_budget(loaded, runner.run)
-            lies = within.placement if within else _placement(loaded, runner)
-            plan = BuildPlan.of(resolved, lies, within.memory if within else None)
+            placement = within.placement if within else _placement(loaded, runner)
+            plan = BuildPlan.of(resolved, placement, within)
             engines = plan.run(_bounded(runner, loaded.recipe.engine.max_build_memory))
         before = id_at(destination, store)
         bundle_id = plan.seal(destination).run(runner, engines)

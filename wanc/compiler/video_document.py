@@ -9,9 +9,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from wanc.compiler.tiles import recipe_tilings, tilings_document
 from wanc.errors import RecipeError
 from wanc.models.wan.facts import WanFacts
 from wanc.recipe.load import LoadedRecipe
@@ -20,20 +21,26 @@ from wanc.recipe.schema import Recipe
 from wanc.recipe.shapes import ShapeSection
 from wanc.runtime.model import Model
 from wanc.runtime.strict_json import FieldError, Fields
-from wanc.runtime.video_facts import VideoFacts
+from wanc.runtime.tiling import Tiling
+from wanc.runtime.video_facts import DECODE, VideoFacts
 
 # What any recipe's sizes are multiples of.
 PIXELS, FRAMES = 16, 4
+TILE = "runtime.decode.tile"
 
 
-def video_document(recipe: Recipe, model: Model) -> dict[str, Any]:
-    """The model, the sampling and the shapes as a manifest has them; `model` with the boundary that is in force."""
+def video_document(recipe: Recipe, model: Model, chosen: Mapping[str, Tiling] | None = None) -> dict[str, Any]:
+    """The model, the sampling and the shapes as a manifest has them; `model` with the boundary that is in force.
+
+    `chosen` are the tiles of shapes, by name, that the planner has chosen where the recipe leaves it to that.
+    """
     assert recipe.sampling is not None and recipe.shapes is not None, "the recipe's schema lets no others pass"
-    facts = dataclasses.asdict(model)
+    facts, tilings = dataclasses.asdict(model), chosen or recipe_tilings(recipe, model)
     return {
         "model": {key: list(value) if isinstance(value, tuple) else value for key, value in facts.items()},
         "sampling": recipe.sampling.model_dump(mode="json", exclude={"boundary", "allow"}),
         "shapes": [shape.model_dump(mode="json") for shape in recipe.shapes],
+        **({DECODE: tilings_document(tilings)} if tilings else {}),
     }
 
 
@@ -53,6 +60,8 @@ def check_video(loaded: LoadedRecipe, facts: WanFacts) -> None:
         # What the model says is no line of the recipe.
         key = re.sub(r"\[(\d+)\]", r".\1", error.field)
         where = marks.where("model.source" if key.startswith("model.") else key)
+        if key.startswith(f"{DECODE}."):
+            key, where = f"{TILE}: the {key.rpartition('.')[2]}", marks.where(TILE)
         raise RecipeError(f"{key} {error.reason}", where=where, hint=error.hint) from None
 
 

@@ -1,25 +1,28 @@
-"""A recipe's budget of memory: how its model is cut for it, and what each size of video takes."""
+"""A recipe's budget of memory: how its model is cut for it, how pictures are decoded, and what each size takes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wanc.compiler.bundle.memory import KEY, MemoryPlan, check_least
-from wanc.compiler.planner.recipe_plan import Run, recipe_costs
-from wanc.compiler.planner.resident import Bounds, Resident, resident, segment_bounds
+from wanc.compiler.planner.recipe_cluster import cluster_of
+from wanc.compiler.planner.recipe_plan import Run, SurveyedModel, by_size
+from wanc.compiler.planner.resident import Bounds, Resident, Video, resident, segment_bounds
 from wanc.compiler.program.program import Placement, Segment
 from wanc.errors import RecipeError
 from wanc.recipe.load import LoadedRecipe
+from wanc.runtime.tiling import Tiling
 
 
 @dataclass(frozen=True)
 class WithinBudget:
-    """Where the segments lie, and the memory of each size of video, the largest first."""
+    """Where the segments lie, the memory of each size of video, the largest first, and the tiles of its pictures."""
 
     device: str
     bounds: Bounds
     shapes: Sequence[Resident]
+    tilings: Mapping[str, Tiling]
 
     @property
     def placement(self) -> Placement:
@@ -47,15 +50,19 @@ def within_budget(loaded: LoadedRecipe, run: Run) -> WithinBudget | None:
     budget, kind = recipe.runtime.device_budget, recipe.engine.kind
     if budget is None:
         return None
-    costs = recipe_costs(loaded, run)
-    bounds = segment_bounds(costs, budget, kind)
-    if recipe.partition.cut == "blocks":
-        bounds = {name: [(block, block + 1) for block in range(pairs[-1][1])] for name, pairs in bounds.items()}
-    shapes = [resident(entry, bounds, budget, kind) for entry in costs]
+    model, device = SurveyedModel.of(loaded, run), cluster_of(loaded).pools[0].device
     try:
+        sizes = by_size(recipe)
+        ways = {shape.name: model.decoding(shape, device, budget).way for shape in sizes}
+        videos = [Video(model.costs(shape), ways[shape.name].values) for shape in sizes]
+        bounds = segment_bounds(videos, budget, kind)
+        if recipe.partition.cut == "blocks":
+            bounds = {name: [(block, block + 1) for block in range(pairs[-1][1])] for name, pairs in bounds.items()}
+        shapes = [resident(video, bounds, budget, kind) for video in videos]
         for entry in shapes:
             check_least(entry.shape, entry.phases, budget)
     except RecipeError as error:
-        error.where = loaded.marks.where(KEY)
+        error.where = error.where or loaded.marks.where(KEY)
         raise
-    return WithinBudget(recipe.partition.devices[0].kind, bounds, shapes)
+    tilings = {name: way.tiling for name, way in ways.items() if way.tiling is not None}
+    return WithinBudget(recipe.partition.devices[0].kind, bounds, shapes, tilings)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import TypeVar, cast
 
+from pydantic import BaseModel
 from pydantic_core import PydanticCustomError
 
 from wanc.runtime.byte_size import EXAMPLES, size_with_unit
@@ -18,8 +20,8 @@ T = TypeVar("T")
 LARGEST_SIZE = 2**31 - 1
 
 FAULT = "wanc"
-# What pydantic calls the two kinds of a value on the way to a fault of it; no key can be called that.
-WORD, LIST = "\0word", "\0list"
+# What pydantic calls the kinds of a value on the way to a fault of it; no key can be called that.
+WORD, LIST, MAPPING = KINDS = ("\0word", "\0list", "\0mapping")
 _DIMENSION = re.compile(r"([1-9][0-9]{0,8}\*)?[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -58,6 +60,11 @@ def without_repeats(values: tuple[T, ...]) -> tuple[T, ...]:
 def word_or_list(value: object) -> str:
     """Which of the two a value is to be that is the word default or a list: only the list can be wrong."""
     return WORD if value == "default" else LIST
+
+
+def word_or_mapping(value: object) -> str:
+    """Which of the two a value is to be: what is no mapping is told which words there are."""
+    return MAPPING if isinstance(value, Mapping | BaseModel) else WORD
 
 
 def dimension(value: object) -> object:

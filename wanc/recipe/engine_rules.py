@@ -138,6 +138,14 @@ def check_budgets(recipe: Recipe) -> None:
         raise fault("only what makes videos is planned within a budget so far", "remove it", BUDGET)
 
 
+def check_tiles(recipe: Recipe) -> None:
+    """Raises a fault where pictures are to be decoded in tiles, and engines are compiled for whole ones."""
+    if recipe.engine.kind in GPU_ENGINES and not isinstance(recipe.runtime.decode.tile, str):
+        hint = "set it to off, or set engine.kind to onnxruntime or openvino"
+        message = f"{recipe.engine.kind} is built for the sizes of whole pictures alone so far"
+        raise fault(message, hint, ("runtime", "decode", "tile"))
+
+
 def check_scheme(recipe: Recipe) -> None:
     """Raises a fault where an engine has no kernels for what Linears are quantised to."""
     scheme, kind = recipe.quantize.scheme, recipe.engine.kind
@@ -195,9 +203,5 @@ def _check_gpu_scheme(recipe: Recipe) -> None:
 
 
 RULES: tuple[Callable[[Recipe], None], ...] = (
-    check_targets,
-    check_precision,
-    check_streaming,
-    check_scheme,
-    check_budgets,
-)
+    check_targets, check_precision, check_streaming, check_tiles, check_scheme, check_budgets,
+)  # fmt: skip

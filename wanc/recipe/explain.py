@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from wanc.recipe import planned
-from wanc.recipe.checks import FAULT, LIST
+from wanc.recipe.checks import FAULT, KINDS
 from wanc.recipe.fields import description, fields_at
 from wanc.recipe.phrases import did_you_mean, dotted, either, shorten, unknown_key, written
 from wanc.recipe.problems import MOST_EXPLAINED, RecipeProblem
@@ -50,7 +50,7 @@ def _is_echo(details: ErrorDetails) -> bool:
 
 def _problem(details: ErrorDetails, marks: Marks) -> RecipeProblem:
     describe = _DESCRIBERS.get(details["type"], _wrong_value)
-    return describe(tuple(key for key in details["loc"] if key != LIST), details, marks)
+    return describe(tuple(key for key in details["loc"] if key not in KINDS), details, marks)
 
 
 def _missing(path: KeyPath, _: ErrorDetails, marks: Marks) -> RecipeProblem:

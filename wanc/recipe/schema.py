@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Json
 
 from wanc.recipe.checks import (
     LIST,
+    MAPPING,
     WORD,
     byte_count,
     falling,
@@ -21,6 +22,7 @@ from wanc.recipe.checks import (
     whole_number,
     without_repeats,
     word_or_list,
+    word_or_mapping,
 )
 from wanc.recipe.division import check_closed, check_no_cache
 from wanc.recipe.engine_rules import RULES, default_islands, default_targets
@@ -31,6 +33,7 @@ from wanc.recipe.section import FILE_NAME, VERSION, Section
 from wanc.recipe.shapes import Shapes
 from wanc.runtime.video_limits import (
     GUIDANCE_RANGE,
+    LARGEST_SIDE,
     MOST_FPS,
     MOST_STEPS,
 )
@@ -158,11 +161,38 @@ class BudgetsSection(Section):
     """For open engines and what they compute, such as 6GiB; what is larger is cut, and streamed from disk."""
 
 
+TileSide = Annotated[int, Field(ge=1, le=LARGEST_SIDE)]
+
+
+class TileSection(Section):
+    """The tiles in which pictures are decoded, in pixels. Where a picture is no larger than one, it is whole."""
+
+    height: TileSide
+    """Of a tile, a multiple of what one latent is high, such as 256."""
+    width: TileSide
+    """Of a tile, a multiple of what one latent is wide, such as 256."""
+    stride_height: TileSide | None = None
+    """From one tile to that below it, at least three quarters of the height; without it they overlap by 64 pixels."""
+    stride_width: TileSide | None = None
+    """From one tile to that beside it, at least three quarters of the width; without it they overlap by 64 pixels."""
+
+
+class DecodeSection(Section):
+    """How latents become pictures."""
+
+    tile: Annotated[
+        Annotated[Literal["auto", "off"], Tag(WORD)] | Annotated[TileSection, Tag(MAPPING)],
+        Discriminator(word_or_mapping),
+    ] = "auto"
+    """The tiles in which they are decoded: off for none, auto for those that fit the budget, or their sizes."""
+
+
 class RuntimeSection(Section):
     """How the bundle behaves when it runs."""
 
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
     """CPU threads; 0 is all cores."""
+    decode: DecodeSection = DecodeSection()
     budgets: BudgetsSection | None = None
 
     @property
@@ -250,6 +280,8 @@ class Recipe(Section):
                 raise fault(f"{key} is missing", hint, without=(key,))
             if self.model.source is None and given:
                 raise fault("only a model given as source makes videos", "remove it", (key,))
+        if self.model.source is None and self.runtime.decode != DecodeSection():
+            raise fault("only a model given as source makes videos", "remove it", ("runtime", "decode"))
         return self
 
 

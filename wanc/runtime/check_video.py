@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import product
 
 from .decode import COMPONENT as DECODER
 from .denoise import GRAPH as STEP
@@ -19,6 +20,7 @@ from .manifest import MANIFEST
 from .model import HIGH, LOW
 from .shape_run import Described, ShapeRun
 from .tables import Table, table_file
+from .tiling import Tiling
 from .video_facts import Shape, VideoFacts
 
 MOST_GRAPHS = 16
@@ -80,6 +82,15 @@ def _denoise(run: ShapeRun, facts: VideoFacts, shape: Shape, text: Described) ->
 
 
 def _decode(run: ShapeRun, facts: VideoFacts, shape: Shape) -> None:
+    """All pictures that the decoder makes at once: whole ones, or tiles of each size."""
+    whole = shape.height, shape.width
+    tiling = facts.tilings.get(shape.name) or Tiling(whole, whole)
+    heights, widths = ({span.size for span in tiling.spans(side, axis)} for axis, side in enumerate(whole))
+    for height, width in product(heights, widths):
+        _decode_size(run, facts, replace(shape, height=height, width=width))
+
+
+def _decode_size(run: ShapeRun, facts: VideoFacts, shape: Shape) -> None:
     """The first latent frame, and two more: what the second gives, the third has to take."""
     _, channels, _, rows, columns = _latents(facts, shape).shape
     latent = Described("float32", (1, channels, 1, rows, columns))

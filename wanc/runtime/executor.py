@@ -55,14 +55,17 @@ class Executor:
         *,
         threads: int = 0,
         budget: int | None = None,
+        thrifty: Collection[str] = (),
     ) -> None:
         """The engines' files lie in `folder`; `budget` is what open files and reserved values may take, in bytes.
+
+        `thrifty` are components whose engines keep no memory between executions; where there is a budget, all are.
 
         Raises UserError for a number of threads that there cannot be.
         """
         if threads < 0:
             raise UserError(f"{threads} threads", hint="ask for 1 or more, or 0 for every core")
-        self._folder, self._engines, self._threads = folder, engines, threads
+        self._folder, self._engines, self._threads, self._thrifty = folder, engines, threads, thrifty
         files = [file for segments in engines.values() for file in segments.files]
         self.residency = Residency(files, self._session, budget)
         self._openings: dict[Key, Opening] = {}
@@ -147,6 +150,7 @@ class Executor:
             # Ahead of its use a file is opened by another thread; an engine's own threads are kept where that one is.
             keep_on(opening.cores)
         shown, started = self._folder.shown(file.file), time.perf_counter()
+        is_thrifty = self.residency.budget is not None or file.component in self._thrifty
         with span("load", file.component, file.graph):
             session = self._folder.read(
                 file.file,
@@ -157,7 +161,7 @@ class Executor:
                     lanes=opening.lanes,
                     shown=shown,
                     target=file.target,
-                    keeps_memory=self.residency.budget is None,
+                    thrifty=is_thrifty,
                 ),
             )
         count(LOADS, component=file.component, graph=file.graph)

@@ -26,7 +26,9 @@ SCHEMA = "wanc.manifest/1.0"
 SEGMENTS = "segments/1"
 RANKS = "ranks/1"
 """A graph may be several engine files, executed in order."""
-FEATURES = frozenset({SEGMENTS, RANKS})
+TILES = "tiles/1"
+"""Pictures may be decoded in tiles: whole, they would be others, and take more memory than was planned."""
+FEATURES = frozenset({SEGMENTS, RANKS, TILES})
 """What `requires` may name: features without which a reader would misread the bundle."""
 
 NOT_CHECKED: Mapping[str, JsonValue] = {"mode": "off"}

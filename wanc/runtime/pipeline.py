@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from functools import cache
 from math import prod
@@ -17,7 +17,7 @@ from .arrays import CheckHeader, any_header, read_array
 from .budget import COMPONENTS, chosen_budget
 from .cores import threads_to_use
 from .decode import COMPONENT as DECODER
-from .decode import decode
+from .decode import decode, decode_tiled, scratch_bytes
 from .denoise import Expert, denoise
 from .directory import Root
 from .encode import TextStates, encode_prompt
@@ -30,6 +30,7 @@ from .noise import initial_noise
 from .parts import Parts
 from .progress import OnProgress, ignore
 from .request import Cut, Frames, Request, Result
+from .scratch import require_room
 from .solvers.base import Solver
 from .solvers.create import create_solver
 from .text import clean_prompt
@@ -51,7 +52,8 @@ class Pipeline:
         self.bundle = bundle
         budget = chosen_budget(bundle.memory, device_budget)
         threads = threads_to_use(threads, bundle.threads)
-        self.executor = Executor(bundle.folder, bundle.engines, threads=threads, budget=budget)
+        thrifty = {DECODER} if bundle.tilings else ()
+        self.executor = Executor(bundle.folder, bundle.engines, threads=threads, budget=budget, thrifty=thrifty)
         # They are the same for every request.
         self._interfaces, self._tables = cache(bundle.interfaces), cache(bundle.tables)
         self._tokenizer, self._table = open_text(bundle)
@@ -89,7 +91,9 @@ class Pipeline:
         self.tags(request)
 
     def check_room(self, shape: Shape) -> None:
-        """Raises TargetError where the budget has no room for a video of this size in one of its phases."""
+        """Raises UserError where a video of this size has no room in the budget, or its tiles have none on disk."""
+        if (tiling := self.bundle.tiling(shape.height, shape.width)) is not None:
+            require_room(scratch_bytes(self.bundle.latent_shape(shape), self.bundle.model, tiling))
         for phase, components in COMPONENTS.items():
             self.executor.check_room(self._values(phase, shape), components)
 
@@ -155,20 +159,32 @@ class Pipeline:
             return denoise(self._parts, solver, self._expert, latents, *texts, on_progress)
 
     def decode(self, latents: NDArray[np.float32], timer: Timer, on_progress: OnProgress = ignore) -> Iterator[Frames]:
-        """The frames of clean latents, chunk by chunk: uint8 [frames, height, width, 3]."""
+        """The frames of clean latents, chunk by chunk: uint8 [frames, height, width, 3].
+
+        Progress counts latent frames; where pictures are decoded in tiles, those of all tiles.
+        """
         model, total = self.bundle.model, latents.shape[2]
         height, width = (size * model.spatial_stride for size in latents.shape[3:])
-        graphs = self._interfaces(DECODER)
-        decoded = decode(latents, model.latent_mean, model.latent_std, self.executor, graphs)
-        with self._room("decode", self._shape_of(latents)), self.executor.expect(chunks(total)):
+        graphs, tiling = self._interfaces(DECODER), self.bundle.tiling(height, width)
+        tiles = tiling.count(height, width) if tiling else 1
+        work = total * tiles
+        if tiling is None:
+            decoded = decode(latents, model.latent_mean, model.latent_std, self.executor, graphs)
+        else:
+            decoded = decode_tiled(
+                latents, model, tiling, self.executor, graphs, lambda done: on_progress("decode", done, work)
+            )
+        on_progress("decode", 0, work)
+        room, uses = self._room("decode", self._shape_of(latents)), self.executor.expect(chunks(total) * tiles)
+        with closing(decoded), room, uses:
             for done in range(total):
-                on_progress("decode", done, total)
                 with timer.phase("decode"):
                     chunk = next(decoded)
                 if chunk.shape != (wanted := (model.temporal_stride if done else 1, height, width, 3)):
                     raise TargetError(f"an engine gives frames of {list(chunk.shape)}, and {list(wanted)} was expected")
                 yield chunk
-        on_progress("decode", total, total)
+                if tiling is None:
+                    on_progress("decode", done + 1, work)
 
     def _room(self, phase: str, shape: Shape) -> AbstractContextManager[None]:
         """Memory for a phase of a video of this size, where there is a budget of it."""

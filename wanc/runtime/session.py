@@ -17,7 +17,7 @@ class Session:
     """A file of an engine with the library that executes it; `backend` is that file if it is open already.
 
     `lanes` threads may call `run` at once. `shown` is what errors call the file, if not by its path, and `target` what
-    it was compiled for. `keeps_memory` says whether what an execution needs in memory is kept for the next one.
+    it was compiled for; `thrifty` is as in `open_backend`.
     """
 
     def __init__(
@@ -30,11 +30,11 @@ class Session:
         backend: Backend | None = None,
         shown: str | None = None,
         target: str = CPU,
-        keeps_memory: bool = True,
+        thrifty: bool = False,
     ) -> None:
         self._engine, self.shown = engine, shown or str(path)
         try:
-            self._backend = backend or open_backend(engine, path, threads, lanes, target, keeps_memory)
+            self._backend = backend or open_backend(engine, path, threads, lanes, target, thrifty)
         except ModuleNotFoundError as error:
             raise TargetError(f"the package {error.name} is missing", hint=INSTALL) from None
         except UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,6 +14,7 @@ from .model import Model
 from .options import VIDEO as TASK
 from .progress import OnProgress, ignore
 from .tables import Table, table_file
+from .tiling import Tiling
 from .video_facts import Sampling, Shape, VideoFacts
 
 
@@ -24,6 +26,7 @@ class VideoBundle(Bundle):
     embedding: str
     sampling: Sampling
     shapes: tuple[Shape, ...]
+    tilings: Mapping[str, Tiling]
     memory: MemoryFacts | None = None
 
     @classmethod
@@ -47,6 +50,7 @@ class VideoBundle(Bundle):
             embedding=listed(bundle.manifest, runtime, "embedding"),
             sampling=facts.sampling,
             shapes=facts.shapes,
+            tilings=facts.tilings,
             memory=MemoryFacts.read(
                 runtime,
                 [shape.name for shape in facts.shapes],
@@ -72,6 +76,13 @@ class VideoBundle(Bundle):
         if frames > (most := self.model.most_frames):
             raise UserError(f"{frames} frames cannot be made: the model has positions for {most}")
         return Shape(shape.name, shape.height, shape.width, frames)
+
+    def tiling(self, height: int, width: int) -> Tiling | None:
+        """The tiles in which pictures of a size, in pixels, are decoded; None where they are decoded whole."""
+        named = (
+            self.tilings.get(shape.name) for shape in self.shapes if (shape.height, shape.width) == (height, width)
+        )
+        return next(named, None)
 
     def tables(self, component: str) -> dict[str, Table]:
         """The tables of a component's graphs, by the graph's name. Raises BundleError."""

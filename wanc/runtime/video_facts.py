@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .errors import UserError
@@ -11,9 +12,12 @@ from .prompts import prompt_fault
 from .solvers.create import SOLVERS, create_schedule
 from .solvers.schedule import TRAINING_TIMESTEPS
 from .strict_json import Fields
+from .tiling import Tiling
 from .video_limits import (
+    FEWEST_TILE_POINTS,
     GUIDANCE_RANGE,
     LARGEST_MEAN,
+    LARGEST_OVERLAP,
     LARGEST_SIDE,
     LARGEST_STRIDE,
     LONGEST_TEXT,
@@ -24,6 +28,9 @@ from .video_limits import (
     SHIFT_RANGE,
     STD_RANGE,
 )
+
+DECODE = "decode"
+"""The key of how pictures are decoded, by the shape's name."""
 
 
 @dataclass(frozen=True)
@@ -57,17 +64,22 @@ class Sampling:
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """The part of a manifest's `runtime` that the task text-to-video has."""
+    """The part of a manifest's `runtime` that the task text-to-video has.
+
+    `tilings` are of the shapes, by name, whose pictures are decoded in tiles.
+    """
 
     model: Model
     sampling: Sampling
     shapes: tuple[Shape, ...]
+    tilings: Mapping[str, Tiling]
 
     @classmethod
     def read(cls, runtime: Fields) -> VideoFacts:
         """Raises BundleError, by the field's name, for what no model has and nobody can sample with."""
         model = _model(runtime.object("model"))
-        return cls(model, _sampling(runtime.object("sampling")), _shapes(runtime, model))
+        shapes = _shapes(runtime, model)
+        return cls(model, _sampling(runtime.object("sampling")), shapes, _tilings(runtime, shapes, model))
 
 
 def _model(fields: Fields) -> Model:
@@ -160,3 +172,44 @@ def _shape(fields: Fields, model: Model) -> Shape:
     if (shape.frames - 1) % time:
         fields.refuse("frames", f"must be one more than a multiple of temporal_stride, {time}, not {shape.frames}")
     return shape
+
+
+def _tilings(runtime: Fields, shapes: tuple[Shape, ...], model: Model) -> dict[str, Tiling]:
+    """Of a bundle that says nothing, none."""
+    if DECODE not in runtime.values:
+        return {}
+    by_name, decode = {shape.name: shape for shape in shapes}, runtime.object(DECODE)
+    if unknown := sorted(decode.values.keys() - by_name.keys()):
+        runtime.refuse(DECODE, f"names {ascii(unknown[0])[:80]}, which is no shape")
+    return {name: _tiling(decode.object(name), by_name[name], model.spatial_stride) for name in decode.values}
+
+
+def _tiling(fields: Fields, shape: Shape, point: int) -> Tiling:
+    tile, stride = ((high, wide) for high, wide in (fields.whole_numbers(key, 2) for key in ("tile", "stride")))
+    for axis, side in enumerate((shape.height, shape.width)):
+        if fault := tile_fault(side, tile[axis], stride[axis], point):
+            key, allowed = fault
+            pixels = tile[axis] if key == "tile" else stride[axis]
+            fields.refuse(key, f"is {pixels} pixels along a side of {side}", hint=allowed)
+    if tile == (shape.height, shape.width):
+        fields.refuse("tile", "is the whole picture")
+    return Tiling(tile, stride)
+
+
+def tile_fault(side: int, tile: int, stride: int, point: int) -> tuple[str, str] | None:
+    """Which of tiles along a side of a picture cannot be, all in pixels: `tile` or `stride`, and what it can be.
+
+    `point` are the pixels of one latent. A side is in one tile, or in several that overlap.
+    """
+    if tile == side == stride:
+        return None
+    least = FEWEST_TILE_POINTS * point
+    if tile % point or not least <= tile < side:
+        return "tile", f"it can be a multiple of {point} from {least} on that is less than the side, or all of it"
+    fewest = tile - tile // LARGEST_OVERLAP
+    if stride % point or not fewest <= stride < tile:
+        return (
+            "stride",
+            f"with tiles of {tile} it can be a multiple of {point} from {fewest} on that is less than a tile",
+        )
+    return None

@@ -17,3 +17,7 @@ GUIDANCE_RANGE = (1, 1_000_000)
 MOST_STEPS = 1000
 MOST_FPS = 240
 MOST_SHAPES = 64
+FEWEST_TILE_POINTS = 4
+"""Of latents, high and wide: tiles of fewer are mostly overlap."""
+LARGEST_OVERLAP = 4
+"""One part in so many of a tile: what is kept of tiles then takes no more disk than their pictures in float32."""

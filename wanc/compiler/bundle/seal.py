@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,14 @@ from wanc.compiler.stages.code_version import check_code, code_version
 from wanc.compiler.stages.runner import Runner
 from wanc.compiler.stages.source_code import read_code
 from wanc.compiler.stages.stage import KEY_SCHEMA, Tree, tool_version
+from wanc.compiler.tiles import tilings_document
 from wanc.compiler.video_document import video_document
 from wanc.errors import UserError
-from wanc.runtime.manifest import NOT_CHECKED, RANKS, SEGMENTS, Manifest
+from wanc.runtime.manifest import NOT_CHECKED, RANKS, SEGMENTS, TILES, Manifest
 from wanc.runtime.memory import peak_rss_bytes
 from wanc.runtime.progress import ProgressBar
+from wanc.runtime.tiling import Tiling
+from wanc.runtime.video_facts import DECODE
 from wanc.runtime.voice import explain, is_asked_why, say
 
 NAME = "seal"
@@ -81,13 +84,17 @@ def requirements(resolved: Resolved) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Seal:
-    """Makes the bundle of a resolved recipe at `destination`, unless the very same one stands there already."""
+    """Makes the bundle of a resolved recipe at `destination`, unless the very same one stands there already.
+
+    `tilings` are the tiles of shapes, by name, that the planner has chosen.
+    """
 
     resolved: Resolved
     lock: Mapping[str, Any]
     destination: Path
     memory: MemoryPlan | None = None
     """How the recipe's budget is kept, if it has one."""
+    tilings: Mapping[str, Tiling] = field(default_factory=dict[str, Tiling])
 
     def run(self, runner: Runner, engines: Tree) -> str:
         """Returns the bundle's id. Raises UserError where something else stands at the destination.
@@ -119,6 +126,7 @@ class Seal:
             "parameters": {
                 "lock": dict(self.lock),
                 "created": created(),
+                "tiles": tilings_document(self.tilings),
                 **({"memory": asdict(self.memory)} if self.memory else {}),
             },
             "inputs": {"engines": engines.digest, "source": self.resolved.source.digest, "runtime": _program_digest()},
@@ -185,8 +193,8 @@ class Seal:
             entry=ENTRY,
             recipe_sha256=self.resolved.recipe_digest,
             topology=_topology(program),
-            requires=_required(program),
-            runtime={"task": program.task, "threads": recipe.runtime.threads, **self._video_facts(program)},
+            requires=_required(program, video := self._video_facts(program)),
+            runtime={"task": program.task, "threads": recipe.runtime.threads, **video},
             targets=[{"backend": recipe.engine.kind, "device": target} for target in recipe.targets],
             parents=[{"role": "model", "digest": self.resolved.source.digest}],
             check=NOT_CHECKED if check is None else json.loads(check.read_bytes()),
@@ -199,7 +207,7 @@ class Seal:
             return {}
         model = replace(program.model, boundary=self.resolved.boundary)
         memory = {} if self.memory is None else {"memory": self.memory.as_manifest(program.engines)}
-        return {**video_document(recipe, model), "embedding": program.embedding.file, **memory}
+        return {**video_document(recipe, model, self.tilings), "embedding": program.embedding.file, **memory}
 
 
 def created() -> int:
@@ -225,10 +233,14 @@ def _topology(program: programs.Program) -> dict[str, Any]:
     return {"components": components, "engines": [file.as_json() for file in order]}
 
 
-def _required(program: programs.Program) -> list[str]:
+def _required(program: programs.Program, video: Mapping[str, Any]) -> list[str]:
     """The features without which a reader would misread the bundle."""
     files = program.engines
-    needed = {SEGMENTS: any(file.segment for file in files), RANKS: any(file.ranks for file in files)}
+    needed = {
+        SEGMENTS: any(file.segment for file in files),
+        RANKS: any(file.ranks for file in files),
+        TILES: DECODE in video,
+    }
     return sorted(feature for feature, is_needed in needed.items() if is_needed)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from wanc.compiler.planner.chart import chrome_trace, gantt
+from wanc.compiler.planner.decoding import Decoding
 from wanc.compiler.planner.placed import PlannedDevice
 from wanc.compiler.planner.plan import Plan
 from wanc.compiler.planner.recipe_plan import PlannedShape, RecipePlan
@@ -80,6 +81,7 @@ def _speed(entry: PlannedShape) -> TextTable:
         ),
         *_sent(plan),
         ("decoder", f"{size_text(max(part.activation for part in entry.costs.decoder.parts))} beside its weights"),
+        *_decoding(entry.decoding),
         (
             "building",
             f"{size_text(entry.building.rss_bytes)} of memory, {size_text(entry.building.disk_bytes)} on disk, "
@@ -87,6 +89,20 @@ def _speed(entry: PlannedShape) -> TextTable:
         ),
     ]
     return TextTable(f"{plan.shape}, {shape.width} × {shape.height}, {shape.frames} frames: {PREDICTED}", rows)
+
+
+def _decoding(decoding: Decoding) -> Iterator[tuple[str, str]]:
+    """Both ways to decode, in one row each."""
+    for way in (decoding.whole, decoding.tiled):
+        if way is None:
+            continue
+        is_taken = decoding.is_tiled == (way.tiling is not None)
+        what = f"{size_text(way.bytes)}, {_seconds(way.seconds)}"
+        if way.tiling is not None:
+            (height, width), (down, across) = way.tiling.tile, way.tiling.stride
+            what += f", {way.work:.2f}× the work, {size_text(way.disk_bytes)} of disk"
+            what += f": {width} × {height} pixels every {across} and {down}"
+        yield f"in {'tiles' if way.tiling else 'whole pictures'}", what + (", as it is done" if is_taken else "")
 
 
 def _seconds(count: float) -> str:

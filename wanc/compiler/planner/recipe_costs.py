@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from math import prod
 
 from wanc.compiler.planner.costs import ComponentCosts, Format, VideoCosts
 from wanc.compiler.planner.count import BYTES, Numbers, count_component, video_sizes
+from wanc.compiler.planner.decoding import HELD, Decoder, Held
+from wanc.compiler.planner.devices import Device
 from wanc.compiler.planner.survey import LAYERS, Survey
 from wanc.compiler.quantize.keep_patterns import fits
 from wanc.models.wan.checkpoint import Checkpoint
@@ -51,8 +54,7 @@ def video_costs(
         shape.height, shape.width, shape.frames,
         strides=strides, patch=facts.patch, text_length=facts.model.text_length,
     )  # fmt: skip
-    compute = recipe.precision.compute
-    decoder = "fp32" if "vae" in recipe.islands else compute
+    decoder = _decoder_format(recipe)
     steps = steps_by_expert(recipe.sampling, facts.model)
 
     def counted(name: str, numbers: Numbers, executions: int, branches: int) -> ComponentCosts:
@@ -72,6 +74,24 @@ def video_costs(
     text_encoder = counted(TEXT_ENCODER, _numbers(recipe, TEXT_ENCODER, recipe.quantize.text_encoder), 1, branches)
     frames = counted(DECODER, _float(recipe, decoder), sizes["frames"], 1)
     return VideoCosts(shape.name, text_encoder, experts, _decoder(frames, decoder))
+
+
+def decoder(recipe: Recipe, checkpoint: Checkpoint, survey: Survey, shape: ShapeSection, device: Device) -> Decoder:
+    """What decoding pictures of a size takes on a device, by the decoder's `survey`."""
+    facts, compute = facts_of(checkpoint), _decoder_format(recipe)
+    strides = (facts.model.temporal_stride, facts.model.spatial_stride)
+
+    @cache
+    def costs_at(height: int, width: int) -> ComponentCosts:
+        sizes = video_sizes(height, width, shape.frames, strides=strides, patch=facts.patch, text_length=0)
+        return count_component(DECODER, survey, None, sizes, _float(recipe, compute), executions=sizes["frames"])
+
+    held = HELD.get(recipe.engine.kind) or Held(1.0, SCRATCH[compute], SCRATCH[compute])
+    return Decoder(costs_at, held, device, shape.height, shape.width, shape.frames, facts.model.spatial_stride)
+
+
+def _decoder_format(recipe: Recipe) -> Format:
+    return "fp32" if "vae" in recipe.islands else recipe.precision.compute
 
 
 def steps_by_expert(sampling: SamplingSection, model: Model) -> dict[str, int]:

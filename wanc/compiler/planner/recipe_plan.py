@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -12,21 +12,25 @@ from wanc.compiler.fuse import Fuse
 from wanc.compiler.planner.building import Building, building
 from wanc.compiler.planner.cluster import Cluster
 from wanc.compiler.planner.costs import VideoCosts
+from wanc.compiler.planner.decoding import HELD, Decoding, choose
+from wanc.compiler.planner.devices import Device
 from wanc.compiler.planner.options import PlanOptions
 from wanc.compiler.planner.plan import Plan, plan_video
 from wanc.compiler.planner.published import Published, published_for
 from wanc.compiler.planner.recipe_cluster import cluster_of
-from wanc.compiler.planner.recipe_costs import video_costs
-from wanc.compiler.planner.resident import Resident, resident, segment_bounds
+from wanc.compiler.planner.recipe_costs import DECODER, decoder, video_costs
+from wanc.compiler.planner.resident import Resident, Video, resident, segment_bounds
 from wanc.compiler.planner.survey import FILE, Survey, shipped, survey_key
 from wanc.compiler.planner.survey_stage import SurveyComponent
 from wanc.compiler.resolve import check_fits, open_model
 from wanc.compiler.stages.runner import Runner
 from wanc.compiler.stages.stage import Stage, Tree
+from wanc.compiler.tiles import recipe_tilings
 from wanc.errors import RecipeError
 from wanc.folders import Folders
 from wanc.models.source import ModelSource
 from wanc.models.wan.checkpoint import Checkpoint, open_located
+from wanc.models.wan.facts import facts_of
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.partition import PartitionSection
 from wanc.recipe.quantize import Scheme
@@ -41,11 +45,14 @@ LIGHTER: Scheme = "int8"
 
 @dataclass(frozen=True)
 class PlannedShape:
-    """One size of a recipe's videos: its costs and plan, what building engines takes, and what is published of it."""
+    """One size of a recipe's videos: its costs and plan, how pictures are decoded, what building engines takes, and
+    what is published of it.
+    """
 
     shape: ShapeSection
     costs: VideoCosts
     plan: Plan
+    decoding: Decoding
     building: Building
     published: tuple[Published, ...]
     resident: Resident | None = None
@@ -68,6 +75,7 @@ class RecipePlan:
         sizes = {
             entry.plan.shape: {
                 **entry.plan.as_json(),
+                "decode": asdict(entry.decoding),
                 "build": asdict(entry.building),
                 "published": [asdict(found) for found in entry.published],
                 **({"budget": entry.resident.as_json()} if entry.resident else {}),
@@ -78,7 +86,43 @@ class RecipePlan:
 
 
 Run = Callable[[Stage, Mapping[str, Tree]], Tree]
-CostsOf = Callable[[ShapeSection, Scheme | None], VideoCosts]
+
+
+@dataclass(frozen=True)
+class SurveyedModel:
+    """A recipe with its model, which was surveyed."""
+
+    recipe: Recipe
+    checkpoint: Checkpoint
+    surveys: Mapping[str, Survey]
+
+    @classmethod
+    def of(cls, loaded: LoadedRecipe, run: Run, components: Collection[str] | None = None) -> SurveyedModel:
+        """All components are surveyed unless some are named.
+
+        Raises RecipeError where the recipe makes no videos, or does not fit the model.
+        """
+        recipe = loaded.recipe
+        if recipe.sampling is None:
+            where, hint = loaded.marks.where("model"), "give a Wan checkpoint as model.source"
+            raise RecipeError("only text-to-video models can be planned so far", where=where, hint=hint)
+        model = open_model(loaded)
+        check_fits(loaded, model)
+        checkpoint = open_located(model.files, model.components)
+        return cls(recipe, checkpoint, surveyed(recipe.fuse, model, checkpoint, run, components))
+
+    def costs(self, shape: ShapeSection, scheme: Scheme | None = None) -> VideoCosts:
+        """What a size of video costs; with another scheme than the recipe's if one is given."""
+        return video_costs(self.recipe, self.checkpoint, self.surveys, shape, scheme)
+
+    def decoding(self, shape: ShapeSection, device: Device, budget: int | None) -> Decoding:
+        """How its pictures are decoded on a device. Raises RecipeError where nothing fits into `budget` bytes."""
+        counted = decoder(self.recipe, self.checkpoint, self.surveys[DECODER], shape, device)
+        if budget is not None:  # within one no engine keeps memory between executions, in tiles or not
+            counted = replace(counted, held=replace(counted.held, whole=counted.held.tiled))
+        named = recipe_tilings(self.recipe, facts_of(self.checkpoint).model).get(shape.name)
+        may_tile = self.recipe.runtime.decode.tile == "auto" and self.recipe.engine.kind in HELD
+        return choose(counted, named, may_tile=may_tile, budget=budget, what=shape.name)
 
 
 def plan_recipe(loaded: LoadedRecipe, run: Run, activations: Mapping[str, int] | None = None) -> RecipePlan:
@@ -88,15 +132,16 @@ def plan_recipe(loaded: LoadedRecipe, run: Run, activations: Mapping[str, int] |
     where the recipe makes no videos, where its options cannot be met, and where nothing fits.
     """
     recipe = loaded.recipe
-    costs_of = _costs_of(loaded, run)
+    model, budget = SurveyedModel.of(loaded, run), recipe.runtime.device_budget
     planned: list[PlannedShape] = []
     try:
         cluster, options = cluster_of(loaded), options_of(recipe.partition, activations or {})
         for shape in by_size(recipe):
-            costs = costs_of(shape, None)
-            lighter = (LIGHTER, costs_of(shape, LIGHTER)) if recipe.quantize.scheme == "none" else None
+            costs = model.costs(shape)
+            lighter = (LIGHTER, model.costs(shape, LIGHTER)) if recipe.quantize.scheme == "none" else None
             plan = plan_video(costs, cluster, replace(options, lighter=lighter))
-            planned.append(_planned(shape, costs, plan, cluster))
+            how = model.decoding(shape, _decoding_device(plan, cluster), budget)
+            planned.append(_planned(shape, costs, plan, cluster, how))
             # One set of engines serves all sizes.
             options = _pinned(options, plan)
     except RecipeError as error:
@@ -107,8 +152,8 @@ def plan_recipe(loaded: LoadedRecipe, run: Run, activations: Mapping[str, int] |
 
 def recipe_costs(loaded: LoadedRecipe, run: Run) -> list[VideoCosts]:
     """What each size of a recipe's videos costs, the largest first. Raises as `plan_recipe`."""
-    costs_of = _costs_of(loaded, run)
-    return [costs_of(shape, None) for shape in by_size(loaded.recipe)]
+    model = SurveyedModel.of(loaded, run)
+    return [model.costs(shape) for shape in by_size(loaded.recipe)]
 
 
 def by_size(recipe: Recipe) -> list[ShapeSection]:
@@ -116,24 +161,17 @@ def by_size(recipe: Recipe) -> list[ShapeSection]:
     return sorted(recipe.shapes or (), key=lambda shape: -shape.height * shape.width * shape.frames)
 
 
-def _costs_of(loaded: LoadedRecipe, run: Run) -> CostsOf:
-    """Costs by size, and by scheme where it is to be another one than the recipe's."""
-    recipe = loaded.recipe
-    if recipe.sampling is None:
-        where, hint = loaded.marks.where("model"), "give a Wan checkpoint as model.source"
-        raise RecipeError("only text-to-video models can be planned so far", where=where, hint=hint)
-    model = open_model(loaded)
-    check_fits(loaded, model)
-    checkpoint = open_located(model.files, model.components)
-    surveys = surveyed(recipe.fuse, model, checkpoint, run)
-    return lambda shape, scheme: video_costs(recipe, checkpoint, surveys, shape, scheme)
+def _decoding_device(plan: Plan, cluster: Cluster) -> Device:
+    """What executes the decoder."""
+    kinds = [device.kind for device in plan.devices if any(one.component == DECODER for one in device.segments)]
+    return next(pool.device for pool in cluster.pools if pool.device.kind == kinds[0])
 
 
-def _planned(shape: ShapeSection, costs: VideoCosts, plan: Plan, cluster: Cluster) -> PlannedShape:
+def _planned(shape: ShapeSection, costs: VideoCosts, plan: Plan, cluster: Cluster, how: Decoding) -> PlannedShape:
     kinds = frozenset(pool.device.kind for pool in cluster.pools)
     steps = sum(expert.executions for expert in costs.experts)
     published = tuple(published_for((shape.height, shape.width, shape.frames), steps, kinds))
-    return PlannedShape(shape, costs, plan, building(costs, plan), published)
+    return PlannedShape(shape, costs, plan, how, building(costs, plan), published)
 
 
 def _within_budget(planned: list[PlannedShape], recipe: Recipe) -> list[PlannedShape]:
@@ -141,8 +179,12 @@ def _within_budget(planned: list[PlannedShape], recipe: Recipe) -> list[PlannedS
     budget, kind = recipe.runtime.device_budget, recipe.engine.kind
     if budget is None:
         return planned
-    bounds = segment_bounds([entry.costs for entry in planned], budget, kind)
-    return [replace(entry, resident=resident(entry.costs, bounds, budget, kind)) for entry in planned]
+    videos = [Video(entry.costs, entry.decoding.way.values) for entry in planned]
+    bounds = segment_bounds(videos, budget, kind)
+    return [
+        replace(entry, resident=resident(video, bounds, budget, kind))
+        for entry, video in zip(planned, videos, strict=True)
+    ]
 
 
 def _pinned(options: PlanOptions, plan: Plan) -> PlanOptions:
@@ -172,13 +214,21 @@ def in_store(folders: Folders, *, progress: bool) -> Run:
     return run
 
 
-def surveyed(fuse: FuseSection, model: ModelSource, checkpoint: Checkpoint, run: Run) -> dict[str, Survey]:
-    """The survey of each component: one that ships, or one that is made, or was made before."""
+def surveyed(
+    fuse: FuseSection,
+    model: ModelSource,
+    checkpoint: Checkpoint,
+    run: Run,
+    components: Collection[str] | None = None,
+) -> dict[str, Survey]:
+    """The survey of each component, or of those named: one that ships, or one that is made, or was made before."""
     passes = None if fuse.passes == "default" else fuse.passes
     stage = Fuse(passes, fuse.skip, fuse.hoist)
     by_key: dict[str, Survey] = {}
     found: dict[str, Survey] = {}
     for name, component in checkpoint.components.items():
+        if components is not None and name not in components:
+            continue
         key = survey_key(name, component.config, checkpoint.text_length, asdict(stage))
         if key not in by_key:
             by_key[key] = shipped(key) or _survey(name, stage, model, run)

@@ -6,7 +6,7 @@ that are alive; the more there is, the more of them stay open until they are use
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -55,14 +55,22 @@ Bounds = Mapping[str, list[tuple[int, int]]]
 """Of each component the blocks of its segments, first … stop - 1."""
 
 
-def segment_bounds(costs: Iterable[VideoCosts], budget: int, kind: EngineKind) -> Bounds:
+@dataclass(frozen=True)
+class Video:
+    """What a size of video costs, and the bytes of values that decoding its pictures takes, whole or in tiles."""
+
+    costs: VideoCosts
+    decoding: int
+
+
+def segment_bounds(videos: Sequence[Video], budget: int, kind: EngineKind) -> Bounds:
     """As few segments of equal numbers of blocks as leave a budget enough to move in; whole components, if all fit."""
-    sizes = list(costs)
-    whole = {component.name: [(0, len(component.parts))] for component in sizes[0].components}
+    sizes, components = list(videos), videos[0].costs.components
+    whole = {component.name: [(0, len(component.parts))] for component in components}
     if all(resident(one, whole, budget, kind).whole <= budget for one in sizes):
         return whole
     room = budget - max(phase.values for one in sizes for phase in resident(one, whole, budget, kind).phases.values())
-    return {component.name: _bounds(component, room // SHARE, kind) for component in sizes[0].components}
+    return {component.name: _bounds(component, room // SHARE, kind) for component in components}
 
 
 def _bounds(component: ComponentCosts, most_bytes: int, kind: EngineKind) -> list[tuple[int, int]]:
@@ -75,23 +83,26 @@ def _bounds(component: ComponentCosts, most_bytes: int, kind: EngineKind) -> lis
     return [(index, index + 1) for index in range(count)]
 
 
-def resident(costs: VideoCosts, bounds: Bounds, budget: int, kind: EngineKind) -> Resident:
+def resident(video: Video, bounds: Bounds, budget: int, kind: EngineKind) -> Resident:
     """The phases of one size of video, cut at these bounds."""
+    costs = video.costs
 
-    def phase(components: Iterable[ComponentCosts], values: int, graphs: int = 1) -> PhaseMemory:
-        found = list(components)
-        activation = max(part.activation for component in found for part in component.parts)
-        segments = [(component, *pair) for component in found for pair in bounds[component.name]]
+    def phase(components: Sequence[ComponentCosts], values: int, graphs: int = 1) -> PhaseMemory:
+        segments = [(component, *pair) for component in components for pair in bounds[component.name]]
         weights = graphs * sum(opened_bytes(*segment, kind) for segment in segments)
-        return PhaseMemory(values + activation, weights, max(opening_bytes(*segment, kind) for segment in segments))
+        return PhaseMemory(values, weights, max(opening_bytes(*segment, kind) for segment in segments))
 
     kept = max(sum(part.kept for part in expert.parts) * expert.branches for expert in costs.experts)
     phases: dict[str, PhaseMemory] = {
-        "text": phase([costs.text_encoder], 0),
-        "denoise": phase(costs.experts, kept),
-        "decode": phase([costs.decoder], 0, DECODER_GRAPHS),
+        "text": phase([costs.text_encoder], _activation([costs.text_encoder])),
+        "denoise": phase(costs.experts, kept + _activation(costs.experts)),
+        "decode": phase([costs.decoder], video.decoding, DECODER_GRAPHS),
     }
     return Resident(costs.shape, budget, phases)
+
+
+def _activation(components: Sequence[ComponentCosts]) -> int:
+    return max(part.activation for component in components for part in component.parts)
 
 
 def opened_bytes(component: ComponentCosts, first: int, stop: int, kind: EngineKind) -> int:

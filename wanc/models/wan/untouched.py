@@ -37,7 +37,7 @@ CONVERTERS: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Chunk:
-    """What the decoder gives for one latent frame: frames float32 [1, 3, 1 or more, height, width] in -1..1.
+    """What the decoder gives for one latent frame: frames float32 [1, 3, 1 or more, height, width], cut off nowhere.
 
     `caches` is what its causal convolutions keep behind it, in the order of a forward pass: float32
     [1, channels, 1 or 2, height, width] each, and None where a doubling of the frames has not begun yet.
@@ -85,11 +85,11 @@ class UntouchedComponent:
     @torch.no_grad()
     def decode(self, latents: Array) -> list[Chunk]:
         """The video of latents [1, channels, frames, height, width], as the decoder makes it, latent frame by frame."""
-        lengths: list[int] = []
+        chunks: list[Array] = []
         caches: list[list[Array | None]] = []
 
         def note(_part: object, _inputs: object, kept: Mapping[str, Any], frames: torch.Tensor) -> None:
-            lengths.append(frames.shape[2])
+            chunks.append(frames.numpy().copy())
             slots = [slot for slot in kept["feat_cache"] if slot is not None]
             # A text stands where a doubling has met one frame.
             caches.append([slot.numpy().copy() if isinstance(slot, torch.Tensor) else None for slot in slots])
@@ -97,10 +97,9 @@ class UntouchedComponent:
         module = cast(Any, self.module)
         watch = module.decoder.register_forward_hook(note, with_kwargs=True)
         try:
-            video: torch.Tensor = module.decode(torch.from_numpy(latents.copy())).sample
+            module.decode(torch.from_numpy(latents.copy()))
         finally:
             watch.remove()
-        chunks = (chunk.numpy() for chunk in video.split(lengths, dim=2))
         return [Chunk(frames, kept) for frames, kept in zip(chunks, caches, strict=True)]
 
 

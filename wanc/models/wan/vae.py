@@ -26,7 +26,7 @@ class CachedDecoder(AutoencoderKLWan):
         slots = [*caches, *[None] * (_convolutions(self) - len(caches))]
         frames = self.decoder(self.post_quant_conv(latent), feat_cache=slots, feat_idx=[0], first_chunk=first)
         # A 1×1×1 shortcut counts as a causal convolution and never touches its slot: those are left at the end.
-        return frames.clamp(-1.0, 1.0), [slot for slot in slots if slot is not None]
+        return frames, [slot for slot in slots if slot is not None]
 
 
 class FirstModule(CachedDecoder):
@@ -51,7 +51,8 @@ def graphs(config: Mapping[str, Any]) -> tuple[Graph, ...]:
     """The `first` and `steady` graphs.
 
     latent float32 [1, z_dim, 1, height, width] (already scaled by the latent statistics) → frames float32
-    [1, out_channels, 1 or 4, 8*height, 8*width] in -1..1, and one cache float32 [1, channels, 2, k*height, k*width] per
+    [1, out_channels, 1 or 4, 8*height, 8*width], of which -1..1 is seen: tiles are blended before what lies beyond is
+    cut off. And one cache float32 [1, channels, 2, k*height, k*width] per
     causal convolution. `config` is the VAE's canonical configuration.
     """
     caches = _cache_shapes(config)

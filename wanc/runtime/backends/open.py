@@ -10,11 +10,12 @@ from .offline import stay_offline
 
 
 def open_backend(
-    engine: str, path: Path, threads: int, lanes: int = 1, target: str = CPU, keeps_memory: bool = True
+    engine: str, path: Path, threads: int, lanes: int = 1, target: str = CPU, thrifty: bool = False
 ) -> Backend:
     """Open a file of the engine for a target; 0 threads are all cores, and lanes share them.
 
-    Unless it `keeps_memory`, an engine on a CPU gives back after each execution what only that has needed.
+    `thrifty` is for executions that are large beside the memory there is: where the library can, it then keeps nothing
+    for the next one.
 
     Raises what the library raises, ModuleNotFoundError where it is not installed, and ValueError for another engine.
     """
@@ -26,11 +27,11 @@ def open_backend(
     if engine == "onnxruntime":
         from .onnxruntime import OnnxRuntime
 
-        return OnnxRuntime(path, threads, lanes, keeps_memory=keeps_memory)
+        return OnnxRuntime(path, threads, lanes, thrifty=thrifty)
     if engine == "openvino":
         from .openvino import OpenVino
 
-        return OpenVino(path, threads, lanes, keeps_memory=keeps_memory)
+        return OpenVino(path, threads, lanes, thrifty=thrifty)
     if engine == "tensorrt-rtx":
         raise ValueError("engines for GPUs are built, and not run yet")
     raise ValueError(f"there is no back end for {engine}")

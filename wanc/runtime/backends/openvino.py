@@ -61,8 +61,8 @@ class OpenVino:
     after (2026.4). So a model is compiled anew for other sizes, if one of those that it met first was 1.
     """
 
-    def __init__(self, path: Path, threads: int, lanes: int = 1, *, keeps_memory: bool = True) -> None:
-        self.path, self._threads, self._lanes, self._keeps_memory = path, threads, lanes, keeps_memory
+    def __init__(self, path: Path, threads: int, lanes: int = 1, *, thrifty: bool = False) -> None:
+        self.path, self._threads, self._lanes, self._thrifty = path, threads, lanes, thrifty
         self._lock = Lock()
         # Compiled, a tensor may have gained the names of others that it has become one with.
         model = core().read_model(path)
@@ -108,7 +108,7 @@ class OpenVino:
             if not self._has_run:
                 self._has_run = True
                 let_go(self.path.with_suffix(".bin"))
-            if not self._keeps_memory and self._requests.qsize() == self._lanes:
+            if self._thrifty and self._requests.qsize() == self._lanes:
                 self.compiled.release_memory()
 
     def _meet(self, shapes: dict[str, tuple[int, ...]]) -> None:

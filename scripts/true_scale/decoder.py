@@ -1,0 +1,123 @@
+"""The decoder of Wan's VAE 2.1 at its true size, on random weights: what decoding whole pictures and tiles takes."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scripts.checkpoints.models import MODELS
+from scripts.make_checkpoint import make
+from wanc.compiler.pipeline import build
+from wanc.compiler.planner.recipe_cluster import cluster_of
+from wanc.compiler.planner.recipe_costs import DECODER
+from wanc.compiler.planner.recipe_plan import SurveyedModel, in_store
+from wanc.compiler.stages.worker import call_in_worker
+from wanc.folders import Folders
+from wanc.recipe.load import LoadedRecipe, load
+from wanc.runtime.memory import peak_rss_bytes
+from wanc.runtime.pipeline import Pipeline
+from wanc.runtime.timer import Timer
+
+Figures = dict[str, Any]
+MODEL = replace(MODELS["tiny"], vae=MODELS["wan2.1-t2v-1.3b"].vae)
+"""All else is as small as can be."""
+RECIPE = """\
+wanc: 1
+name: vae
+model: {{source: model}}
+shapes: [{{name: picture, height: {height}, width: {width}, frames: 5}}]
+sampling: {{steps: 2, shift: 4.0, guidance: {{high: 1.0, low: 1.0}}}}
+engine: {{check: off}}
+"""
+GIB = 2**30
+CASES: dict[str, dict[str, Any]] = {
+    **{
+        f"{engine}-{side}": {"engine": engine, "size": (side, side)}
+        for engine in ("onnxruntime", "openvino")
+        for side in (128, 192)
+    },
+    "tiles-128": {"engine": "onnxruntime", "size": (128, 208), "tile": 128},
+    "tiles-192": {"engine": "onnxruntime", "size": (192, 288), "tile": 192},
+    "720p-4gib": {"engine": "onnxruntime", "size": (720, 1280), "budget": 4 * GIB},
+}
+COLUMNS = ("case", "engine", "picture", "tiles", "work", "disk a value", "predicted, MiB", "measured, MiB", "CPU s")
+LATENT_FRAMES = 2
+"""One through each graph."""
+
+
+def measured(folder: Path, engine: str, size: tuple[int, int], budget: int | None = None, tile: int = 0) -> Figures:
+    """Build a bundle for pictures of a size, height and width in pixels, and decode two latent frames in a process.
+
+    Pictures are decoded in tiles of `tile` pixels if that is not 0, else as a budget in bytes demands. Peaks are of the
+    whole process, and so are the predicted ones. `folder` has the checkpoint, made if it is not there, and the store.
+    """
+    if not (folder / "model").exists():
+        make(MODEL, "diffusers", folder / "model", seed=0)
+    (folder / "recipe.yaml").write_text(RECIPE.format(height=size[0], width=size[1]))
+    asked = [f"runtime.decode.tile={{height: {tile}, width: {tile}}}"] if tile else []
+    asked += [f"runtime.budgets.device={budget}"] if budget else []
+    (loaded,) = load(folder / "recipe.yaml", [f"engine.kind={engine}", *asked])
+    result = build(loaded, folder / "out", progress=False, replace=True)
+    return {
+        "engine": engine,
+        "size": list(size),
+        **_predicted(loaded, folder, size, budget),
+        **_decoded(result.bundle, size),
+    }
+
+
+def _predicted(loaded: LoadedRecipe, folder: Path, size: tuple[int, int], budget: int | None) -> Figures:
+    model = SurveyedModel.of(loaded, in_store(Folders.chosen(folder / "out"), progress=False), (DECODER,))
+    assert loaded.recipe.shapes is not None
+    how = model.decoding(loaded.recipe.shapes[0], cluster_of(loaded).pools[0].device, budget)
+    taken = how.tiled if how.is_tiled and how.tiled is not None else how.whole
+    tiling = taken.tiling
+    return {
+        "tile": list(tiling.tile) if tiling else None,
+        "stride": list(tiling.stride) if tiling else None,
+        "tiles": tiling.count(*size) if tiling else 1,
+        "work": round(taken.work, 3),
+        "disk_bytes": taken.disk_bytes,
+        "predicted_bytes": taken.bytes,
+    }
+
+
+def _decoded(bundle: Path, size: tuple[int, int]) -> Figures:
+    return call_in_worker("decode", _decode, bundle, size)
+
+
+def _decode(bundle: Path, size: tuple[int, int]) -> Figures:
+    """Peaks are told behind each latent frame of each tile: nothing may grow from tile to tile."""
+    pipeline, timer, peaks = Pipeline.open(bundle, threads=0), Timer(), list[int]()
+    shape = (1, 16, LATENT_FRAMES, *(side // pipeline.bundle.model.spatial_stride for side in size))
+    latents = np.random.Generator(np.random.Philox(0)).standard_normal(shape, dtype=np.float32)
+    started = time.process_time()
+    for frames in pipeline.decode(latents, timer, lambda *_: peaks.append(peak_rss_bytes())):
+        assert frames.std() > 1, "the picture is of one colour"
+    return {
+        "peak_rss_bytes": peak_rss_bytes(),
+        "first_tile_bytes": peaks[LATENT_FRAMES],
+        "seconds": round(timer.seconds["decode"], 1),
+        "cpu_seconds": round(time.process_time() - started, 1),
+    }
+
+
+def table(rows: dict[str, dict[str, Any]]) -> str:
+    """For people."""
+    lines = ["# Decoding with the VAE of Wan 2.1", "", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
+    for name, row in rows.items():
+        height, width = row["size"]
+        tiles = f"{row['tiles']} of {row['tile'][1]} × {row['tile'][0]}" if row["tile"] else "whole"
+        disk = f"{row['disk_bytes'] / (5 * 3 * height * width):.2f} bytes"
+        predicted, peak = (f"{row[key] / 2**20:,.0f}" for key in ("predicted_bytes", "peak_rss_bytes"))
+        cells = [name, row["engine"], f"{width} × {height}", tiles, f"{row['work']:.2f}×", disk]
+        lines.append(_row([*cells, predicted, peak, f"{row['cpu_seconds']:,.0f}"]))
+    return "\n".join(lines) + "\n\nTwo latent frames, which are five frames of video; random weights; float32.\n"
+
+
+def _row(cells: Any) -> str:
+    return f"| {' | '.join(cells)} |"
