@@ -42,6 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "tiles-128": {"engine": "onnxruntime", "size": (128, 208), "tile": 128},
     "tiles-192": {"engine": "onnxruntime", "size": (192, 288), "tile": 192},
+    "720p-256": {"engine": "onnxruntime", "size": (720, 1280), "tile": 256},
     "720p-4gib": {"engine": "onnxruntime", "size": (720, 1280), "budget": 4 * GIB},
 }
 COLUMNS = ("case", "engine", "picture", "tiles", "work", "disk a value", "predicted, MiB", "measured, MiB", "CPU s")
