@@ -18,13 +18,13 @@ from wanc.runtime.pipeline import Pipeline
 from .conftest import MakeVariant, RunPy, Variant
 from .test_cut import AT_BLOCKS, PROMPT
 
-BUDGET = 40 * 2**20
+BUDGET = 160 * 2**20
 
 
 @pytest.fixture(scope="module")
 def within(variant: MakeVariant) -> Variant:
-    """All of it open takes more than the budget."""
-    return variant("within", AT_BLOCKS, "runtime.budgets.device=40MiB")
+    """All of it finds room in the recipe's budget; runs get smaller ones."""
+    return variant("within", AT_BLOCKS, "runtime.budgets.device=160MiB")
 
 
 def memory_of(bundle: Path) -> dict[str, Any]:
@@ -57,7 +57,7 @@ def test_the_manifest_says_what_each_phase_takes_of_engines_as_they_were_built(w
 def test_the_video_is_the_same_within_any_budget(within: Variant, tiny_bundle: Path) -> None:
     expected = open_bundle(tiny_bundle, threads=1).generate(PROMPT, seed=3, steps=4)
     least = least_of(within.root, "64p")
-    for budget in (None, BUDGET // 4 * 3, least):
+    for budget in (None, least + 8 * 2**20, least):
         pipeline = opened(within.root, budget)
         for _ in range(2):
             result = pipeline.generate(PROMPT, seed=3, steps=4)
@@ -65,7 +65,7 @@ def test_the_video_is_the_same_within_any_budget(within: Variant, tiny_bundle: P
             np.testing.assert_array_equal(result.frames, expected.frames)
         counters = pipeline.executor.residency.counters()
         assert counters["peak_bytes"] <= (BUDGET if budget is None else budget)
-        assert counters["evictions"] > 0
+        assert (counters["evictions"] > 0) is (budget is not None)
     assert run_selftest(within.root).ok
 
 
@@ -106,7 +106,7 @@ def test_the_command_line_takes_a_budget_and_refuses_what_is_none(
     done = run_py(within.root, *given, "--device-budget", "1MiB")
     assert done.code == 69 and "are missing" in done.err
     assert not video.exists()
-    done = run_py(within.root, *given, "--device-budget", "39.5MiB", "--json")
+    done = run_py(within.root, *given, "--device-budget", "100MiB", "--json")
     assert json.loads(done.out)["frames"] == 17
 
 

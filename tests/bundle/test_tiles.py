@@ -521,7 +521,7 @@ def test_a_budget_chooses_the_tiles(tiny_recipe: Path, tiny_bundle: Path) -> Non
         (loaded,) = load(tiny_recipe, [f"name={name}", f"runtime.budgets.device={budget}"])
         return Manifest.read(build(loaded, output, store=store, progress=False).bundle)
 
-    narrow, again, wide = built("narrow", 110 * 2**20), built("narrow", 110 * 2**20), built("wide", 2**30)
+    narrow, again, wide = built("narrow", 95 * 2**20), built("narrow", 95 * 2**20), built("wide", 2**30)
     assert narrow.id == again.id
     chosen: Any = narrow.runtime["decode"]
     assert chosen.keys() == {"64p", "96p-wide"} and narrow.requires == (TILES,)

@@ -338,7 +338,7 @@ def test_tiny_wan_int8() -> None:
     quantize = loaded.recipe.quantize
     assert (quantize.scheme, quantize.method, quantize.smooth.alpha) == ("int8", "ptq", "search")
     assert quantize.calibrate.prompts is not None
-    assert len(read_prompts(quantize.calibrate.prompts)) == quantize.calibrate.clips
+    assert len(read_prompts(quantize.calibrate.prompts)) >= quantize.calibrate.clips
 
 
 def test_the_schema_file_is_up_to_date() -> None:
