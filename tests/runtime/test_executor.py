@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from wanc.runtime import session as module
 from wanc.runtime.backends import onnxruntime as backend_module
 from wanc.runtime.backends.onnxruntime import session_options
 from wanc.runtime.backends.open import open_backend
-from wanc.runtime.engine_file import EngineFile
+from wanc.runtime.engine_file import EngineFile, EngineMemory
 from wanc.runtime.errors import TargetError
 from wanc.runtime.executor import Executor
 from wanc.runtime.folder import PlainFolder
@@ -273,3 +274,36 @@ def test_engines_of_thrifty_components_keep_no_memory(
     (options,) = asked
     has_pool = component != KEY[0]
     assert (options.enable_cpu_mem_arena, options.enable_mem_pattern) == (has_pool, has_pool)
+
+
+class Heavy:
+    """Stands in for a back end whose files are large: remembers how many are open."""
+
+    outputs: ClassVar = ["y"]
+    open_now: ClassVar[weakref.WeakSet[Heavy]] = weakref.WeakSet()
+    most: ClassVar[list[int]] = []
+
+    def __init__(self) -> None:
+        self.open_now.add(self)
+        self.most.append(len(self.open_now))
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        return [inputs["x"]]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_file_is_closed_before_the_next_is_opened_where_the_budget_has_room_for_one(
+    monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    monkeypatch.setattr(module, "open_backend", lambda *_: Heavy())
+    Heavy.most.clear()
+    Heavy.open_now.clear()
+    files = [
+        replace(engine_file(name, "any", segment=0), graph=name, memory=EngineMemory(10, 10)) for name in ("a", "b")
+    ]
+    engines = {("denoiser", file.graph): Segments((file,), ("x",), ("y",)) for file in files}
+    executor = Executor(PlainFolder(Path()), engines, threads=threads, budget=10)
+    for _ in range(20):
+        for file in files:
+            assert len(executor.run_together("denoiser", file.graph, INPUTS)) == 2
+    assert Heavy.most == [1] * 40

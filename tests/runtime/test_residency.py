@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -227,3 +228,32 @@ def test_what_is_closed_is_opened_again() -> None:
             residency.close(files)  # not what is in use
         residency.close(files)
     assert residency.counters()["loads"] == 2
+
+
+class Loaded:
+    """What an open file is made of."""
+
+
+def test_what_is_closed_is_gone_before_the_next_one_is_opened() -> None:
+    """Else there would be more in memory than the budget has room for."""
+    alive: weakref.WeakSet[Loaded] = weakref.WeakSet()
+
+    def load(_: EngineFile) -> Loaded:
+        assert not alive
+        alive.add(loaded := Loaded())
+        return loaded
+
+    files = files_of([(10, 0)] * 3)
+    residency = Residency(files, load, 10)
+    with residency.expect(files * 20):
+        for file in files * 20:
+            with residency.use(file):
+                assert len(alive) == 1
+
+
+def test_a_file_that_the_budget_never_has_room_for_is_refused() -> None:
+    residency, files = residency_of([(10, 5), (1, 0)], 14)
+    with pytest.raises(TargetError, match="1 are missing"), residency.use(files[0]):
+        pass
+    with residency.use(files[1]) as session:
+        assert session == "1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -184,21 +185,28 @@ class Executor:
             self._count(key, bytes_=sum(value.bytes for value in values.values()))
         for file, dropped in zip(segments.files, segments.dropped, strict=True):
             checkpoint()
-            with self.residency.use(file) as session:
-                self._run_segment(session, segments, file, branches)
+            self._run_segment(segments, file, branches)
             for values in branches:
                 for name in dropped:
                     del values[name]
         return [{name: values[name] for name in segments.outputs} for values in branches]
 
-    def _run_segment(
+    def _run_segment(self, segments: Segments, file: EngineFile, branches: Sequence[dict[str, Value]]) -> None:
+        """Add to each branch's values what a segment gives for them. Nothing holds its session behind that."""
+        with self.residency.use(file) as session:
+            self._run_branches(session, segments, file, branches)
+
+    def _run_branches(
         self, session: Session, segments: Segments, file: EngineFile, branches: Sequence[dict[str, Value]]
     ) -> None:
-        """Add to each branch's values what a segment gives for them."""
         key = (file.component, file.graph)
+        # A lane holds on to what it has run a moment longer, and must not hold the session.
+        weak = weakref.ref(session)
 
         def run(values: dict[str, Value]) -> None:
             checkpoint()
+            session = weak()
+            assert session is not None, "it is in use"
             started = time.perf_counter()
             with span("execute", *key):
                 values |= as_values(session.run({name: values[name] for name in file.inputs}))

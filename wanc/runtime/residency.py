@@ -160,8 +160,13 @@ class Residency(Generic[Opened]):
                     known.users += 1
                     return known.session
                 self._changed.wait()  # for the thread that is opening it, which may fail
+            self.check_room(0, [file])
             entry = self._entries[file.file] = _Entry(file, users=1)
-            self._make_room(self._memory(file).opening)
+            try:
+                self._make_room(self._memory(file).opening)
+            except BaseException:  # a signal, while it waits
+                self._forget(entry)
+                raise
             self._take(entry)
         return self._open(entry)
 
@@ -170,8 +175,7 @@ class Residency(Generic[Opened]):
             session = self._open_file(entry.file)
         except BaseException:
             with self._changed:
-                del self._entries[entry.file.file]
-                self._changed.notify_all()
+                self._forget(entry)
             raise
         with self._changed:
             entry.session = session
@@ -179,6 +183,11 @@ class Residency(Generic[Opened]):
             self._traffic.loaded_bytes += self._memory(entry.file).opened
             self._changed.notify_all()
         return session
+
+    def _forget(self, entry: _Entry[Opened]) -> None:
+        """A file that was not opened after all."""
+        del self._entries[entry.file.file]
+        self._changed.notify_all()
 
     def _take(self, entry: _Entry[Opened]) -> None:
         """Count what opening a file takes, for which there is room."""
@@ -226,15 +235,24 @@ class Residency(Generic[Opened]):
                 return
             self._looking_ahead = True
             self._ahead = self._ahead or ThreadPoolExecutor(1, "residency")
-        self._ahead.submit(self._open_ahead)
+        try:
+            self._ahead.submit(self._open_ahead)
+        except RuntimeError:  # the interpreter is ending
+            self._looking_ahead = False
 
     def _open_ahead(self) -> None:
         try:
-            while (entry := self._begin_next()) is not None:
-                self._open(entry)
+            while self._open_next():
+                pass  # nothing is held here: what is closed meanwhile has to be gone
         except Exception:  # who needs the file tries again, and is told
             with self._changed:
                 self._looking_ahead = False
+
+    def _open_next(self) -> bool:
+        entry = self._begin_next()
+        if entry is not None:
+            self._open(entry)
+        return entry is not None
 
     def _begin_next(self) -> _Entry[Opened] | None:
         """The file that is needed next and has room, if what is closed for it is needed later; None where not."""
