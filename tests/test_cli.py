@@ -321,7 +321,9 @@ def test_recipe_show_prints_a_recipe_that_means_the_same(wanc: Wanc, tiny_recipe
     Path("shown.yaml").write_text(finished.out)
     (shown,), (original,) = load("shown.yaml"), load(tiny_recipe, ["sampling.steps=10"])
     assert shown.recipe == original.recipe
-    assert yaml.safe_load(finished.out)["runtime"] == {"threads": 0}, "defaults are filled in"
+    assert yaml.safe_load(finished.out)["runtime"] == {"threads": 0, "decode": {"tile": "auto"}}, (
+        "defaults are filled in"
+    )
     (as_json,) = json.loads(wanc("recipe", "show", tiny_recipe, "--json").out)
     assert as_json["sampling"]["steps"] == 20
 

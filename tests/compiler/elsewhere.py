@@ -38,6 +38,9 @@ class BuildOnlyCompiler(OnnxRuntimeCompiler):
     def execute(self, path: Path) -> Backend | None:
         return None
 
+    def memory(self, path: Path) -> None:
+        return None
+
     def prober(self, path: Path) -> None:
         return None
 

@@ -323,7 +323,15 @@ def test_ready_recipes_pass(name: str, components: tuple[str, ...], boundary: fl
 def test_no_ready_recipe_is_forgotten() -> None:
     found = {path.stem for path in RECIPES.glob("*.yaml")}
     large = {f"wan2.2-t2v-a14b{end}" for end in ("", "-bf16", "-int8", "-fp8")}
-    assert found == {"tiny-wan", "tiny-wan-int8", "tiny-wan-rtx", "wan2.1-t2v-1.3b", "mlperf-wan2.2", *large}
+    assert found == {
+        "tiny-wan",
+        "tiny-wan-int8",
+        "tiny-wan-rtx",
+        "tiny-wan-text-encoder",
+        "wan2.1-t2v-1.3b",
+        "mlperf-wan2.2",
+        *large,
+    }
 
 
 def test_every_lint_has_a_case() -> None:

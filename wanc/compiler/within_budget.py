@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from wanc.compiler.bundle.memory import KEY, MemoryPlan, check_least
 from wanc.compiler.planner.recipe_cluster import cluster_of
 from wanc.compiler.planner.recipe_plan import Run, SurveyedModel, by_size
-from wanc.compiler.planner.resident import Bounds, Resident, Video, resident, segment_bounds
+from wanc.compiler.planner.resident import Bounds, Resident, VideoMemory, resident, segment_bounds
 from wanc.compiler.program.program import Placement, Segment
 from wanc.errors import RecipeError
 from wanc.recipe.load import LoadedRecipe
@@ -54,7 +54,7 @@ def within_budget(loaded: LoadedRecipe, run: Run) -> WithinBudget | None:
     try:
         sizes = by_size(recipe)
         ways = {shape.name: model.decoding(shape, device, budget).way for shape in sizes}
-        videos = [Video(model.costs(shape), ways[shape.name].values) for shape in sizes]
+        videos = [VideoMemory(model.costs(shape), ways[shape.name].values) for shape in sizes]
         bounds = segment_bounds(videos, budget, kind)
         if recipe.partition.cut == "blocks":
             bounds = {name: [(block, block + 1) for block in range(pairs[-1][1])] for name, pairs in bounds.items()}

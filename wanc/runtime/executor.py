@@ -146,7 +146,9 @@ class Executor:
         return Opening(lanes, threads, cores_here())
 
     def _session(self, file: EngineFile) -> Session:
-        opening = self._openings[file.component, file.graph]
+        key = (file.component, file.graph)
+        # One that stands in another's place was never announced.
+        opening = self._openings.get(key) or self._opening(key, 1)
         if opening.cores != cores_here():
             # Ahead of its use a file is opened by another thread; an engine's own threads are kept where that one is.
             keep_on(opening.cores)
@@ -214,7 +216,7 @@ class Executor:
             if file is segments.files[-1]:
                 self._count(key, executions=1, bytes_=sum(values[name].bytes for name in segments.outputs))
 
-        if self._openings[key].lanes == 1 or len(branches) == 1:
+        if len(branches) == 1 or self._opening(key, len(branches)).lanes == 1:
             for values in branches:
                 run(values)
             return

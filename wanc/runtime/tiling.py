@@ -22,7 +22,7 @@ PRECISE_BYTES, PIXEL_BYTES = 4, 1
 
 
 @dataclass(frozen=True)
-class Span:
+class TileSpan:
     """A tile along one axis, in pixels: `start` … `stop` - 1, of which the first `shown` are seen.
 
     Its first `before` pixels are blended with the last of the tile before it, its last `behind` wait for the next one.
@@ -43,8 +43,8 @@ class Span:
 class Tile:
     """A tile of a picture: its rows and its columns, and which one of its row it is."""
 
-    rows: Span
-    columns: Span
+    rows: TileSpan
+    columns: TileSpan
     column: int
 
     @property
@@ -60,14 +60,14 @@ class Tiling:
     tile: tuple[int, int]
     stride: tuple[int, int]
 
-    def spans(self, size: int, axis: int) -> tuple[Span, ...]:
+    def spans(self, size: int, axis: int) -> tuple[TileSpan, ...]:
         """The tiles along an axis, 0 down and 1 across, of a picture of this size."""
         tile, stride = self.tile[axis], self.stride[axis]
         starts = range(0, size, stride)
         sizes = [min(tile, size - start) for start in starts]
         blended = [0, *(min(one, other, tile - stride) for one, other in pairwise(sizes)), 0]
         return tuple(
-            Span(start, start + length, min(stride, length), before, behind)
+            TileSpan(start, start + length, min(stride, length), before, behind)
             for start, length, (before, behind) in zip(starts, sizes, pairwise(blended), strict=True)
         )
 

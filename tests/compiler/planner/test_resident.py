@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wanc.compiler.planner.costs import ComponentCosts, Kernel, PartCosts, VideoCosts
-from wanc.compiler.planner.resident import OPENVINO_KERNELS, Video, opening_bytes, resident, segment_bounds
+from wanc.compiler.planner.resident import OPENVINO_KERNELS, VideoMemory, opening_bytes, resident, segment_bounds
 from wanc.words import EngineKind
 
 from ...conftest import Wanc
@@ -25,10 +25,10 @@ def component(name: str, blocks: int, weights: int, activation: int, kept: int =
     return ComponentCosts(name, (part,) * blocks, executions=4, branches=2)
 
 
-def video(blocks: int = 10, weights: int = 100, activation: int = 10) -> Video:
+def video(blocks: int = 10, weights: int = 100, activation: int = 10) -> VideoMemory:
     experts = tuple(component(f"denoiser_{end}", blocks, weights, activation, kept=3) for end in ("high", "low"))
     text_encoder, decoder = component("text_encoder", 2, weights, 1), component("vae_decoder", 3, weights // 2, 20)
-    return Video(VideoCosts("any", text_encoder, experts, decoder), decoding=20)
+    return VideoMemory(VideoCosts("any", text_encoder, experts, decoder), decoding=20)
 
 
 def test_what_fits_is_not_cut() -> None:

@@ -32,7 +32,7 @@ CostsAt = Callable[[int, int], ComponentCosts]
 
 
 @dataclass(frozen=True)
-class Held:
+class HeldByDecoder:
     """What an engine holds of a decoder: of its weights, and of what is alive at once, beside the caches.
 
     Weights are there for both graphs, and once more as the kernels want them.
@@ -43,10 +43,10 @@ class Held:
     tiled: float
 
 
-HELD: Mapping[EngineKind, Held] = {
+HELD: Mapping[EngineKind, HeldByDecoder] = {
     # The pool of ONNX Runtime, which is left out where pictures are in tiles, has several times what is alive.
-    "onnxruntime": Held(2.41, 11.8, 3.65),
-    "openvino": Held(4.2, 8.8, 8.8),
+    "onnxruntime": HeldByDecoder(2.41, 11.8, 3.65),
+    "openvino": HeldByDecoder(4.2, 8.8, 8.8),
 }
 """Fitted to peaks of processes that decoded three latent frames with the VAE of Wan 2.1 in float32, of pictures of 128,
 192 and 256 pixels square. In MiB: onnxruntime 2488 and 4285 (whole), 1433, 2323 and 3516 (tiles), openvino 2498 and, of
@@ -91,7 +91,7 @@ class Decoder:
     """A decoder at a size of video, in pixels and frames, on an engine and a device."""
 
     costs_at: CostsAt
-    held: Held
+    held: HeldByDecoder
     device: Device
     height: int
     width: int

@@ -9,7 +9,7 @@ from math import prod
 
 from wanc.compiler.planner.costs import ComponentCosts, Format, VideoCosts
 from wanc.compiler.planner.count import BYTES, Numbers, count_component, video_sizes
-from wanc.compiler.planner.decoding import HELD, Decoder, Held
+from wanc.compiler.planner.decoding import HELD, Decoder, HeldByDecoder
 from wanc.compiler.planner.devices import Device
 from wanc.compiler.planner.survey import LAYERS, Survey
 from wanc.compiler.quantize.keep_patterns import fits
@@ -86,7 +86,7 @@ def decoder(recipe: Recipe, checkpoint: Checkpoint, survey: Survey, shape: Shape
         sizes = video_sizes(height, width, shape.frames, strides=strides, patch=facts.patch, text_length=0)
         return count_component(DECODER, survey, None, sizes, _float(recipe, compute), executions=sizes["frames"])
 
-    held = HELD.get(recipe.engine.kind) or Held(1.0, SCRATCH[compute], SCRATCH[compute])
+    held = HELD.get(recipe.engine.kind) or HeldByDecoder(1.0, SCRATCH[compute], SCRATCH[compute])
     return Decoder(costs_at, held, device, shape.height, shape.width, shape.frames, facts.model.spatial_stride)
 
 

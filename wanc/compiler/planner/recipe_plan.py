@@ -19,7 +19,7 @@ from wanc.compiler.planner.plan import Plan, plan_video
 from wanc.compiler.planner.published import Published, published_for
 from wanc.compiler.planner.recipe_cluster import cluster_of
 from wanc.compiler.planner.recipe_costs import DECODER, decoder, video_costs
-from wanc.compiler.planner.resident import Resident, Video, resident, segment_bounds
+from wanc.compiler.planner.resident import Resident, VideoMemory, resident, segment_bounds
 from wanc.compiler.planner.survey import FILE, Survey, shipped, survey_key
 from wanc.compiler.planner.survey_stage import SurveyComponent
 from wanc.compiler.resolve import check_fits, open_model
@@ -179,7 +179,7 @@ def _within_budget(planned: list[PlannedShape], recipe: Recipe) -> list[PlannedS
     budget, kind = recipe.runtime.device_budget, recipe.engine.kind
     if budget is None:
         return planned
-    videos = [Video(entry.costs, entry.decoding.way.values) for entry in planned]
+    videos = [VideoMemory(entry.costs, entry.decoding.way.values) for entry in planned]
     bounds = segment_bounds(videos, budget, kind)
     return [
         replace(entry, resident=resident(video, bounds, budget, kind))

@@ -56,14 +56,14 @@ Bounds = Mapping[str, list[tuple[int, int]]]
 
 
 @dataclass(frozen=True)
-class Video:
+class VideoMemory:
     """What a size of video costs, and the bytes of values that decoding its pictures takes, whole or in tiles."""
 
     costs: VideoCosts
     decoding: int
 
 
-def segment_bounds(videos: Sequence[Video], budget: int, kind: EngineKind) -> Bounds:
+def segment_bounds(videos: Sequence[VideoMemory], budget: int, kind: EngineKind) -> Bounds:
     """As few segments of equal numbers of blocks as leave a budget enough to move in; whole components, if all fit."""
     sizes, components = list(videos), videos[0].costs.components
     whole = {component.name: [(0, len(component.parts))] for component in components}
@@ -83,7 +83,7 @@ def _bounds(component: ComponentCosts, most_bytes: int, kind: EngineKind) -> lis
     return [(index, index + 1) for index in range(count)]
 
 
-def resident(video: Video, bounds: Bounds, budget: int, kind: EngineKind) -> Resident:
+def resident(video: VideoMemory, bounds: Bounds, budget: int, kind: EngineKind) -> Resident:
     """The phases of one size of video, cut at these bounds."""
     costs = video.costs
 
