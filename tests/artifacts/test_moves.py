@@ -61,7 +61,7 @@ def test_what_was_moved_is_found_in_the_bundle(store: Store, destination: Path) 
     ("stands", "exchange"),
     [
         pytest.param(False, True, id="first bundle"),
-        pytest.param(True, True, id="in place of another"),
+        pytest.param(True, True, id="in place of another", marks=pytest.mark.slow),
         pytest.param(True, False, id="in place of another in two renames", marks=pytest.mark.slow),
     ],
 )

@@ -512,6 +512,7 @@ open(Path({str(tiled)!r}), threads=1).generate(
     assert process.returncode == -signal.SIGKILL and os.listdir(temporary) == []
 
 
+@pytest.mark.slow
 def test_a_budget_chooses_the_tiles(tiny_recipe: Path, tiny_bundle: Path) -> None:
     """The same every time; where whole pictures fit there are none, and what nothing fits into is refused."""
     store = tiny_bundle.parents[1] / "store"

@@ -80,7 +80,9 @@ def decided_now(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize(
+    "scheme", ["int8", *(pytest.param(one, marks=pytest.mark.slow) for one in ("int4-weight", "fp8", ATTENTION))]
+)
 def test_a_kill_costs_what_was_not_finished(
     denoiser: FloatDenoiser, scheme: str, tmp_path: Path, decided_now: list[str]
 ) -> None:

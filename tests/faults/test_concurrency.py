@@ -84,6 +84,7 @@ def test_builds_beside_cleanings_lose_nothing(block: Project, output: Path) -> N
     assert_resumes(block, output, [])
 
 
+@pytest.mark.slow
 def test_a_verification_beside_builds_sees_one_bundle_or_the_other(block: Project, output: Path) -> None:
     """Each build puts another bundle in the place of the one before, which goes away while it is being read."""
     bundle = output / "bundles/block"

@@ -101,7 +101,8 @@ def test_a_reader_that_went_before_the_work(block: Project, tmp_path: Path) -> N
     assert not (tmp_path / "output").exists()
 
 
-@pytest.mark.parametrize("stream", ["stdout", pytest.param("stderr", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_reader_that_goes_while_it_works_costs_no_work(block: Project, tmp_path: Path, stream: str) -> None:
     """A build that waits for the store has found its streams in order."""
     output, pipe = tmp_path / "output", subprocess.PIPE

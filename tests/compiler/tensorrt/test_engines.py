@@ -129,6 +129,7 @@ def test_a_linear_that_is_left_in_float_is_refused(step: Step, tmp_path: Path) -
         check_named("step", lowerable(files)["step"].model, found["step"].linears)
 
 
+@pytest.mark.slow
 def test_an_attention_that_is_not_fused_is_refused(step: Step, tmp_path: Path) -> None:
     def share(model: ir.Model) -> int:
         """Have something else look at the scores as well: the softmax of one attention in float64."""
