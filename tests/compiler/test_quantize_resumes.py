@@ -24,7 +24,7 @@ from .transformer import WIDTH, FloatDenoiser, make, quantised
 pytestmark = pytest.mark.usefixtures("fresh_stages")
 
 ATTENTION = "fp8, attention as well"
-SCHEMES = ("int8", "int4-weight", "fp8", pytest.param(ATTENTION, marks=pytest.mark.slow))
+SCHEMES = ("int8", *(pytest.param(one, marks=pytest.mark.slow) for one in ("int4-weight", "fp8", ATTENTION)))
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +80,7 @@ def decided_now(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize(
-    "scheme", ["int8", *(pytest.param(one, marks=pytest.mark.slow) for one in ("int4-weight", "fp8", ATTENTION))]
-)
+@pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_kill_costs_what_was_not_finished(
     denoiser: FloatDenoiser, scheme: str, tmp_path: Path, decided_now: list[str]
 ) -> None:
