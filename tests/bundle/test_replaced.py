@@ -122,6 +122,7 @@ def run(bundle: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_two_bundles_that_change_places_all_the_time(tiny_bundle: Path, tmp_path: Path) -> None:
     """Each run, in a process of its own, is one of them or the other, and says which."""
     first, second = (

@@ -78,7 +78,11 @@ def rewrite(root: Path, *rewritings: Rewriting) -> None:
         path.write_text(written, "utf-8")
 
 
-@pytest.mark.parametrize("rewritings", [(documented, commented), (reformatted, documented)], ids=["more", "other"])
+@pytest.mark.parametrize(
+    "rewritings",
+    [(documented, commented), pytest.param((reformatted, documented), marks=pytest.mark.slow)],
+    ids=["more", "other"],
+)
 def test_no_key_changes_with_how_code_is_written(
     copy: Path, rewritings: tuple[Rewriting, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,7 +94,7 @@ SAYING = ("texts", "calibrate", "quantize", "compile")
 @pytest.mark.parametrize(
     "overrides",
     [
-        pytest.param(FEW, id="onnxruntime"),
+        pytest.param(FEW, id="onnxruntime", marks=pytest.mark.slow),
         pytest.param(
             (*FEW, "quantize.keep.sensitivity={int8_share: 0.9}", "engine.kind=openvino"),
             id="openvino",

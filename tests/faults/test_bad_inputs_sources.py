@@ -448,6 +448,7 @@ mount -o remount,size=64m artifacts && exec "$0" -m wanc build graph.yaml
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """4 MiB of weights for a disk of 2 MiB. What was done before is used when there is space again."""
     monkeypatch.chdir(tmp_path)

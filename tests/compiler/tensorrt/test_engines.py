@@ -113,6 +113,7 @@ def test_the_decoder_s_single_head_is_no_kernel_and_is_told(component: Callable[
         assert set(found[name].kernels["correlation"]) == {"BFloat16 × BFloat16 → BFloat16"}
 
 
+@pytest.mark.slow
 def test_a_linear_that_is_left_in_float_is_refused(step: Step, tmp_path: Path) -> None:
     victim = "blocks.2.ffn.net.2"
 
