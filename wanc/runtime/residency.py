@@ -14,8 +14,6 @@ from .errors import TargetError
 from .events import EVICTIONS, RESIDENT, count, gauge
 from .uses import Uses
 
-MIB = 2**20
-
 Opened = TypeVar("Opened")
 
 
@@ -109,9 +107,10 @@ class Residency(Generic[Opened]):
             while self.budget is not None and self._reserved and self._reserved + size + self._largest > self.budget:
                 self._changed.wait()
             self._reserved += size
-            self._make_room(0)
-            self._note_peak()
         try:
+            with self._changed:
+                self._make_room(0)
+                self._note_peak()
             yield
         finally:
             with self._changed:

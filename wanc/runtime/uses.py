@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -31,6 +31,11 @@ class Line:
     def __post_init__(self) -> None:
         for place, name in enumerate(self.names):
             self._places.setdefault(name, []).append(place)
+
+    @property
+    def distinct(self) -> Collection[str]:
+        """Each name once, also those that are behind it."""
+        return self._places
 
     def advance(self, name: str) -> None:
         """It is used now. A name that does not come soon is another request's."""
@@ -70,5 +75,6 @@ class Uses:
 
     def upcoming(self) -> Iterator[str]:
         """Each name that is expected, in the order of the next uses."""
-        names = {name for line in self._lines for name in line.names[line.done :]}
-        yield from sorted(names, key=lambda name: (self.distance(name), name))
+        distances = {name: self.distance(name) for line in self._lines for name in line.distinct}
+        expected = [name for name, distance in distances.items() if distance < math.inf]
+        yield from sorted(expected, key=lambda name: (distances[name], name))
