@@ -79,6 +79,16 @@ UMT5_XXL: Config = {
 }
 SHARD_BYTES = 5 * 10**9
 
+# The denoiser of the 1.3B model with 4 of its 30 blocks, between a text encoder and a VAE that take no time.
+SHAPE_OF_1_3B = Model(
+    denoiser=_denoiser(heads=12, ffn=8960, layers=4),
+    text_encoder={"vocab_size": 163, "d_model": 4096, "d_kv": 64, "d_ff": 1024, "num_heads": 8, "num_layers": 1},
+    vae=_vae(16, 1),
+    text_length=512,
+    shift=5.0,
+    boundary=None,
+    shard_bytes=SHARD_BYTES,
+)
 A14B = Model(
     denoiser=_denoiser(heads=40, ffn=13824, layers=40),
     text_encoder=UMT5_XXL,
@@ -99,26 +109,9 @@ MODELS: Mapping[str, Model] = {
         boundary=0.875,
         shard_bytes=40_000,
     ),
-    # The denoiser of the 1.3B model with 4 of its 30 blocks, between a text encoder and a VAE that take no time.
-    "wan2.1-1.3b-shape": Model(
-        denoiser=_denoiser(heads=12, ffn=8960, layers=4),
-        text_encoder={"vocab_size": 163, "d_model": 4096, "d_kv": 64, "d_ff": 1024, "num_heads": 8, "num_layers": 1},
-        vae=_vae(16, 1),
-        text_length=512,
-        shift=5.0,
-        boundary=None,
-        shard_bytes=SHARD_BYTES,
-    ),
-    # The denoiser of the 1.3B model whole, as both experts of a model that has two.
-    "two-experts-1.3b-shape": Model(
-        denoiser=_denoiser(heads=12, ffn=8960, layers=30),
-        text_encoder={"vocab_size": 163, "d_model": 4096, "d_kv": 64, "d_ff": 1024, "num_heads": 8, "num_layers": 1},
-        vae=_vae(16, 1),
-        text_length=512,
-        shift=5.0,
-        boundary=0.875,
-        shard_bytes=SHARD_BYTES,
-    ),
+    "wan2.1-1.3b-shape": SHAPE_OF_1_3B,
+    # The same whole, as both experts of a model that has two.
+    "two-experts-1.3b-shape": replace(SHAPE_OF_1_3B, denoiser=_denoiser(heads=12, ffn=8960, layers=30), boundary=0.875),
     "wan2.1-t2v-1.3b": replace(A14B, denoiser=_denoiser(heads=12, ffn=8960, layers=30), shift=5.0, boundary=None),
     "wan2.1-t2v-14b": replace(A14B, shift=5.0, boundary=None),
     "wan2.2-t2v-a14b": A14B,

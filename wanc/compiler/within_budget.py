@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from wanc.compiler.bundle.memory import KEY, MemoryPlan, check_least
 from wanc.compiler.planner.recipe_cluster import cluster_of
-from wanc.compiler.planner.recipe_plan import Run, SurveyedModel, by_size
-from wanc.compiler.planner.resident import Bounds, Resident, VideoMemory, resident, segment_bounds
+from wanc.compiler.planner.recipe_plan import Run, SurveyedModel, by_size, residents
+from wanc.compiler.planner.resident import Bounds, Resident, VideoMemory
 from wanc.compiler.program.program import Placement, Segment
 from wanc.errors import RecipeError
 from wanc.recipe.load import LoadedRecipe
@@ -47,7 +47,7 @@ def within_budget(loaded: LoadedRecipe, run: Run) -> WithinBudget | None:
     Raises RecipeError, with the bytes that are missing, where the budget is too small for any of its sizes of video.
     """
     recipe = loaded.recipe
-    budget, kind = recipe.runtime.device_budget, recipe.engine.kind
+    budget = recipe.runtime.device_budget
     if budget is None:
         return None
     model, device = SurveyedModel.of(loaded, run), cluster_of(loaded).pools[0].device
@@ -55,10 +55,7 @@ def within_budget(loaded: LoadedRecipe, run: Run) -> WithinBudget | None:
         sizes = by_size(recipe)
         ways = {shape.name: model.decoding(shape, device, budget).way for shape in sizes}
         videos = [VideoMemory(model.costs(shape), ways[shape.name].values) for shape in sizes]
-        bounds = segment_bounds(videos, budget, kind)
-        if recipe.partition.cut == "blocks":
-            bounds = {name: [(block, block + 1) for block in range(pairs[-1][1])] for name, pairs in bounds.items()}
-        shapes = [resident(video, bounds, budget, kind) for video in videos]
+        bounds, shapes = residents(recipe, videos, budget)
         for entry in shapes:
             check_least(entry.shape, entry.phases, budget)
     except RecipeError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from wanc.compiler.planner.plan import Plan, plan_video
 from wanc.compiler.planner.published import Published, published_for
 from wanc.compiler.planner.recipe_cluster import cluster_of
 from wanc.compiler.planner.recipe_costs import DECODER, decoder, video_costs
-from wanc.compiler.planner.resident import Resident, VideoMemory, resident, segment_bounds
+from wanc.compiler.planner.resident import Bounds, Resident, VideoMemory, resident, segment_bounds
 from wanc.compiler.planner.survey import FILE, Survey, shipped, survey_key
 from wanc.compiler.planner.survey_stage import SurveyComponent
 from wanc.compiler.resolve import check_fits, open_model
@@ -174,17 +174,22 @@ def _planned(shape: ShapeSection, costs: VideoCosts, plan: Plan, cluster: Cluste
     return PlannedShape(shape, costs, plan, how, building(costs, plan), published)
 
 
+def residents(recipe: Recipe, videos: Sequence[VideoMemory], budget: int) -> tuple[Bounds, list[Resident]]:
+    """How a recipe's model is cut for a budget, and what each size of video takes of it."""
+    kind = recipe.engine.kind
+    bounds = segment_bounds(videos, budget, kind)
+    if recipe.partition.cut == "blocks":
+        bounds = {name: [(block, block + 1) for block in range(pairs[-1][1])] for name, pairs in bounds.items()}
+    return bounds, [resident(video, bounds, budget, kind) for video in videos]
+
+
 def _within_budget(planned: list[PlannedShape], recipe: Recipe) -> list[PlannedShape]:
-    """With what each size takes of the recipe's budget, of segments that are cut for all."""
-    budget, kind = recipe.runtime.device_budget, recipe.engine.kind
-    if budget is None:
+    """With what each size takes of the recipe's budget."""
+    if recipe.runtime.device_budget is None:
         return planned
     videos = [VideoMemory(entry.costs, entry.decoding.way.values) for entry in planned]
-    bounds = segment_bounds(videos, budget, kind)
-    return [
-        replace(entry, resident=resident(video, bounds, budget, kind))
-        for entry, video in zip(planned, videos, strict=True)
-    ]
+    _, found = residents(recipe, videos, recipe.runtime.device_budget)
+    return [replace(entry, resident=one) for entry, one in zip(planned, found, strict=True)]
 
 
 def _pinned(options: PlanOptions, plan: Plan) -> PlanOptions:
