@@ -49,9 +49,9 @@ def parse(text: str, folder: Path, weights: Arrays) -> ir.Model:
     return model
 
 
-def absorb(folder: Path, *models: ir.Model) -> tuple[WeightFile, bytes]:
+def absorb(folder: Path, *models: ir.Model, turns: bool = True) -> tuple[WeightFile, bytes]:
     sources = {"source.bin": folder / "source.bin"}
-    with WeightFile(folder / "weights.bin", sources, FiniteCheck("part")) as weights:
+    with WeightFile(folder / "weights.bin", sources, FiniteCheck("part"), turns=turns) as weights:
         for model in models:
             weights.absorb(model)
     return weights, weights.path.read_bytes()
@@ -137,6 +137,37 @@ def test_a_transpose_is_carried_out(tmp_path: Path) -> None:
     _, data = absorb(tmp_path, model)
     assert lines(model) == ["w.T10: float[5, 3]", "y = MatMul(x, w.T10)"]
     np.testing.assert_array_equal(values(model, "w.T10", data), weight.T)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (
+            "c = Cast <to = 1> (w) t = Transpose <perm = [1, 0]> (c) y = MatMul (x, t)",
+            ["w: float[3, 3]", "t = Transpose(w)", "y = MatMul(x, t)"],
+        ),
+        (
+            "c = Cast <to = 1> (w) t = Transpose <perm = [1, 0]> (c) p = MatMul (t, x) y = MatMul (p, t)",
+            ["w.T10: float[3, 3]", "p = MatMul(w.T10, x)", "y = MatMul(p, w.T10)"],
+        ),
+        (
+            "c = Cast <to = 1> (w) t = Transpose <perm = [1, 0]> (c) y = Add (x, t)",
+            ["w.T10: float[3, 3]", "y = Add(x, w.T10)"],
+        ),
+        (
+            "s = Constant <value = int64[2] {3, 3}> () c = Cast <to = 1> (w) a = Transpose <perm = [1, 0]> (c)"
+            "r = Reshape (a, s) t = Transpose <perm = [1, 0]> (r) y = MatMul (x, t)",
+            ["w.T10.R3x3: float[3, 3]", "s = Constant()", "t = Transpose(w.T10.R3x3)", "y = MatMul(x, t)"],
+        ),
+    ],
+)
+def test_where_weights_are_not_turned_a_product_keeps_its_transpose(
+    tmp_path: Path, body: str, expected: list[str]
+) -> None:
+    text = f"g (float16[3, 3] w, float[3, 3] x) => (float[3, 3] y) {{ {body} }}"
+    model = parse(text, tmp_path, {"w": random(3, 3, dtype=np.float16)})
+    absorb(tmp_path, model, turns=False)
+    assert lines(model) == expected
 
 
 def test_codes_are_turned_and_not_cast(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ class Compiler(Protocol):
     engine: ClassVar[str]
     built: ClassVar[str | None]
     """What the manifest says of its files: None where they are engines, `on-target` where one is made of each there."""
+    turns_weights: ClassVar[bool]
+    """Whether it takes products' weights as [in, out], which most keep as [out, in]; else their Transpose stays."""
 
     def lowering(self, component: str, graph: str) -> tuple[Pass, ...]:
         """The passes that lower a canonical graph into what it takes, in their order."""

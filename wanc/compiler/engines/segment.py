@@ -62,7 +62,8 @@ def compile_segment(
     folder.mkdir(parents=True)
     lowered: dict[str, dict[str, Any]] = {}
     written: dict[str, Path] = {}
-    with WeightFile(folder / f"weights.{ends}.bin", files.weights, finite, shared) as stored:
+    path, turns = folder / f"weights.{ends}.bin", compiler.turns_weights
+    with WeightFile(path, files.weights, finite, shared, turns) as stored:
         for name, piece in present.items():
             written[name] = folder / f"{name}.{ends}.onnx"
             passes, where = compiler.lowering(files.name, name), f"{files.name}/{name}"

@@ -106,9 +106,8 @@ def _activation(components: Sequence[ComponentCosts]) -> int:
 
 
 def opened_bytes(component: ComponentCosts, first: int, stop: int, kind: EngineKind) -> int:
-    """What open engines of some blocks take: OpenVINO has weights as they are turned round, and as they are packed."""
-    weights = segment_weights(component, first, stop)
-    return OPENVINO_KERNELS + 2 * weights if kind == "openvino" else weights
+    """What open engines of some blocks take: their weights, and with OpenVINO what it generates for each segment."""
+    return segment_weights(component, first, stop) + (OPENVINO_KERNELS if kind == "openvino" else 0)
 
 
 def opening_bytes(component: ComponentCosts, first: int, stop: int, kind: EngineKind) -> int:

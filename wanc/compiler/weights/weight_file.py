@@ -30,6 +30,7 @@ PAGE = 4096
 CACHE_LINE = 64
 LAYOUT = (("", "Transpose"), ("", "Reshape"), ("", "Gather"), (OWN_DOMAIN, "Pack"))
 """The operators, each with its domain, that are carried out as changes of layout."""
+TURNED = Step("Transpose", (1, 0))
 
 
 class Form(NamedTuple):
@@ -50,13 +51,15 @@ class WeightFile:
 
     `sources` locates the files that external tensors name. Values that are not finite are refused by `finite`. A tensor
     whose place in those files is in `shared` is one that other segments use as well: it gets a file of its own, named
-    by what is in it, which the segments of one device have in common.
+    by what is in it, which the segments of one device have in common. A matrix that is only multiplied by, transposed,
+    is turned where `turns` says so; else it is stored as it is, and its Transpose stays in the graph.
     """
 
     path: Path
     sources: Mapping[str, Path]
     finite: FiniteCheck
     shared: frozenset[Place] = frozenset()
+    turns: bool = True
     entries: dict[str, Weight] = field(default_factory=dict[str, Weight])
     _keys: dict[tuple[object, ...], str] = field(default_factory=dict[tuple[object, ...], str])
 
@@ -79,7 +82,7 @@ class WeightFile:
             tensor = initializer.const_value
             parts = made.get(initializer) or (StoredParts((tensor,)) if isinstance(tensor, ir.ExternalTensor) else None)
             if parts is not None:
-                value, form = _fold_views(model, initializer)
+                value, form = _fold_views(model, initializer, turns=self.turns)
                 key = self._store(parts, name, form)
                 del model.graph.initializers[name]
                 value.name = key if _may_be_called(value, key, name, names) else value.name
@@ -224,10 +227,11 @@ def _pack_constants(model: ir.Model) -> None:
             model.graph.register_initializer(value)
 
 
-def _fold_views(model: ir.Model, initializer: ir.Value) -> tuple[ir.Value, Form]:
+def _fold_views(model: ir.Model, initializer: ir.Value, *, turns: bool) -> tuple[ir.Value, Form]:
     """Remove the Cast and then the changes of layout that every consumer of a weight agrees on.
 
-    Returns the value that the written tensor takes the place of, and the form in which.
+    The Transpose of a product's weight is one where it `turns`. Returns the value that the written tensor takes the
+    place of, and the form in which.
     """
     assert initializer.dtype is not None
     value, form = initializer, Form(initializer.dtype)
@@ -239,11 +243,17 @@ def _fold_views(model: ir.Model, initializer: ir.Value) -> tuple[ir.Value, Form]
     shape = tuple(initializer.shape.numpy()) if initializer.shape is not None else ()
     while nodes := next(filter(None, (_common(model, value, *operator) for operator in LAYOUT)), None):
         step = _step(nodes[0], shape)
-        if step is None:
+        if step is None or (step == TURNED and not turns and _are_multiplied_by(nodes)):
             break
         shape = step.shape(shape)
         value, form = _merge(model, nodes), Form(form.dtype, (*form.steps, step))
     return value, form
+
+
+def _are_multiplied_by(nodes: list[ir.Node]) -> bool:
+    """Whether what they give are the right sides of products, and nothing else."""
+    uses = [use for node in nodes for use in node.outputs[0].uses()]
+    return all((use.node.domain, use.node.op_type, use.idx) == ("", "MatMul", 1) for use in uses)
 
 
 def _common(model: ir.Model, value: ir.Value, domain: str, op_type: str) -> list[ir.Node] | None:

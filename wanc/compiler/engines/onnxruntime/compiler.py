@@ -43,6 +43,7 @@ class OnnxRuntimeCompiler:
 
     engine: ClassVar[str] = "onnxruntime"
     built: ClassVar[str | None] = None
+    turns_weights: ClassVar[bool] = True
     passes: ClassVar[tuple[Pass, ...]] = PASSES
 
     def lowering(self, component: str, graph: str) -> tuple[Pass, ...]:

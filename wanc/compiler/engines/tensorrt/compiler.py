@@ -25,6 +25,7 @@ class TensorRtCompiler(AheadOfTimeCompiler):
 
     engine: ClassVar[str] = "tensorrt"
     built: ClassVar[str | None] = ON_TARGET
+    turns_weights: ClassVar[bool] = True
 
     compute: Compute
     islands: tuple[Island, ...]

@@ -36,6 +36,7 @@ class TensorRtRtxCompiler(AheadOfTimeCompiler):
 
     engine: ClassVar[str] = "tensorrt-rtx"
     built: ClassVar[str | None] = None
+    turns_weights: ClassVar[bool] = True
 
     target: str
     compute: Compute
