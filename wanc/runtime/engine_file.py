@@ -20,7 +20,7 @@ RANK = "rank"
 
 
 class EngineMemory(NamedTuple):
-    """Bytes that an engine file takes: `opened` once it was executed, `opening` at most until then."""
+    """Bytes that an engine file takes: `opened` when it is open, `opening` at most until then."""
 
     opened: int
     opening: int

@@ -77,9 +77,6 @@ class Residency(Generic[Opened]):
             with self._changed:
                 entry = self._entries[file.file]
                 entry.users -= 1
-                # What it took beside that to open it is gone once it was executed.
-                entry.bytes = self._memory(file).opened
-                self._tell()
                 self._changed.notify_all()
             self._look_ahead()
 
@@ -178,6 +175,9 @@ class Residency(Generic[Opened]):
             raise
         with self._changed:
             entry.session = session
+            # What it took beside that to open it is gone.
+            entry.bytes = self._memory(entry.file).opened
+            self._tell()
             self._traffic.loads += 1
             self._traffic.loaded_bytes += self._memory(entry.file).opened
             self._changed.notify_all()

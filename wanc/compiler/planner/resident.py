@@ -113,7 +113,7 @@ def opened_bytes(component: ComponentCosts, first: int, stop: int, kind: EngineK
 def opening_bytes(component: ComponentCosts, first: int, stop: int, kind: EngineKind) -> int:
     """What opening the engines of some blocks takes: their weights, and what is there of their files meanwhile.
 
-    onnxruntime packs one weight after the other, OpenVINO all at the first execution, from a file in float32.
+    onnxruntime packs one weight after the other, OpenVINO reads a file in float32 first.
     """
     kernels = [kernel for part in component.parts[first:stop] for kernel in part.kernels]
     opened = opened_bytes(component, first, stop, kind)

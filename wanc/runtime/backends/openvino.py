@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Lock
@@ -19,6 +21,8 @@ from .mapped import let_go
 PRECISION = ["wanc", "precision"]
 """Where a model says in which precision its products are to be computed: bf16 or f32."""
 FLOAT32 = "f32"
+FIRST = ["wanc", "first"]
+"""Where a model says of which sizes its inputs can be at a first execution: {name: sizes}, as JSON."""
 INPUTS_AS_THEY_ARE: Mapping[str, str] = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 """Without this, a product whose weight alone is codes rounds its other side as well."""
 
@@ -69,6 +73,16 @@ class OpenVino:
         self._inputs = {port.any_name: np.dtype(port.element_type.to_dtype()) for port in model.inputs}
         self.outputs = [port.any_name for port in model.outputs]
         self._compile()
+        if model.has_rt_info(FIRST):
+            self._pack(json.loads(str(model.get_rt_info(FIRST).astype(str))))
+
+    def _pack(self, sizes: Mapping[str, list[int]]) -> None:
+        """Execute it on a few zeros: the library packs weights when it is executed, and opening it is to be all of it.
+
+        What it does not take is for the first real execution to tell.
+        """
+        with suppress(RuntimeError):
+            self.run({name: np.zeros(sizes[name], dtype) for name, dtype in self._inputs.items()})
 
     def _compile(self) -> None:
         self.compiled = compile_model(self.path, self._threads, self._lanes)

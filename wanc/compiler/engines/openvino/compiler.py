@@ -9,6 +9,7 @@ was read from a file.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from openvino.op import Constant
 from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import GIVES, HALVES, Kernels
 from wanc.compiler.engines.lowered_graph import LoweredGraph
+from wanc.compiler.engines.openvino.first import first_shapes
 from wanc.compiler.engines.openvino.fused import has_kernel
 from wanc.compiler.engines.openvino.passes import PASSES
 from wanc.compiler.engines.openvino.probe import OpenVinoProber
@@ -35,7 +37,7 @@ from wanc.compiler.passes.rewrite import Pass
 from wanc.compiler.program.graph_file import load
 from wanc.errors import EXIT_REFUSED, CheckpointError, UserError
 from wanc.runtime.backends.base import Backend
-from wanc.runtime.backends.openvino import PRECISION, OpenVino, core
+from wanc.runtime.backends.openvino import FIRST, PRECISION, OpenVino, core
 from wanc.runtime.engine_file import EngineMemory
 from wanc.words import Island
 
@@ -78,8 +80,9 @@ class OpenVinoCompiler:
         does not take it.
         """
         made: dict[str, Path] = {}
-        for graph, path in ((name, entry.path) for name, entry in graphs.items()):
-            canonical, where = load(path), f"{component}/{graph}"
+        for graph, lowered in graphs.items():
+            path, where = lowered.path, f"{component}/{graph}"
+            canonical = load(path)
             check_computed_rightly(canonical, where)
             model = _read(path, where=where)
             _keep_inputs(model, canonical)
@@ -88,6 +91,8 @@ class OpenVinoCompiler:
             if self.compute == "bf16" and not is_whole_island(component, graph, self.islands):
                 model.set_rt_info("bf16", PRECISION)
                 _mark(model, self.islands)
+            if shapes := first_shapes(canonical, lowered):
+                model.set_rt_info(json.dumps(shapes), FIRST)
             made[graph] = path.with_suffix(".xml")
             openvino.save_model(model, made[graph], compress_to_fp16=False)
             del model  # it maps the weights that go now
@@ -100,11 +105,15 @@ class OpenVinoCompiler:
         return OpenVino(path, threads=1)
 
     def memory(self, path: Path) -> EngineMemory | None:
-        """Weights as they are packed at the first execution; until then their file's pages are there as well."""
+        """Weights as they are packed at the first execution; until then their file's pages are there as well.
+
+        Of a file that is not executed when it is opened they stay.
+        """
         model = core().read_model(path)
         in_halves = model.has_rt_info(PRECISION) and str(model.get_rt_info(PRECISION).astype(str)) == "bf16"
         opened = KERNELS + sum(_held_bytes(node, in_halves=in_halves) for node in model.get_ops() if _is_weight(node))
-        return EngineMemory(opened, opened + path.with_suffix(".bin").stat().st_size)
+        opening = opened + path.with_suffix(".bin").stat().st_size
+        return EngineMemory(opened if model.has_rt_info(FIRST) else opening, opening)
 
     def has_kernel(self, node: ir.Node, opset: int) -> bool:
         del opset
