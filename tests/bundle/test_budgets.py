@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from wanc.compiler.why import why
+from wanc.recipe.load import load
 from wanc.runtime.api import open as open_bundle
 from wanc.runtime.errors import TargetError, UserError
 from wanc.runtime.execute import run_selftest
@@ -19,12 +21,13 @@ from .conftest import MakeVariant, RunPy, Variant
 from .test_cut import AT_BLOCKS, PROMPT
 
 BUDGET = 160 * 2**20
+SETTINGS = (AT_BLOCKS, "runtime.budgets.device=160MiB")
 
 
 @pytest.fixture(scope="module")
 def within(variant: MakeVariant) -> Variant:
     """All of it finds room in the recipe's budget; runs get smaller ones."""
-    return variant("within", AT_BLOCKS, "runtime.budgets.device=160MiB")
+    return variant("within", *SETTINGS)
 
 
 def memory_of(bundle: Path) -> dict[str, Any]:
@@ -67,6 +70,11 @@ def test_the_video_is_the_same_within_any_budget(within: Variant, tiny_bundle: P
         assert counters["peak_bytes"] <= (BUDGET if budget is None else budget)
         assert (counters["evictions"] > 0) is (budget is not None)
     assert run_selftest(within.root).ok
+
+
+def test_why_knows_how_its_model_was_cut(within: Variant, tiny_recipe: Path) -> None:
+    (loaded,) = load(tiny_recipe, ["name=within", *SETTINGS])
+    assert [answer.stage for answer in why(loaded, within.root.parents[1]) if not answer.stored] == []
 
 
 def test_a_bundle_without_a_budget_closes_nothing(tiny_bundle: Path) -> None:

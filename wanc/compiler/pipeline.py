@@ -51,7 +51,7 @@ from wanc.compiler.export.wan import Export
 from wanc.compiler.fuse import Fuse
 from wanc.compiler.partition import Partition
 from wanc.compiler.placement import check_peak, placement, planned_placement, whole_model
-from wanc.compiler.planner.recipe_plan import plan_recipe, recipe_costs
+from wanc.compiler.planner.recipe_plan import Run, plan_recipe, recipe_costs
 from wanc.compiler.program.program import Placement
 from wanc.compiler.quantize.experts import QuantizeStages, quantized_components
 from wanc.compiler.resolve import Resolved, resolve
@@ -160,7 +160,17 @@ def _partition(resolved: Resolved, placement: Placement | None) -> Partition:
     return Partition(partition.cut, GPU if is_for_gpus else partition.devices[0].kind, placement)
 
 
-def _placement(loaded: LoadedRecipe, runner: Runner) -> Placement | None:
+def planned_build(loaded: LoadedRecipe, resolved: Resolved, run: Run) -> BuildPlan:
+    """The stages of a recipe's build, with its model cut as it is planned; `run` yields what surveys say of it.
+
+    Raises UserError where it cannot be built, or finds no room.
+    """
+    _engine(resolved)  # what cannot be built is refused before its model is surveyed for a plan
+    within = within_budget(loaded, run)
+    return BuildPlan.of(resolved, within.placement if within else _placement(loaded, run), within)
+
+
+def _placement(loaded: LoadedRecipe, run: Run) -> Placement | None:
     """Where the planner puts a model for the devices that a recipe names; None where there is nothing to choose.
 
     Raises RecipeError where nothing fits, NotBuiltYetError where wanc cannot build what fits.
@@ -169,8 +179,8 @@ def _placement(loaded: LoadedRecipe, runner: Runner) -> Placement | None:
     names_devices, most_bytes = "devices" in recipe.partition.model_fields_set, recipe.engine.max_build_memory
     if recipe.targets[0] != "cpu" and recipe.sampling is not None and (names_devices or most_bytes is not None):
         if names_devices:
-            return planned_placement(plan_recipe(loaded, runner.run), most_bytes)
-        costs = recipe_costs(loaded, runner.run)[0]
+            return planned_placement(plan_recipe(loaded, run), most_bytes)
+        costs = recipe_costs(loaded, run)[0]
         return placement(costs, whole_model(costs, GPU), most_bytes)
     if sum(device.count for device in recipe.partition.devices) > 1:
         raise NotBuiltYetError(
@@ -299,10 +309,7 @@ def _build(
         if not replace:
             check_owner(destination, loaded.files[0], resolved.recipe_digest, resolved.source.digest, store)
         with _placed(loaded):
-            _engine(resolved)  # what cannot be built is refused before its model is surveyed for a plan
-            within = within_budget(loaded, runner.run)
-            placement = within.placement if within else _placement(loaded, runner)
-            plan = BuildPlan.of(resolved, placement, within)
+            plan = planned_build(loaded, resolved, runner.run)
             engines = plan.run(_bounded(runner, loaded.recipe.engine.max_build_memory))
         before = id_at(destination, store)
         bundle_id = plan.seal(destination).run(runner, engines)

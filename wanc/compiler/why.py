@@ -14,7 +14,7 @@ from wanc.artifacts.why import Absent, Change, explain_miss, told
 from wanc.compiler.bundle.seal import NAME as SEAL
 from wanc.compiler.bundle.seal import created
 from wanc.compiler.bundle.standing import look_at
-from wanc.compiler.pipeline import BuildPlan
+from wanc.compiler.pipeline import planned_build
 from wanc.compiler.resolve import resolve
 from wanc.compiler.stages.runner import tree_of
 from wanc.compiler.stages.stage import Stage, Tree
@@ -70,8 +70,9 @@ def why(loaded: LoadedRecipe, output: Path, root: Path | None = None) -> list[An
         answers.append(Answer(stage.name, True))
         return tree_of(record, store)
 
-    plan = BuildPlan.of(resolve(loaded, SourceDigests(store), progress=False))
+    resolved = resolve(loaded, SourceDigests(store), progress=False)
     try:
+        plan = planned_build(loaded, resolved, look_up)
         engines = plan.run(look_up)
     except _Missed:
         return answers
