@@ -9,12 +9,15 @@ from dataclasses import asdict, dataclass
 from threading import Condition
 from typing import Generic, TypeVar
 
+from .checkpoint import checkpoint
 from .engine_file import EngineFile, EngineMemory
 from .errors import TargetError
 from .events import EVICTIONS, RESIDENT, count, gauge
 from .uses import Uses
 
 Opened = TypeVar("Opened")
+CHECK_SECONDS = 0.1
+"""How often who waits for room looks whether its work is still wanted."""
 
 
 @dataclass
@@ -102,7 +105,7 @@ class Residency(Generic[Opened]):
         self.check_room(size, files)
         with self._changed:
             while self.budget is not None and self._reserved and self._reserved + size + self._largest > self.budget:
-                self._changed.wait()
+                self._wait()
             self._reserved += size
         try:
             with self._changed:
@@ -155,7 +158,7 @@ class Residency(Generic[Opened]):
                     self._entries[file.file] = self._entries.pop(file.file)  # behind all that were used before
                     known.users += 1
                     return known.session
-                self._changed.wait()  # for the thread that is opening it, which may fail
+                self._wait()  # for the thread that is opening it, which may fail
             self.check_room(0, [file])
             entry = self._entries[file.file] = _Entry(file, users=1)
             try:
@@ -201,6 +204,11 @@ class Residency(Generic[Opened]):
         gauge(RESIDENT, self._taken - self._reserved, budget="device", kind="engines")
         gauge(RESIDENT, self._reserved, budget="device", kind="values")
 
+    def _wait(self) -> None:
+        """Until something may have changed. Nobody tells who waits that its work is cancelled: it looks for itself."""
+        self._changed.wait(CHECK_SECONDS)
+        checkpoint()
+
     @property
     def _taken(self) -> int:
         return self._reserved + sum(entry.bytes for entry in self._entries.values())
@@ -212,7 +220,7 @@ class Residency(Generic[Opened]):
         """
         while self.budget is not None and self._taken + size > self.budget:
             if not self._close_last(sooner_than=-1):
-                self._changed.wait()
+                self._wait()
 
     def _close_last(self, *, sooner_than: float) -> bool:
         """Close the file that is needed last, if that is later than so many uses from now; and whether there is one."""
