@@ -59,10 +59,12 @@ def decode_tiled(
     is seen of them lies on disk meanwhile, see `scratch_bytes`. Raises UserError besides, where there is no room.
     """
     layout = _layout(latents.shape, model, tiling)
-    done = 0
+    size, done = (0, 0), 0
     with closing(Scratch(layout.bytes, executor.empty)) as scratch:
         for tile in layout.tiles:
             first = 0
+            if size != (size := (tile.rows.size, tile.columns.size)):
+                executor.pool.trim()  # of other sizes, it is of no use to this one
             for frames in _decoded(_cut(latents, tile, model), model.latent_mean, model.latent_std, executor, graphs):
                 _expect_size(frames, tile, model.temporal_stride if first else 1)
                 blended = _blended(frames, tile, first, layout, scratch, executor.empty)

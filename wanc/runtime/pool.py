@@ -91,12 +91,12 @@ class Pool:
             self._collect()
             self._phase += 1
 
-    def trim(self, size: int) -> bool:
-        """Give so many bytes of what is kept back to the system, or all that there are; and whether there were any."""
+    def trim(self, size: int | None = None) -> bool:
+        """Give so many bytes of what is kept back to the system, or all; and whether there were any."""
         with self._lock:
             self._collect()
             kept = self._kept_bytes
-            self._keep(kept - size)
+            self._keep(0 if size is None else kept - size)
             return bool(kept)
 
     def counts(self) -> PoolCounts:
@@ -125,7 +125,6 @@ class Pool:
             self._taken += size
             self._most_out = max(self._most_out, self._out)
             self._keep(MOST_HELD * self._most_out - self._out)
-            gauge(POOL, self._held)
         return buffer
 
     @property
@@ -141,6 +140,7 @@ class Pool:
         while self._kept and self._kept_bytes > most:
             del self._kept[0]
         self._collect()
+        gauge(POOL, self._held)
 
     def _collect(self) -> None:
         """Count what came and went, and keep what has come back."""
