@@ -15,7 +15,7 @@ from .schedule import Schedule
 
 Latents = NDArray[np.float32]
 Exact = NDArray[np.float64]  # latents inside a solver
-BLOCK = 8192
+BLOCK = 4096
 """Elements that are moved at once: all that a step computes of them on its way stays in the processor's caches."""
 
 
