@@ -24,6 +24,7 @@ from wanc.runtime.request import Request
 from wanc.runtime.service import Service
 from wanc.runtime.session import Session
 from wanc.runtime.timer import Timer
+from wanc.runtime.value import as_array
 
 from .conftest import MakeVariant
 
@@ -51,6 +52,10 @@ def pipeline(request: pytest.FixtureRequest, tiny_bundle: Path, variant: MakeVar
     return package.open(root, threads=1)
 
 
+def other_seed(seed: int) -> dict[str, Any]:
+    return {**SHORT, "seed": seed}
+
+
 def make(pipeline: Pipeline, video: Path, options: Mapping[str, Any] = OPTIONS) -> bytes:
     """A video in a file, with all that a request does in this thread."""
     plan = VideoPlan.of(pipeline, video, Request(PROMPT, **options))
@@ -72,7 +77,8 @@ def test_a_warm_request_takes_nothing(pipeline: Pipeline, tmp_path: Path, monkey
 
     def seen(session: Session, inputs: Any) -> Any:
         outputs = run(session, inputs)
-        foreign.extend(name for name, array in outputs.items() if array.nbytes >= PAGE and not is_of(pool, array))
+        arrays = {name: as_array(value) for name, value in outputs.items()}
+        foreign.extend(name for name, array in arrays.items() if array.nbytes >= PAGE and not is_of(pool, array))
         return outputs
 
     monkeypatch.setattr(Session, "run", seen)
@@ -119,7 +125,7 @@ def test_an_engine_that_allocates_is_seen(tiny_bundle: Path) -> None:
 def test_what_leaves_the_runtime_is_the_caller_s_own(pipeline: Pipeline) -> None:
     first = pipeline.generate(PROMPT, **SHORT)
     frames, latents = first.frames.copy(), first.latents.copy()
-    other = pipeline.generate(PROMPT, **{**SHORT, "seed": 8})
+    other = pipeline.generate(PROMPT, **other_seed(8))
     assert (first.frames != other.frames).any()
     np.testing.assert_array_equal(first.frames, frames)
     np.testing.assert_array_equal(first.latents, latents)
@@ -163,10 +169,10 @@ def test_what_fails_or_is_cancelled_gives_all_back(
 
 def test_requests_at_once_share_one_pool(pipeline: Pipeline) -> None:
     """Each has buffers of its own, and all come back."""
-    alone = {seed: pipeline.generate(PROMPT, **{**SHORT, "seed": seed}).frames for seed in range(3)}
+    alone = {seed: pipeline.generate(PROMPT, **other_seed(seed)).frames for seed in range(3)}
     out = pipeline.executor.pool.counts().out
     with Service(pipeline) as service:
-        tickets = {seed: service.submit(PROMPT, **{**SHORT, "seed": seed}) for seed in alone}
+        tickets = {seed: service.submit(PROMPT, **other_seed(seed)) for seed in alone}
     for seed, ticket in tickets.items():
         np.testing.assert_array_equal(ticket.result().frames, alone[seed])
     gc.collect()

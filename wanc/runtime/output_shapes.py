@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 from .dimensions import NAMED, split_dimension
 
@@ -36,6 +37,7 @@ def _size(dimension: int | str | None, sizes: Mapping[str, int]) -> int | None:
     return factor * sizes[named] if named in sizes else None
 
 
+@cache
 def _split(dimension: int | str | None) -> tuple[int, str]:
     """As `split_dimension`; without a name where it is a number, or nothing that follows from others."""
     is_named = isinstance(dimension, str) and NAMED.fullmatch(dimension)

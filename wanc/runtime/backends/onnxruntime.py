@@ -107,8 +107,7 @@ class OnnxRuntime:
         # Outputs whose size follows from the inputs' are written to where they will lie, others are copied there.
         binding = self._session.io_binding()
         for name, array in inputs.items():
-            # A contiguous copy of a number would be a row of one.
-            binding.bind_cpu_input(name, np.ascontiguousarray(array).reshape(array.shape))
+            binding.bind_cpu_input(name, array if array.flags.c_contiguous else np.ascontiguousarray(array))
         shapes = output_shapes(self._takes, self._gives, {name: array.shape for name, array in inputs.items()})
         outputs = {name: self._empty(shape, self._dtypes[name]) for name, shape in shapes.items()}
         for name in self.outputs:
