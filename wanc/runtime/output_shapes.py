@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import cast
 
 from .dimensions import NAMED, split_dimension
 
@@ -22,12 +23,8 @@ def output_shapes(
             factor, named = _split(dimension)
             if named and (size % factor or sizes.setdefault(named, size // factor) != size // factor):
                 return {}  # the engine will say what is wrong with it
-    found: dict[str, Shape] = {}
-    for name, declared in outputs.items():
-        shape = [_size(dimension, sizes) for dimension in declared]
-        if None not in shape:
-            found[name] = tuple(size for size in shape if size is not None)
-    return found
+    solved = {name: tuple(_size(dimension, sizes) for dimension in declared) for name, declared in outputs.items()}
+    return {name: cast(Shape, shape) for name, shape in solved.items() if None not in shape}
 
 
 def _size(dimension: int | str | None, sizes: Mapping[str, int]) -> int | None:

@@ -105,6 +105,15 @@ class Pipeline:
         for phase, components in COMPONENTS.items():
             self.executor.check_room(self._values(phase, shape), components)
 
+    def fits_side_by_side(self, request: Request) -> bool:
+        """Whether such requests find room in the budget while each is in another phase, and no file is closed."""
+        memory, budget = self.bundle.memory, self.executor.residency.budget
+        if memory is None or budget is None:
+            return True
+        shape = self.bundle.shape(request.shape, request.frames)
+        values = sum(self._values(phase, shape) for phase in COMPONENTS)
+        return values + memory.weights(self._planned(shape.height, shape.width).name) <= budget
+
     def tags(self, request: Request) -> dict[str, str]:
         """What a file of the video says about itself: all that it takes to make it again. Raises UserError."""
         sampling, shape = self.bundle.sampling, self.bundle.shape(request.shape, request.frames)

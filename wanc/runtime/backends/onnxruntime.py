@@ -110,14 +110,16 @@ class OnnxRuntime:
             binding.bind_cpu_input(name, array if array.flags.c_contiguous else np.ascontiguousarray(array))
         shapes = output_shapes(self._takes, self._gives, {name: array.shape for name, array in inputs.items()})
         outputs = {name: self._empty(shape, self._dtypes[name]) for name, shape in shapes.items()}
-        for name in self.outputs:
-            if name in outputs:
-                binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(outputs[name]))
-            else:
-                binding.bind_output(name)
+        for name, array in outputs.items():
+            binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+        others = [name for name in self.outputs if name not in outputs]
+        for name in others:
+            binding.bind_output(name)
         self._session.run_with_iobinding(binding)
-        found = zip(self.outputs, binding.get_outputs(), strict=True)
-        return [outputs[name] if name in outputs else copied(value.numpy(), self._empty) for name, value in found]
+        if others:  # they were bound behind the rest, and come so
+            values = binding.get_outputs()[len(outputs) :]
+            outputs |= {name: copied(value.numpy(), self._empty) for name, value in zip(others, values, strict=True)}
+        return [outputs[name] for name in self.outputs]
 
     def end_profiling(self) -> Path:
         """The file into which a session that was opened with profiling has written what it executed."""
