@@ -13,9 +13,11 @@ from wanc.compiler.why import why
 from wanc.recipe.load import load
 from wanc.runtime.api import open as open_bundle
 from wanc.runtime.errors import TargetError, UserError
-from wanc.runtime.execute import run_selftest
+from wanc.runtime.events import recording
+from wanc.runtime.execute import run, run_selftest
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.pipeline import Pipeline
+from wanc.runtime.request import Request
 
 from .conftest import MakeVariant, RunPy, Variant
 from .test_cut import AT_BLOCKS, PROMPT
@@ -122,3 +124,24 @@ def test_the_next_expert_and_the_decoder_are_opened_ahead(within: Variant) -> No
     pipeline = opened(within.root)
     pipeline.generate(PROMPT, seed=3, steps=4)
     assert pipeline.executor.residency.counters()["prefetched"] > 0
+
+
+@pytest.mark.parametrize(("budget", "fits"), [(BUDGET, True), (None, False)], ids=["all fit", "the least budget"])
+def test_a_list_of_prompts_is_worked_on_side_by_side_where_all_phases_fit(
+    within: Variant, tmp_path: Path, budget: int | None, fits: bool
+) -> None:
+    (tmp_path / "prompts.txt").write_text("A red circle moves left.\nA blue square moves up.\n")
+    budget = budget or least_of(within.root, "64p")
+    asked: dict[str, Any] = {"prompts": tmp_path / "prompts.txt", "frames": 5, "steps": 2}
+    with recording() as recorder:
+        run(within.root, tmp_path / "videos", asked, threads=1, device_budget=str(budget))
+    phases = [span for span in recorder.spans if span.phase in ("text", "denoise", "decode")]
+    threads = {span.track.name for span in phases if span.track is not None}
+    assert threads == {"text-0", "denoise-0", "decode-0"}
+    overlaps = any(one.start < other.start < one.end for one in phases for other in phases if one is not other)
+    assert opened(within.root, budget).fits_side_by_side(Request("", frames=5)) is fits
+    assert fits or not overlaps
+    for number, prompt in enumerate(("A red circle moves left.", "A blue square moves up."), 1):
+        result = opened(within.root).generate(prompt, frames=5, steps=2)
+        result.save(tmp_path / "alone.mp4")
+        assert (tmp_path / "videos" / f"{number:04d}.mp4").read_bytes() == (tmp_path / "alone.mp4").read_bytes()

@@ -91,9 +91,9 @@ class Seen:
         self.parts: list[Array] = []
         rounded = module.to_pixels
 
-        def noted(frames: Array) -> Any:
+        def noted(frames: Array, *rest: Any) -> Any:
             self.parts.append(frames.copy())
-            return rounded(frames)
+            return rounded(frames, *rest)
 
         monkeypatch.setattr(module, "to_pixels", noted)
 
@@ -215,8 +215,8 @@ def edges_kept_unblended(monkeypatch: pytest.MonkeyPatch) -> None:
         own[:] = [frames]
         return blended(frames, *rest)
 
-    def keep(frames: Array, tile: Any, first: int, layout: Layout, scratch: Any) -> None:
-        right(own[0], tile, first, layout, scratch)
+    def keep(frames: Array, tile: Any, first: int, layout: Layout, scratch: Any, empty: Any) -> None:
+        right(own[0], tile, first, layout, scratch, empty)
         height, width = tile.shown
         scratch.write(layout.picture(tile, first), module.to_pixels(frames[..., :height, :width]))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import weakref
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from wanc.runtime.engine_file import EngineFile, EngineMemory
 from wanc.runtime.errors import TargetError
 from wanc.runtime.executor import Executor
 from wanc.runtime.folder import PlainFolder
+from wanc.runtime.pool import Pool
 from wanc.runtime.segments import Segments
 from wanc.runtime.value import Value
 
@@ -307,3 +309,44 @@ def test_one_file_is_closed_before_the_next_is_opened_where_the_budget_has_room_
         for file in files:
             assert len(executor.run_together("denoiser", file.graph, INPUTS)) == 2
     assert Heavy.most == [1] * 40
+
+
+# Where outputs lie
+
+SIZES = """<ir_version: 11, opset_import: ["" : 23]>
+g (float[n] x) => (float[n] a, float[m] b, float[2] c, float[n] d) {
+    one = Constant <value_float = 1.0> () a = Add (x, one) d = Mul (x, x)
+    places = NonZero (x) axes = Constant <value_ints = [0]> () flat = Squeeze (places, axes) b = Cast <to = 1> (flat)
+    c = Constant <value_floats = [3.0, 4.0]> () }"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_outputs_are_put_into_the_arrays_that_are_made_for_them(tmp_path: Path, engine: str) -> None:
+    """Those of a size that follows from the inputs' and others, in the graph's order, and again for other sizes."""
+    pool = Pool()
+    backend = open_backend(engine, tmp_path / write(SIZES, tmp_path, "sizes", engine), 1, empty=pool.empty)
+    assert backend.outputs == ["a", "b", "c", "d"]
+    for count in (5000, 6000):
+        x = np.arange(count, dtype=np.float32) % 4
+        for _ in range(2):
+            outputs = backend.run({"x": x})
+            for found, expected in zip(outputs, (x + 1, np.flatnonzero(x), [3, 4], x * x), strict=True):
+                np.testing.assert_array_equal(found, np.asarray(expected, np.float32))
+            owners = {type(outputs[index].base).__module__ for index in (0, 1, 3)}
+            assert owners == {Pool.__module__}
+            del outputs, found
+    assert pool.counts().out == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_engine_that_fails_gives_its_arrays_back_and_holds_no_input(tmp_path: Path, engine: str) -> None:
+    pool = Pool()
+    backend = open_backend(engine, tmp_path / write(MODEL, tmp_path, "step", engine), 1, empty=pool.empty)
+    inputs = pool.empty((1000, 5))
+    with pytest.raises(Exception, match="x"):
+        backend.run({"x": inputs})
+    inputs = pool.empty((1000, 4))
+    backend.run({"x": inputs})
+    del inputs
+    gc.collect()
+    assert pool.counts().out == 0

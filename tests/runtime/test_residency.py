@@ -9,12 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wanc.runtime.engine_file import EngineFile, EngineMemory
 from wanc.runtime.errors import TargetError
+from wanc.runtime.pool import PAGE
 from wanc.runtime.residency import Residency
 
 SECONDS = 30
@@ -257,3 +259,79 @@ def test_a_file_that_the_budget_never_has_room_for_is_refused() -> None:
         pass
     with residency.use(files[1]) as session:
         assert session == "1"
+
+
+# Arrays
+
+
+def in_pages(*sizes: int) -> Sizes:
+    """Files of so many pages."""
+    return [(size * PAGE, 0) for size in sizes]
+
+
+PHASES = st.lists(
+    st.tuples(st.integers(1, 30), st.lists(st.tuples(st.integers(0, 2), st.integers(1, 10)), max_size=8)), max_size=6
+)
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(PHASES, st.integers(0, 40), st.data())
+def test_files_and_arrays_are_one_account(
+    phases: list[tuple[int, list[tuple[int, int]]]], more: int, data: st.DataObject
+) -> None:
+    """Whatever was kept of earlier phases: within what is reserved for them, arrays never lead over the budget."""
+    largest, budget = 7, (7 + 30 + more) * PAGE
+    residency, files = residency_of(in_pages(3, 5, largest), budget)
+    for reserved, uses in phases:
+        with residency.reserve(reserved * PAGE, files):
+            arrays: list[np.ndarray] = []
+            for number, size in uses:
+                with residency.use(files[number]):
+                    # A buffer may have a page more than was asked for.
+                    if residency.pool.counts().out + (size + 1) * PAGE <= reserved * PAGE:
+                        arrays.append(residency.pool.empty((size * PAGE,), np.uint8))
+                if arrays and data.draw(st.booleans()):
+                    arrays.pop()
+            arrays.clear()
+    assert residency.counters()["peak_bytes"] <= budget
+    assert residency.pool.counts().out == 0
+
+
+def test_what_is_kept_goes_before_a_file_is_closed_and_stays_where_there_is_room() -> None:
+    residency, files = residency_of(in_pages(10), 40 * PAGE)
+    with residency.use(files[0]):
+        pass
+    with residency.reserve(20 * PAGE, files):
+        residency.pool.empty((20 * PAGE,), np.uint8)
+    with residency.reserve(10 * PAGE, files):
+        assert residency.pool.counts().kept == 20 * PAGE
+    with residency.reserve(11 * PAGE, files):
+        assert residency.pool.counts().kept == 0
+    assert residency.counters()["evictions"] == 0
+    assert residency.counters()["peak_bytes"] == 40 * PAGE
+
+
+def test_what_a_phase_gives_back_is_there_for_its_next_step_however_tight_the_budget_is() -> None:
+    residency, files = residency_of(in_pages(10, 10, 10), 20 * PAGE)
+    with residency.reserve(10 * PAGE, files), residency.expect(files * 5):
+        for file in files * 5:
+            with residency.use(file):
+                residency.pool.empty((10 * PAGE,), np.uint8)
+    assert residency.counters()["evictions"] == 14
+    assert residency.pool.counts().taken == 10 * PAGE
+
+
+def test_nobody_waits_for_arrays_that_somebody_holds() -> None:
+    residency, files = residency_of(in_pages(10, 10), 20 * PAGE)
+    held = residency.pool.empty((30 * PAGE,), np.uint8)
+
+    def use_both() -> int:
+        with residency.reserve(5 * PAGE, files):
+            for file in files:
+                with residency.use(file):
+                    pass
+        return residency.counters()["evictions"]
+
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(use_both).result(SECONDS) == 1, "as little else as can be is open beside them"
+    assert held.nbytes == residency.pool.counts().out

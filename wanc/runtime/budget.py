@@ -73,6 +73,10 @@ class MemoryFacts:
         """The smallest budget within which the smallest video can be made."""
         return min(max(memory.least for memory in phases.values()) for phases in self.shapes.values())
 
+    def weights(self, shape: str) -> int:
+        """Of all open engines, of whatever phase."""
+        return sum(phase.weights for phase in self.shapes[shape].values())
+
     def values(self, shape: str, phase: str, share: float) -> int:
         """What to reserve for a phase of a video with `share` as many frames as the shape has that was planned.
 

@@ -16,9 +16,10 @@ from .errors import TargetError
 from .executor import Executor
 from .interface import Interface, carried
 from .model import Model
+from .pool import Empty, copied
 from .scratch import Scratch
 from .tiling import Layout, Tile, Tiling, blend
-from .value import Value, expect
+from .value import Value, expect, is_finite
 
 COMPONENT, FIRST, STEADY = "vae_decoder", "first", "steady"
 DOWN, ACROSS = 3, 4
@@ -41,7 +42,7 @@ def decode(
     TargetError where a NaN or an infinity turns up: no picture shows it.
     """
     for frames in _decoded(latents, mean, std, executor, graphs):
-        yield to_pixels(frames)
+        yield to_pixels(frames, executor.empty)
 
 
 def decode_tiled(
@@ -58,18 +59,20 @@ def decode_tiled(
     is seen of them lies on disk meanwhile, see `scratch_bytes`. Raises UserError besides, where there is no room.
     """
     layout = _layout(latents.shape, model, tiling)
-    done = 0
-    with closing(Scratch(layout.bytes)) as scratch:
+    size, done = (0, 0), 0
+    with closing(Scratch(layout.bytes, executor.empty)) as scratch:
         for tile in layout.tiles:
             first = 0
+            if size != (size := (tile.rows.size, tile.columns.size)):
+                executor.pool.trim()  # of other sizes, it is of no use to this one
             for frames in _decoded(_cut(latents, tile, model), model.latent_mean, model.latent_std, executor, graphs):
                 _expect_size(frames, tile, model.temporal_stride if first else 1)
-                blended = _blended(frames, tile, first, layout, scratch)
-                _keep(blended, tile, first, layout, scratch)
+                blended = _blended(frames, tile, first, layout, scratch, executor.empty)
+                _keep(blended, tile, first, layout, scratch, executor.empty)
                 first, done = first + frames.shape[2], done + 1
                 on_tile(done)
         for start, stop in _chunks(layout.frames, model.temporal_stride):
-            yield _picture(start, stop, layout, scratch)
+            yield _picture(start, stop, layout, scratch, executor.empty)
 
 
 def scratch_bytes(latents: tuple[int, ...], model: Model, tiling: Tiling) -> int:
@@ -77,10 +80,19 @@ def scratch_bytes(latents: tuple[int, ...], model: Model, tiling: Tiling) -> int
     return _layout(latents, model, tiling).bytes
 
 
-def to_pixels(frames: NDArray[np.float32]) -> Frames:
+def to_pixels(frames: NDArray[np.float32], empty: Empty = np.empty) -> Frames:
     """float32 [1, 3, frames, height, width], of which -1..1 is seen → uint8 [frames, height, width, 3], rounded."""
-    scaled = np.clip(frames[0] * 127.5 + 127.5, 0.0, 255.0)
-    return np.rint(scaled).astype(np.uint8).transpose(1, 2, 3, 0)
+    channels, *size = frames.shape[1:]
+    pixels = empty((*size, channels), np.uint8)
+    scaled = empty(tuple(size[1:]), np.float32)
+    # A picture of one colour at a time stays in the processor's caches.
+    for channel in range(channels):
+        for frame in range(size[0]):
+            np.multiply(frames[0, channel, frame], np.float32(127.5), out=scaled)
+            scaled += np.float32(127.5)
+            np.rint(np.clip(scaled, 0.0, 255.0, out=scaled), out=scaled)
+            pixels[frame, :, :, channel] = scaled
+    return pixels
 
 
 def _decoded(
@@ -96,7 +108,9 @@ def _decoded(
     caches: dict[str, Value] = {}
     done = 0
     for index in range(latents.shape[2]):
-        latent = np.ascontiguousarray(latents[:, :, index : index + 1] * scale + offset)
+        latent = copied(latents[:, :, index : index + 1], executor.empty)
+        latent *= scale
+        latent += offset
         graph = STEADY if index else FIRST
         outputs = executor.run(COMPONENT, graph, {"latent": latent, **caches})
         caches = carried(graphs[graph].outputs, outputs)
@@ -108,8 +122,8 @@ def _decoded(
 
 def _check_finite(frames: NDArray[np.float32], graph: str, done: int) -> None:
     """Of float32 [1, 3, frames, height, width]; `done` frames came before."""
-    finite = np.isfinite(frames).all(axis=(0, 1, 3, 4))
-    if not finite.all():
+    if not is_finite(frames):
+        finite = np.isfinite(frames).all(axis=(0, 1, 3, 4))
         raise TargetError(
             f"{COMPONENT}/{graph} gave values that are not finite in frame {done + int(np.argmin(finite))}, from 0",
             hint="run the bundle's --selftest: this machine may not compute what the build machine did",
@@ -137,11 +151,11 @@ def _expect_size(frames: NDArray[np.float32], tile: Tile, count: int) -> None:
 
 
 def _blended(
-    frames: NDArray[np.float32], tile: Tile, first: int, layout: Layout, scratch: Scratch
+    frames: NDArray[np.float32], tile: Tile, first: int, layout: Layout, scratch: Scratch, empty: Empty
 ) -> NDArray[np.float32]:
     """A tile into which those above and beside it fade; `frames` begin with the video's frame `first`."""
     count, height, width = frames.shape[2:]
-    blended = frames.copy()
+    blended = copied(frames, empty)
     if tile.rows.before:
         above = scratch.read(layout.below(tile, first), (1, 3, count, tile.rows.before, width), np.float32)
         blend(above, blended, DOWN)
@@ -151,10 +165,10 @@ def _blended(
     return blended
 
 
-def _keep(frames: NDArray[np.float32], tile: Tile, first: int, layout: Layout, scratch: Scratch) -> None:
+def _keep(frames: NDArray[np.float32], tile: Tile, first: int, layout: Layout, scratch: Scratch, empty: Empty) -> None:
     """What is seen of a tile, and the edges that the next ones are blended with."""
     height, width = tile.shown
-    scratch.write(layout.picture(tile, first), to_pixels(frames[..., :height, :width]))
+    scratch.write(layout.picture(tile, first), to_pixels(frames[..., :height, :width], empty))
     if tile.rows.behind:
         scratch.write(layout.below(tile, first), frames[..., -tile.rows.behind :, :])
     if tile.columns.behind:
@@ -168,9 +182,9 @@ def _chunks(frames: int, stride: int) -> Iterator[tuple[int, int]]:
         yield start, start + stride
 
 
-def _picture(start: int, stop: int, layout: Layout, scratch: Scratch) -> Frames:
+def _picture(start: int, stop: int, layout: Layout, scratch: Scratch, empty: Empty) -> Frames:
     """Frames start … stop - 1, put together of all tiles."""
-    picture = np.empty((stop - start, layout.height, layout.width, 3), np.uint8)
+    picture = empty((stop - start, layout.height, layout.width, 3), np.uint8)
     for tile in layout.tiles:
         height, width = tile.shown
         rows, columns = tile.rows.start, tile.columns.start

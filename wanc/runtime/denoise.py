@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from .errors import TargetError
 from .parts import Parts
+from .pool import Empty
 from .progress import OnProgress, ignore
 from .solvers.base import Solver
-from .value import Value, expect
+from .value import Value, expect, is_finite
 
 Latents = NDArray[np.float32]
 GRAPH, TIMESTEP = "step", "timestep"
@@ -39,7 +40,15 @@ class Expert:
         """Executions of a step."""
         return 1 if self.guidance == 1.0 else 2
 
-    def velocity(self, parts: Denoiser, latents: Latents, timestep: float, text: Latents, negative: Latents) -> Latents:
+    def velocity(
+        self,
+        parts: Denoiser,
+        latents: Latents,
+        timestep: float,
+        text: Latents,
+        negative: Latents,
+        empty: Empty = np.empty,
+    ) -> Latents:
         """The guided velocity, shaped as the latents: v(negative) + guidance * (v(text) - v(negative))."""
         known = {"latents": latents, TIMESTEP: np.array([timestep], np.float32)}
         texts = {"conditional": text} if self.branches == 1 else {"conditional": text, "unconditional": negative}
@@ -49,8 +58,10 @@ class Expert:
         if len(velocities) == 1:
             return velocities[0]
         conditional, unconditional = velocities
-        scale = np.float32(self.guidance)
-        return np.asarray(unconditional + scale * (conditional - unconditional), np.float32)
+        guided = np.subtract(conditional, unconditional, out=empty(latents.shape, np.float32))
+        guided *= np.float32(self.guidance)
+        guided += unconditional
+        return guided
 
 
 def denoise(
@@ -61,11 +72,13 @@ def denoise(
     text: Latents,
     negative: Latents,
     on_progress: OnProgress = ignore,
+    empty: Empty = np.empty,
 ) -> Latents:
     """Integrate from noise to clean latents, float32 [1, channels, frames, height, width].
 
     `text` and `negative` are the branches' text states [1, text_length, width]; `expert_at` chooses by timestep, and
-    `parts_of` opens the graphs of the expert's component, whose results are dropped when another expert takes over.
+    `parts_of` opens the graphs of the expert's component, whose results are dropped when another expert takes over;
+    `empty` makes arrays.
     Raises TargetError where a NaN or an infinity turns up: it would decode to a picture of nothing.
     """
     parts: Parts | None = None
@@ -74,9 +87,9 @@ def denoise(
         expert = expert_at(timestep)
         if parts is None or parts.component != expert.component:
             parts = parts_of(expert.component)
-        velocity = expert.velocity(parts, latents, timestep, text, negative)
+        velocity = expert.velocity(parts, latents, timestep, text, negative, empty)
         latents = solver.step(velocity, latents)
-        if not np.isfinite(latents).all():
+        if not is_finite(latents):
             raise TargetError(
                 f"the latents are not finite after the step at timestep {timestep:g}",
                 hint="run the bundle's --selftest: this machine may not compute what the build machine did",

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import BundleError
-from .safetensors import SafetensorsFile, widen_bfloat16
+from .pool import Empty
+from .safetensors import SafetensorsFile
 
 
 class EmbeddingTable:
@@ -43,8 +44,8 @@ class EmbeddingTable:
         """
         return cls(SafetensorsFile(path), tensor)
 
-    def gather(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The rows of `ids` [tokens] as float32 [tokens, width].
+    def gather(self, ids: NDArray[np.int64], empty: Empty = np.empty) -> NDArray[np.float32]:
+        """The rows of `ids` [tokens] as float32 [tokens, width], an array that `empty` makes.
 
         Raises:
             BundleError: an id outside the vocabulary, so that the tokenizer and the table are not of one model.
@@ -54,6 +55,10 @@ class EmbeddingTable:
                 f"token ids from {ids.min()} to {ids.max()} for a table of {self.vocabulary} rows",
                 hint="the tokenizer and the embedding table belong to different models",
             )
-        rows = self._rows[ids]
-        self.bytes_read += rows.nbytes
-        return widen_bfloat16(rows) if self._is_bfloat16 else rows.astype(np.float32, copy=False)
+        self.bytes_read += ids.size * self.width * self._rows.itemsize
+        found = empty((ids.size, self.width), np.uint32 if self._is_bfloat16 else np.float32)
+        for row, number in zip(found, ids, strict=True):
+            row[:] = self._rows[number]
+        if self._is_bfloat16:
+            found <<= np.uint32(16)  # it is the upper half of a float32
+        return found.view(np.float32)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .embeddings import EmbeddingTable
 from .events import CACHE_HITS, CACHE_MISSES, count
 from .model import ENCODE, TEXT_ENCODER
+from .pool import Empty
 from .text import Tokenizer, clean_prompt
 from .value import Value, expect
 
@@ -47,20 +48,24 @@ class TextStates:
             return states
 
 
-def encode_prompt(prompt: str, tokenizer: Tokenizer, table: EmbeddingTable, encoder: Encoder) -> NDArray[np.float32]:
-    """The text states of a prompt, float32 [1, text_length, width]."""
-    inputs = encoder_inputs(prompt, tokenizer, table)
-    return text_states(encoder.run(COMPONENT, GRAPH, inputs), inputs, tokenizer.text_length)
+def encode_prompt(
+    prompt: str, tokenizer: Tokenizer, table: EmbeddingTable, encoder: Encoder, empty: Empty = np.empty
+) -> NDArray[np.float32]:
+    """The text states of a prompt, float32 [1, text_length, width], an array that `empty` makes."""
+    inputs = encoder_inputs(prompt, tokenizer, table, empty)
+    return text_states(encoder.run(COMPONENT, GRAPH, inputs), inputs, tokenizer.text_length, empty)
 
 
-def encoder_inputs(prompt: str, tokenizer: Tokenizer, table: EmbeddingTable) -> dict[str, NDArray[Any]]:
+def encoder_inputs(
+    prompt: str, tokenizer: Tokenizer, table: EmbeddingTable, empty: Empty = np.empty
+) -> dict[str, NDArray[Any]]:
     """What the encoder is given of a prompt, its own tokens: embeddings float32 [1, tokens, width], mask int64."""
     ids = tokenizer.encode(clean_prompt(prompt))
-    return {"embeddings": table.gather(ids)[None], "mask": np.ones((1, len(ids)), np.int64)}
+    return {"embeddings": table.gather(ids, empty)[None], "mask": np.ones((1, len(ids)), np.int64)}
 
 
 def text_states(
-    results: Mapping[str, Value], inputs: Mapping[str, NDArray[Any]], text_length: int
+    results: Mapping[str, Value], inputs: Mapping[str, NDArray[Any]], text_length: int, empty: Empty = np.empty
 ) -> NDArray[np.float32]:
     """What the encoder has made of such inputs as a denoiser sees it, float32 [1, text_length, width].
 
@@ -69,4 +74,6 @@ def text_states(
     """
     tokens = inputs["mask"].shape[1]
     hidden = expect(results["hidden"], "hidden", (1, tokens, None))
-    return np.pad(hidden, ((0, 0), (0, text_length - tokens), (0, 0)))
+    states = empty((1, text_length, hidden.shape[2]), np.float32)
+    states[:, :tokens], states[:, tokens:] = hidden, 0
+    return states

@@ -47,6 +47,8 @@ REQUESTS = Metric("wanc_requests_total", "Requests that have ended; by outcome")
 QUEUE = Metric("wanc_queue_length", "Requests that wait for a stage; by stage")
 RSS = Metric("wanc_rss_bytes", "Memory that the process holds, mapped files counted")
 RESIDENT = Metric("wanc_resident_bytes", "Bytes that a budget accounts for; by budget and kind")
+POOL = Metric("wanc_pool_bytes", "Bytes that the pool of arrays holds, in use or kept")
+POOL_TAKEN = Metric("wanc_pool_taken_bytes_total", "Bytes that the pool of arrays took from the system")
 
 Labels: TypeAlias = tuple[tuple[str, str], ...]
 """Sorted by name."""

@@ -69,6 +69,8 @@ class Executor:
         self._folder, self._engines, self._threads, self._thrifty = folder, engines, threads, thrifty
         files = [file for segments in engines.values() for file in segments.files]
         self.residency = Residency(files, self._session, budget)
+        self.pool = self.residency.pool
+        self.empty = self.pool.empty
         self._openings: dict[Key, Opening] = {}
         self._counters: dict[Key, Counter] = {}
         self._lock = Lock()
@@ -165,6 +167,7 @@ class Executor:
                     shown=shown,
                     target=file.target,
                     thrifty=is_thrifty,
+                    empty=self.empty,
                 ),
             )
         count(LOADS, component=file.component, graph=file.graph)

@@ -60,4 +60,6 @@ class Mp4Writer:
 
     def _make_even(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
         height, width = self._size
+        if height % 2 == width % 2 == 0:
+            return frame
         return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import UserError
+from .pool import Empty
 
 LARGEST_SEED = 2**63 - 1
 
 
-def initial_noise(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
+def initial_noise(shape: tuple[int, ...], seed: int, empty: Empty = np.empty) -> NDArray[np.float32]:
     """Standard normal float32 noise from the counter-based Philox generator (Salmon et al., SC 2011).
 
     A seed gives the same noise whatever engine and device run the model: it is made on the host, by numpy alone.
@@ -23,7 +24,8 @@ def initial_noise(shape: tuple[int, ...], seed: int) -> NDArray[np.float32]:
     if not 0 <= seed <= LARGEST_SEED:
         raise UserError(f"the seed is {seed}", hint=f"give a whole number from 0 to {LARGEST_SEED}")
     try:
-        return np.random.Generator(np.random.Philox(seed)).standard_normal(shape, dtype=np.float32)
+        noise = empty(shape, np.float32)
+        return np.random.Generator(np.random.Philox(seed)).standard_normal(dtype=np.float32, out=noise)
     except MemoryError:
         size = 4 * math.prod(shape)
         message = f"the latents take {size} bytes, which this machine does not have"

@@ -83,7 +83,8 @@ class Parts:
             if any(tensor.binding == "build" for tensor in self.graphs[graph].inputs):
                 kept.clear()  # one timestep follows another and does not come back
             table = self.tables.get(graph)
-            kept[key] = (table and table.find(given)) or self.run(graph, given, branch=branch)
+            found = None if table is None else table.find(given, self.executor.empty)
+            kept[key] = found or self.run(graph, given, branch=branch)
         return kept[key]
 
     def _key(self, graph: str, given: Mapping[str, Given], branch: str) -> Key:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from functools import cache
@@ -81,9 +81,17 @@ class Pipeline:
         """Make a whole video in memory; the options are the fields of `Request`. Raises UserError."""
         request, timer = Request(prompt, **options), Timer()
         latents = self.denoise(request, timer, on_progress)
-        frames = np.concatenate(list(self.decode(latents, timer, on_progress)))
+        return self.result(request, latents, self.decode(latents, timer, on_progress), timer)
+
+    def result(self, request: Request, latents: NDArray[np.float32], chunks: Iterable[Frames], timer: Timer) -> Result:
+        """What was made, in arrays that are the caller's own. `chunks` are all frames of the video, in their order."""
+        shape = self.bundle.shape(request.shape, request.frames)
+        frames, done = np.empty((shape.frames, shape.height, shape.width, 3), np.uint8), 0
+        for chunk in chunks:
+            frames[done : done + len(chunk)] = chunk
+            done += len(chunk)
         fps, tags, cut = self.bundle.sampling.fps, self.tags(request), self.cut(request)
-        return Result(frames, latents, timer.seconds, fps, tags, cut)
+        return Result(frames, latents.copy(), timer.seconds, fps, tags, cut)
 
     def check(self, request: Request) -> None:
         """Raises UserError where the video cannot be made, of its last phase as well: before there is any work."""
@@ -96,6 +104,15 @@ class Pipeline:
             require_room(scratch_bytes(self.bundle.latent_shape(shape), self.bundle.model, tiling))
         for phase, components in COMPONENTS.items():
             self.executor.check_room(self._values(phase, shape), components)
+
+    def fits_side_by_side(self, request: Request) -> bool:
+        """Whether such requests find room in the budget while each is in another phase, and no file is closed."""
+        memory, budget = self.bundle.memory, self.executor.residency.budget
+        if memory is None or budget is None:
+            return True
+        shape = self.bundle.shape(request.shape, request.frames)
+        values = sum(self._values(phase, shape) for phase in COMPONENTS)
+        return values + memory.weights(self._planned(shape.height, shape.width).name) <= budget
 
     def tags(self, request: Request) -> dict[str, str]:
         """What a file of the video says about itself: all that it takes to make it again. Raises UserError."""
@@ -156,7 +173,7 @@ class Pipeline:
         solver, latents = start
         room = self._room("denoise", self._shape_of(latents))
         with timer.phase("denoise"), room, self.executor.expect([*self._steps(solver), *chunks(latents.shape[2])]):
-            return denoise(self._parts, solver, self._expert, latents, *texts, on_progress)
+            return denoise(self._parts, solver, self._expert, latents, *texts, on_progress, empty=self.executor.empty)
 
     def decode(self, latents: NDArray[np.float32], timer: Timer, on_progress: OnProgress = ignore) -> Iterator[Frames]:
         """The frames of clean latents, chunk by chunk: uint8 [frames, height, width, 3].
@@ -220,7 +237,13 @@ class Pipeline:
                     hint=f"its timesteps are {', '.join(f'{t:g}' for t in sampling.timesteps)}",
                 )
             sampling = replace(sampling, steps=request.steps)
-        return create_solver(sampling.solver, shift=sampling.shift, steps=sampling.steps, timesteps=sampling.timesteps)
+        return create_solver(
+            sampling.solver,
+            shift=sampling.shift,
+            steps=sampling.steps,
+            timesteps=sampling.timesteps,
+            empty=self.executor.empty,
+        )
 
     def load_latents(self, path: Path, shape: str | None = None, frames: int | None = None) -> NDArray[np.float32]:
         """Initial noise from a `.npy` file, for a video of this shape and number of frames.
@@ -241,7 +264,7 @@ class Pipeline:
     def _start(self, request: Request, shape: Shape) -> NDArray[np.float32]:
         expected = self.bundle.latent_shape(shape)
         if request.latents is None:
-            return initial_noise(expected, request.seed)
+            return initial_noise(expected, request.seed, self.executor.empty)
         self._check_latents(request.latents.dtype.name, request.latents.shape, shape)
         if not np.isfinite(request.latents).all():
             raise UserError("the latents hold values that are not finite")
@@ -265,7 +288,7 @@ class Pipeline:
         return texts
 
     def _encode(self, prompt: str) -> NDArray[np.float32]:
-        return encode_prompt(prompt, self._tokenizer, self._table, self.executor)
+        return encode_prompt(prompt, self._tokenizer, self._table, self.executor, self.executor.empty)
 
     def _parts(self, component: str) -> Parts:
         return Parts(component, self._interfaces(component), self.executor, self._tables(component))

@@ -13,6 +13,7 @@ from .checkpoint import checkpoint
 from .engine_file import EngineFile, EngineMemory
 from .errors import TargetError
 from .events import EVICTIONS, RESIDENT, count, gauge
+from .pool import Pool
 from .uses import Uses
 
 Opened = TypeVar("Opened")
@@ -49,7 +50,8 @@ class Residency(Generic[Opened]):
     """Opens engine files when they are needed, or ahead of that, and closes others to make room.
 
     Without a budget nothing is closed. With one, open files and what is reserved for values are never counted to take
-    more bytes; of the files that nobody executes, the one goes that will be needed last.
+    more bytes; of the files that nobody executes, the one goes that will be needed last. Arrays are of `pool`, which is
+    part of the same account: see `_values`.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Residency(Generic[Opened]):
         self._largest = max((self._memory(file).opening for file in self._files.values()), default=0)
         self._entries: dict[str, _Entry[Opened]] = {}
         self._reserved = 0
+        self.pool = Pool(self._make_room_for_arrays)
         self._uses = Uses()
         self._changed = Condition()
         self._ahead: ThreadPoolExecutor | None = None
@@ -109,6 +112,7 @@ class Residency(Generic[Opened]):
             self._reserved += size
         try:
             with self._changed:
+                self.pool.begin()
                 self._make_room(0)
                 self._note_peak()
             yield
@@ -201,8 +205,8 @@ class Residency(Generic[Opened]):
         self._tell()
 
     def _tell(self) -> None:
-        gauge(RESIDENT, self._taken - self._reserved, budget="device", kind="engines")
-        gauge(RESIDENT, self._reserved, budget="device", kind="values")
+        gauge(RESIDENT, self._files_taken, budget="device", kind="engines")
+        gauge(RESIDENT, self._values(), budget="device", kind="values")
 
     def _wait(self) -> None:
         """Until something may have changed. Nobody tells who waits that its work is cancelled: it looks for itself."""
@@ -211,16 +215,46 @@ class Residency(Generic[Opened]):
 
     @property
     def _taken(self) -> int:
-        return self._reserved + sum(entry.bytes for entry in self._entries.values())
+        return self._files_taken + self._values()
+
+    @property
+    def _files_taken(self) -> int:
+        return sum(entry.bytes for entry in self._entries.values())
+
+    def _values(self, more: int = 0) -> int:
+        """Bytes of values, if there are so many more in arrays: what is reserved for them, in which arrays are counted
+        as well; if arrays are more than that, all of them. What the pool has kept of an earlier phase comes on top.
+        """
+        arrays = self.pool.counts()
+        return max(self._reserved, arrays.held - arrays.spare + more) + arrays.spare
 
     def _make_room(self, size: int) -> None:
-        """Close files until so many bytes more fit, and wait for those that are executed.
+        """Free memory until so many bytes more fit, and wait for files that are executed.
 
-        These come to an end: beside all reservations there is room for any one file.
+        These come to an end: beside all reservations there is room for any one file. Nobody waits for arrays beyond
+        what is reserved, for whoever has them may be the one that waits.
         """
-        while self.budget is not None and self._taken + size > self.budget:
-            if not self._close_last(sooner_than=-1):
-                self._wait()
+        while self.budget is not None and (missing := self._taken + size - self.budget) > 0:
+            if self._free(missing, sooner_than=-1):
+                continue
+            if self._files_taken + self._reserved + size <= self.budget:
+                return
+            self._wait()
+
+    def _make_room_for_arrays(self, size: int) -> None:
+        """The same for arrays, without waiting: their room is what was reserved for them."""
+        with self._changed:
+            while self.budget is not None and (missing := self._files_taken + self._values(size) - self.budget) > 0:
+                if not self._free(missing, sooner_than=-1, more=size):
+                    break
+            self._traffic.peak_bytes = max(self._traffic.peak_bytes, self._files_taken + self._values(size))
+
+    def _free(self, size: int, *, sooner_than: float, more: int = 0) -> bool:
+        """Let the pool give back what nothing is reserved for, or else close a file as `_close_last` does; and whether
+        anything was freed.
+        """
+        beyond = min(size, self._values(more) - self._reserved)
+        return (beyond > 0 and self.pool.trim(beyond)) or self._close_last(sooner_than=sooner_than)
 
     def _close_last(self, *, sooner_than: float) -> bool:
         """Close the file that is needed last, if that is later than so many uses from now; and whether there is one."""
@@ -278,7 +312,7 @@ class Residency(Generic[Opened]):
 
     def _has_room_ahead(self, file: EngineFile) -> bool:
         distance = self._uses.distance(file.file)
-        while self.budget is not None and self._taken + self._memory(file).opening > self.budget:
-            if not self._close_last(sooner_than=distance):
+        while self.budget is not None and (missing := self._taken + self._memory(file).opening - self.budget) > 0:
+            if not self._free(missing, sooner_than=distance):
                 return False
         return True

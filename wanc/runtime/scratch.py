@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import EXIT_IO, UserError
+from .pool import Empty, copied
 
 VARIABLE = "TMPDIR"
 ELSEWHERE = "/var/tmp"
@@ -21,13 +22,15 @@ CANNOT_RESERVE = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Scratch:
-    """A file of `size` bytes in the folder that TMPDIR names; there is room for all of it when it is made.
+    """A file of `size` bytes in the folder that TMPDIR names; there is room for all of it when it is made. What is read
+    is put into arrays that `empty` makes.
 
     Raises UserError, exit code 74, where the folder is missing, cannot be written to or is full, and from `read` and
     `write` where the disk fails.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, empty: Empty = np.empty) -> None:
+        self._empty = empty
         self._folder = os.environ.get(VARIABLE) or ELSEWHERE
         with self._told(size):
             self._file = TemporaryFile(dir=self._folder, prefix="wanc-", buffering=0)  # noqa: SIM115
@@ -39,7 +42,7 @@ class Scratch:
 
     def write(self, offset: int, array: NDArray[Any]) -> None:
         """Put an array's bytes there."""
-        data = _bytes_of(np.ascontiguousarray(array))
+        data = _bytes_of(array if array.flags.c_contiguous else copied(array, self._empty))
         with self._told(len(data)):
             while data:
                 written = os.pwrite(self._file.fileno(), data, offset)
@@ -47,7 +50,7 @@ class Scratch:
 
     def read(self, offset: int, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
         """An array that was put there."""
-        array = np.empty(shape, dtype)
+        array = self._empty(shape, dtype)
         data = _bytes_of(array)
         with self._told(len(data)):
             while data:

@@ -110,13 +110,13 @@ class Service:
         Raises UserError for what cannot be made, TooManyRequests where too many wait already.
         """
         request = Request(prompt, **options)
-        tags, cut, work = self._pipeline.tags(request), self._pipeline.cut(request), self._pipeline.work(request)
-        fps = self._pipeline.bundle.sampling.fps
+        work = self._pipeline.work(request)
+        self._pipeline.check(request)
 
         def deliver(job: _Job[Result], chunks: Iterable[Frames]) -> Result:
-            frames, latents = np.concatenate(list(chunks)), job.latents
+            latents = job.latents
             assert latents is not None
-            return Result(frames, latents, job.timer.seconds, fps, tags, cut)
+            return self._pipeline.result(request, latents, chunks, job.timer)
 
         return self._submit(request, work, deliver, tenant, deadline, on_progress)
 

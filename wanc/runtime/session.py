@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from .backends.base import Backend, DeviceBackend
 from .backends.open import open_backend
 from .engine_file import CPU
 from .errors import TargetError, UserError
+from .pool import Empty
 from .requirements import INSTALL
 from .value import Given, as_array, as_value
 
@@ -17,7 +20,7 @@ class Session:
     """A file of an engine with the library that executes it; `backend` is that file if it is open already.
 
     `lanes` threads may call `run` at once. `shown` is what errors call the file, if not by its path, and `target` what
-    it was compiled for; `thrifty` is as in `open_backend`.
+    it was compiled for; `thrifty` and `empty` are as in `open_backend`.
     """
 
     def __init__(
@@ -31,10 +34,11 @@ class Session:
         shown: str | None = None,
         target: str = CPU,
         thrifty: bool = False,
+        empty: Empty = np.empty,
     ) -> None:
         self._engine, self.shown = engine, shown or str(path)
         try:
-            self._backend = backend or open_backend(engine, path, threads, lanes, target, thrifty)
+            self._backend = backend or open_backend(engine, path, threads, lanes, target, thrifty, empty)
         except ModuleNotFoundError as error:
             raise TargetError(f"the package {error.name} is missing", hint=INSTALL) from None
         except UserError:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from .errors import BundleError
 from .golden import tensor_name
 from .interface import Interface, shown_shape
+from .pool import Empty, copied
 from .safetensors import STORAGE_DTYPES, SafetensorsFile
 from .value import Array, Given, as_array
 
@@ -53,7 +56,7 @@ class Table:
         given = zip(*(tensors[name] for name in self._inputs), strict=True)
         self._rows = {tuple(array.tobytes() for array in row): index for index, row in enumerate(given)}
 
-    def find(self, given: Mapping[str, Given]) -> dict[str, Array] | None:
-        """What the graph gives for these inputs; None where that was not computed."""
+    def find(self, given: Mapping[str, Given], empty: Empty = np.empty) -> dict[str, Array] | None:
+        """What the graph gives for these inputs, in arrays that `empty` makes; None where that was not computed."""
         index = self._rows.get(tuple(as_array(given[name]).tobytes() for name in self._inputs))
-        return None if index is None else {name: array[index].copy() for name, array in self._outputs.items()}
+        return None if index is None else {name: copied(array[index], empty) for name, array in self._outputs.items()}

@@ -83,7 +83,7 @@ class Tiling:
 
 
 def blend(before: NDArray[np.float32], tile: NDArray[np.float32], axis: int) -> None:
-    """Fade the last of one tile, `before`, into the first of the next, which is changed: along axis 3 down, 4 across.
+    """Fade the last of one tile, `before`, into the first of the next: along axis 3 down, 4 across. Both are changed.
 
     float32 [1, 3, frames, height, width] both, of one size but along the axis, where `tile` has at least as many.
     """
@@ -91,7 +91,9 @@ def blend(before: NDArray[np.float32], tile: NDArray[np.float32], axis: int) -> 
     place = [slice(None)] * axis + [slice(extent)]
     steps = np.arange(extent).reshape(-1, *[1] * (tile.ndim - axis - 1)) / max(extent, 1)
     first = tile[tuple(place)]
-    first[...] = before * (1 - steps).astype(np.float32) + first * steps.astype(np.float32)
+    before *= (1 - steps).astype(np.float32)
+    first *= steps.astype(np.float32)
+    first += before
 
 
 @dataclass(frozen=True)

@@ -94,6 +94,12 @@ def expect(value: Value, name: str, shape: tuple[int | None, ...]) -> Array:
     return value.numpy()
 
 
+def is_finite(array: Array) -> bool:
+    """Whether floats hold no NaN and no infinity; nothing of their size is made on the way."""
+    # The least and the largest are NaN where any is.
+    return not array.size or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
+
+
 Given: TypeAlias = Array | Value
 """What may be given to a graph."""
 

@@ -126,7 +126,9 @@ def run_videos(
         for request in requests:
             pipeline.check(request)  # now, and not after hours, it is said what cannot be made
         plans = (VideoPlan.of(pipeline, *entry, latents) for entry in zip(outputs, requests, strict=True))
-        made = _make_all(pipeline, plans, len(texts), on_progress, on_note)
+        # Where they would close each other's engines, they take turns.
+        with Service(pipeline, side_by_side=pipeline.fits_side_by_side(requests[0])) as service:
+            made = _make_all(service, plans, len(texts), on_progress, on_note)
         for entry in made:
             timer.add(entry.seconds)
     return VideosReport(made, RunCost.so_far(timer, pipeline.executor))
@@ -152,7 +154,7 @@ def _make(pipeline: Pipeline, plan: VideoPlan, on_progress: OnProgress, on_note:
 
 
 def _make_all(
-    pipeline: Pipeline, plans: Iterable[VideoPlan], count: int, on_progress: OnProgress, on_note: OnNote
+    service: Service, plans: Iterable[VideoPlan], count: int, on_progress: OnProgress, on_note: OnNote
 ) -> list[MadeVideo]:
     """Generate videos in turn, each while others are decoded and written. What stands behind one that fails is not
     made; what stands before it is.
@@ -168,19 +170,18 @@ def _make_all(
             for later in there[there.index(ticket) + 1 :] if ticket in there else there:
                 later.cancel()
 
-    with Service(pipeline) as service:
-        for number, plan in enumerate(plans, 1):
-            if len(waiting) == AHEAD:
-                made.append(waiting.popleft().result())
-            plan.tell_cuts(on_note)
-            told = partial(_told, on_progress, f"{number}/{count}", is_last=number == count)
-            ticket = service.carry_out(plan, on_progress=told)
-            waiting.append(ticket)
-            ticket.add_done_callback(stop_behind)
-            if failed.is_set():
-                ticket.cancel()
-                break
-        return made + [ticket.result() for ticket in waiting]
+    for number, plan in enumerate(plans, 1):
+        if len(waiting) == AHEAD:
+            made.append(waiting.popleft().result())
+        plan.tell_cuts(on_note)
+        told = partial(_told, on_progress, f"{number}/{count}", is_last=number == count)
+        ticket = service.carry_out(plan, on_progress=told)
+        waiting.append(ticket)
+        ticket.add_done_callback(stop_behind)
+        if failed.is_set():
+            ticket.cancel()
+            break
+    return made + [ticket.result() for ticket in waiting]
 
 
 def _told(on_progress: OnProgress, video: str, phase: str, done: int, total: int, *, is_last: bool) -> None:

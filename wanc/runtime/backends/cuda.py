@@ -14,7 +14,7 @@ import onnxruntime
 from ..errors import TargetError
 from ..value import Array, Value
 from .base import DeviceBackend
-from .onnxruntime import open_session, session_options
+from .onnxruntime import numpy_dtype, open_session, session_options
 
 PROVIDER, DEVICE = "CUDAExecutionProvider", "cuda"
 EXACT: Mapping[str, str] = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
@@ -24,8 +24,6 @@ INSTALL = (
     "pip uninstall -y onnxruntime, then pip install -r requirements.txt, which the bundle has; "
     "with wanc, wanc[gpu] in place of wanc[cpu]"
 )
-NAMES: Mapping[str, str] = {"float": "float32", "double": "float64"}
-"""What onnxruntime calls the types of tensors otherwise than numpy."""
 
 
 def check_cuda() -> None:
@@ -48,8 +46,9 @@ class DeviceTensor:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        name = self.tensor.data_type().removeprefix("tensor(").removesuffix(")")
-        return np.dtype(NAMES.get(name, name))
+        dtype = numpy_dtype(self.tensor.data_type())
+        assert dtype is not None, "values of graphs are of types that numpy has"
+        return dtype
 
     @property
     def nbytes(self) -> int:

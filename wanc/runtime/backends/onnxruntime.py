@@ -6,11 +6,14 @@ import ctypes
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
+import numpy as np
 import onnxruntime
 
 from ..cores import available_cores
+from ..output_shapes import output_shapes
+from ..pool import Empty, copied
 from .base import Array
 from .onnx_properties import properties
 
@@ -64,8 +67,21 @@ def open_session(
     return onnxruntime.InferenceSession(path, options, providers=providers, disabled_optimizers=SLOWER)
 
 
+NAMES: Mapping[str, str] = {"float": "float32", "double": "float64"}
+"""What onnxruntime calls the types of tensors otherwise than numpy."""
+
+
+def numpy_dtype(kind: str) -> np.dtype[Any] | None:
+    """`tensor(float)` → float32; None for what numpy does not have."""
+    name = kind.removeprefix("tensor(").removesuffix(")")
+    try:
+        return np.dtype(NAMES.get(name, name))
+    except TypeError:
+        return None
+
+
 class OnnxRuntime:
-    """One `.onnx` file; its weights lie beside it."""
+    """One `.onnx` file; its weights lie beside it. Its outputs are put into arrays that `empty` makes."""
 
     def __init__(
         self,
@@ -75,15 +91,35 @@ class OnnxRuntime:
         options: onnxruntime.SessionOptions | None = None,
         *,
         thrifty: bool = False,
+        empty: Empty = np.empty,
     ) -> None:
         chosen = session_options(threads, lanes) if options is None else options
         if thrifty:
             keep_nothing(chosen)
-        self._session = open_session(path, chosen, ["CPUExecutionProvider"])
-        self.outputs = [output.name for output in self._session.get_outputs()]
+        self._session, self._empty = open_session(path, chosen, ["CPUExecutionProvider"]), empty
+        self._takes = {value.name: value.shape for value in self._session.get_inputs()}
+        gives = self._session.get_outputs()
+        self.outputs = [value.name for value in gives]
+        self._dtypes = {value.name: dtype for value in gives if (dtype := numpy_dtype(value.type)) is not None}
+        self._gives = {value.name: value.shape for value in gives if value.name in self._dtypes}
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
-        return cast("list[Array]", self._session.run(self.outputs, dict(inputs)))
+        # Outputs whose size follows from the inputs' are written to where they will lie, others are copied there.
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array if array.flags.c_contiguous else np.ascontiguousarray(array))
+        shapes = output_shapes(self._takes, self._gives, {name: array.shape for name, array in inputs.items()})
+        outputs = {name: self._empty(shape, self._dtypes[name]) for name, shape in shapes.items()}
+        for name, array in outputs.items():
+            binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))
+        others = [name for name in self.outputs if name not in outputs]
+        for name in others:
+            binding.bind_output(name)
+        self._session.run_with_iobinding(binding)
+        if others:  # they were bound behind the rest, and come so
+            values = binding.get_outputs()[len(outputs) :]
+            outputs |= {name: copied(value.numpy(), self._empty) for name, value in zip(others, values, strict=True)}
+        return [outputs[name] for name in self.outputs]
 
     def end_profiling(self) -> Path:
         """The file into which a session that was opened with profiling has written what it executed."""

@@ -15,6 +15,7 @@ import numpy as np
 import openvino
 
 from ..interface import InputError
+from ..pool import Empty, copied
 from .base import Array
 from .mapped import let_go
 
@@ -65,8 +66,11 @@ class OpenVino:
     after (2026.4). So a model is compiled anew for other sizes, if one of those that it met first was 1.
     """
 
-    def __init__(self, path: Path, threads: int, lanes: int = 1, *, thrifty: bool = False) -> None:
+    def __init__(
+        self, path: Path, threads: int, lanes: int = 1, *, thrifty: bool = False, empty: Empty = np.empty
+    ) -> None:
         self.path, self._threads, self._lanes, self._thrifty = path, threads, lanes, thrifty
+        self._empty = empty
         self._lock = Lock()
         # Compiled, a tensor may have gained the names of others that it has become one with.
         model = core().read_model(path)
@@ -99,19 +103,22 @@ class OpenVino:
             if array.dtype != self._inputs[name]:
                 raise ValueError(f"the input {name} is {array.dtype}, not {self._inputs[name]}")
             _check_values(name, array)
-        # By their numbers: see above.
-        arrays = (inputs[name] for name in self._inputs)
-        contiguous = {index: np.ascontiguousarray(array).reshape(array.shape) for index, array in enumerate(arrays)}
+        tensors = [_shared(inputs[name]) for name in self._inputs]
         with self._lock:
             self._meet({name: array.shape for name, array in inputs.items()})
             requests, ports = self._requests, self.compiled.outputs
         request = requests.get()
         try:
-            results = request.infer(contiguous, share_inputs=True)
+            # By their numbers: see above. Given to `infer`, they would be held until the next execution.
+            for index, tensor in enumerate(tensors):
+                request.set_input_tensor(index, tensor)
+            results = request.infer(share_outputs=True)
+            # The library's own memory for them is the next execution's.
+            outputs = [copied(results[port], self._empty) for port in ports]
         finally:
             requests.put(request)
         self._give_back()
-        return [results[port] for port in ports]
+        return outputs
 
     def _give_back(self) -> None:
         """What is not needed any more: what was read of the weights' file once they are packed, at the first execution.
@@ -135,6 +142,13 @@ class OpenVino:
         ports = zip(self.compiled.inputs, self._inputs, strict=True)
         shapes = [zip(port.partial_shape, self._first[name], strict=True) for port, name in ports]
         return any(size == 1 and limit.is_dynamic for shape in shapes for limit, size in shape)
+
+
+def _shared(array: Array) -> openvino.Tensor:
+    """An array as a tensor of the library's, without a copy, unless it has gaps or nobody may write to it."""
+    # A contiguous copy of a number would be a row of one.
+    contiguous = np.require(array, requirements=["C", "W"]).reshape(array.shape)
+    return openvino.Tensor(contiguous, shared_memory=True)
 
 
 def _check_values(name: str, array: Array) -> None:

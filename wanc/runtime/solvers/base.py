@@ -10,10 +10,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..pool import Empty
 from .schedule import Schedule
 
 Latents = NDArray[np.float32]
 Exact = NDArray[np.float64]  # latents inside a solver
+BLOCK = 4096
+"""Elements that are moved at once: all that a step computes of them on its way stays in the processor's caches."""
 
 
 class Solver(ABC):
@@ -24,10 +27,13 @@ class Solver(ABC):
     """
 
     name: ClassVar[str]
+    history: ClassVar[int]
+    """Numbers that it keeps of each element from one step to the next."""
 
-    def __init__(self, schedule: Schedule) -> None:
-        self.schedule = schedule
+    def __init__(self, schedule: Schedule, empty: Empty = np.empty) -> None:
+        self.schedule, self._empty = schedule, empty
         self.step_index = 0
+        self._kept: Exact | None = None
         self._sigmas = [float(sigma) for sigma in schedule.sigmas]
 
     @classmethod
@@ -71,13 +77,22 @@ class Solver(ABC):
                 f"velocity {velocity.dtype} {velocity.shape} and latents {latents.dtype} {latents.shape}: "
                 "both have to be float32 and of one shape"
             )
-        following = self._advance(velocity.astype(np.float64), latents.astype(np.float64))
+        if self._kept is None:
+            self._kept = self._empty((self.history, latents.size), np.float64)
+        following = self._empty(latents.shape, np.float32)
+        velocities, before, behind = (array.reshape(-1) for array in (velocity, latents, following))
+        for start in range(0, latents.size, BLOCK):
+            block = slice(start, start + BLOCK)
+            exact = velocities[block].astype(np.float64), before[block].astype(np.float64)
+            behind[block] = self._advance(*exact, self._kept[:, block])
         self.step_index += 1
-        return following.astype(np.float32)
+        return following
 
     @abstractmethod
-    def _advance(self, velocity: Exact, latents: Exact) -> Exact:
-        """One step from `step_index` to `step_index + 1`."""
+    def _advance(self, velocity: Exact, latents: Exact, kept: Exact) -> Exact:
+        """One step from `step_index` to `step_index + 1` for some of the elements; `kept`, [history, elements], is what
+        was kept of them, and is renewed here.
+        """
 
 
 def log_snr(sigma: float) -> float:

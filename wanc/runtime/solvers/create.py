@@ -8,7 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..errors import UserError
+from ..pool import Empty
 from .base import Solver
 from .dpm import DpmSolver
 from .euler import EulerSolver
@@ -42,7 +45,12 @@ def create_schedule(
 
 
 def create_solver(
-    name: str, *, shift: float, steps: int | None = None, timesteps: Sequence[float] | None = None
+    name: str,
+    *,
+    shift: float,
+    steps: int | None = None,
+    timesteps: Sequence[float] | None = None,
+    empty: Empty = np.empty,
 ) -> Solver:
     """A fresh solver for one sampling run.
 
@@ -52,9 +60,10 @@ def create_solver(
         steps: the number of denoiser evaluations per branch, 1 to 1000, on the solver's own grid.
         timesteps: instead of `steps`, the falling timesteps of a few-step distilled model before the shift, in
             (0, 1000]: [1000, 750, 500, 250].
+        empty: what makes its arrays.
 
     Raises:
         UserError: an unknown name, or numbers that make no schedule.
     """
     schedule = create_schedule(name, shift=shift, steps=steps, timesteps=timesteps)
-    return SOLVERS[name](schedule)
+    return SOLVERS[name](schedule, empty)

@@ -13,6 +13,7 @@ class EulerSolver(Solver):
     """First order, without history: also the sampler of few-step distilled models."""
 
     name: ClassVar[str] = "euler"
+    history: ClassVar[int] = 0
 
     @classmethod
     def even_schedule(cls, steps: int, shift: float) -> Schedule:
@@ -22,6 +23,6 @@ class EulerSolver(Solver):
     def listed_schedule(cls, timesteps: Sequence[float], shift: float) -> Schedule:
         return listed_real_schedule(timesteps, shift)
 
-    def _advance(self, velocity: Exact, latents: Exact) -> Exact:
+    def _advance(self, velocity: Exact, latents: Exact, kept: Exact) -> Exact:  # noqa: ARG002
         sigma, target = self._sigmas[self.step_index : self.step_index + 2]
         return latents + (target - sigma) * velocity

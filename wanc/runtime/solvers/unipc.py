@@ -18,35 +18,31 @@ from .schedule import Schedule, listed_integer_schedule, unipc_schedule
 
 @dataclass(frozen=True)
 class _Stride:
-    """The step last predicted: all that its corrector needs."""
+    """One step. Of each element three numbers are kept, all that its corrector needs: `first_order`, x(t) to first
+    order, `clean`, m(s), and, at order 2, `slope`, (m before s - m(s)) / ratio.
+    """
 
-    first_order: Exact  # x(t) to first order
     scale: float  # -alpha(t) * B(h)
     width: float  # h
-    clean: Exact  # m(s)
-    slope: Exact | None  # (m before s - m(s)) / ratio; None at order 1
-    ratio: float  # where the point before s lies, in units of h: negative
+    ratio: float | None  # where the point before s lies, in units of h: negative; None at order 1
 
-    def predict(self) -> Exact:
+    def predict(self, first_order: Exact, slope: Exact) -> Exact:
         """UniP: x(t) from what is known at s and before."""
-        return self.first_order if self.slope is None else self.first_order + (0.5 * self.scale) * self.slope
+        return first_order if self.ratio is None else first_order + (0.5 * self.scale) * slope
 
-    def correct(self, clean: Exact) -> Exact:
+    def correct(self, new_clean: Exact, first_order: Exact, clean: Exact, slope: Exact) -> Exact:
         """UniC: x(t) again, with m(t) known."""
-        if self.slope is None:
-            return self.first_order + (0.5 * self.scale) * (clean - self.clean)
+        if self.ratio is None:
+            return first_order + (0.5 * self.scale) * (new_clean - clean)
         on_slope, on_change = _corrector_weights(self.width, self.ratio)
-        return self.first_order + self.scale * on_slope * self.slope + self.scale * on_change * (clean - self.clean)
+        return first_order + self.scale * on_slope * slope + self.scale * on_change * (new_clean - clean)
 
 
 class UniPCSolver(Solver):
     """Order 2, first order for the first and the last prediction."""
 
     name: ClassVar[str] = "unipc"
-
-    def __init__(self, schedule: Schedule) -> None:
-        super().__init__(schedule)
-        self._stride: _Stride | None = None
+    history: ClassVar[int] = 3
 
     @classmethod
     def even_schedule(cls, steps: int, shift: float) -> Schedule:
@@ -56,22 +52,26 @@ class UniPCSolver(Solver):
     def listed_schedule(cls, timesteps: Sequence[float], shift: float) -> Schedule:
         return listed_integer_schedule(timesteps, shift)
 
-    def _advance(self, velocity: Exact, latents: Exact) -> Exact:
-        clean = latents - self._sigmas[self.step_index] * velocity
-        if self._stride is not None:
-            latents = self._stride.correct(clean)
-        self._stride = self._plan(clean, latents)
-        return self._stride.predict()
-
-    def _plan(self, clean: Exact, latents: Exact) -> _Stride:
+    def _advance(self, velocity: Exact, latents: Exact, kept: Exact) -> Exact:
         sigma, target = self._sigmas[self.step_index : self.step_index + 2]
+        first_order, last_clean, slope = kept
+        stride = self._stride(self.step_index)
+        clean = latents - sigma * velocity
+        if self.step_index:
+            latents = self._stride(self.step_index - 1).correct(clean, *kept)
+        if stride.ratio is not None:
+            slope[:] = (last_clean - clean) / stride.ratio
+        first_order[:] = (target / sigma) * latents + stride.scale * clean
+        last_clean[:] = clean
+        return stride.predict(first_order, slope)
+
+    def _stride(self, index: int) -> _Stride:
+        sigma, target = self._sigmas[index : index + 2]
         width = log_snr(target) - log_snr(sigma)
         scale = -(1.0 - target) * math.expm1(-width)
-        first_order = (target / sigma) * latents + scale * clean
-        if self._stride is None or target == 0.0:
-            return _Stride(first_order, scale, width, clean, slope=None, ratio=math.nan)
-        ratio = (log_snr(self._sigmas[self.step_index - 1]) - log_snr(sigma)) / width
-        return _Stride(first_order, scale, width, clean, (self._stride.clean - clean) / ratio, ratio)
+        if not index or target == 0.0:
+            return _Stride(scale, width, ratio=None)
+        return _Stride(scale, width, (log_snr(self._sigmas[index - 1]) - log_snr(sigma)) / width)
 
 
 def _corrector_weights(width: float, ratio: float) -> tuple[float, float]:
