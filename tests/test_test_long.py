@@ -33,6 +33,13 @@ def test_a_sample_is_the_seeds() -> None:
     assert {test for chosen in samples.values() for test in chosen} == set(TESTS)
 
 
+def test_what_takes_half_an_hour_is_in_no_sample() -> None:
+    """However little of it the record knows."""
+    tests = [f"{file}test_it" for file in test_long.HALF_AN_HOUR]
+    assert all((test_long.ROOT / file.removesuffix("::")).is_file() for file in test_long.HALF_AN_HOUR)
+    assert {test for seed in "abc" for test in test_long.sample([*TESTS, *tests], {}, seed)} <= set(TESTS)
+
+
 def test_the_record_counts_what_passed() -> None:
     entries = {"one 1": {"seconds": 1.5, "tests": {"a": 0.5, "b": 0.25}}, "two 1": {"seconds": 2, "tests": {"c": 1.0}}}
     record = test_long.record("abc", entries)
