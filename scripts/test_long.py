@@ -32,7 +32,7 @@ MOST_TESTS = 8
 MOST_SECONDS = 3600
 """For one part."""
 SAMPLE_SECONDS = 240.0
-UNKNOWN_SECONDS = 60.0
+UNKNOWN_SECONDS = 120.0
 """What a test is thought to take that the record does not know."""
 HALF_AN_HOUR = (
     "tests/compiler/test_quantize_memory.py::",
