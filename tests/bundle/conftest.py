@@ -56,6 +56,12 @@ def few_step(variant: MakeVariant) -> Variant:
     )
 
 
+@pytest.fixture(scope="session")
+def within(variant: MakeVariant) -> Variant:
+    """A bundle within a budget of memory, in which all of it finds room: runs get smaller ones."""
+    return variant("within", "partition.cut=blocks", "runtime.budgets.device=160MiB")
+
+
 @pytest.fixture
 def own_copy(tiny_bundle: Path, tmp_path: Path) -> Path:
     """A copy of the bundle that a test may break."""

@@ -15,16 +15,10 @@ from wanc.runtime.execute import run_selftest
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.pipeline import Pipeline
 
-from .conftest import MakeVariant, RunPy, Variant
-from .test_cut import AT_BLOCKS, PROMPT
+from .conftest import RunPy, Variant
+from .test_cut import PROMPT
 
 BUDGET = 160 * 2**20
-
-
-@pytest.fixture(scope="module")
-def within(variant: MakeVariant) -> Variant:
-    """All of it finds room in the recipe's budget; runs get smaller ones."""
-    return variant("within", AT_BLOCKS, "runtime.budgets.device=160MiB")
 
 
 def memory_of(bundle: Path) -> dict[str, Any]:
