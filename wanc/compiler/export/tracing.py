@@ -94,7 +94,7 @@ def _export(module: torch.nn.Module, arguments: tuple[torch.Tensor, ...], dynami
 
 @contextmanager
 def _collecting_rarely() -> Generator[None]:
-    """Tracing makes millions of objects, and most of them stay: to look for cycles in them takes a tenth of its time."""
+    """Tracing makes millions of objects, most of which stay: looking for cycles takes a tenth of its time."""
     before = gc.get_threshold()
     gc.set_threshold(*RARELY)
     try:
