@@ -34,9 +34,11 @@ def default_fuse() -> Fuse:
     return Fuse(None, section.skip, section.hoist)
 
 
-def surveys(model: str, checkpoint: Checkpoint) -> Iterator[tuple[str, Survey]]:
-    """The surveys of a model's components by the names of their files; of two experts of one configuration one."""
-    seen: set[str] = set()
+def surveys(model: str, checkpoint: Checkpoint, seen: set[str]) -> Iterator[tuple[str, Survey]]:
+    """The surveys of a model's components by the names of their files, but for those whose keys were `seen` before.
+
+    Experts have one configuration, and models share their text encoder and their decoder.
+    """
     fuse = default_fuse()
     for name, component in checkpoint.components.items():
         key = survey_key(name, component.config, checkpoint.text_length, fuse.__dict__)
@@ -55,12 +57,11 @@ def main() -> int:
         for model in SURVEYED:
             checkpoints[model] = Path(folder) / model
             make(MODELS[model], "diffusers", checkpoints[model], seed=0, sparse=True)
+        seen: set[str] = set()
         for model, root in checkpoints.items():
-            for file, found in surveys(model, open_checkpoint(root)):
-                key = file.split(".")[-2]
-                if not list(SHIPPED.glob(f"*.{key}.json")):
-                    found.write(SHIPPED / file)
-                    print(file)
+            for file, found in surveys(model, open_checkpoint(root), seen):
+                found.write(SHIPPED / file)
+                print(file)
     return 0
 
 

@@ -32,9 +32,13 @@ MOST_TESTS = 8
 MOST_SECONDS = 3600
 """For one part."""
 SAMPLE_SECONDS = 240.0
-UNKNOWN_SECONDS = 60.0
+UNKNOWN_SECONDS = 120.0
 """What a test is thought to take that the record does not know."""
-HALF_AN_HOUR = ("tests/compiler/test_quantize_memory.py::", "tests/bench/test_engines.py::")
+HALF_AN_HOUR = (
+    "tests/compiler/test_quantize_memory.py::",
+    "tests/bench/test_engines.py::",
+    "tests/bench/test_decoder.py::",
+)
 """What takes so long by itself is in no sample, record or not."""
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-m", "long")
 TOGETHER = ("--numprocesses", "2", "--dist", "load")

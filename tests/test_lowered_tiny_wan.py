@@ -19,7 +19,7 @@ BF16_DB, LOST_DB = 38, 3
 """The least that bfloat16 may leave, and the most that an INT8 program may lose by being lowered."""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(3600)  # minutes of processor time, on a machine that may do much else
 @pytest.mark.skipif(importlib.util.find_spec(BINDINGS) is None, reason="TensorRT-RTX is not installed")
 def test_lowering_costs_little(tiny_bundle: Path, tmp_path: Path) -> None:

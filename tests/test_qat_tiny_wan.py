@@ -22,10 +22,13 @@ ERROR = {"final": 2e-3, "along": 1e-3, "typical": 5e-4}
 
 
 # The geometric mean over few requests is steadier than the mean, which one run that tips over decides.
-@pytest.mark.slow
 @pytest.mark.timeout(1800)  # three minutes of processor time, on a machine that may do much else
 @pytest.mark.parametrize(
-    ("scheme", "method", "most"), [("int4-weight", Method("moments"), 0.9), ("int8", Method("nearest", "absmax"), 1.0)]
+    ("scheme", "method", "most"),
+    [
+        pytest.param("int4-weight", Method("moments"), 0.9, marks=pytest.mark.slow),
+        pytest.param("int8", Method("nearest", "absmax"), 1.0, marks=pytest.mark.long),
+    ],
 )
 def test_training_lowers_the_error(scheme: Scheme, method: Method, most: float, tmp_path: Path) -> None:
     bench = qat_tiny_wan.Bench(MODEL, SIZES)

@@ -27,10 +27,17 @@ def test_a_sample_takes_no_longer_than_it_may() -> None:
 
 
 def test_a_sample_is_the_seeds() -> None:
-    samples = {seed: test_long.sample(TESTS, {}, seed) for seed in map(str, range(20))}
+    samples = {seed: test_long.sample(TESTS, {}, seed) for seed in map(str, range(100))}
     assert all(test_long.sample(TESTS, {}, seed) == chosen for seed, chosen in samples.items())
     # In time, all of them are run.
     assert {test for chosen in samples.values() for test in chosen} == set(TESTS)
+
+
+def test_what_takes_half_an_hour_is_in_no_sample() -> None:
+    """However little of it the record knows."""
+    tests = [f"{file}test_it" for file in test_long.HALF_AN_HOUR]
+    assert all((test_long.ROOT / file.removesuffix("::")).is_file() for file in test_long.HALF_AN_HOUR)
+    assert {test for seed in "abc" for test in test_long.sample([*TESTS, *tests], {}, seed)} <= set(TESTS)
 
 
 def test_the_record_counts_what_passed() -> None:

@@ -21,7 +21,7 @@ AGAIN_DB = 1.0
 """Of means: another processor rounds otherwise now and then."""
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_report_comes_out_again(tiny_bundle: Path, tmp_path: Path) -> None:
     """What is computed goes through the store of `tiny_bundle`."""
     kept = json.loads((ROOT / "docs" / "results" / f"{NAME}.json").read_bytes())["db"]

@@ -6,7 +6,6 @@ as a fork of one such interpreter that has done nothing else; its variables, fol
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import select
@@ -23,7 +22,7 @@ from wanc.compiler.stages import worker
 from wanc.compiler.stages.confinement import environment
 from wanc.linux import die_with
 
-from .faults.prober import USED
+from .faults.prober import USED, ready_to_fork
 
 ROOT = Path(__file__).resolve().parents[1]
 ALSO = (
@@ -93,8 +92,7 @@ class Fork:
 def serve(descriptor: int, parent: int) -> None:
     """Fork whenever that is wanted, until nobody is there any more who might want it."""
     die_with(parent)
-    for name in (*USED, *ALSO):
-        importlib.import_module(name)
+    ready_to_fork(*USED, *ALSO)
     me = os.getpid()
     with socket.socket(fileno=descriptor) as connection:
         while True:

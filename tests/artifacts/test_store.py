@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -13,6 +15,7 @@ from wanc.artifacts import store as store_module
 from wanc.artifacts.canonical import canonical, key_of
 from wanc.artifacts.records import ActionRecord, Blob
 from wanc.artifacts.store import DamagedBlobError, Store
+from wanc.compiler.program.laid_out import laid_out
 from wanc.errors import EXIT_DATA, BundleError
 from wanc.runtime.safe_read import OnBytes
 from wanc.runtime.strict_json import JsonObject
@@ -147,6 +150,45 @@ def test_a_blob_that_is_no_file_of_its_own_is_a_miss(store: Store, tmp_path: Pat
         path.symlink_to(tmp_path / "outside") if kind == "link" else path.mkdir()
     assert store.lookup(record.key) is None
     assert contents(store, commit(store)) == FILES
+
+
+@pytest.mark.parametrize("also_outside", [False, True])
+def test_a_blob_that_a_stage_has_laid_out_is_no_damaged_one(store: Store, tmp_path: Path, also_outside: bool) -> None:
+    """For a build beside that stage. A name that is not the store's own is one too many, as ever."""
+    record = commit(store)
+    blob = record.files["graph.onnx"]
+    with store.workdir() as workdir, laid_out({"a/model.onnx": store.path(blob)}, workdir) as folder:
+        assert (folder / "a/model.onnx").samefile(stored(store, blob)), "it is not copied"
+        if also_outside:
+            os.link(stored(store, blob), tmp_path / "outside")
+        assert (Store.open(store.root).lookup(record.key) is None) is also_outside
+    if not also_outside:
+        assert stored(store, blob).stat().st_nlink == 1
+        assert contents(store, record) == FILES
+
+
+def test_stages_that_lay_out_the_same_file_all_the_time_lose_nothing(store: Store) -> None:
+    record = commit(store)
+    files = {path: store.path(blob) for path, blob in record.files.items()}
+    ended = Event()
+
+    def lay_out() -> int:
+        count = 0
+        with store.workdir() as workdir:
+            while not ended.is_set():
+                with laid_out(files, workdir):
+                    count += 1
+        return count
+
+    with ThreadPoolExecutor(3) as threads:
+        busy = [threads.submit(lay_out) for _ in range(3)]
+        try:
+            found = [Store.open(store.root).lookup(record.key) for _ in range(200)]
+        finally:
+            ended.set()
+        assert all(one.result() > 1 for one in busy)
+    assert found == [record] * 200
+    assert quarantined(store) == []
 
 
 def test_a_corrupt_blob_is_found_on_use_and_then_is_a_miss(store: Store) -> None:

@@ -26,6 +26,7 @@ class Variant:
     root: Path
 
 
+WITHIN = ("partition.cut=blocks", "runtime.budgets.device=160MiB")
 MakeVariant = Callable[..., Variant]
 RunPy = Callable[..., Finished]
 
@@ -54,6 +55,12 @@ def few_step(variant: MakeVariant) -> Variant:
         "sampling.shift=5.0",
         "sampling.guidance={high: 1, low: 1}",
     )
+
+
+@pytest.fixture(scope="session")
+def within(variant: MakeVariant) -> Variant:
+    """A bundle within a budget of memory, in which all of it finds room: runs get smaller ones."""
+    return variant("within", *WITHIN)
 
 
 @pytest.fixture

@@ -19,17 +19,10 @@ from wanc.runtime.manifest import Manifest
 from wanc.runtime.pipeline import Pipeline
 from wanc.runtime.request import Request
 
-from .conftest import MakeVariant, RunPy, Variant
-from .test_cut import AT_BLOCKS, PROMPT
+from .conftest import WITHIN, RunPy, Variant
+from .test_cut import PROMPT
 
 BUDGET = 160 * 2**20
-SETTINGS = (AT_BLOCKS, "runtime.budgets.device=160MiB")
-
-
-@pytest.fixture(scope="module")
-def within(variant: MakeVariant) -> Variant:
-    """All of it finds room in the recipe's budget; runs get smaller ones."""
-    return variant("within", *SETTINGS)
 
 
 def memory_of(bundle: Path) -> dict[str, Any]:
@@ -75,7 +68,7 @@ def test_the_video_is_the_same_within_any_budget(within: Variant, tiny_bundle: P
 
 
 def test_why_knows_how_its_model_was_cut(within: Variant, tiny_recipe: Path) -> None:
-    (loaded,) = load(tiny_recipe, ["name=within", *SETTINGS])
+    (loaded,) = load(tiny_recipe, ["name=within", *WITHIN])
     assert [answer.stage for answer in why(loaded, within.root.parents[1]) if not answer.stored] == []
 
 

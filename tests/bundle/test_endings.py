@@ -21,6 +21,8 @@ from wanc.compiler.pipeline import build
 from wanc.recipe.load import load
 from wanc.runtime.ending import GRACE_SECONDS
 
+from .conftest import Variant
+
 MOST_SECONDS = 2.0
 PRODUCTS = 60
 ROWS = 2500
@@ -208,6 +210,52 @@ def test_many_videos_that_were_begun_go_away(tiny_bundle: Path, tmp_path: Path, 
     assert time.monotonic() - started < MOST_SECONDS
     assert process.returncode == 128 + strike
     assert os.listdir(tmp_path) == ["prompts.txt"]
+
+
+LOADING_BUSY = (
+    AS_AT_A_TERMINAL
+    + """
+import hashlib, os, sys, threading
+from pathlib import Path
+
+sys.path.insert(0, sys.argv[1])
+from runtime import session
+
+open_backend = session.open_backend
+
+def busy(engine, path, *rest):
+    if threading.current_thread().name.startswith("residency") and "vae_decoder" in str(path):
+        print("begun", *Path(sys.argv[-1]).parent.iterdir(), flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
+    return open_backend(engine, path, *rest)
+
+session.open_backend = busy
+from runtime.main import main
+
+raise SystemExit(main(Path(sys.argv[1]), sys.argv[2:]))
+"""
+)
+"""The decoder is opened ahead, which takes its time, and whoever needs it waits for that."""
+
+
+@pytest.mark.parametrize(
+    "strike",
+    [
+        signal.SIGTERM,
+        *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)),
+    ],
+)
+def test_a_run_ends_while_an_engine_is_opened_ahead(within: Variant, tmp_path: Path, strike: signal.Signals) -> None:
+    options = ["--prompt", "x", "--frames", "5", "--steps", "2", "--threads", "1", "--device-budget", "150MiB"]
+    command = [sys.executable, "-c", LOADING_BUSY, within.root, *options, "-o", tmp_path / "out.mp4"]
+    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None and process.stdout.readline().startswith("begun")
+    started = time.monotonic()
+    process.send_signal(strike)
+    process.communicate(timeout=60)
+    assert time.monotonic() - started < MOST_SECONDS
+    assert process.returncode == 128 + strike
+    assert os.listdir(tmp_path) == []
 
 
 def test_many_videos_end_at_once_where_they_can(tiny_bundle: Path, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from wanc.runtime.verify import verify
 from ..compiler.fusing import relative_error
 from .conftest import RunPy
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = pytest.mark.timeout(3600)
 
 FEW = ("quantize.calibrate.clips=2", "quantize.calibrate.timestep_bins=2", "sampling.steps=6")
 PROMPT = "A red circle moves to the left."
@@ -57,6 +57,7 @@ def int8(tiny_bundle: Path, tiny_recipe: Path) -> BuildResult:
     return built(tiny_bundle, recipe, "tiny-wan-int8-text", "quantize.text_encoder=int8", *FEW)
 
 
+@pytest.mark.slow
 def test_the_encoder_is_quantised_before_all_that_is_told_by_it(int8: BuildResult) -> None:
     labels = [run.name for run in int8.stages]
     assert labels[3:9] == ["quantize", "texts", "calibrate", "quantize", "calibrate", "quantize"]
@@ -65,6 +66,7 @@ def test_the_encoder_is_quantised_before_all_that_is_told_by_it(int8: BuildResul
     assert tables == {"text_encoder.json", "denoiser_high.json", "denoiser_low.json"}
 
 
+@pytest.mark.slow
 def test_it_is_compared_in_two_halves(int8: BuildResult) -> None:
     found = checked(int8.bundle)
     assert found["compared"] == {"graph": "float32", "program": "integer", "engine": "quantised"}
@@ -73,6 +75,7 @@ def test_it_is_compared_in_two_halves(int8: BuildResult) -> None:
     assert reported(int8.bundle)["int8_linear_share"] == 1
 
 
+@pytest.mark.slow
 def test_explain_tells_of_it_first(int8: BuildResult, tiny_bundle: Path) -> None:
     told = explain("quantize", int8.stages, tiny_bundle.parents[1] / "store")
     assert next(iter(told)) == TEXT_ENCODER and HIGH in told
@@ -83,6 +86,7 @@ def test_explain_tells_of_it_first(int8: BuildResult, tiny_bundle: Path) -> None
     assert "encoder.block.0.layer.1.DenseReluDense.wo" in [row[0] for row in tables[0].rows]
 
 
+@pytest.mark.slow
 def test_it_runs_and_its_video_is_nearly_the_same(int8: BuildResult, tiny_bundle: Path, run_py: RunPy) -> None:
     assert run_py(int8.bundle, "--selftest").code == 0
     latents = [
@@ -91,7 +95,9 @@ def test_it_runs_and_its_video_is_nearly_the_same(int8: BuildResult, tiny_bundle
     assert 1e-4 < relative_error(*latents) < MOST_LATENT_ERROR
 
 
-@pytest.mark.parametrize("scheme", ["int8", "int8-weight"])
+@pytest.mark.parametrize(
+    "scheme", [pytest.param("int8", marks=pytest.mark.slow), pytest.param("int8-weight", marks=pytest.mark.long)]
+)
 def test_openvino_in_bfloat16(tiny_bundle: Path, tiny_recipe: Path, scheme: str) -> None:
     """An encoder whose Linears all are codes: what is bfloat16 of it counts as that."""
     settings = ("engine.kind=openvino", "precision.compute=bf16", f"quantize.text_encoder={scheme}")
@@ -100,6 +106,7 @@ def test_openvino_in_bfloat16(tiny_bundle: Path, tiny_recipe: Path, scheme: str)
     assert (reported(result.bundle)["precision"], checked(result.bundle)["compared"]["program"]) == ("half", "half")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec(BINDINGS) is None, reason="TensorRT-RTX is not installed")
 def test_tensorrt_rtx_multiplies_integers(tiny_bundle: Path, tiny_recipe: Path) -> None:
     """By the build's own log, Linear by Linear."""

@@ -7,6 +7,7 @@ user's build starts fresh interpreters; all else is what `wanc build` does.
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib
 import multiprocessing
 import os
@@ -37,8 +38,20 @@ USED = (
     "wanc.compiler.bundle.examine", "wanc.compiler.engines.onnxruntime.compiler", "wanc.compiler.engines.segment",
     "wanc.compiler.export.onnx_file", "wanc.compiler.passes.registry", "wanc.compiler.pipeline",
 )  # fmt: skip
+ADAPTERS = ("wanc.compiler.engines.compiled", "wanc.compiler.program.program", "wanc.compiler.program.quant_table")
+"""What reads their files is made once in a process, and takes longer than most of a small stage."""
 PATIENCE_SECONDS = 60
 PR_SET_PTRACER, PTRACER_ANY = 0x59616D61, ctypes.c_ulong(-1)  # linux/prctl.h
+
+
+def ready_to_fork(*names: str) -> None:
+    """Import these modules, and do what their users do once in a process."""
+    for name in names:
+        importlib.import_module(name)
+    for name in ADAPTERS:
+        importlib.import_module(name)._adapter()
+    gc.collect()
+    gc.freeze()  # or every fork would look through all that is imported, and copy its pages
 
 
 def probers(count: int = 2, also: Sequence[str] = (), adopt_bytes: int = seal.ADOPT_BYTES) -> ProcessPoolExecutor:
@@ -90,8 +103,7 @@ class _Fork:
 
 def _prepare(also: Sequence[str], adopt_bytes: int) -> None:
     seal.ADOPT_BYTES = adopt_bytes
-    for name in (*USED, *also):
-        importlib.import_module(name)
+    ready_to_fork(*USED, *also)
     for stage in (ExportOnnx, Fuse, Partition, Compile, OnnxRuntimeEngine, Assemble, Seal):
         code_version(stage.__module__)
     worker.start = _Fork

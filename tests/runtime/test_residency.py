@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from wanc.runtime.engine_file import EngineFile, EngineMemory
 from wanc.runtime.errors import TargetError
+from wanc.runtime.events import RESIDENT, recording
 from wanc.runtime.pool import PAGE
 from wanc.runtime.residency import Residency
 
@@ -178,6 +179,32 @@ def test_what_fails_to_open_is_told_and_tried_again() -> None:
             assert session == "1"
         with residency.use(a) as session:
             assert session == "0"
+
+
+def test_what_is_open_is_told_whatever_happens_to_it() -> None:
+    """Opened, failed, closed because nobody needs it any more, and closed to make room."""
+
+    def open_file(file: EngineFile) -> str:
+        if file.file == "2":
+            raise TargetError("cannot load this engine", where=file.file)
+        return file.file
+
+    residency, files = residency_of([(10, 5), (10, 5), (10, 5), (25, 0)], 40, open_file)
+    series = (RESIDENT, (("budget", "device"), ("kind", "engines")))
+    with recording() as recorder:
+
+        def told_after(file: EngineFile) -> float:
+            with residency.use(file):
+                pass
+            return recorder.values[series]
+
+        assert [told_after(file) for file in files[:2]] == [10, 20]
+        with pytest.raises(TargetError):
+            told_after(files[2])
+        assert recorder.values[series] == 20
+        residency.close(files[:1])
+        assert recorder.values[series] == 10
+        assert [told_after(files[0]), told_after(files[3])] == [20, 35]
 
 
 def test_reservations_wait_for_each_other() -> None:

@@ -19,6 +19,7 @@ import logging
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -276,11 +277,24 @@ class Store:
         stored = self.place(blob)
         with suppress(OSError):
             status = os.lstat(stored)
-            if irregularity(status) is None and status.st_size == blob.size:
+            if status.st_size == blob.size and (irregularity(status) is None or self._is_lent(stored)):
                 return stored
             _log.warning("%s is damaged: it is set aside", stored)
             self.set_aside(stored)
         return self._located.find(blob)
+
+    def _is_lent(self, stored: Path) -> bool:
+        """Whether all other names of a stored file are the store's own: what a stage laid out for itself, below tmp/.
+
+        Builds beside this one make and remove such names meanwhile, so that they are counted more than once.
+        """
+        for _ in range(_COUNTS):
+            status = os.lstat(stored)
+            if not stat.S_ISREG(status.st_mode):
+                return False
+            if status.st_nlink - 1 <= _count_names(self.root / "tmp", status):
+                return True
+        return False
 
     def _find_behind_seals(self, blob: Blob) -> Path | None:
         """The same once no other process seals: content that it moves is for a moment at neither place."""
@@ -332,6 +346,7 @@ class Store:
         return self.root / "actions" / f"{_checked_key(key)}.json"
 
 
+_COUNTS = 10
 _AGAIN = "run the build again: the stage that made it will be run again"
 
 
@@ -341,6 +356,16 @@ def _looks(path: Path) -> str:
         return identity_text(os.stat(path))
     except OSError:
         return ""  # never equal to what was noted: it is looked for again
+
+
+def _count_names(folder: Path, wanted: os.stat_result) -> int:
+    """How many names a file has below a folder, in which others work."""
+    found = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                found += os.path.samestat(os.lstat(os.path.join(place, name)), wanted)
+    return found
 
 
 def _checked_key(key: str) -> str:

@@ -116,11 +116,13 @@ def resolve(loaded: LoadedRecipe, sources: SourceDigests, *, progress: bool) -> 
 
     def check() -> None:
         pinned.check()
-        _check_same(model, loaded)
+        # An ONNX file names all others: while it stays what it is, none comes to the model.
+        if loaded.recipe.model.onnx is None:
+            _check_same(model, loaded)
 
     headers = _headers(model)
-    # What was read before the files were hashed may have been of other ones: `check` reads it again.
-    check()
+    # What was read before the files were hashed may have been of other ones: it is read again.
+    _check_same(model, loaded)
     pinned.check()
     return Resolved(loaded.recipe, model, pinned.blobs, headers, prompts, check)
 

@@ -63,6 +63,7 @@ def open_service(
     limits: Limits | None = None,
     side_by_side: bool = True,
     threads: int | None = None,
+    device_budget: str | None = None,
     on_progress: OnProgress = ignore,
 ) -> Service:
     """The same as `open` for many requests at once: see `Service`, of which `quotas`, `limits` and `side_by_side` are.
@@ -72,5 +73,5 @@ def open_service(
     from .pipeline import Pipeline
     from .service import Service
 
-    pipeline = Pipeline.open(Path(bundle), threads=threads, on_progress=on_progress)
+    pipeline = Pipeline.open(Path(bundle), threads=threads, device_budget=device_budget, on_progress=on_progress)
     return Service(pipeline, quotas=quotas, limits=limits, side_by_side=side_by_side)

@@ -129,6 +129,7 @@ class Residency(Generic[Opened]):
                 entry = self._entries.get(file.file)
                 if entry is not None and entry.session is not None and not entry.users:
                     del self._entries[file.file]
+            self._tell()
 
     def counters(self) -> dict[str, int]:
         """What came and went since the residency was made."""
@@ -193,6 +194,7 @@ class Residency(Generic[Opened]):
     def _forget(self, entry: _Entry[Opened]) -> None:
         """A file that was not opened after all."""
         del self._entries[entry.file.file]
+        self._tell()
         self._changed.notify_all()
 
     def _take(self, entry: _Entry[Opened]) -> None:

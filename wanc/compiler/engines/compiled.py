@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -42,5 +43,6 @@ class Compiled:
         return _adapter().validate_json(path.read_bytes())
 
 
+@cache
 def _adapter() -> TypeAdapter[Compiled]:
     return TypeAdapter(Compiled)

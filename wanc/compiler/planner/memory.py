@@ -79,8 +79,12 @@ class Footprint:
 
     def _streamed_from(self, start: int) -> Bytes:
         """The same for all stops behind a start."""
-        stops = range(start + 1, len(self._held) + 1)
-        return np.array([self._streamed(start, stop) for stop in stops], np.int64)
+        largest, rooms = [0] * STREAMED_AT_ONCE, list[int]()
+        for part in self._held[start:]:
+            if part and part.streams:
+                largest = sorted((*largest, part.weights))[1:]
+            rooms.append(sum(largest))
+        return np.array(rooms, np.int64)
 
     @cached_property
     def _resident(self) -> Sequence[int]:

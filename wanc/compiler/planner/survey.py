@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
@@ -159,5 +160,6 @@ def elements(shape: Sequence[Dimension], sizes: Mapping[str, int]) -> int:
     return prod(int(factor) if factor.isdigit() else sizes[factor] for factor in factors)
 
 
+@cache
 def _adapter() -> TypeAdapter[Survey]:
     return TypeAdapter(Survey)

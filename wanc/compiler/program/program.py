@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -142,5 +143,6 @@ def weight_files(program: Files, source: Files) -> Files:
     return {**source, **{f"{OWN}{name}": path for name, path in program.items()}}
 
 
+@cache
 def _adapter() -> TypeAdapter[Program]:
     return TypeAdapter(Program)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,5 +103,6 @@ class QuantTable:
             raise BundleError(f"is no QuantTable: {first_fault(error)}", where=str(path)) from None
 
 
+@cache
 def _adapter() -> TypeAdapter[QuantTable]:
     return TypeAdapter(QuantTable)
