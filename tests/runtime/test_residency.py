@@ -117,6 +117,27 @@ def test_nothing_is_opened_ahead_in_the_place_of_what_is_needed_sooner() -> None
     assert residency.counters()["loads"] == 3
 
 
+def test_nothing_is_opened_ahead_in_the_room_that_is_made_for_another() -> None:
+    """Else files that are opened ahead would be closed at once, again and again, by who waits for all of the room."""
+    opened: list[str] = []
+    ahead = threading.Event()
+
+    def open_file(file: EngineFile) -> str:
+        opened.append(file.file)
+        if len(opened) == 1:
+            ahead.set()
+            while large.file not in residency._entries:  # nobody waits for room yet
+                residency.counters()
+        return file.file
+
+    residency, (large, *small) = residency_of([(1, 39), *[(10, 0)] * 6], 40, open_file)
+    with residency.expect(small):
+        assert ahead.wait(SECONDS)
+        with residency.use(large):
+            pass
+    assert opened[:2] == [small[0].file, large.file]
+
+
 def test_many_threads_come_to_an_end_within_the_budget() -> None:
     residency, files = residency_of([(size, size) for size in (3, 5, 7, 11)], 25)
     order = random.Random(0)

@@ -57,6 +57,7 @@ class Residency(Generic[Opened]):
         self._largest = max((self._memory(file).opening for file in self._files.values()), default=0)
         self._entries: dict[str, _Entry[Opened]] = {}
         self._reserved = 0
+        self._in_need = 0  # threads that wait for room
         self._uses = Uses()
         self._changed = Condition()
         self._ahead: ThreadPoolExecutor | None = None
@@ -208,11 +209,16 @@ class Residency(Generic[Opened]):
     def _make_room(self, size: int) -> None:
         """Close files until so many bytes more fit, and wait for those that are executed.
 
-        These come to an end: beside all reservations there is room for any one file.
+        These come to an end: beside all reservations there is room for any one file. Meanwhile nothing is opened ahead,
+        which would take the room that has just been made.
         """
-        while self.budget is not None and self._taken + size > self.budget:
-            if not self._close_last(sooner_than=-1):
-                self._changed.wait()
+        self._in_need += 1
+        try:
+            while self.budget is not None and self._taken + size > self.budget:
+                if not self._close_last(sooner_than=-1):
+                    self._changed.wait()
+        finally:
+            self._in_need -= 1
 
     def _close_last(self, *, sooner_than: float) -> bool:
         """Close the file that is needed last, if that is later than so many uses from now; and whether there is one."""
@@ -257,7 +263,7 @@ class Residency(Generic[Opened]):
         """The file that is needed next and has room, if what is closed for it is needed later; None where not."""
         with self._changed:
             file = self._next_absent()
-            if file is None or not self._has_room_ahead(file):
+            if file is None or self._in_need or not self._has_room_ahead(file):
                 self._looking_ahead = False
                 return None
             entry = self._entries[file.file] = _Entry(file, users=0)
