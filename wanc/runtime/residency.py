@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -155,11 +156,8 @@ class Residency(Generic[Opened]):
         with self._changed:
             self._uses.advance(file.file)
             while (known := self._entries.get(file.file)) is not None:
-                if known.session is not None:
-                    self._entries[file.file] = self._entries.pop(file.file)  # behind all that were used before
-                    known.users += 1
-                    return known.session
-                self._changed.wait()  # for the thread that is opening it, which may fail
+                if (session := self._joined(known)) is not None:
+                    return session
             self.check_room(0, [file])
             entry = self._entries[file.file] = _Entry(file, users=1)
             try:
@@ -169,6 +167,19 @@ class Residency(Generic[Opened]):
                 raise
             self._take(entry)
         return self._open(entry)
+
+    def _joined(self, entry: _Entry[Opened]) -> Opened | None:
+        """What a file is open as, with one user more; None where the thread that was opening it has failed."""
+        entry.users += 1  # from now on: who waits for a file must not find it closed
+        try:
+            while entry.session is None and self._entries.get(entry.file.file) is entry:
+                self._changed.wait()
+        except BaseException:  # a signal
+            entry.users -= 1
+            raise
+        if entry.session is not None:
+            self._entries[entry.file.file] = self._entries.pop(entry.file.file)  # behind all that were used before
+        return entry.session
 
     def _open(self, entry: _Entry[Opened]) -> Opened:
         try:
@@ -275,8 +286,11 @@ class Residency(Generic[Opened]):
         return next((self._files[name] for name in self._uses.upcoming() if name not in self._entries), None)
 
     def _has_room_ahead(self, file: EngineFile) -> bool:
-        distance = self._uses.distance(file.file)
+        """Whether there is room, or can be made. What is expected gives way to the very next file alone, and only if it
+        is needed later: else all that goes round would be read again in each round.
+        """
+        is_next = self._uses.distance(file.file) == 0
         while self.budget is not None and self._taken + self._memory(file).opening > self.budget:
-            if not self._close_last(sooner_than=distance):
+            if not self._close_last(sooner_than=0 if is_next else sys.float_info.max):
                 return False
         return True
