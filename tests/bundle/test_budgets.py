@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scripts.true_scale.encoder import measured
 from wanc.runtime.api import open as open_bundle
 from wanc.runtime.errors import TargetError, UserError
 from wanc.runtime.execute import run_selftest
@@ -114,3 +115,12 @@ def test_the_next_expert_and_the_decoder_are_opened_ahead(within: Variant) -> No
     pipeline = opened(within.root)
     pipeline.generate(PROMPT, seed=3, steps=4)
     assert pipeline.executor.residency.counters()["prefetched"] > 0
+
+
+def test_a_prompt_that_was_encoded_reads_nothing_again(within: Variant) -> None:
+    """From disk: its files are put out of the cache before each request."""
+    found = measured(within.root, [PROMPT, PROMPT, "A blue square."], least_of(within.root, "64p"))
+    first, again, other = found["requests"]
+    assert min(request["loads"] for request in (first, other)) > 0
+    assert [again[name] for name in ("loads", "engine_bytes_read", "table_bytes_read")] == [0, 0, 0]
+    assert found["peak_bytes"] <= found["budget"]
