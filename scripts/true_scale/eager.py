@@ -48,8 +48,8 @@ def errors(drawn: DrawnCodes, given: Mapping[str, Array], streams: Sequence[Arra
 
 def _rounded(_module: object, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
     """As QuantizeLinear and DequantizeLinear do it: int8 without a zero point, halves to even."""
-    codes = torch.clamp(torch.round(inputs[0] / np.float32(STEP)), -LARGEST - 1, LARGEST)
-    return (codes * np.float32(STEP),)
+    codes = torch.clamp(torch.round(inputs[0] / STEP), -LARGEST - 1, LARGEST)
+    return (codes * STEP,)
 
 
 def _given(stream: torch.Tensor, _block: object, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -25,7 +25,6 @@ from wanc.runtime.memory import peak_rss_bytes, rss_bytes
 from wanc.runtime.model import TEXT_ENCODER
 from wanc.runtime.pipeline import Pipeline
 from wanc.runtime.request import Request
-from wanc.runtime.text import clean_prompt
 from wanc.runtime.timer import Timer
 
 Figures = dict[str, Any]
@@ -127,7 +126,7 @@ def _request(pipeline: Pipeline, files: Files, prompt: str) -> Figures:
     assert np.isfinite(states).all() and states.std() > 0
     weights, table = (now - then for now, then in zip(files.cached(), before, strict=True))
     return {
-        "tokens": len(pipeline._tokenizer.encode(clean_prompt(prompt))),
+        "tokens": int(states[0].any(axis=1).sum()),  # behind them are zeros
         "seconds": round(seconds, 2),
         "loads": pipeline.executor.residency.counters()["loads"] - loads,
         "engine_bytes_read": weights,

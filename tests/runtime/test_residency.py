@@ -124,7 +124,7 @@ def test_what_goes_round_is_not_read_again_for_being_opened_ahead() -> None:
     with residency.expect(files * rounds):
         for file in files * rounds:
             with residency.use(file):
-                while residency._looking_ahead:
+                while residency._looking_ahead:  # pyright: ignore[reportPrivateUsage]
                     residency.counters()
     assert residency.counters()["loads"] <= 8 + (rounds - 1) * (8 - 2)
     assert residency.counters()["prefetched"] >= rounds * 4
@@ -138,7 +138,8 @@ def test_what_is_waited_for_is_not_closed_for_what_comes_behind_it() -> None:
         opened.append(file.file)
         if file is second:
             ahead.set()
-            while residency._uses.distance(second.file) == 0:  # nobody waits for it yet
+            uses = residency._uses  # pyright: ignore[reportPrivateUsage]
+            while uses.distance(second.file) == 0:  # nobody waits for it yet
                 residency.counters()
         return file.file
 
@@ -161,7 +162,8 @@ def test_nothing_is_opened_ahead_in_the_room_that_is_made_for_another() -> None:
         opened.append(file.file)
         if len(opened) == 1:
             ahead.set()
-            while large.file not in residency._entries:  # nobody waits for room yet
+            entries = residency._entries  # pyright: ignore[reportPrivateUsage]
+            while large.file not in entries:  # nobody waits for room yet
                 residency.counters()
         return file.file
 
