@@ -14,6 +14,8 @@ import pytest
 
 from scripts.true_scale.bounds import broken
 from scripts.true_scale.decoder import CASES, table
+from scripts.true_scale.offload import BLOCKS, ENCODER, faults
+from scripts.true_scale.offload import table as offload_table
 from scripts.true_scale.rows import ALL, FEW, ROWS
 
 RESULTS = Path(__file__).parent / "results"
@@ -227,3 +229,11 @@ def test_decoding_takes_what_is_predicted() -> None:
         assert row["peak_rss_bytes"] <= (CASES[name].get("budget") or row["peak_rss_bytes"]), name
         assert row["disk_bytes"] <= 4 * 3 * 5 * row["size"][0] * row["size"][1], name
     assert table(rows) == (RESULTS / "vae-tiles.md").read_text()
+
+
+@pytest.mark.parametrize("name", [BLOCKS, ENCODER])
+def test_what_is_larger_than_its_budget_keeps_it(name: str) -> None:
+    """And its time, by `python bench/offload.py` on a machine that does nothing else."""
+    rows = json.loads((RESULTS / "offload.json").read_bytes())["rows"]
+    assert list(faults(rows[name], name, quiet=True)) == []
+    assert offload_table(rows) == (RESULTS / "offload.md").read_text()

@@ -6,15 +6,18 @@ long as no two weights are alike. Every segment's codes lie in a file of its own
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 
-from scripts.true_scale.programs import SEED, Inputs
+from scripts.true_scale.programs import SEED, Inputs, TrueScale, fill, weights_of
+from wanc.artifacts.private import private_directory
 from wanc.compiler.graphs.by_blocks import block_of
 from wanc.compiler.graphs.linears import Linear, linears
 from wanc.compiler.graphs.quantizers import StoredDecision, insert_quantizers
@@ -29,6 +32,7 @@ STEP = 0.05
 """What a code of 1 stands for in inputs: noise of a few units fits."""
 LARGEST = 127
 ALIGNMENT = 64
+Linears = Literal["bf16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,12 @@ class DrawnLinear:
     shape: tuple[int, int]
     codes_at: int
     scales_at: int
+
+    def read(self, path: Path) -> np.ndarray[Any, Any]:
+        """What its codes in a file stand for, float32 [out, in]."""
+        out, into = self.shape
+        codes = np.fromfile(path, np.int8, out * into, offset=self.codes_at).reshape(self.shape)
+        return codes * np.fromfile(path, np.float32, out, offset=self.scales_at)[:, None]
 
     def decision(self, file: str) -> StoredDecision:
         """What the graph says of it."""
@@ -91,6 +101,14 @@ class DrawnCodes:
         """The Linears of a segment."""
         return {entry.name for entry in self.by_segment[index]}
 
+    def weights(self) -> dict[str, tuple[Path, DrawnLinear]]:
+        """By the name of a Linear: what lies where, once it is drawn."""
+        return {
+            entry.name: (self.folder / _file(index), entry)
+            for index, drawn in enumerate(self.by_segment)
+            for entry in drawn
+        }
+
     def draw(self, index: int) -> None:
         """Write the codes of a segment."""
         generator = np.random.Generator(np.random.Philox(key=[SEED, index]))
@@ -108,6 +126,20 @@ class DrawnCodes:
     def forget(self, index: int) -> None:
         """Remove them."""
         (self.folder / _file(index)).unlink()
+
+
+@contextmanager
+def filled(
+    scale: TrueScale, component: str, segments: Sequence[Segment], linears: Linears, work: Path
+) -> Generator[tuple[Inputs, DrawnCodes | None]]:
+    """A model whose weights are random as far as these segments use them, or drawn codes in their place."""
+    with scale.inputs(work) as inputs, private_directory(work, prefix="codes-") as folder:
+        drawn = DrawnCodes.of(inputs, component, segments, folder) if linears == "int8" else None
+        codes = {name for segment in segments if drawn for name in drawn.names(segment.index)}
+        files = ComponentFiles.read(component, inputs)
+        used = {name for segment in segments for name in weights_of(files, segment)}
+        fill(files, lambda name: name in used and name.removesuffix(".weight") not in codes)
+        yield drawn.inputs if drawn else inputs, drawn
 
 
 def _file(segment: int) -> str:

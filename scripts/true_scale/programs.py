@@ -41,17 +41,18 @@ Inputs = Mapping[str, Files]
 
 @dataclass(frozen=True)
 class TrueScale:
-    """A14B with one of its experts, whose `blocks` may be fewer: every width is real.
+    """A14B, or another `base`, with one of its experts, whose `blocks` may be fewer: every width is real.
 
     What was exported and fused stays in the `store`, from which another measurement takes it.
     """
 
     blocks: int
     store: Path
+    base: Model = A14B
 
     @property
     def model(self) -> Model:
-        return replace(A14B, denoiser={**A14B.denoiser, "num_layers": self.blocks}, boundary=None)
+        return replace(self.base, denoiser={**self.base.denoiser, "num_layers": self.blocks}, boundary=None)
 
     @contextmanager
     def inputs(self, work: Path) -> Generator[Inputs]:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from scripts.true_scale.building import Figures, build_segment, check_kernels
-from scripts.true_scale.drawn import DrawnCodes
+from scripts.true_scale.drawn import DrawnCodes, Linears, filled
 from scripts.true_scale.hosted import on_host
-from scripts.true_scale.programs import Inputs, TrueScale, fill, weights_of
+from scripts.true_scale.programs import Inputs, TrueScale
 from scripts.true_scale.within import DEVICE, costs_of, placed_within
 from wanc.artifacts.canonical import digest_of
 from wanc.artifacts.private import private_directory
 from wanc.compiler.bundle.input_shapes import video_shapes
 from wanc.compiler.placement import check_peak
-from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import FILE, Program, Segment
 from wanc.compiler.stages.code_version import code_version
 from wanc.compiler.stages.stage import tool_version
@@ -46,7 +44,6 @@ BUILD = (
     "wanc.compiler.export.wan", "wanc.compiler.fuse", "wanc.compiler.engines.stage",
     "wanc.compiler.engines.tensorrt_rtx.engine",
 )  # fmt: skip
-Linears = Literal["bf16", "int8"]
 
 
 @dataclass(frozen=True)
@@ -65,20 +62,6 @@ class Row(ABC):
     @abstractmethod
     def measure(self, store: Path, work: Path) -> Figures:
         """Measure in a folder `work`, where up to 11 GB lie meanwhile. Raises AssertionError for missing kernels."""
-
-
-@contextmanager
-def filled(
-    scale: TrueScale, component: str, segments: Sequence[Segment], linears: Linears, work: Path
-) -> Generator[tuple[Inputs, DrawnCodes | None]]:
-    """A model whose weights are random as far as these segments use them, or drawn codes in their place."""
-    with scale.inputs(work) as inputs, private_directory(work, prefix="codes-") as folder:
-        drawn = DrawnCodes.of(inputs, component, segments, folder) if linears == "int8" else None
-        codes = {name for segment in segments if drawn for name in drawn.names(segment.index)}
-        files = ComponentFiles.read(component, inputs)
-        used = {name for segment in segments for name in weights_of(files, segment)}
-        fill(files, lambda name: name in used and name.removesuffix(".weight") not in codes)
-        yield drawn.inputs if drawn else inputs, drawn
 
 
 def built(inputs: Inputs, drawn: DrawnCodes | None, segment: Segment, shapes: Iterable[str], work: Path) -> Figures:

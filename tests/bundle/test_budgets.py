@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from scripts.true_scale.encoder import measured
 from wanc.compiler.why import why
 from wanc.recipe.load import load
 from wanc.runtime.api import open as open_bundle
@@ -138,3 +139,12 @@ def test_a_list_of_prompts_is_worked_on_side_by_side_where_all_phases_fit(
         result = opened(within.root).generate(prompt, frames=5, steps=2)
         result.save(tmp_path / "alone.mp4")
         assert (tmp_path / "videos" / f"{number:04d}.mp4").read_bytes() == (tmp_path / "alone.mp4").read_bytes()
+
+
+def test_a_prompt_that_was_encoded_reads_nothing_again(within: Variant) -> None:
+    """From disk: its files are put out of the cache before each request."""
+    found = measured(within.root, [PROMPT, PROMPT, "A blue square."], least_of(within.root, "64p"))
+    first, again, other = found["requests"]
+    assert min(request["loads"] for request in (first, other)) > 0
+    assert [again[name] for name in ("loads", "engine_bytes_read", "table_bytes_read")] == [0, 0, 0]
+    assert found["peak_bytes"] <= found["budget"]

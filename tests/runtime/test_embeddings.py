@@ -11,6 +11,7 @@ import pytest
 import safetensors.torch
 import torch
 
+from scripts.true_scale.disk import PAGE, cached_bytes, put_out
 from wanc.runtime.embeddings import EmbeddingTable
 from wanc.runtime.errors import EXIT_NO_INPUT, BundleError
 
@@ -32,6 +33,17 @@ def test_rows_equal_a_lookup_in_torch(tmp_path: Path, dtype: torch.dtype, item_b
     embeddings.gather(ids[:2])
     assert embeddings.bytes_read == 7 * 8 * item_bytes
     assert embeddings.gather(ids[:0]).shape == (0, 8)
+
+
+def test_of_a_large_table_little_more_than_the_rows_is_read(tmp_path: Path) -> None:
+    """From disk: the system would read many pages ahead of each, and half of all of the table."""
+    path, count = tmp_path / "embeddings.safetensors", 64
+    safetensors.torch.save_file({"w": torch.zeros(2**14, 512)}, path)
+    put_out([path])
+    if cached_bytes(path):
+        pytest.skip("this file system keeps files in memory")
+    rows = EmbeddingTable.open(path, tensor="w").gather(np.random.default_rng(0).choice(2**14, count, replace=False))
+    assert rows.nbytes <= cached_bytes(path) <= count * (rows[0].nbytes + 2 * PAGE) + 2**19
 
 
 def test_rows_may_be_changed_without_changing_the_table(tmp_path: Path) -> None:

@@ -120,6 +120,64 @@ def test_nothing_is_opened_ahead_in_the_place_of_what_is_needed_sooner() -> None
     assert residency.counters()["loads"] == 3
 
 
+def test_what_goes_round_is_not_read_again_for_being_opened_ahead() -> None:
+    """Of eight files four find room; one goes for the next file while another is used, and two stay open."""
+    residency, files = residency_of([(10, 0)] * 8, 40)
+    rounds = 10
+    with residency.expect(files * rounds):
+        for file in files * rounds:
+            with residency.use(file):
+                while residency._looking_ahead:  # pyright: ignore[reportPrivateUsage]
+                    residency.counters()
+    assert residency.counters()["loads"] <= 8 + (rounds - 1) * (8 - 2)
+    assert residency.counters()["prefetched"] >= rounds * 4
+
+
+def test_what_is_waited_for_is_not_closed_for_what_comes_behind_it() -> None:
+    opened: list[str] = []
+    ahead = threading.Event()
+
+    def open_file(file: EngineFile) -> str:
+        opened.append(file.file)
+        if file is second:
+            ahead.set()
+            uses = residency._uses  # pyright: ignore[reportPrivateUsage]
+            while uses.distance(second.file) == 0:  # nobody waits for it yet
+                residency.counters()
+        return file.file
+
+    residency, (first, second, third) = residency_of([(10, 0)] * 3, 10, open_file)
+    with residency.expect([first, second, third]):
+        with residency.use(first):
+            pass
+        assert ahead.wait(SECONDS)
+        with residency.use(second):
+            pass
+    assert opened.count(second.file) == 1
+
+
+def test_nothing_is_opened_ahead_in_the_room_that_is_made_for_another() -> None:
+    """Else files that are opened ahead would be closed at once, again and again, by who waits for all of the room."""
+    opened: list[str] = []
+    ahead = threading.Event()
+
+    def open_file(file: EngineFile) -> str:
+        opened.append(file.file)
+        if len(opened) == 1:
+            ahead.set()
+            entries = residency._entries  # pyright: ignore[reportPrivateUsage]
+            while large.file not in entries:  # nobody waits for room yet
+                residency.counters()
+        return file.file
+
+    residency, (large, *small) = residency_of([(1, 39), *[(10, 0)] * 6], 40, open_file)
+    with residency.expect(small):
+        assert ahead.wait(SECONDS)
+        with residency.use(large):
+            pass
+    assert opened[:2] == [small[0].file, large.file]
+
+
 def test_many_threads_come_to_an_end_within_the_budget() -> None:
     residency, files = residency_of([(size, size) for size in (3, 5, 7, 11)], 25)
     order = random.Random(0)

@@ -20,6 +20,8 @@ FP8 = np.dtype(ml_dtypes.float8_e4m3fn)
 LARGEST_FP8 = 448.0
 # Scales tried for a group, as shares of the one that clips nothing: below the first, clipping costs more than it gains.
 SHARES = np.linspace(0.6, 1.0, 21, dtype=np.float32)
+AT_ONCE = 2**18
+"""Values that are tried at a time: few enough for a processor's cache, where it takes a fifth of the time."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,13 @@ def round_to_fp8(weights: NDArray[np.float32]) -> Codes:
 
 
 def best_scales(groups: NDArray[np.float32], levels: int) -> NDArray[np.float32]:
-    """The scale of each group, [..., columns] → [...], at which rounding and clipping cost the least."""
+    """The scale of each group, [rows, ..., columns] → [rows, ...], at which rounding and clipping cost the least."""
+    rows = max(1, AT_ONCE * len(groups) // max(1, groups.size))
+    starts = range(0, max(1, len(groups)), rows)
+    return np.concatenate([_best_scales(groups[start : start + rows], levels) for start in starts])
+
+
+def _best_scales(groups: NDArray[np.float32], levels: int) -> NDArray[np.float32]:
     largest = np.abs(groups).max(axis=-1) / np.float32(levels)
     best, least = largest, np.full(largest.shape, np.inf, np.float32)
     for share in SHARES:

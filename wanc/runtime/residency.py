@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -63,6 +64,7 @@ class Residency(Generic[Opened]):
         self._entries: dict[str, _Entry[Opened]] = {}
         self._reserved = 0
         self.pool = Pool(self._make_room_for_arrays)
+        self._in_need = 0  # threads that wait for room
         self._uses = Uses()
         self._changed = Condition()
         self._ahead: ThreadPoolExecutor | None = None
@@ -159,20 +161,30 @@ class Residency(Generic[Opened]):
         with self._changed:
             self._uses.advance(file.file)
             while (known := self._entries.get(file.file)) is not None:
-                if known.session is not None:
-                    self._entries[file.file] = self._entries.pop(file.file)  # behind all that were used before
-                    known.users += 1
-                    return known.session
-                self._wait()  # for the thread that is opening it, which may fail
+                if (session := self._joined(known)) is not None:
+                    return session
             self.check_room(0, [file])
             entry = self._entries[file.file] = _Entry(file, users=1)
             try:
                 self._make_room(self._memory(file).opening)
-            except BaseException:  # a signal, while it waits
+            except BaseException:  # the same, while it waits
                 self._forget(entry)
                 raise
             self._take(entry)
         return self._open(entry)
+
+    def _joined(self, entry: _Entry[Opened]) -> Opened | None:
+        """What a file is open as, with one user more; None where the thread that was opening it has failed."""
+        entry.users += 1  # from now on: who waits for a file must not find it closed
+        try:
+            while entry.session is None and self._entries.get(entry.file.file) is entry:
+                self._wait()
+        except BaseException:  # a signal, or nobody waits for its work any more
+            entry.users -= 1
+            raise
+        if entry.session is not None:
+            self._entries[entry.file.file] = self._entries.pop(entry.file.file)  # behind all that were used before
+        return entry.session
 
     def _open(self, entry: _Entry[Opened]) -> Opened:
         try:
@@ -234,14 +246,19 @@ class Residency(Generic[Opened]):
         """Free memory until so many bytes more fit, and wait for files that are executed.
 
         These come to an end: beside all reservations there is room for any one file. Nobody waits for arrays beyond
-        what is reserved, for whoever has them may be the one that waits.
+        what is reserved, for whoever has them may be the one that waits. Meanwhile nothing is opened ahead, which would
+        take the room that has just been made.
         """
-        while self.budget is not None and (missing := self._taken + size - self.budget) > 0:
-            if self._free(missing, sooner_than=-1):
-                continue
-            if self._files_taken + self._reserved + size <= self.budget:
-                return
-            self._wait()
+        self._in_need += 1
+        try:
+            while self.budget is not None and (missing := self._taken + size - self.budget) > 0:
+                if self._free(missing, sooner_than=-1):
+                    continue
+                if self._files_taken + self._reserved + size <= self.budget:
+                    return
+                self._wait()
+        finally:
+            self._in_need -= 1
 
     def _make_room_for_arrays(self, size: int) -> None:
         """The same for arrays, without waiting: their room is what was reserved for them."""
@@ -301,7 +318,7 @@ class Residency(Generic[Opened]):
         """The file that is needed next and has room, if what is closed for it is needed later; None where not."""
         with self._changed:
             file = self._next_absent()
-            if file is None or not self._has_room_ahead(file):
+            if file is None or self._in_need or not self._has_room_ahead(file):
                 self._looking_ahead = False
                 return None
             entry = self._entries[file.file] = _Entry(file, users=0)
@@ -313,8 +330,11 @@ class Residency(Generic[Opened]):
         return next((self._files[name] for name in self._uses.upcoming() if name not in self._entries), None)
 
     def _has_room_ahead(self, file: EngineFile) -> bool:
-        distance = self._uses.distance(file.file)
+        """Whether there is room, or can be made. What is expected gives way to the very next file alone, and only if it
+        is needed later: else all that goes round would be read again in each round.
+        """
+        sooner_than = 0 if self._uses.distance(file.file) == 0 else sys.float_info.max
         while self.budget is not None and (missing := self._taken + self._memory(file).opening - self.budget) > 0:
-            if not self._free(missing, sooner_than=distance):
+            if not self._free(missing, sooner_than=sooner_than):
                 return False
         return True
