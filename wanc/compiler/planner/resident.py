@@ -47,8 +47,8 @@ class Resident:
         return {"budget": self.budget, "least": self.least, "whole": self.whole, "phases": phases}
 
 
-OPENVINO_KERNELS = 16 * 2**20
-"""Beside the weights of a segment: generated code, and the graphs that it was made of."""
+OPENVINO_KERNELS = 12 * 2**20
+"""Beside the weights of a block: generated code, and what it was made of, of all its graphs."""
 DECODER_GRAPHS = 2
 """The first latent frame has a graph of its own, and with it all weights of the decoder."""
 Bounds = Mapping[str, list[tuple[int, int]]]
@@ -106,8 +106,8 @@ def _activation(components: Sequence[ComponentCosts]) -> int:
 
 
 def opened_bytes(component: ComponentCosts, first: int, stop: int, kind: EngineKind) -> int:
-    """What open engines of some blocks take: their weights, and with OpenVINO what it generates for each segment."""
-    return segment_weights(component, first, stop) + (OPENVINO_KERNELS if kind == "openvino" else 0)
+    """What open engines of some blocks take: their weights, and with OpenVINO what it generates for them."""
+    return segment_weights(component, first, stop) + (OPENVINO_KERNELS * (stop - first) if kind == "openvino" else 0)
 
 
 def opening_bytes(component: ComponentCosts, first: int, stop: int, kind: EngineKind) -> int:

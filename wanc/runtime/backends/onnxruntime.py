@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import onnxruntime
 from ..cores import available_cores
 from ..output_shapes import output_shapes
 from ..pool import Empty, copied
+from .allocator import give_back_what_is_large
 from .base import Array
 from .onnx_properties import properties
 
@@ -25,9 +24,6 @@ QUANTIZED, ELSEWHERE = "wanc.quantized", "elsewhere"
 """The property, and its value in files that came quantised: the library makes the integer kernels of their Q/DQ."""
 FLOAT32 = "1"
 """On the scale of accuracies that MatMulNBits has."""
-
-MMAP_THRESHOLD, LARGE = -3, 2**20
-"""Of glibc's mallopt(3): from so many bytes on, memory goes back to the system when it is freed."""
 
 
 def session_options(threads: int, lanes: int = 1) -> onnxruntime.SessionOptions:
@@ -52,8 +48,7 @@ def keep_nothing(options: onnxruntime.SessionOptions) -> None:
     clears every page that it gives, and executions take a third longer. The C library would keep tensors as well.
     """
     options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-    with suppress(AttributeError):  # other C libraries give back by themselves
-        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE)
+    give_back_what_is_large()
 
 
 def open_session(

@@ -16,6 +16,7 @@ import openvino
 
 from ..interface import InputError
 from ..pool import Empty, copied
+from .allocator import give_back_what_is_large
 from .base import Array
 from .mapped import let_go
 
@@ -72,21 +73,20 @@ class OpenVino:
         self.path, self._threads, self._lanes, self._thrifty = path, threads, lanes, thrifty
         self._empty = empty
         self._lock = Lock()
+        if thrifty:
+            give_back_what_is_large()
         # Compiled, a tensor may have gained the names of others that it has become one with.
         model = core().read_model(path)
         self._inputs = {port.any_name: np.dtype(port.element_type.to_dtype()) for port in model.inputs}
         self.outputs = [port.any_name for port in model.outputs]
+        sizes = json.loads(str(model.get_rt_info(FIRST).astype(str))) if model.has_rt_info(FIRST) else {}
+        self._few = {name: np.zeros(sizes[name], dtype) for name, dtype in self._inputs.items() if sizes}
         self._compile()
-        if model.has_rt_info(FIRST):
-            self._pack(json.loads(str(model.get_rt_info(FIRST).astype(str))))
-
-    def _pack(self, sizes: Mapping[str, list[int]]) -> None:
-        """Execute it on a few zeros: the library packs weights when it is executed, and opening it is to be all of it.
-
-        What it does not take is for the first real execution to tell.
-        """
-        with suppress(RuntimeError):
-            self.run({name: np.zeros(sizes[name], dtype) for name, dtype in self._inputs.items()})
+        if self._few:
+            # The library packs weights when it is executed, and opening a file is to be all of it. What it does not
+            # take is for the first real execution to tell.
+            with suppress(RuntimeError):
+                self.run(self._few)
 
     def _compile(self) -> None:
         self.compiled = compile_model(self.path, self._threads, self._lanes)
@@ -103,33 +103,44 @@ class OpenVino:
             if array.dtype != self._inputs[name]:
                 raise ValueError(f"the input {name} is {array.dtype}, not {self._inputs[name]}")
             _check_values(name, array)
-        tensors = [_shared(inputs[name]) for name in self._inputs]
         with self._lock:
             self._meet({name: array.shape for name, array in inputs.items()})
             requests, ports = self._requests, self.compiled.outputs
+        outputs = self._infer(requests, [_shared(inputs[name]) for name in self._inputs], ports)
+        self._give_back()
+        return outputs
+
+    def _infer(
+        self, requests: SimpleQueue[openvino.InferRequest], inputs: list[openvino.Tensor], ports: list[Any]
+    ) -> list[Array]:
         request = requests.get()
         try:
             # By their numbers: see above. Given to `infer`, they would be held until the next execution.
-            for index, tensor in enumerate(tensors):
+            for index, tensor in enumerate(inputs):
                 request.set_input_tensor(index, tensor)
             results = request.infer(share_outputs=True)
             # The library's own memory for them is the next execution's.
-            outputs = [copied(results[port], self._empty) for port in ports]
+            return [copied(results[port], self._empty) for port in ports]
         finally:
-            requests.put(request)
-        self._give_back()
-        return outputs
+            # A request keeps what it gave last, which is as much for each file as for all.
+            requests.put(self.compiled.create_infer_request() if self._thrifty else request)
 
     def _give_back(self) -> None:
         """What is not needed any more: what was read of the weights' file once they are packed, at the first execution.
 
-        And what lay between kernels, which grows for each session by itself.
+        And what lies between kernels, and at both ends, which each session has for itself. At the ends it is as much as
+        the last execution had, so that one of little takes its place, in each lane.
         """
         with self._lock:
             if not self._has_run:
                 self._has_run = True
                 let_go(self.path.with_suffix(".bin"))
             if self._thrifty and self._requests.qsize() == self._lanes:
+                little = [self.compiled.create_infer_request() for _ in range(self._lanes if self._few else 0)]
+                for request in little:
+                    request.start_async(dict(enumerate(self._few.values())))
+                for request in little:
+                    request.wait()
                 self.compiled.release_memory()
 
     def _meet(self, shapes: dict[str, tuple[int, ...]]) -> None:

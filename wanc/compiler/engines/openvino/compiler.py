@@ -50,8 +50,8 @@ ISLANDS: Mapping[Island, tuple[str, ...]] = {
 }
 """The operations, by OpenVINO's names, of each kind of island."""
 FUSED = {"ScaledDotProductAttention": "Attention", "RMS": "RMSNormalization", "RoPE": "RotaryEmbedding"}
-KERNELS = 16 * 2**20
-"""Bytes that an open file takes beside its weights: generated code, and the graphs that it was made of."""
+OPERATION = 48 * 2**10
+"""Bytes that an open file takes beside its weights for each operation: generated code, and what it was made of."""
 PARTS_OF_NO_KERNEL = ("Input", "Output", "Constant", "Const", "Parameter", "Result")
 
 
@@ -111,7 +111,9 @@ class OpenVinoCompiler:
         """
         model = core().read_model(path)
         in_halves = model.has_rt_info(PRECISION) and str(model.get_rt_info(PRECISION).astype(str)) == "bf16"
-        opened = KERNELS + sum(_held_bytes(node, in_halves=in_halves) for node in model.get_ops() if _is_weight(node))
+        nodes = model.get_ops()
+        held = sum(_held_bytes(node, in_halves=in_halves) for node in nodes if _is_weight(node))
+        opened = OPERATION * len(nodes) + held
         opening = opened + path.with_suffix(".bin").stat().st_size
         return EngineMemory(opened if model.has_rt_info(FIRST) else opening, opening)
 
