@@ -15,6 +15,7 @@ from wanc.artifacts import store as store_module
 from wanc.artifacts.canonical import canonical, key_of
 from wanc.artifacts.records import ActionRecord, Blob
 from wanc.artifacts.store import DamagedBlobError, Store
+from wanc.compiler.program import laid_out as laid_out_module
 from wanc.compiler.program.laid_out import laid_out
 from wanc.errors import EXIT_DATA, BundleError
 from wanc.runtime.safe_read import OnBytes
@@ -152,6 +153,13 @@ def test_a_blob_that_is_no_file_of_its_own_is_a_miss(store: Store, tmp_path: Pat
     assert contents(store, commit(store)) == FILES
 
 
+@pytest.fixture
+def all_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is laid out is linked."""
+    monkeypatch.setattr(laid_out_module, "COPIED_BYTES", -1)
+
+
+@pytest.mark.usefixtures("all_are_large")
 @pytest.mark.parametrize("also_outside", [False, True])
 def test_a_blob_that_a_stage_has_laid_out_is_no_damaged_one(store: Store, tmp_path: Path, also_outside: bool) -> None:
     """For a build beside that stage. A name that is not the store's own is one too many, as ever."""
@@ -167,6 +175,7 @@ def test_a_blob_that_a_stage_has_laid_out_is_no_damaged_one(store: Store, tmp_pa
         assert contents(store, record) == FILES
 
 
+@pytest.mark.usefixtures("all_are_large")
 def test_stages_that_lay_out_the_same_file_all_the_time_lose_nothing(store: Store) -> None:
     record = commit(store)
     files = {path: store.path(blob) for path, blob in record.files.items()}

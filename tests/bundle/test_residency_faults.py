@@ -274,7 +274,16 @@ def growth(pipeline: Pipeline, loads: int) -> int:
     return until(warm + loads) - before
 
 
-@pytest.mark.parametrize("loads", [100, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("bundle", "loads"),
+    [
+        ("onnxruntime", 100),
+        pytest.param("onnxruntime", 1000, marks=pytest.mark.slow),
+        pytest.param("openvino", 100, marks=pytest.mark.slow),
+        pytest.param("openvino", 1000, marks=pytest.mark.long),
+    ],
+    indirect=["bundle"],
+)
 def test_what_engines_leave_behind_when_they_are_closed(bundle: Path, loads: int) -> None:
     pipeline = package.open(bundle, threads=1, device_budget=least(bundle))
     grown = growth(pipeline, loads)
@@ -283,7 +292,7 @@ def test_what_engines_leave_behind_when_they_are_closed(bundle: Path, loads: int
     assert pipeline.executor.residency.counters()["evictions"] >= loads
 
 
-def test_an_engine_that_stays_when_it_is_closed_is_found(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_stays_when_it_is_closed_is_found(within: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of all engines one: the gate above turns red."""
     kept: list[Backend] = []
     open_backend = session.open_backend
@@ -295,7 +304,7 @@ def test_an_engine_that_stays_when_it_is_closed_is_found(bundle: Path, monkeypat
         return backend
 
     monkeypatch.setattr(session, "open_backend", keeping)
-    grown = growth(package.open(bundle, threads=1, device_budget=least(bundle)), 100)
+    grown = growth(package.open(within.root, threads=1, device_budget=least(within.root)), 100)
     assert len(kept) > 2
     assert grown > LEFT_BYTES
 
