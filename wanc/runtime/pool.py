@@ -159,7 +159,7 @@ class _Buffer:
 
     def __init__(self, size: int, changed: Callable[[int], None]) -> None:
         try:
-            self._memory = np.frombuffer(mmap.mmap(-1, size), np.uint8)
+            self._memory = np.frombuffer(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
         except (OSError, OverflowError) as error:
             raise MemoryError(f"an array of {size:,} bytes") from error
         self.address, self.size, self.phase = self._memory.ctypes.data, size, 0

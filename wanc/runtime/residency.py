@@ -214,8 +214,8 @@ class Residency(Generic[Opened]):
         entry.bytes = self._memory(entry.file).opening
         self._note_peak()
 
-    def _note_peak(self) -> None:
-        self._traffic.peak_bytes = max(self._traffic.peak_bytes, self._taken)
+    def _note_peak(self, more: int = 0) -> None:
+        self._traffic.peak_bytes = max(self._traffic.peak_bytes, self._files_taken + self._values(more))
         self._tell()
 
     def _tell(self) -> None:
@@ -266,7 +266,7 @@ class Residency(Generic[Opened]):
             while self.budget is not None and (missing := self._files_taken + self._values(size) - self.budget) > 0:
                 if not self._free(missing, sooner_than=-1, more=size):
                     break
-            self._traffic.peak_bytes = max(self._traffic.peak_bytes, self._files_taken + self._values(size))
+            self._note_peak(size)
 
     def _free(self, size: int, *, sooner_than: float, more: int = 0) -> bool:
         """Let the pool give back what nothing is reserved for, or else close a file as `_close_last` does; and whether
