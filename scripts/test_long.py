@@ -38,6 +38,7 @@ HALF_AN_HOUR = (
     "tests/compiler/test_quantize_memory.py::",
     "tests/bench/test_engines.py::",
     "tests/bench/test_decoder.py::",
+    "tests/bench/test_offload.py::",
 )
 """What takes so long by itself is in no sample, record or not."""
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-m", "long")

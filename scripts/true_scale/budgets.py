@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -34,6 +34,8 @@ SLACK = 400 * MIB
 """What a process may take beside its budget: the interpreter, the libraries, and the bundle's tables."""
 SHARES = (1.0, 0.5, 0.25)
 """Of the weights of both experts, as the engine holds them."""
+MOST_TIMES, MOST_AT_THE_SWITCH, MOST_OFF = 1.25, 1.5, 0.1
+"""Half of the weights against all, and the step at the switch against another, in time; predicted against taken."""
 STEPS, SWITCH = 4, 2
 """The low-noise expert begins with the third of four steps."""
 SIZE = "256x448"
@@ -162,6 +164,39 @@ def at_the_switch(video: Mapping[str, Any]) -> float:
     """The first step of the low-noise expert, in steps that change nothing: the others but for the very first."""
     steps = video["steps"]
     return steps[SWITCH] / median(step for index, step in enumerate(steps) if index not in (0, SWITCH))
+
+
+def faults(document: Mapping[str, Any]) -> Iterator[str]:
+    """What does not hold of all rounds of all cases, on a machine that does nothing else."""
+    rows: list[Figures] = document["rows"]
+    for row in rows:
+        case, budget = f"{row['share']:.0%}{', limited' if row['is_limited'] else ''}", row["budget"]
+        if row["peak_rss"] > budget + SLACK:
+            yield f"{case}: {row['peak_rss']} bytes at the peak, for a budget of {budget}"
+        if row["counted_peak"] > budget:
+            yield f"{case}: {row['counted_peak']} bytes were counted, for a budget of {budget}"
+        for name, taken in (("counted", row["counted_peak"]), ("taken", row["peak_rss"] - row["base_rss"])):
+            if abs(taken / row["predicted"] - 1) > MOST_OFF:
+                yield f"{case}: {taken} bytes {name}, and {row['predicted']} predicted"
+    if len({video["latents"] for row in rows for video in row["videos"]}) > 1:
+        yield "the latents depend on the budget"
+    whole, half = (_medians(rows, share) for share in (1.0, 0.5))
+    if half["seconds"] > MOST_TIMES * whole["seconds"]:
+        yield f"at a half it takes {half['seconds'] / whole['seconds']:.2f} times as long"
+    for share in SHARES:
+        if (ratio := _medians(rows, share)["switch"]) > MOST_AT_THE_SWITCH:
+            yield f"{share:.0%}: the step at the switch takes {ratio:.2f} times as long as another"
+    if str(document["least_budget"]) not in document["one_byte_less"]:
+        yield f"a byte less than the least budget is answered by: {document['one_byte_less']}"
+
+
+def _medians(rows: list[Figures], share: float) -> dict[str, float]:
+    """Of the first videos within a share of the weights."""
+    videos = [row["videos"][0] for row in rows if row["share"] == share]
+    return {
+        "seconds": median(video["seconds"] for video in videos),
+        "switch": median(at_the_switch(video) for video in videos),
+    }
 
 
 def _phases(bundle: Path) -> Mapping[str, Any]:
