@@ -36,6 +36,7 @@ SHARES = (1.0, 0.5, 0.25)
 """Of the weights of both experts, as the engine holds them."""
 MOST_TIMES, MOST_AT_THE_SWITCH, MOST_OFF = 1.25, 1.5, 0.1
 """Half of the weights against all, and the step at the switch against another, in time; predicted against taken."""
+ROOT = Path(__file__).resolve().parents[2]
 STEPS, SWITCH = 4, 2
 """The low-noise expert begins with the third of four steps."""
 SIZE = "256x448"
@@ -94,7 +95,7 @@ def measured(bundle: Path, share: float, *, is_limited: bool) -> Figures:
     budget = budget_of(bundle, share)
     command = [sys.executable, "-m", "scripts.true_scale.budgets", str(bundle), str(budget)]
     with _limit(budget + SLACK if is_limited else None) as enter:
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, preexec_fn=enter)
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, cwd=ROOT, preexec_fn=enter)
     found: Figures = json.loads(done.stdout)
     case = {"share": share, "is_limited": is_limited, "budget": budget, "predicted": predicted_peak(bundle, budget)}
     return {**case, **found}

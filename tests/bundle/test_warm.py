@@ -19,7 +19,7 @@ from wanc.runtime.errors import RequestCancelled as Cancelled
 from wanc.runtime.errors import TargetError
 from wanc.runtime.made_video import VideoPlan
 from wanc.runtime.pipeline import Pipeline
-from wanc.runtime.pool import PAGE, Pool
+from wanc.runtime.pool import PAGE, ArrayPool
 from wanc.runtime.request import Request
 from wanc.runtime.service import Service
 from wanc.runtime.session import Session
@@ -90,7 +90,7 @@ def test_a_warm_request_takes_nothing(pipeline: Pipeline, tmp_path: Path, monkey
     assert taken > 2**20 and (counts.taken, counts.out) == (taken, out)
 
 
-def is_of(pool: Pool, array: np.ndarray) -> bool:
+def is_of(pool: ArrayPool, array: np.ndarray) -> bool:
     """Whether a pool made the array; one of an engine's library has an owner of another kind."""
     return type(array.base).__module__ == type(pool).__module__
 
@@ -119,7 +119,7 @@ def test_a_stage_that_allocates_is_seen(
 def test_an_engine_that_allocates_is_seen(tiny_bundle: Path) -> None:
     session = Session("onnxruntime", tiny_bundle / "engines/vae_decoder/first.s0.cpu.onnx", threads=1)
     outputs = session.run({"latent": np.zeros((1, 16, 1, 8, 8), np.float32)})
-    assert not any(is_of(Pool(), np.asarray(array)) for array in outputs.values())
+    assert not any(is_of(ArrayPool(), np.asarray(array)) for array in outputs.values())
 
 
 def test_what_leaves_the_runtime_is_the_caller_s_own(pipeline: Pipeline) -> None:

@@ -25,7 +25,7 @@ from wanc.runtime.engine_file import EngineFile, EngineMemory
 from wanc.runtime.errors import TargetError
 from wanc.runtime.executor import Executor
 from wanc.runtime.folder import PlainFolder
-from wanc.runtime.pool import Pool
+from wanc.runtime.pool import ArrayPool
 from wanc.runtime.segments import Segments
 from wanc.runtime.value import Value
 
@@ -323,7 +323,7 @@ g (float[n] x) => (float[n] a, float[m] b, float[2] c, float[n] d) {
 @pytest.mark.parametrize("engine", ENGINES)
 def test_outputs_are_put_into_the_arrays_that_are_made_for_them(tmp_path: Path, engine: str) -> None:
     """Those of a size that follows from the inputs' and others, in the graph's order, and again for other sizes."""
-    pool = Pool()
+    pool = ArrayPool()
     backend = open_backend(engine, tmp_path / write(SIZES, tmp_path, "sizes", engine), 1, empty=pool.empty)
     assert backend.outputs == ["a", "b", "c", "d"]
     for count in (5000, 6000):
@@ -333,14 +333,14 @@ def test_outputs_are_put_into_the_arrays_that_are_made_for_them(tmp_path: Path, 
             for found, expected in zip(outputs, (x + 1, np.flatnonzero(x), [3, 4], x * x), strict=True):
                 np.testing.assert_array_equal(found, np.asarray(expected, np.float32))
             owners = {type(outputs[index].base).__module__ for index in (0, 1, 3)}
-            assert owners == {Pool.__module__}
+            assert owners == {ArrayPool.__module__}
             del outputs, found
     assert pool.counts().out == 0
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_an_engine_that_fails_gives_its_arrays_back_and_holds_no_input(tmp_path: Path, engine: str) -> None:
-    pool = Pool()
+    pool = ArrayPool()
     backend = open_backend(engine, tmp_path / write(MODEL, tmp_path, "step", engine), 1, empty=pool.empty)
     inputs = pool.empty((1000, 5))
     with pytest.raises(Exception, match="x"):

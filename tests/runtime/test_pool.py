@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from wanc.runtime import pool as module
 from wanc.runtime.events import POOL, POOL_TAKEN, recording
-from wanc.runtime.pool import MOST_HELD, PAGE, WASTE, Pool, copied
+from wanc.runtime.pool import MOST_HELD, PAGE, WASTE, ArrayPool, copied
 
 SHAPE = (3, PAGE)
 
@@ -56,7 +56,7 @@ ACTIONS = st.lists(
 @given(ACTIONS)
 def test_no_buffer_has_two_owners_and_the_account_is_what_there_is(actions: list[tuple[int, int]]) -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
-        system, pool = System(monkeypatch), Pool()
+        system, pool = System(monkeypatch), ArrayPool()
         held: list[tuple[int, np.ndarray]] = []  # bytes of a buffer, and who has it
         for number, (action, size) in enumerate(actions):
             if action == TAKE:
@@ -88,7 +88,7 @@ def test_no_buffer_has_two_owners_and_the_account_is_what_there_is(actions: list
 
 
 def test_what_comes_back_is_given_out_again_and_nothing_more_is_taken(system: System) -> None:
-    pool = Pool()
+    pool = ArrayPool()
     first = pool.empty(SHAPE)
     address = first.ctypes.data
     assert address % PAGE == 0 and first.flags.c_contiguous and first.flags.writeable and first.dtype == np.float32
@@ -104,14 +104,14 @@ def test_what_comes_back_is_given_out_again_and_nothing_more_is_taken(system: Sy
 
 
 def test_small_arrays_and_empty_ones_are_numpy_s(system: System) -> None:
-    pool = Pool()
+    pool = ArrayPool()
     held = [pool.empty(shape, np.float32) for shape in ((), (0, 10**6), (PAGE // 4 - 1,))]
     assert [array.shape for array in held] == [(), (0, 10**6), (PAGE // 4 - 1,)]
     assert system.given == pool.counts().held == 0
 
 
 def test_a_failure_leaves_nothing_out(system: System) -> None:
-    pool = Pool()
+    pool = ArrayPool()
 
     def fail() -> None:
         held = [pool.empty(SHAPE) for _ in range(3)]
@@ -128,7 +128,7 @@ def test_what_is_lost_between_the_pool_and_an_array_is_counted_no_more(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As where a signal comes in that moment."""
-    pool = Pool()
+    pool = ArrayPool()
 
     def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
@@ -143,7 +143,7 @@ def test_what_is_lost_between_the_pool_and_an_array_is_counted_no_more(
 
 
 def test_memory_that_there_is_not_is_an_error_of_its_own() -> None:
-    pool = Pool()
+    pool = ArrayPool()
     for shape in ((2**50,), (2**62, 2**3)):
         with pytest.raises(MemoryError, match="an array of"):
             pool.empty(shape)
@@ -152,7 +152,7 @@ def test_memory_that_there_is_not_is_an_error_of_its_own() -> None:
 
 def test_an_array_may_go_while_the_pool_is_at_work() -> None:
     """The interpreter frees cycles wherever it likes: also within the pool, which must not wait for itself."""
-    pool = Pool()
+    pool = ArrayPool()
     array = pool.empty(SHAPE)
     with pool._lock:  # pyright: ignore[reportPrivateUsage]
         del array
@@ -160,7 +160,7 @@ def test_an_array_may_go_while_the_pool_is_at_work() -> None:
 
 
 def test_threads_share_a_pool() -> None:
-    pool, start = Pool(), threading.Barrier(4, timeout=30)
+    pool, start = ArrayPool(), threading.Barrier(4, timeout=30)
 
     def work(number: int) -> None:
         start.wait()
@@ -178,7 +178,7 @@ def test_threads_share_a_pool() -> None:
 
 def test_a_buffer_that_came_back_too_soon_would_show() -> None:
     """The fault that all of this is about, planted."""
-    pool = Pool()
+    pool = ArrayPool()
     array = pool.empty(SHAPE)
     lease: Any = array.base
     lease._give_back(lease._buffer)
@@ -188,7 +188,7 @@ def test_a_buffer_that_came_back_too_soon_would_show() -> None:
 def test_room_is_made_before_memory_is_taken_and_is_told() -> None:
     asked: list[int] = []
     with recording() as recorder:
-        pool = Pool(asked.append)
+        pool = ArrayPool(asked.append)
         arrays = [pool.empty(SHAPE), pool.empty(SHAPE)]
         arrays.clear()
         arrays.append(pool.empty(SHAPE))
@@ -200,7 +200,7 @@ def test_room_is_made_before_memory_is_taken_and_is_told() -> None:
 
 
 def test_a_copy_has_no_gaps() -> None:
-    pool = Pool()
+    pool = ArrayPool()
     array = np.arange(6 * PAGE, dtype=np.int16).reshape(3, -1)
     copy = copied(array.T[::2], pool.empty)
     assert copy.flags.c_contiguous and not np.shares_memory(copy, array)

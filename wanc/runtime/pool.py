@@ -59,7 +59,7 @@ class PoolCounts:
         return self.out + self.kept
 
 
-class Pool:
+class ArrayPool:
     """Buffers of whole pages, each of one array at a time. Several threads may call its methods at once.
 
     `make_room` is told before so many more bytes are taken from the system.

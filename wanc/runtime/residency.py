@@ -14,7 +14,7 @@ from .checkpoint import checkpoint
 from .engine_file import EngineFile, EngineMemory
 from .errors import TargetError
 from .events import EVICTIONS, RESIDENT, count, gauge
-from .pool import Pool
+from .pool import ArrayPool
 from .uses import Uses
 
 Opened = TypeVar("Opened")
@@ -63,7 +63,7 @@ class Residency(Generic[Opened]):
         self._largest = max((self._memory(file).opening for file in self._files.values()), default=0)
         self._entries: dict[str, _Entry[Opened]] = {}
         self._reserved = 0
-        self.pool = Pool(self._make_room_for_arrays)
+        self.pool = ArrayPool(self._make_room_for_arrays)
         self._in_need = 0  # threads that wait for room
         self._uses = Uses()
         self._changed = Condition()

@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime
 
 from ..cores import available_cores
-from ..output_shapes import output_shapes
+from ..output_shapes import Shape, output_shapes
 from ..pool import Empty, copied
 from .allocator import give_back_what_is_large
 from .base import Array
@@ -99,11 +99,22 @@ class OnnxRuntime:
         self._gives = {value.name: value.shape for value in gives if value.name in self._dtypes}
 
     def run(self, inputs: Mapping[str, Array]) -> list[Array]:
-        # Outputs whose size follows from the inputs' are written to where they will lie, others are copied there.
+        shapes = output_shapes(self._takes, self._gives, {name: array.shape for name, array in inputs.items()})
+        try:
+            return self._run(inputs, shapes)
+        except RuntimeError:
+            if not shapes:
+                raise
+            # What a file says of its outputs' sizes need not be true. Whatever else is wrong is told again.
+            outputs = self._run(inputs, {})
+            self._gives = {}
+            return outputs
+
+    def _run(self, inputs: Mapping[str, Array], shapes: Mapping[str, Shape]) -> list[Array]:
+        """Outputs of these shapes are written to where they will lie, others are copied there."""
         binding = self._session.io_binding()
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array if array.flags.c_contiguous else np.ascontiguousarray(array))
-        shapes = output_shapes(self._takes, self._gives, {name: array.shape for name, array in inputs.items()})
         outputs = {name: self._empty(shape, self._dtypes[name]) for name, shape in shapes.items()}
         for name, array in outputs.items():
             binding.bind_ortvalue_output(name, onnxruntime.OrtValue.ortvalue_from_numpy(array))

@@ -71,7 +71,7 @@ class OpenVino:
         self, path: Path, threads: int, lanes: int = 1, *, thrifty: bool = False, empty: Empty = np.empty
     ) -> None:
         self.path, self._threads, self._lanes, self._thrifty = path, threads, lanes, thrifty
-        self._empty = empty
+        self._empty: Empty = np.empty
         self._lock = Lock()
         if thrifty:
             give_back_what_is_large()
@@ -87,6 +87,7 @@ class OpenVino:
             # take is for the first real execution to tell.
             with suppress(RuntimeError):
                 self.run(self._few)
+        self._empty = empty
 
     def _compile(self) -> None:
         self.compiled = compile_model(self.path, self._threads, self._lanes)
