@@ -64,6 +64,7 @@ def test_segments_are_diffusers_blocks_on_the_same_codes(built: BuiltBlocks) -> 
     assert planted[1] > FLIPS and planted[0] == found[0] and planted[2:] == found[2:]
 
 
+@pytest.mark.slow
 def test_blocks_keep_a_budget_and_give_the_same(built: BuiltBlocks) -> None:
     whole = built.passes(None, 0, "warm", 2)
     assert [one["loaded_bytes"] for one in whole["passes"]] == [built.compiled.bytes, 0]
