@@ -80,13 +80,15 @@ class OpenVino:
         self._inputs = {port.any_name: np.dtype(port.element_type.to_dtype()) for port in model.inputs}
         self.outputs = [port.any_name for port in model.outputs]
         sizes = json.loads(str(model.get_rt_info(FIRST).astype(str))) if model.has_rt_info(FIRST) else {}
-        self._few = {name: np.zeros(sizes[name], dtype) for name, dtype in self._inputs.items() if sizes}
+        self._few: Mapping[str, Array] = {}
         self._compile()
-        if self._few:
+        if sizes:
+            few = {name: np.zeros(sizes[name], dtype) for name, dtype in self._inputs.items()}
             # The library packs weights when it is executed, and opening a file is to be all of it. What it does not
-            # take is for the first real execution to tell.
+            # take is for the first real execution to tell, and is not given to it again.
             with suppress(RuntimeError):
-                self.run(self._few)
+                self.run(few)
+                self._few = few
         self._empty = empty
 
     def _compile(self) -> None:

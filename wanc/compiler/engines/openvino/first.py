@@ -19,13 +19,14 @@ def first_shapes(canonical: ir.Model, graph: LoweredGraph) -> Shapes | None:
     for value in canonical.graph.inputs:
         if value.name in graph.shapes or value.shape is None:
             return None
-        sizes = [_size(size, graph) for size in value.shape]
-        if None in sizes or any(_size(size, graph) == 1 for size in value.shape if not isinstance(size, int)):
+        sizes = [size if isinstance(size, int) else _changing(size, graph) for size in value.shape]
+        if None in sizes:
             return None
         found[str(value.name)] = [size for size in sizes if size is not None]
     return found
 
 
-def _size(size: int | ir.SymbolicDim, graph: LoweredGraph) -> int | None:
-    found = size if isinstance(size, int) else size.evaluate(graph.example)
-    return found if isinstance(found, int) else None
+def _changing(size: ir.SymbolicDim, graph: LoweredGraph) -> int | None:
+    """What a size is in the example, if that is known and is not 1."""
+    found = size.evaluate(graph.example)
+    return found if isinstance(found, int) and found != 1 else None
