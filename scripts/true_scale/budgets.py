@@ -21,6 +21,7 @@ from typing import Any
 
 from scripts.checkpoints.models import MODELS
 from scripts.make_checkpoint import make
+from scripts.true_scale import markdown
 from wanc.compiler.pipeline import build
 from wanc.recipe.load import load
 from wanc.runtime.errors import TargetError
@@ -221,7 +222,12 @@ COLUMNS = (
 
 def table(rows: list[Figures]) -> str:
     """For people: the median round of each case."""
-    lines = ["# Two experts of the 1.3B shape within a budget", "", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
+    lines = [
+        "# Two experts of the 1.3B shape within a budget",
+        "",
+        markdown.row(COLUMNS),
+        markdown.row(["---"] * len(COLUMNS)),
+    ]
     for share in SHARES:
         for is_limited in (False, True):
             cases = [row for row in rows if (row["share"], row["is_limited"]) == (share, is_limited)]
@@ -234,13 +240,9 @@ def table(rows: list[Figures]) -> str:
             switch = f"{median(at_the_switch(row['videos'][0]) for row in cases):.2f}×"
             over = f"{(peak - last['budget']) / MIB:,.0f}"
             cells = [f"{share:.0%}", "yes" if is_limited else "no", *(f"{size / MIB:,.0f}" for size in [*sizes, peak])]
-            lines.append(_row([*cells, over, *times, switch]))
+            lines.append(markdown.row([*cells, over, *times, switch]))
     what = "30 blocks, 2,240 tokens, OpenVINO in bfloat16, four steps, one branch; random weights."
     return "\n".join(lines) + f"\n\n{what}\n"
-
-
-def _row(cells: Any) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import numpy as np
 
 from scripts.checkpoints.models import MODELS
 from scripts.make_checkpoint import make
+from scripts.true_scale import markdown
 from wanc.compiler.pipeline import build
 from wanc.compiler.planner.recipe_cluster import cluster_of
 from wanc.compiler.planner.recipe_costs import DECODER
@@ -109,16 +110,12 @@ def _decode(bundle: Path, size: tuple[int, int]) -> Figures:
 
 def table(rows: dict[str, dict[str, Any]]) -> str:
     """For people."""
-    lines = ["# Decoding with the VAE of Wan 2.1", "", _row(COLUMNS), _row(["---"] * len(COLUMNS))]
+    lines = ["# Decoding with the VAE of Wan 2.1", "", markdown.row(COLUMNS), markdown.row(["---"] * len(COLUMNS))]
     for name, row in rows.items():
         height, width = row["size"]
         tiles = f"{row['tiles']} of {row['tile'][1]} × {row['tile'][0]}" if row["tile"] else "whole"
         disk = f"{row['disk_bytes'] / (5 * 3 * height * width):.2f} bytes"
         predicted, peak = (f"{row[key] / 2**20:,.0f}" for key in ("predicted_bytes", "peak_rss_bytes"))
         cells = [name, row["engine"], f"{width} × {height}", tiles, f"{row['work']:.2f}×", disk]
-        lines.append(_row([*cells, predicted, peak, f"{row['cpu_seconds']:,.0f}"]))
+        lines.append(markdown.row([*cells, predicted, peak, f"{row['cpu_seconds']:,.0f}"]))
     return "\n".join(lines) + "\n\nTwo latent frames, which are five frames of video; random weights; float32.\n"
-
-
-def _row(cells: Any) -> str:
-    return f"| {' | '.join(cells)} |"

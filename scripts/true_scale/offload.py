@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from scripts.checkpoints.models import UMT5_XXL
+from scripts.true_scale import markdown
 from scripts.true_scale.blocks import BuiltBlocks, Cache, ten_blocks
 from scripts.true_scale.encoder import BUDGET, TOKENS, make_bundle, measured, parameters, prompt_of
 
@@ -151,7 +152,7 @@ def _blocks_table(row: Mapping[str, Any]) -> list[str]:
         seconds = [median(one["passes"][index]["seconds"] for one in figures) for index in range(PASSES)]
         peak = max(one["peak_rss_bytes"] for one in figures)
         cells = [case, f"{figures[0]['budget'] / MIB:,.0f}", f"{peak / MIB:,.0f}", *(f"{one:.1f}" for one in seconds)]
-        lines.append(_row([*cells, ", ".join(f"{one:.2f}" for one in passes)]))
+        lines.append(markdown.row([*cells, ", ".join(f"{one:.2f}" for one in passes)]))
     return [*lines, ""]
 
 
@@ -165,10 +166,6 @@ def _encoder_table(row: Mapping[str, Any]) -> list[str]:
     ]
     for name, request in zip(("one", "the same", "another"), row["requests"], strict=True):
         read = (f"{request[key] / MIB:,.1f}" for key in ("engine_bytes_read", "table_bytes_read"))
-        lines.append(_row([name, f"{request['seconds']:.1f}", *read]))
+        lines.append(markdown.row([name, f"{request['seconds']:.1f}", *read]))
     of = " and ".join(f"{row[key] / MIB:,.0f} MiB" for key in ("engine_bytes", "table_bytes"))
     return [*lines, "", f"Of {of}, nothing of which was in the cache before.", ""]
-
-
-def _row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"

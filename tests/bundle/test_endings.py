@@ -141,14 +141,18 @@ def begun_video(bundle: Path, output: Path) -> subprocess.Popen[str]:
     return process
 
 
-@pytest.mark.parametrize("strike", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
-def test_a_video_that_was_begun_goes_away(tiny_bundle: Path, tmp_path: Path, strike: signal.Signals) -> None:
-    process = begun_video(tiny_bundle, tmp_path / "out.mp4")
+def assert_ends_at_once(process: subprocess.Popen[str], strike: signal.Signals) -> None:
     started = time.monotonic()
     process.send_signal(strike)
     process.communicate(timeout=60)
     assert time.monotonic() - started < MOST_SECONDS
     assert process.returncode == 128 + strike
+
+
+@pytest.mark.parametrize("strike", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT])
+def test_a_video_that_was_begun_goes_away(tiny_bundle: Path, tmp_path: Path, strike: signal.Signals) -> None:
+    process = begun_video(tiny_bundle, tmp_path / "out.mp4")
+    assert_ends_at_once(process, strike)
     assert os.listdir(tmp_path) == []
 
 
@@ -204,11 +208,7 @@ def test_many_videos_that_were_begun_go_away(tiny_bundle: Path, tmp_path: Path, 
     command = [sys.executable, "-c", MANY_BUSY, tiny_bundle, *options, "-o", tmp_path / "videos"]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None and ".part" in process.stdout.readline(), "nothing is there to clean up"
-    started = time.monotonic()
-    process.send_signal(strike)
-    process.communicate(timeout=60)
-    assert time.monotonic() - started < MOST_SECONDS
-    assert process.returncode == 128 + strike
+    assert_ends_at_once(process, strike)
     assert os.listdir(tmp_path) == ["prompts.txt"]
 
 
@@ -250,11 +250,7 @@ def test_a_run_ends_while_an_engine_is_opened_ahead(within: Variant, tmp_path: P
     command = [sys.executable, "-c", LOADING_BUSY, within.root, *options, "-o", tmp_path / "out.mp4"]
     process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None and process.stdout.readline().startswith("begun")
-    started = time.monotonic()
-    process.send_signal(strike)
-    process.communicate(timeout=60)
-    assert time.monotonic() - started < MOST_SECONDS
-    assert process.returncode == 128 + strike
+    assert_ends_at_once(process, strike)
     assert os.listdir(tmp_path) == []
 
 
