@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from openvino import opset13 as operators
 
 from wanc.runtime.backends.open import open_backend
-from wanc.runtime.backends.openvino import OpenVino
+from wanc.runtime.backends.openvino import FIRST, OpenVino
 from wanc.runtime.errors import TargetError
 from wanc.runtime.session import Session
 
@@ -111,3 +113,48 @@ def test_a_missing_package_is_named_with_what_installs_it(engine: Path, monkeypa
         Session("openvino", engine, threads=1)
     assert caught.value.message == "the package openvino is missing"
     assert caught.value.hint == "pip install -r requirements.txt, which the bundle has"
+
+
+@pytest.fixture(params=[{}, {"x": [3, 3]}, {"x": [2, 3]}], ids=["no first", "first fails", "first"])
+def halved(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """`y` = x + 1 as rows of six; x is float32 [rows, 3], and an odd number of rows cannot be."""
+    x = operators.parameter([-1, 3], np.float32)
+    sixes = operators.reshape(x, operators.constant(np.array([-1, 6], np.int64)), False)
+    y = operators.add(sixes, operators.constant(np.float32(1)))
+    for name, node in {"x": x, "y": y}.items():
+        node.output(0).set_names({name})
+    model = openvino.Model([y], [x])
+    if request.param:
+        model.set_rt_info(json.dumps(request.param), FIRST)
+    openvino.save_model(model, tmp_path / "main.s0.cpu.xml", compress_to_fp16=False)
+    return tmp_path / "main.s0.cpu.xml"
+
+
+@pytest.mark.parametrize("thrifty", [False, True], ids=["", "thrifty"])
+@pytest.mark.parametrize(("threads", "lanes"), [(1, 1), (2, 1), (2, 2)])
+def test_what_cannot_be_computed_fails_and_the_next_execution_is_right(
+    halved: Path, threads: int, lanes: int, thrifty: bool
+) -> None:
+    """The library would take the failed sizes for the next one's, say nothing with one thread, and crash."""
+    backend = OpenVino(halved, threads, lanes, thrifty=thrifty)
+    for rows in [2, 3, 2, 4, 5, 5, 2, 2, 3, 4]:
+        x = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
+        if rows % 2:
+            with pytest.raises(RuntimeError, match="reshape"):
+                backend.run({"x": x})
+        else:
+            np.testing.assert_array_equal(backend.run({"x": x})[0], x.reshape(-1, 6) + 1)
+
+
+def test_lanes_beside_one_that_fails_are_right(halved: Path) -> None:
+    backend = OpenVino(halved, 2, 2, thrifty=True)
+
+    def run(rows: int) -> bool:
+        x = np.arange(rows * 3, dtype=np.float32).reshape(rows, 3)
+        try:
+            return bool(np.array_equal(backend.run({"x": x})[0], x.reshape(-1, 6) + 1))
+        except RuntimeError:
+            return rows % 2 == 1
+
+    with ThreadPoolExecutor(3) as pool:
+        assert all(pool.map(run, [2, 3, 4, 2, 5, 6, 3, 3] * 20))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
+import queue
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
 from threading import Lock
 from typing import Any
 
@@ -19,6 +20,8 @@ from ..pool import Empty, copied
 from .allocator import give_back_what_is_large
 from .base import Array
 from .mapped import let_go
+
+LOG = logging.getLogger(__name__)
 
 PRECISION = ["wanc", "precision"]
 """Where a model says in which precision its products are to be computed: bf16 or f32."""
@@ -72,7 +75,7 @@ class OpenVino:
     ) -> None:
         self.path, self._threads, self._lanes, self._thrifty = path, threads, lanes, thrifty
         self._empty: Empty = np.empty
-        self._lock = Lock()
+        self._lock, self._alone = Lock(), Lock()
         if thrifty:
             give_back_what_is_large()
         # Compiled, a tensor may have gained the names of others that it has become one with.
@@ -81,6 +84,9 @@ class OpenVino:
         self.outputs = [port.any_name for port in model.outputs]
         sizes = json.loads(str(model.get_rt_info(FIRST).astype(str))) if model.has_rt_info(FIRST) else {}
         self._few: Mapping[str, Array] = {}
+        self._requests = queue.SimpleQueue[_Lane | None]()
+        for _ in range(lanes):
+            self._requests.put(None)
         self._compile()
         if sizes:
             few = {name: np.zeros(sizes[name], dtype) for name, dtype in self._inputs.items()}
@@ -93,9 +99,6 @@ class OpenVino:
 
     def _compile(self) -> None:
         self.compiled = compile_model(self.path, self._threads, self._lanes)
-        self._requests = SimpleQueue[openvino.InferRequest]()
-        for _ in range(self._lanes):
-            self._requests.put(self.compiled.create_infer_request())
         self._first: dict[str, tuple[int, ...]] = {}
         self._has_run = False
 
@@ -108,25 +111,39 @@ class OpenVino:
             _check_values(name, array)
         with self._lock:
             self._meet({name: array.shape for name, array in inputs.items()})
-            requests, ports = self._requests, self.compiled.outputs
-        outputs = self._infer(requests, [_shared(inputs[name]) for name in self._inputs], ports)
+        outputs = self._infer([_shared(inputs[name]) for name in self._inputs])
         self._give_back()
         return outputs
 
-    def _infer(
-        self, requests: SimpleQueue[openvino.InferRequest], inputs: list[openvino.Tensor], ports: list[Any]
-    ) -> list[Array]:
-        request = requests.get()
+    def _infer(self, inputs: list[openvino.Tensor]) -> list[Array]:
+        """What failed leaves its sizes behind in the library, which takes the next execution to have them.
+
+        So a model in which one failed is compiled anew, and what ran beside it is done again, alone: the failure may
+        have been another's.
+        """
+        kept = self._requests.get()
+        lane = kept if kept and kept.compiled is self.compiled else _Lane(self.compiled)
         try:
-            # By their numbers: see above. Given to `infer`, they would be held until the next execution.
-            for index, tensor in enumerate(inputs):
-                request.set_input_tensor(index, tensor)
-            results = request.infer(share_outputs=True)
-            # The library's own memory for them is the next execution's.
-            return [copied(results[port], self._empty) for port in ports]
+            outputs = lane.infer(inputs, self._empty)
+            if lane.compiled is self.compiled:
+                return outputs
+        except RuntimeError as error:
+            LOG.debug("%s: an execution failed: %s", self.path, error)
         finally:
             # A request keeps what it gave last, which is as much for each file as for all.
-            requests.put(self.compiled.create_infer_request() if self._thrifty else request)
+            self._requests.put(None if self._thrifty else lane)
+        with self._alone:
+            lanes = [self._requests.get() for _ in range(self._lanes)]
+            try:
+                self._compile()
+                self._first = {name: tuple(tensor.shape) for name, tensor in zip(self._inputs, inputs, strict=True)}
+                return _Lane(self.compiled).infer(inputs, self._empty)
+            except RuntimeError:
+                self._compile()
+                raise
+            finally:
+                for each in lanes:
+                    self._requests.put(each)
 
     def _give_back(self) -> None:
         """What is not needed any more: what was read of the weights' file once they are packed, at the first execution.
@@ -138,13 +155,28 @@ class OpenVino:
             if not self._has_run:
                 self._has_run = True
                 let_go(self.path.with_suffix(".bin"))
-            if self._thrifty and self._requests.qsize() == self._lanes:
-                little = [self.compiled.create_infer_request() for _ in range(self._lanes if self._few else 0)]
-                for request in little:
-                    request.start_async(dict(enumerate(self._few.values())))
-                for request in little:
-                    request.wait()
-                self.compiled.release_memory()
+        if not self._thrifty:
+            return
+        idle: list[_Lane | None] = []
+        with suppress(queue.Empty):
+            while len(idle) < self._lanes:
+                idle.append(self._requests.get_nowait())
+        try:
+            # Beside one that failed, it may fail as well.
+            with suppress(RuntimeError):
+                if len(idle) == self._lanes:
+                    self._run_little()
+        finally:
+            for lane in idle:
+                self._requests.put(lane)
+
+    def _run_little(self) -> None:
+        lanes = [_Lane(self.compiled) for _ in range(self._lanes if self._few else 0)]
+        for lane in lanes:
+            lane.start([_shared(array) for array in self._few.values()])
+        for lane in lanes:
+            lane.request.wait()
+        self.compiled.release_memory()
 
     def _meet(self, shapes: dict[str, tuple[int, ...]]) -> None:
         if self._first and shapes != self._first and self._met_one():
@@ -156,6 +188,29 @@ class OpenVino:
         ports = zip(self.compiled.inputs, self._inputs, strict=True)
         shapes = [zip(port.partial_shape, self._first[name], strict=True) for port, name in ports]
         return any(size == 1 and limit.is_dynamic for shape in shapes for limit, size in shape)
+
+
+class _Lane:
+    """One execution at a time of a compiled model, with the arrays at its ends."""
+
+    def __init__(self, compiled: openvino.CompiledModel) -> None:
+        self.compiled, self.request = compiled, compiled.create_infer_request()
+
+    def start(self, inputs: list[openvino.Tensor]) -> None:
+        # By their numbers: names may have changed. Given to `start_async`, they would be held until the next execution.
+        for index, tensor in enumerate(inputs):
+            self.request.set_input_tensor(index, tensor)
+        self.request.start_async()
+
+    def infer(self, inputs: list[openvino.Tensor], empty: Empty) -> list[Array]:
+        """The outputs, in memory of `empty`'s: the library's own for them is the next execution's.
+
+        Not by its `infer`: with one thread, that says nothing of a failure, and gives what was there before (2026.4).
+        """
+        self.start(inputs)
+        self.request.wait()
+        count = len(self.compiled.outputs)
+        return [copied(self.request.get_output_tensor(index).data, empty) for index in range(count)]
 
 
 def _shared(array: Array) -> openvino.Tensor:
