@@ -164,6 +164,17 @@ def test_twenty_prompts_in_one_process_cost_little_more_than_half_of_twenty_proc
     assert max(entry["ratio"] for entry in report["rounds"]) <= 0.6
 
 
+def test_decoding_and_writing_beside_the_denoiser_pay() -> None:
+    """Each has one core whether they take turns or not, by `python bench/overlap.py` where nothing else runs."""
+    report = json.loads((RESULTS / "overlap-tiny-wan.json").read_bytes())
+    assert 0.4 <= report["share_behind_the_denoiser"] <= 0.5
+    assert report["videos"] == 8 and len(report["rounds"]) >= 5
+    assert report["throughput"] >= 1.4 and min(report["spread"]["throughput"]) >= 1.4
+    assert report["latency"] <= 0.82
+    assert report["others_beside_greedy"] <= 1.2
+    assert report["bytes_taken_by_a_warm_request"] == 0
+
+
 @pytest.mark.parametrize("name", ["step onnxruntime", "step openvino", "video tiny-wan"])
 def test_cutting_where_graphs_are_lowered_costs_nothing(name: str) -> None:
     """Beside the commit before, `python bench/against.py 6d38747`: pairs in turn, in one run."""
