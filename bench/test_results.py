@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scripts.true_scale.bounds import broken
+from scripts.true_scale.budgets import SHARES
+from scripts.true_scale.budgets import faults as budget_faults
+from scripts.true_scale.budgets import table as budget_table
 from scripts.true_scale.decoder import CASES, table
 from scripts.true_scale.offload import BLOCKS, ENCODER, faults
 from scripts.true_scale.offload import table as offload_table
@@ -240,6 +244,14 @@ def test_decoding_takes_what_is_predicted() -> None:
         assert row["peak_rss_bytes"] <= (CASES[name].get("budget") or row["peak_rss_bytes"]), name
         assert row["disk_bytes"] <= 4 * 3 * 5 * row["size"][0] * row["size"][1], name
     assert table(rows) == (RESULTS / "vae-tiles.md").read_text()
+
+
+def test_budgets_hold() -> None:
+    """By `python bench/budgets.py`, on a machine that does nothing else."""
+    document = json.loads((RESULTS / "budgets.json").read_bytes())
+    assert {(row["share"], row["is_limited"]) for row in document["rows"]} == set(product(SHARES, (False, True)))
+    assert list(budget_faults(document)) == []
+    assert budget_table(document["rows"]) == (RESULTS / "budgets.md").read_text()
 
 
 @pytest.mark.skipif(not (RESULTS / "offload.json").exists(), reason="python bench/offload.py has not been run")

@@ -27,9 +27,10 @@ from wanc.errors import RecipeError
 from wanc.recipe.load import load
 from wanc.runtime import decode as module
 from wanc.runtime import scratch as scratch_module
-from wanc.runtime.decode import COMPONENT, decode, decode_tiled, scratch_bytes
+from wanc.runtime.decode import decode, decode_tiled, scratch_bytes
 from wanc.runtime.errors import EXIT_IO, TargetError, UserError
 from wanc.runtime.manifest import TILES, Manifest
+from wanc.runtime.model import DECODER
 from wanc.runtime.pipeline import Pipeline
 from wanc.runtime.tiling import Layout, Tiling
 from wanc.runtime.value import Value
@@ -114,12 +115,12 @@ class Seen:
 
 
 def in_tiles(pipeline: Pipeline, latents: Array, tiling: Tiling) -> NDArray[np.uint8]:
-    graphs = pipeline.bundle.interfaces(COMPONENT)
+    graphs = pipeline.bundle.interfaces(DECODER)
     return np.concatenate(list(decode_tiled(latents, pipeline.bundle.model, tiling, pipeline.executor, graphs)))
 
 
 def whole(pipeline: Pipeline, latents: Array) -> NDArray[np.uint8]:
-    model, graphs = pipeline.bundle.model, pipeline.bundle.interfaces(COMPONENT)
+    model, graphs = pipeline.bundle.model, pipeline.bundle.interfaces(DECODER)
     return np.concatenate(list(decode(latents, model.latent_mean, model.latent_std, pipeline.executor, graphs)))
 
 
@@ -329,14 +330,15 @@ MEASURE = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from wanc.runtime.decode import COMPONENT, decode, decode_tiled
+from wanc.runtime.decode import decode, decode_tiled
 from wanc.runtime.memory import peak_rss_bytes
 from wanc.runtime.manifest import TILES, Manifest
+from wanc.runtime.model import DECODER
 from wanc.runtime.pipeline import Pipeline
 from wanc.runtime.tiling import Tiling
 
 pipeline = Pipeline.open(Path(sys.argv[1]), threads=1)
-model, graphs, run = pipeline.bundle.model, pipeline.bundle.interfaces(COMPONENT), pipeline.executor
+model, graphs, run = pipeline.bundle.model, pipeline.bundle.interfaces(DECODER), pipeline.executor
 latents = np.random.default_rng(0).standard_normal((1, 16, 21, 6, 8)).astype(np.float32)
 print(json.dumps([peak_rss_bytes() for _ in decode(latents, model.latent_mean, model.latent_std, run, graphs)]))
 tiles = []
@@ -376,7 +378,7 @@ def descriptors() -> Iterator[None]:
 
 def test_nothing_is_ever_seen_in_the_folder(pipeline: Pipeline, temporary: Path, descriptors: None) -> None:
     names: list[list[str]] = []
-    graphs, model = pipeline.bundle.interfaces(COMPONENT), pipeline.bundle.model
+    graphs, model = pipeline.bundle.interfaces(DECODER), pipeline.bundle.model
 
     def look(_: int) -> None:
         names.append(os.listdir(temporary))

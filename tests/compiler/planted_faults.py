@@ -73,7 +73,7 @@ def edited(made: Made, folder: Path, change: Callable[[ir.Model, str], None], vi
         model = load(program[graph.file])
         if victim in {linear.name for linear in quantized_linears(model)}:
             change(model, victim)
-            program[graph.file] = folder / "edited.onnx"
+            program[graph.file] = folder / f"edited-{Path(graph.file).name}"
             save(model, program[graph.file])
     assert program != made.program
     return replace(made, program=program)

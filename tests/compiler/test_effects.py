@@ -39,7 +39,7 @@ def decided(denoiser: FloatDenoiser, folder: Path, alpha: str) -> Decisions:
     choice = choose(model, NAME, KEEP)
     taps = [group.name for group in choice.groups]
     chain = Chain(model, denoiser.weights, chained, FiniteCheck(NAME), taps=taps)
-    with QuantizedGraphs(denoiser.files, model, choice, "int8", out) as graphs:
+    with QuantizedGraphs(denoiser.files, choice, "int8", out) as graphs:
         settings = Settings("int8", "mse", alpha)
         decide(chain, choice.groups, samples(), settings, graphs.weight_of, scratch, graphs.add)
         return graphs.alone(), {**denoiser.weights, **graphs.codes()}

@@ -162,7 +162,7 @@ def test_smoothing_alone_changes_nothing(denoiser: FloatDenoiser, tmp_path: Path
     foldable = [group for group in choice.groups if group.fold is not None]
     assert len(foldable) == 5 * BLOCKS
     out = tmp_path / "out"
-    with QuantizedGraphs(denoiser.files, denoiser.whole(), choice, "int8", out) as graphs:
+    with QuantizedGraphs(denoiser.files, choice, "int8", out) as graphs:
         for seed, group in enumerate(foldable):
             divisors = np.exp(np.random.default_rng(seed).normal(0, 2, group.channels)).astype(np.float32)
             graphs.add(forced(group, divisors))
@@ -421,7 +421,7 @@ def test_pieces_make_no_difference(denoiser: FloatDenoiser, scheme: str, tmp_pat
         choice = choose(model, NAME, KEEP)
         taps = [group.name for group in choice.groups]
         chain = Chain(model, denoiser.weights, folder, FiniteCheck(NAME), taps=taps, most_weight_bytes=most)
-        with QuantizedGraphs(denoiser.files, model, choice, scheme, folder) as graphs:
+        with QuantizedGraphs(denoiser.files, choice, scheme, folder) as graphs:
             settings = Settings(scheme, "mse", "search")
             decide(chain, choice.groups, samples(), settings, graphs.weight_of, folder, found.append)
         return len(chain.pieces), found
@@ -448,7 +448,7 @@ def test_memory_holds_one_linear(denoiser: FloatDenoiser, tmp_path: Path) -> Non
     model, weights, kept = denoiser.whole(), list[weakref.ref[Array]](), list[weakref.ref[Array]]()
     choice = choose(model, NAME, KEEP)
     chain = Chain(model, denoiser.weights, tmp_path, FiniteCheck(NAME), taps=[group.name for group in choice.groups])
-    with QuantizedGraphs(denoiser.files, model, choice, "int8", tmp_path) as graphs:
+    with QuantizedGraphs(denoiser.files, choice, "int8", tmp_path) as graphs:
 
         def weight_of(name: str) -> Array:
             assert sum(weight() is not None for weight in weights) <= 1, "the one before"

@@ -10,7 +10,15 @@ import pytest
 
 from wanc.errors import RecipeError
 from wanc.recipe.load import load
-from wanc.recipe.quantize import SCHEMES, TEXT_ENCODER_SCHEMES, TRAINABLE, Method, QuantizeSection, Scheme
+from wanc.recipe.quantize import (
+    DECODER_ENDS,
+    SCHEMES,
+    TEXT_ENCODER_SCHEMES,
+    TRAINABLE,
+    Method,
+    QuantizeSection,
+    Scheme,
+)
 from wanc.recipe.show import to_yaml
 
 from .conftest import TINY, AssertRefused, Write
@@ -110,7 +118,7 @@ def test_what_is_about_denoisers_is_not_shown_where_they_are_float(quantize: Loa
     read = quantize(ENCODER, "quantize.smooth.alpha=0.5")
     assert read.patterns == ()
     shown = read.model_dump(exclude_none=True)
-    assert shown.keys() == {"scheme", "text_encoder", "calibrate", "smooth", "keep"}
+    assert shown.keys() == {"scheme", "text_encoder", "vae_decoder", "calibrate", "smooth", "keep"}
     assert (shown["calibrate"].keys(), shown["keep"]) == ({"prompts", "observer"}, {})
     kept = quantize(ENCODER, "quantize.keep.patterns=[encoder.block.0]")
     assert kept.patterns == kept.model_dump()["keep"]["patterns"] == ("encoder.block.0",)
@@ -119,6 +127,37 @@ def test_what_is_about_denoisers_is_not_shown_where_they_are_float(quantize: Loa
 def test_usual_patterns_are_the_denoisers(quantize: Load) -> None:
     read = quantize(INT8, "quantize.text_encoder=int8")
     assert read.patterns == read.keep.patterns == ("patch_embedding", "condition_embedder", "proj_out")
+
+
+# the decoder
+
+DECODER = "quantize: {vae_decoder: int8, calibrate: {prompts: prompts.txt}}\n"
+OPENVINO = "engine.kind=openvino"
+
+
+def test_the_decoder_has_a_scheme_of_its_own(quantize: Load) -> None:
+    read = quantize(DECODER, OPENVINO)
+    assert read.schemes == ("int8",) and read.asking == "vae_decoder" and not read.rounds_activations
+    assert read.components(MODEL) == ("vae_decoder",)
+    both = quantize(INT8, OPENVINO, "quantize.vae_decoder=int8", "quantize.text_encoder=int8-weight")
+    assert both.components(MODEL) == MODEL and both.asking == "scheme"
+
+
+def test_usual_patterns_are_those_of_what_is_quantised(quantize: Load) -> None:
+    usual = ("patch_embedding", "condition_embedder", "proj_out")
+    both = quantize(INT8, OPENVINO, "quantize.vae_decoder=int8")
+    assert both.patterns == (*usual, *DECODER_ENDS)
+    assert (both.patterns_of("denoiser_low"), both.patterns_of("vae_decoder")) == (usual, DECODER_ENDS)
+    alone = quantize(DECODER, OPENVINO)
+    assert alone.patterns == alone.patterns_of("vae_decoder") == DECODER_ENDS
+    written = quantize(DECODER, OPENVINO, "quantize.keep.patterns=[decoder.up_blocks.3]")
+    assert written.patterns == written.patterns_of("vae_decoder") == ("decoder.up_blocks.3",)
+
+
+def test_what_is_about_steps_and_linears_is_not_shown_for_a_decoder_alone(quantize: Load) -> None:
+    shown = quantize(DECODER, OPENVINO, "quantize.calibrate.clips=3").model_dump(exclude_none=True)
+    assert shown.keys() == {"scheme", "text_encoder", "vae_decoder", "calibrate", "keep"}
+    assert (shown["calibrate"].keys(), shown["keep"]) == ({"prompts", "clips", "seed", "observer"}, {})
 
 
 @pytest.mark.parametrize("text", ["0", "1", "0.25", "1e-1"])
@@ -416,6 +455,36 @@ WRONG: dict[str, tuple[str, int, str, str | None]] = {
         )
         for key, value in {"attention": "fp8", "method": "qat", "train": "{rounds: 2}", "emulate": "true"}.items()
     },
+    "unknown scheme of the decoder": (
+        "{vae_decoder: int8-weight, calibrate: {prompts: a}}",
+        25,
+        "quantize.vae_decoder cannot be int8-weight",
+        "it can be none or int8",
+    ),
+    "nothing to measure the decoder on": (
+        "{vae_decoder: int8}",
+        11,
+        "quantize.calibrate.prompts: int8 is measured on videos of your prompts, and none are given",
+        "add a line such as `calibrate: {prompts: prompts.txt}`, a text file with a prompt in each line",
+    ),
+    "steps without denoisers": (
+        "{vae_decoder: int8, calibrate: {prompts: a, timestep_bins: 2}}",
+        70,
+        "quantize.calibrate.timestep_bins: it is about denoisers, and has no effect while scheme is none",
+        "choose a scheme, or remove it; `timestep_bins: null` takes away an inherited one",
+    ),
+    "smoothing of convolutions": (
+        "{vae_decoder: int8, calibrate: {prompts: a}, smooth: {alpha: search}}",
+        64,
+        "quantize.smooth: it is about Linears, and convolutions alone are quantised",
+        "quantize Linears as well, or remove it; `smooth: null` takes away an inherited one",
+    ),
+    "sensitivity of convolutions": (
+        "{vae_decoder: int8, calibrate: {prompts: a}, keep: {sensitivity: {int8_share: 0.9}}}",
+        76,
+        "quantize.keep.sensitivity: it is about Linears, and convolutions alone are quantised",
+        "quantize Linears as well, or remove it; `sensitivity: null` takes away an inherited one",
+    ),
     "smoothing for weights alone, of the text encoder": (
         "{text_encoder: int8-weight, calibrate: {prompts: a}, smooth: {alpha: search}}",
         72,

@@ -209,6 +209,9 @@ def schemes_of(engine: str, fuse: Mapping[str, Any]) -> tuple[Scheme, ...]:
 def quantised(draw: st.DrawFn, schemes: tuple[Scheme, ...]) -> dict[str, Any]:
     scheme = draw(st.sampled_from(schemes))
     encoder = draw(st.sampled_from(TEXT_ENCODER_SCHEMES)) if len(schemes) > 1 else "none"
+    decoder = draw(st.sampled_from(["none", "int8"])) if len(schemes) > 1 and "int8-dynamic" not in schemes else "none"
+    if scheme == "none" and decoder != "none":
+        return {"text_encoder": encoder, **draw(quantised_decoder(encoder))}
     if scheme == "none":
         return {} if encoder == "none" else draw(quantised_encoder(encoder))
     optional = {
@@ -219,7 +222,18 @@ def quantised(draw: st.DrawFn, schemes: tuple[Scheme, ...]) -> dict[str, Any]:
         **({} if scheme == "fp8" else {"emulate": st.booleans()}),
     }
     needed = {"calibrate": CALIBRATE, **({"emulate": st.just(True)} if scheme == "fp8" else {})}
-    return {"scheme": scheme, "text_encoder": encoder, **draw(st.fixed_dictionaries(needed, optional=optional))}
+    asked = {"scheme": scheme, "text_encoder": encoder, "vae_decoder": decoder}
+    return {**asked, **draw(st.fixed_dictionaries(needed, optional=optional))}
+
+
+def quantised_decoder(encoder: TextEncoderScheme) -> st.SearchStrategy[dict[str, Any]]:
+    """Where the denoisers stay in float."""
+    patterns = st.fixed_dictionaries(
+        {}, optional={"patterns": st.lists(matching(MODULE_GLOB, 256), unique=True).map(tuple)}
+    )
+    optional = {"keep": patterns, **({"smooth": SMOOTH} if encoder == "int8" else {})}
+    calibrate = CALIBRATE.map(lambda asked: {key: asked[key] for key in asked if key != "timestep_bins"})
+    return st.fixed_dictionaries({"vae_decoder": st.just("int8"), "calibrate": calibrate}, optional=optional)
 
 
 def quantised_encoder(scheme: TextEncoderScheme) -> st.SearchStrategy[dict[str, Any]]:

@@ -128,6 +128,17 @@ def rtx(*targets: str, compute: str = "bf16") -> tuple[str, ...]:
                 {"quantize.scheme": "int8", "quantize.text_encoder": "int8-weight"},
             )
         ),
+        *(
+            (
+                (*changes, "quantize.vae_decoder=int8", *INT8),
+                f"quantize.vae_decoder: wanc has no int8 convolutions for {kind} yet",
+                "set engine.kind to openvino, or quantize.vae_decoder to none",
+            )
+            for kind, changes in {
+                "onnxruntime": ON_CUDA,
+                "tensorrt-rtx": (*rtx("sm89"), "quantize.scheme=int8"),
+            }.items()
+        ),
         (
             (*ON_CUDA, "partition.devices=[{kind: h100, count: 2}]"),
             "partition.devices: onnxruntime executes a bundle on one GPU",

@@ -420,3 +420,47 @@ def test_nobody_waits_for_arrays_that_somebody_holds() -> None:
     with ThreadPoolExecutor(1) as threads:
         assert threads.submit(use_both).result(SECONDS) == 1, "as little else as can be is open beside them"
     assert held.nbytes == residency.pool.counts().out
+
+
+# What has no room
+
+
+def test_what_is_next_and_has_no_room_is_read_once() -> None:
+    read, done = list[str](), threading.Event()
+
+    def read_file(file: EngineFile) -> None:
+        read.append(file.file)
+        done.set()
+
+    files = files_of([(10, 0)] * 3)
+    residency = Residency(files, name, 10, read_file)
+    with residency.expect([*files, *files]):
+        for number, file in enumerate([*files, *files]):
+            with residency.use(file):
+                if number < 5:
+                    assert done.wait(SECONDS)
+                done.clear()
+    assert read == ["1", "2", "0", "1", "2"]
+
+
+def test_what_has_room_is_opened_and_not_read() -> None:
+    read = list[str]()
+    files = files_of([(10, 0)] * 3)
+    residency = Residency(files, name, 30, lambda file: read.append(file.file))
+    with residency.expect(files):
+        for file in files:
+            with residency.use(file):
+                pass
+    assert read == []
+
+
+def test_what_cannot_be_read_is_for_who_needs_it_to_tell() -> None:
+    def read_file(file: EngineFile) -> None:
+        raise TargetError(f"{file.file} is gone")
+
+    files = files_of([(10, 0)] * 3)
+    residency = Residency(files, name, 10, read_file)
+    with residency.expect(files):
+        for file in files:
+            with residency.use(file) as session:
+                assert session == file.file

@@ -170,9 +170,11 @@ def _kernels(where: str, entry: dict[str, Any]) -> TextTable:
         for precision, count in counts.items()
     ]
     fused = ", ".join(f"{count} {operator}" for operator, count in entry["fused"].items())
+    shares = f"{entry['int8_linear_share']:.1%} of Linears, {entry['int8_total_share']:.1%} of all products"
+    if convolutions := entry.get("int8_convolution_share"):
+        shares += f", {convolutions:.1%} of convolutions"
     title = (
-        f"{where}: {sum(int(count) for _, count, _ in rows)} kernels, fused {fused or 'none'};"
-        f" INT8 in {entry['int8_linear_share']:.1%} of Linears, {entry['int8_total_share']:.1%} of all products;"
+        f"{where}: {sum(int(count) for _, count, _ in rows)} kernels, fused {fused or 'none'}; INT8 in {shares};"
         f" {size_text(entry['bytes'])}"
     )
     return TextTable(title, rows, ("kernel", "built", "precision"))

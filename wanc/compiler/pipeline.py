@@ -224,7 +224,9 @@ def _engines(resolved: Resolved) -> EngineStages:
         zeros=resolved.model.zeros if resolved.task == "text-to-video" else None,
     )
     engine = assemble.engine
-    requests = input_shapes(resolved) if engine.is_for_sizes else ()
+    # Within a budget it has to be known what the largest request takes.
+    is_for_sizes = engine.is_for_sizes or recipe.runtime.budgets is not None
+    requests = input_shapes(resolved) if is_for_sizes else ()
     return EngineStages(tuple(recipe.targets), assemble, _tables(resolved, engine), requests)
 
 

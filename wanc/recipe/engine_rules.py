@@ -147,8 +147,12 @@ def check_tiles(recipe: Recipe) -> None:
 
 
 def check_scheme(recipe: Recipe) -> None:
-    """Raises a fault where an engine has no kernels for what Linears are quantised to."""
+    """Raises a fault where an engine has no kernels for what Linears, or convolutions, are quantised to."""
     scheme, kind = recipe.quantize.scheme, recipe.engine.kind
+    if recipe.quantize.vae_decoder != "none" and kind != "openvino":
+        hint = "set engine.kind to openvino, or quantize.vae_decoder to none"
+        message = f"wanc has no {recipe.quantize.vae_decoder} convolutions for {kind} yet"
+        raise fault(message, hint, ("quantize", "vae_decoder"))
     if kind in GPU_ENGINES:
         _check_gpu_scheme(recipe)
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
@@ -18,7 +18,7 @@ from wanc.recipe.checks import alpha, fault, without_repeats
 from wanc.recipe.model import SourcePath
 from wanc.recipe.section import MODULE_GLOB, Section
 from wanc.recipe.shapes import Shapes
-from wanc.runtime.model import HIGH, LOW, TEXT_ENCODER
+from wanc.runtime.model import DECODER, HIGH, LOW, TEXT_ENCODER
 from wanc.words import AttentionFormat, Observer
 
 Scheme = Literal["none", "int8", "int8-dynamic", "int8-weight", "int4-weight", "fp8"]
@@ -27,6 +27,9 @@ WEIGHT_ONLY: tuple[Scheme, ...] = ("int8-weight", "int4-weight")
 TRAINABLE: tuple[Scheme, ...] = ("int8", "int4-weight")
 TextEncoderScheme = Literal["none", "int8-weight", "int8"]
 TEXT_ENCODER_SCHEMES: tuple[TextEncoderScheme, ...] = get_args(TextEncoderScheme)
+DecoderScheme = Literal["none", "int8"]
+DECODER_ENDS = ("post_quant_conv", "decoder.conv_in", "decoder.conv_out")
+"""What stays in float of a decoder unless a recipe says what does: next to no work, and errors that show at once."""
 Method = Literal["ptq", "qat"]
 ModuleGlob = Annotated[str, Field(pattern=MODULE_GLOB, max_length=256)]
 Alpha = Annotated[Literal["search", "none"] | Annotated[float, Field(ge=0, le=1)], BeforeValidator(alpha)]
@@ -106,8 +109,16 @@ class TrainSection(Section):
 
 
 OF_DENOISERS = ("attention", "method", "train", "emulate")
-OF_VIDEOS = ("clips", "shapes", "timestep_bins", "seed")
+OF_VIDEOS = ("clips", "shapes", "seed")
 """Keys of the section, and of calibrate, that say nothing of the text encoder."""
+OF_STEPS = "timestep_bins"
+"""The key of calibrate that is about denoisers alone."""
+OF_LINEARS = (("smooth",), ("keep", "sensitivity"))
+"""What there is to say of Linears, and not of the decoder's convolutions."""
+
+
+ASKING = ("scheme", "text_encoder", "vae_decoder")
+"""The keys that ask for a scheme."""
 
 
 class QuantizeSection(Section):
@@ -117,6 +128,8 @@ class QuantizeSection(Section):
     """The format of Linears: weights and activations, activations by each input's own range, or weights alone."""
     text_encoder: TextEncoderScheme = "none"
     """The format of the text encoder's Linears, whatever that of the denoisers' is."""
+    vae_decoder: DecoderScheme = "none"
+    """The format of the convolutions of the VAE's decoder."""
     attention: AttentionFormat = "float"
     """In what the products of the denoisers' attentions are multiplied: fp8 goes with the scheme fp8."""
     method: Method = "ptq"
@@ -131,34 +144,43 @@ class QuantizeSection(Section):
     @property
     def schemes(self) -> tuple[Scheme, ...]:
         """Those that are asked for, of denoisers first, each once; none where nothing is quantised."""
-        return tuple(dict.fromkeys(scheme for scheme in (self.scheme, self.text_encoder) if scheme != "none"))
+        asked: tuple[Scheme, ...] = (self.scheme, self.text_encoder, self.vae_decoder)
+        return tuple(dict.fromkeys(scheme for scheme in asked if scheme != "none"))
 
     def components(self, of: Collection[str]) -> tuple[str, ...]:
         """Those of a model's components that are quantised, in the order in which they work."""
-        schemes = {TEXT_ENCODER: self.text_encoder, HIGH: self.scheme, LOW: self.scheme}
+        schemes = {TEXT_ENCODER: self.text_encoder, HIGH: self.scheme, LOW: self.scheme, DECODER: self.vae_decoder}
         return tuple(name for name, scheme in schemes.items() if scheme != "none" and name in of)
 
     @property
     def asking(self) -> str:
-        """The key that asks for a scheme, the denoisers' if both do."""
-        return "scheme" if self.scheme != "none" else "text_encoder"
+        """The key that asks for a scheme, the denoisers' if several do."""
+        return next(key for key in ASKING if getattr(self, key) != "none")
 
     @property
     def rounds_activations(self) -> bool:
         """Whether a scheme is about the inputs of Linears as well, so that there is something to smooth."""
-        return any(scheme not in WEIGHT_ONLY for scheme in self.schemes)
+        return any(scheme not in ("none", *WEIGHT_ONLY) for scheme in (self.scheme, self.text_encoder))
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """The patterns of what stays in float: what is written, or what is usual for denoisers that are quantised."""
-        is_asked = self.scheme != "none" or "patterns" in self.keep.model_fields_set
-        return self.keep.patterns if is_asked else ()
+        """The patterns of what stays in float: what is written, or what is usual for all that is quantised."""
+        own = (self.patterns_of(name) for name in (HIGH, DECODER))
+        return tuple(dict.fromkeys(pattern for patterns in own for pattern in patterns))
+
+    def patterns_of(self, component: str) -> tuple[str, ...]:
+        """The patterns of what stays in float of a component: what is written, or what is usual for it."""
+        if "patterns" in self.keep.model_fields_set:
+            return self.keep.patterns
+        if component == DECODER:
+            return DECODER_ENDS if self.vae_decoder != "none" else ()
+        return self.keep.patterns if self.scheme != "none" else ()
 
     @model_validator(mode="after")
     def _nothing_without_a_scheme(self) -> Self:
         # What was written would be passed over, and the bundle would be larger and slower than its author thinks.
         given = [key for key in QuantizeSection.model_fields if key in self.model_fields_set]
-        without_effect = [key for key in given if key not in ("scheme", "text_encoder")]
+        without_effect = [key for key in given if key not in ASKING]
         if not self.schemes and without_effect:
             hint = "choose a scheme, or remove it; `quantize: null` takes away all that is inherited"
             raise fault("it has no effect while scheme is none", hint, (without_effect[0],))
@@ -167,7 +189,8 @@ class QuantizeSection(Section):
     @model_validator(mode="after")
     def _nothing_of_denoisers_without_their_scheme(self) -> Self:
         if self.scheme == "none" and self.schemes:
-            given = [("calibrate", key) for key in OF_VIDEOS if key in self.calibrate.model_fields_set]
+            of_calibrate = (*(OF_VIDEOS if self.vae_decoder == "none" else ()), OF_STEPS)
+            given = [("calibrate", key) for key in of_calibrate if key in self.calibrate.model_fields_set]
             given += [(key,) for key in OF_DENOISERS if key in self.model_fields_set]
             for path in given:
                 hint = f"choose a scheme, or remove it; `{path[-1]}: null` takes away an inherited one"
@@ -175,10 +198,21 @@ class QuantizeSection(Section):
         return self
 
     @model_validator(mode="after")
+    def _nothing_of_linears_for_convolutions_alone(self) -> Self:
+        if self.schemes and self.scheme == self.text_encoder == "none":
+            for path in OF_LINEARS:
+                section = self if len(path) == 1 else self.keep
+                if path[-1] in section.model_fields_set:
+                    hint = f"quantize Linears as well, or remove it; `{path[-1]}: null` takes away an inherited one"
+                    raise fault("it is about Linears, and convolutions alone are quantised", hint, path)
+        return self
+
+    @model_validator(mode="after")
     def _measured_on_prompts(self) -> Self:
         if self.schemes and self.calibrate.prompts is None:
             hint = "add a line such as `calibrate: {prompts: prompts.txt}`, a text file with a prompt in each line"
-            what = "videos of your prompts" if self.scheme != "none" else "your prompts"
+            on_videos = self.scheme != "none" or self.vae_decoder != "none"
+            what = "videos of your prompts" if on_videos else "your prompts"
             raise fault(f"{self.schemes[0]} is measured on {what}, and none are given", hint, ("calibrate", "prompts"))
         return self
 
@@ -221,10 +255,21 @@ class QuantizeSection(Section):
         else:
             unused |= {"smooth"} if not self.rounds_activations else set()
             unused |= {"train"} if self.method != "qat" else set()
-        if self.scheme != "none" or not self.schemes:
-            return {key: value for key, value in dump(self).items() if key not in unused}
-        shown = {key: value for key, value in dump(self).items() if key not in {*unused, *OF_DENOISERS}}
-        patterns = () if self.patterns == self.keep.patterns else ("patterns",)
-        for section, of_denoisers in (("calibrate", OF_VIDEOS), ("keep", patterns)):
-            shown[section] = {key: value for key, value in shown[section].items() if key not in of_denoisers}
-        return shown
+            unused |= {*OF_DENOISERS} if self.scheme == "none" else set()
+        shown = {key: value for key, value in dump(self).items() if key not in unused}
+        return {
+            **shown,
+            **{key: self._with_an_effect(key, shown[key]) for key in ("calibrate", "keep") if key in shown},
+        }
+
+    def _with_an_effect(self, section: str, shown: Mapping[str, Any]) -> dict[str, Any]:
+        if section == "calibrate":
+            of_videos = OF_VIDEOS if self.scheme == self.vae_decoder == "none" else ()
+            unused = {*of_videos, OF_STEPS} if self.scheme == "none" else set[str]()
+            return {key: value for key, value in shown.items() if key not in unused}
+        unused = {"sensitivity"} if self.scheme == self.text_encoder == "none" else set[str]()
+        # Written out, the usual ones of denoisers would be all there are for the decoder as well.
+        is_usual = self.scheme != "none" and self.vae_decoder == "none"
+        if not is_usual and "patterns" not in self.keep.model_fields_set:
+            unused.add("patterns")
+        return {key: value for key, value in shown.items() if key not in unused}

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .byte_size import byte_size
-from .decode import COMPONENT as DECODER
 from .engine_file import EngineFile
 from .errors import TargetError, UserError
 from .memory import available_bytes
-from .model import HIGH, LOW, TEXT_ENCODER
+from .model import DECODER, HIGH, LOW, TEXT_ENCODER
 from .strict_json import Fields
 from .voice import say
 

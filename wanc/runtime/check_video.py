@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 
-from .decode import COMPONENT as DECODER
 from .denoise import GRAPH as STEP
 from .denoise import TIMESTEP
 from .encode import COMPONENT as ENCODER
@@ -17,7 +16,7 @@ from .errors import BundleError
 from .folder import VerifiedFolder
 from .interface import Interface, carried
 from .manifest import MANIFEST
-from .model import HIGH, LOW
+from .model import DECODER, HIGH, LOW
 from .shape_run import Described, ShapeRun
 from .tables import Table, table_file
 from .tiling import Tiling

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,17 +16,26 @@ from numpy.typing import NDArray
 from .errors import TargetError
 from .executor import Executor
 from .interface import Interface, carried
-from .model import Model
+from .model import DECODER, Model
 from .pool import Empty, copied
 from .scratch import Scratch
 from .tiling import Layout, Tile, Tiling, blend
-from .value import Value, expect, is_finite
+from .value import Given, Value, expect, is_finite
 
-COMPONENT, FIRST, STEADY = "vae_decoder", "first", "steady"
+FIRST, STEADY = "first", "steady"
 DOWN, ACROSS = 3, 4
 """The axes of a picture in float32 [1, 3, frames, height, width]."""
 
 Frames = NDArray[np.uint8]
+
+
+class Runs(Protocol):
+    """What executes graphs: an Executor, or what stands in its place where a model is built."""
+
+    @property
+    def empty(self) -> Empty: ...
+
+    def run(self, component: str, graph: str, inputs: Mapping[str, Given]) -> Mapping[str, Value]: ...
 
 
 def decode(
@@ -41,7 +51,7 @@ def decode(
     the next caches, which `graphs` tells apart. `mean` and `std` are the latent statistics per channel. Raises
     TargetError where a NaN or an infinity turns up: no picture shows it.
     """
-    for frames in _decoded(latents, mean, std, executor, graphs):
+    for frames in decoded(latents, mean, std, executor, graphs):
         yield to_pixels(frames, executor.empty)
 
 
@@ -65,7 +75,7 @@ def decode_tiled(
             first = 0
             if size != (size := (tile.rows.size, tile.columns.size)):
                 executor.pool.trim()  # of other sizes, it is of no use to this one
-            for frames in _decoded(_cut(latents, tile, model), model.latent_mean, model.latent_std, executor, graphs):
+            for frames in decoded(_cut(latents, tile, model), model.latent_mean, model.latent_std, executor, graphs):
                 _expect_size(frames, tile, model.temporal_stride if first else 1)
                 blended = _blended(frames, tile, first, layout, scratch, executor.empty)
                 _keep(blended, tile, first, layout, scratch, executor.empty)
@@ -78,6 +88,31 @@ def decode_tiled(
 def scratch_bytes(latents: tuple[int, ...], model: Model, tiling: Tiling) -> int:
     """The bytes of disk that `decode_tiled` takes for latents of this shape."""
     return _layout(latents, model, tiling).bytes
+
+
+def decoded(
+    latents: NDArray[np.float32],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    executor: Runs,
+    graphs: Mapping[str, Interface],
+) -> Iterator[NDArray[np.float32]]:
+    """What the decoder gives for each latent frame in turn: float32 [1, 3, frames, height, width]; see `decode`."""
+    per_channel = (1, -1, 1, 1, 1)
+    scale, offset = np.array(std, np.float32).reshape(per_channel), np.array(mean, np.float32).reshape(per_channel)
+    caches: dict[str, Value] = {}
+    done = 0
+    for index in range(latents.shape[2]):
+        latent = copied(latents[:, :, index : index + 1], executor.empty)
+        latent *= scale
+        latent += offset
+        graph = STEADY if index else FIRST
+        outputs = executor.run(DECODER, graph, {"latent": latent, **caches})
+        caches = carried(graphs[graph].outputs, outputs)
+        frames = expect(outputs["frames"], "frames", (1, 3, None, None, None))
+        _check_finite(frames, graph, done)
+        done += frames.shape[2]
+        yield frames
 
 
 def to_pixels(frames: NDArray[np.float32], empty: Empty = np.empty) -> Frames:
@@ -95,37 +130,12 @@ def to_pixels(frames: NDArray[np.float32], empty: Empty = np.empty) -> Frames:
     return pixels
 
 
-def _decoded(
-    latents: NDArray[np.float32],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    executor: Executor,
-    graphs: Mapping[str, Interface],
-) -> Iterator[NDArray[np.float32]]:
-    """What the decoder gives for each latent frame in turn: float32 [1, 3, frames, height, width]."""
-    per_channel = (1, -1, 1, 1, 1)
-    scale, offset = np.array(std, np.float32).reshape(per_channel), np.array(mean, np.float32).reshape(per_channel)
-    caches: dict[str, Value] = {}
-    done = 0
-    for index in range(latents.shape[2]):
-        latent = copied(latents[:, :, index : index + 1], executor.empty)
-        latent *= scale
-        latent += offset
-        graph = STEADY if index else FIRST
-        outputs = executor.run(COMPONENT, graph, {"latent": latent, **caches})
-        caches = carried(graphs[graph].outputs, outputs)
-        frames = expect(outputs["frames"], "frames", (1, 3, None, None, None))
-        _check_finite(frames, graph, done)
-        done += frames.shape[2]
-        yield frames
-
-
 def _check_finite(frames: NDArray[np.float32], graph: str, done: int) -> None:
     """Of float32 [1, 3, frames, height, width]; `done` frames came before."""
     if not is_finite(frames):
         finite = np.isfinite(frames).all(axis=(0, 1, 3, 4))
         raise TargetError(
-            f"{COMPONENT}/{graph} gave values that are not finite in frame {done + int(np.argmin(finite))}, from 0",
+            f"{DECODER}/{graph} gave values that are not finite in frame {done + int(np.argmin(finite))}, from 0",
             hint="run the bundle's --selftest: this machine may not compute what the build machine did",
         )
 

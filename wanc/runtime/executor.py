@@ -17,6 +17,7 @@ from .engine_file import CUDA, EngineFile, Key
 from .errors import TargetError, UserError
 from .events import EXECUTIONS, GRAPH_BYTES, LOADS, count, span
 from .folder import PlainFolder
+from .read_ahead import read_through
 from .residency import Residency
 from .segments import Segments
 from .session import Session
@@ -68,7 +69,7 @@ class Executor:
             raise UserError(f"{threads} threads", hint="ask for 1 or more, or 0 for every core")
         self._folder, self._engines, self._threads, self._thrifty = folder, engines, threads, thrifty
         files = [file for segments in engines.values() for file in segments.files]
-        self.residency = Residency(files, self._session, budget)
+        self.residency = Residency(files, self._session, budget, self._read_through)
         self.pool = self.residency.pool
         self.empty = self.pool.empty
         self._openings: dict[Key, Opening] = {}
@@ -146,6 +147,10 @@ class Executor:
         is_on_gpu = key in self._engines and self._engines[key].files[0].target == CUDA
         lanes = 1 if is_on_gpu else min(branches, threads or available_cores(), MOST_LANES)
         return Opening(lanes, threads, cores_here())
+
+    def _read_through(self, file: EngineFile) -> None:
+        with span("read", file.component, file.graph):
+            self._folder.read(file.file, read_through)
 
     def _session(self, file: EngineFile) -> Session:
         key = (file.component, file.graph)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
-from .decode import COMPONENT as DECODER
 from .decode import FIRST, STEADY
 from .denoise import GRAPH as STEP
 from .denoise import Expert
 from .encode import COMPONENT as ENCODER
 from .encode import GRAPH as ENCODE
+from .model import DECODER
 from .parts import Parts
 from .uses import GraphUse
 

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from .arrays import CheckHeader, any_header, read_array
 from .budget import COMPONENTS, chosen_budget
 from .cores import threads_to_use
-from .decode import COMPONENT as DECODER
 from .decode import decode, decode_tiled, scratch_bytes
 from .denoise import Expert, denoise
 from .directory import Root
@@ -25,7 +24,7 @@ from .errors import TargetError, UserError
 from .executor import Executor
 from .expected import chunks, encodings, steps
 from .interface import InputError
-from .model import HIGH, Model
+from .model import DECODER, HIGH, Model
 from .noise import initial_noise
 from .parts import Parts
 from .progress import OnProgress, ignore

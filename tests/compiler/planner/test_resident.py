@@ -11,7 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wanc.compiler.planner.costs import ComponentCosts, Kernel, PartCosts, VideoCosts
-from wanc.compiler.planner.resident import OPENVINO_KERNELS, VideoMemory, opening_bytes, resident, segment_bounds
+from wanc.compiler.planner.resident import (
+    CACHED,
+    OPENVINO_KERNELS,
+    VideoMemory,
+    opened_bytes,
+    opening_bytes,
+    resident,
+    segment_bounds,
+)
 from wanc.words import EngineKind
 
 from ...conftest import Wanc
@@ -54,6 +62,16 @@ def test_openvino_has_the_whole_file_beside_what_it_packs() -> None:
     (expert, _) = video().costs.experts
     assert opening_bytes(expert, 0, 2, "onnxruntime") == 200 + 50
     assert opening_bytes(expert, 0, 2, "openvino") == 2 * OPENVINO_KERNELS + 200 + 200
+
+
+@pytest.mark.parametrize(("keys", "kept"), [(CACHED, 0), (CACHED + 2, 2 * (CACHED + 2))])
+def test_openvino_keeps_the_largest_keys_and_values_of_each_segment(keys: int, kept: int) -> None:
+    """Of two heads, if one of them has more than a cache takes; queries and results are as many."""
+    attentions = [Kernel("attention", "bf16", 0, 2 * 2 * size) for size in (8, keys)]
+    part = PartCosts("block", (*attentions, Kernel("linear", "bf16", 0, 10**9)), 100, 0, leaves=0)
+    expert = ComponentCosts("denoiser_high", (part,) * 3, executions=4, heads=2)
+    assert opened_bytes(expert, 0, 3, "openvino") == 3 * OPENVINO_KERNELS + 300 + kept
+    assert opened_bytes(expert, 0, 3, "onnxruntime") == 300
 
 
 @settings(deadline=None, derandomize=True)

@@ -23,7 +23,7 @@ from wanc.compiler.weights.embedding import copy_embedding, open_embedding
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.errors import RecipeError
 from wanc.models.weights import Weight
-from wanc.runtime.model import TEXT_ENCODER
+from wanc.runtime.model import HIGH, LOW
 from wanc.runtime.progress import ProgressBar
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ class Assemble(EngineStage):
             **{name: examined.for_target(self.engine.compiler(name), by_target[name]) for name in others},
         }
         is_quantized = files.name in self.quantized
-        is_emulated = self.emulate and files.name != TEXT_ENCODER  # each of whose schemes has kernels
+        is_emulated = self.emulate and files.name in (HIGH, LOW)  # all schemes of others have kernels
         for entry in all_of_them.values():
             if is_quantized and not is_emulated:
                 entry.check_numbers()

@@ -1,7 +1,8 @@
 """How much of what an engine multiplied it multiplied as integers, read back from one execution.
 
 A Linear is a product with a weight; what attention multiplies are two activations. Weights come in two dimensions, or
-not at all where a kernel has packed them for itself; activations of attention come in heads. Convolutions are neither.
+not at all where a kernel has packed them for itself; activations of attention come in heads. Convolutions are neither,
+and are counted for themselves where they may be in integers.
 """
 
 from __future__ import annotations
@@ -30,13 +31,16 @@ ATTENTION_KERNELS = ("Attention", "MultiHeadAttention")
 class Products:
     """FLOPs, two for each multiplication: of Linears in INT8, of all Linears, and of attention besides.
 
-    `coded_linear` are those of Linears whose weight alone is codes, of 8 bits or fewer.
+    `coded_linear` are those of Linears whose weight alone is codes, of 8 bits or fewer. Convolutions are in no total;
+    those of an engine that has none in integers are not counted.
     """
 
     integer_linear: int
     linear: int
     total: int
     coded_linear: int = 0
+    integer_convolution: int = 0
+    convolution: int = 0
 
     def __add__(self, other: Products) -> Products:
         mine, theirs = astuple(self), astuple(other)
@@ -46,6 +50,11 @@ class Products:
     def int8_linear_share(self) -> float:
         """Of the FLOPs of Linears, those in INT8; 0 where there is no Linear."""
         return self.integer_linear / self.linear if self.linear else 0.0
+
+    @property
+    def int8_convolution_share(self) -> float:
+        """Of the FLOPs of convolutions, those in INT8; 0 where there is none."""
+        return self.integer_convolution / self.convolution if self.convolution else 0.0
 
     @property
     def int8_total_share(self) -> float:
@@ -83,7 +92,7 @@ def openvino_products(compiled: openvino.CompiledModel, model: openvino.Model) -
     not counted. Raises ValueError where there was no execution. Inputs that a kernel rounds by itself, as some do where
     the weight alone is rounded, are floats here.
     """
-    integer = linear = coded = 0
+    integer = linear = coded = integer_convolution = convolution = 0
     sizes: dict[str, Shape] = {}
     for node in compiled.get_runtime_model().get_ordered_ops():
         kernel = str(node.get_rt_info()["layerType"].astype(str))
@@ -96,10 +105,16 @@ def openvino_products(compiled: openvino.CompiledModel, model: openvino.Model) -
             inputs, weight = (node.input(index).get_element_type().get_type_name() for index in range(2))
             integer += flops if inputs in OPENVINO_CODES else 0
             coded += flops if inputs not in OPENVINO_CODES and weight in OPENVINO_CODES else 0
+        if kernel == "Convolution":
+            _, *window = _shape(node.input(1))
+            flops = 2 * prod(_shape(node.output(0))) * prod(window)
+            convolution += flops
+            integer_convolution += flops if node.input(0).get_element_type().get_type_name() in OPENVINO_CODES else 0
     inputs = {entry.output(0): sizes.get(entry.get_friendly_name()) for entry in model.get_parameters()}
     with suppress(RuntimeError):  # its kernels take more than its inference does, such as a list of one for a number
         model.reshape({port: shape for port, shape in inputs.items() if shape is not None})
-    return Products(integer, linear, linear + _openvino_attention(model), coded)
+    total = linear + _openvino_attention(model)
+    return Products(integer, linear, total, coded, integer_convolution, convolution)
 
 
 def _openvino_attention(model: openvino.Model) -> int:

@@ -17,7 +17,7 @@ from wanc.calibration.weights import sqnr_db
 from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.products import Products
 from wanc.compiler.graphs.attentions import attentions
-from wanc.compiler.graphs.quantized_linears import flops_of_linears, quantized_linears
+from wanc.compiler.graphs.quantized_linears import flops_of_convolutions, flops_of_linears, quantized_linears
 from wanc.compiler.program.probes import Probes
 from wanc.compiler.program.quant_table import FLOAT, QuantTable, table_file
 from wanc.compiler.stages.stage import Files
@@ -50,17 +50,21 @@ def check_products(where: str, canonical: ir.Model, sizes: Mapping[str, int], pr
 
     Raises UserError where less of it is in INT8, or by weights that are codes, than was asked for.
     """
-    linears, all_flops = quantized_linears(canonical), flops_of_linears(canonical, sizes)
+    found = quantized_linears(canonical)
+    linears = [linear for linear in found if not linear.is_convolution]
     integers = sum(linear.flops(sizes) for linear in linears if linear.is_integer)
     codes = sum(linear.flops(sizes) for linear in linears if not linear.rounds_input)
-    for what, asked, built in (
-        ("INT8", integers, products.integer_linear),
-        ("weights that are codes", codes, products.coded_linear),
+    convolutions = sum(linear.flops(sizes) for linear in found if linear.is_convolution)
+    of_linears, of_convolutions = (count(canonical, sizes) for count in (flops_of_linears, flops_of_convolutions))
+    for what, kind, asked, built, of in (
+        ("INT8", "Linears", integers, products.integer_linear, of_linears),
+        ("weights that are codes", "Linears", codes, products.coded_linear, of_linears),
+        ("INT8", "convolutions", convolutions, products.integer_convolution, of_convolutions),
     ):
         if built < asked * (1 - SHARE_TOLERANCE):
             raise _refusal(
-                f"{where} asks for {what} in {asked / all_flops:.2%} of what its Linears compute, "
-                f"and the engine has {built / all_flops:.2%}"
+                f"{where} asks for {what} in {asked / of:.2%} of what its {kind} compute, "
+                f"and the engine has {built / of:.2%}"
             )
 
 
@@ -116,10 +120,12 @@ def check_linears(
 
     Raises UserError where a Linear is gone, or is less exact than its QuantTable says.
     """
-    missing = dict(of.table.quantized)
+    quantized = of.table.quantized
+    missing = dict.fromkeys(quantized)
     for graph, model in graphs.items():
         for linear in quantized_linears(model):
-            entry, probe = missing.pop(linear.name), of.probes[linear.name]
+            entry, probe = quantized[linear.name], of.probes[linear.name]
+            missing.pop(linear.name, None)  # of a decoder both graphs have it
             outputs = built[graph].run(linear.name, probe.inputs)
             if outputs is None:
                 raise _refusal(

@@ -35,7 +35,7 @@ class Compile(EngineStage):
     They lie as in the bundle, `engines/<component>/…`, beside `compiled.json`. `target` is what they are compiled for;
     `allow_not_finite` names tensors that may hold NaNs and infinities, `zeros` those of a checkpoint that may be
     nothing but zeros; None where the model is no checkpoint. `requests` say which shapes inputs have, for an engine
-    that takes no others.
+    that takes no others, and where memory is counted.
     """
 
     name: ClassVar[str] = "compile"

@@ -39,6 +39,11 @@ class Linear:
         return sizes[self.output_axis], sizes[1 - self.output_axis]
 
     @property
+    def is_turned(self) -> bool:
+        """Whether the product takes its weight the other way round than it is stored."""
+        return self.output_axis == 0
+
+    @property
     def flops_per_row(self) -> int:
         """Of one row of the input; a multiplication and an addition are two."""
         out, into = self.widths
@@ -53,8 +58,18 @@ def linears(model: ir.Model) -> list[Linear]:
 
 def linear_of(node: ir.Node) -> Linear | None:
     """The Linear whose product a node is; None for every other node."""
-    if (node.domain, node.op_type) != ("", "MatMul"):
+    found = stored_weight(node) if (node.domain, node.op_type) == ("", "MatMul") else None
+    if found is None or found[0].shape is None or len(found[0].shape) != 2:
         return None
+    weight, axis = found
+    return Linear(str(weight.name).removesuffix(SUFFIX), node, weight, axis)
+
+
+def stored_weight(node: ir.Node) -> tuple[ir.Value, int] | None:
+    """The weight that a node multiplies by, which lies in the checkpoint, and the axis of it that is the factor's last.
+
+    None where what it multiplies by is computed.
+    """
     value, axis = node.inputs[1], 1
     while (step := producer(value, "Cast", "Transpose")) is not None:
         value = step.inputs[0]
@@ -64,6 +79,4 @@ def linear_of(node: ir.Node) -> Linear | None:
             axis = 1 - axis
     if value is None or not value.is_initializer() or value.is_graph_input() or value.name is None:
         return None
-    if value.shape is None or len(value.shape) != 2:
-        return None
-    return Linear(value.name.removesuffix(SUFFIX), node, value, axis)
+    return (value, axis) if value.shape is not None else None

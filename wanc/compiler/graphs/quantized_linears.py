@@ -1,4 +1,4 @@
-"""The quantised Linears of a canonical graph, as `quantizers` has put them in."""
+"""The quantised Linears and convolutions of a canonical graph, as `quantizers` has put them in."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from math import prod
 
 import onnx_ir as ir
 
+from wanc.compiler.graphs.convolutions import convolutions
 from wanc.compiler.graphs.linears import SUFFIX, linears
 from wanc.compiler.graphs.values import producer
 
@@ -19,7 +20,7 @@ INTEGERS = (ir.DataType.INT8, ir.DataType.UINT8)
 
 @dataclass(frozen=True)
 class QuantizedLinear:
-    """A product whose weight is codes; `input` is what is rounded, or what is multiplied as it is."""
+    """A product or convolution whose weight is codes; `input` is what is rounded, or what is multiplied as it is."""
 
     name: str
     product: ir.Node
@@ -46,11 +47,16 @@ class QuantizedLinear:
     def flops(self, sizes: Mapping[str, int]) -> int:
         """Of one execution at these sizes; a multiplication and an addition are two."""
         assert self.codes.shape is not None
-        return 2 * prod(self.codes.shape.numpy()) * _rows(self.input, sizes)
+        rows = _places(self.product, sizes) if self.is_convolution else _rows(self.input, sizes)
+        return 2 * prod(self.codes.shape.numpy()) * rows
+
+    @property
+    def is_convolution(self) -> bool:
+        return self.product.op_type == "Conv"
 
 
 def quantized_linears(model: ir.Model) -> list[QuantizedLinear]:
-    """All of them, in the order of the main graph."""
+    """All of them, convolutions too, in the order of the main graph."""
     found = (_quantized(node) for node in model.graph)
     return [linear for linear in found if linear is not None]
 
@@ -58,11 +64,17 @@ def quantized_linears(model: ir.Model) -> list[QuantizedLinear]:
 def flops_of_linears(model: ir.Model, sizes: Mapping[str, int]) -> int:
     """Of all Linears of a graph, quantised or not."""
     floats = sum(linear.flops_per_row * _rows(linear.input, sizes) for linear in linears(model))
-    return floats + sum(linear.flops(sizes) for linear in quantized_linears(model))
+    return floats + sum(linear.flops(sizes) for linear in quantized_linears(model) if not linear.is_convolution)
+
+
+def flops_of_convolutions(model: ir.Model, sizes: Mapping[str, int]) -> int:
+    """Of all convolutions of a graph by weights of the checkpoint, quantised or not."""
+    floats = sum(each.flops_per_row * _places(each.product, sizes) for each in convolutions(model))
+    return floats + sum(linear.flops(sizes) for linear in quantized_linears(model) if linear.is_convolution)
 
 
 def _quantized(node: ir.Node) -> QuantizedLinear | None:
-    if (node.domain, node.op_type) != ("", "MatMul"):
+    if (node.domain, node.op_type) not in (("", "MatMul"), ("", "Conv")):
         return None
     turned = producer(node.inputs[1], "Transpose")
     weight = producer(turned.inputs[0] if turned else node.inputs[1], "DequantizeLinear")
@@ -78,6 +90,16 @@ def _quantized(node: ir.Node) -> QuantizedLinear | None:
 
 def _rows(value: ir.Value, sizes: Mapping[str, int]) -> int:
     """How many rows an activation has at these sizes."""
+    return prod(_sizes(value, sizes)[:-1])
+
+
+def _places(convolution: ir.Node, sizes: Mapping[str, int]) -> int:
+    """How many places a convolution gives channels of, in all pictures, at these sizes."""
+    pictures, _, *places = _sizes(convolution.outputs[0], sizes)
+    return pictures * prod(places)
+
+
+def _sizes(value: ir.Value, sizes: Mapping[str, int]) -> list[int]:
     assert value.shape is not None
-    found = [size if isinstance(size, int) else size.evaluate(sizes) for size in value.shape][:-1]
-    return prod(size for size in found if isinstance(size, int))
+    found = [size if isinstance(size, int) else size.evaluate(sizes) for size in value.shape]
+    return [size for size in found if isinstance(size, int)]

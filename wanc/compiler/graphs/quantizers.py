@@ -1,9 +1,9 @@
 """Q/DQ in the canonical graph: what quantisation decided, in standard ONNX, for every engine to make kernels of.
 
-A weight becomes its codes, int8, int4 or fp8 [out, in] as the checkpoint lays it out, behind a DequantizeLinear: per
-row, or in blocks of columns. An activation passes a QuantizeLinear and a DequantizeLinear with one scale and no zero
-point; where its range is found anew by each execution, a DynamicQuantizeLinear. Linears that share an input at one
-scale share its pair, so that they can still be merged.
+A weight becomes its codes, int8, int4 or fp8 [out, in] as the checkpoint lays it out, a convolution's [out, channels,
+*kernel], behind a DequantizeLinear: per row, or in blocks of columns. An activation passes a QuantizeLinear and a
+DequantizeLinear with one scale and no zero point; where its range is found anew by each execution, a
+DynamicQuantizeLinear. Linears that share an input at one scale share its pair, so that they can still be merged.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from wanc.calibration.schemes import InputFormat
+from wanc.compiler.graphs.convolutions import convolutions
 from wanc.compiler.graphs.linears import Linear, linears
 
 CODES: Mapping[InputFormat, ir.DataType] = {
@@ -43,12 +44,12 @@ class StoredDecision:
 
 
 def insert_quantizers(model: ir.Model, quantized: Mapping[str, StoredDecision]) -> int:
-    """Quantise Linears, named as `linears` names them, in place. Returns how many products that were.
+    """Quantise Linears and convolutions, by the names that these have, in place. Returns how many products that were.
 
     Their nodes are called as they are, which an engine's own report then shows.
     Raises KeyError where a name is that of no Linear: a decision that is not carried out must not pass unnoticed.
     """
-    found = linears(model)
+    found = [*linears(model), *convolutions(model)]
     if missing := quantized.keys() - {linear.name for linear in found}:
         raise KeyError(min(missing))
     pairs: dict[tuple[ir.Value, float | None, ir.TensorProtocol | None], ir.Value] = {}
@@ -80,7 +81,7 @@ def _weight(graph: ir.Graph, linear: Linear, decision: StoredDecision) -> ir.Val
     dequantize = ir.node("DequantizeLinear", [codes, scales], {"axis": axis, **blocks})
     value = _typed(dequantize, linear.weight.shape, f"{name}.dequantized")
     nodes = [dequantize]
-    if linear.output_axis == 0:
+    if linear.is_turned:
         assert linear.weight.shape is not None
         transpose = ir.node("Transpose", [value], {"perm": [1, 0]})
         value = _typed(transpose, ir.Shape(list(linear.weight.shape)[::-1]), f"{name}.transposed")

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import onnx_ir as ir
 
+from wanc.compiler.graphs.convolutions import convolution_of
 from wanc.compiler.graphs.linears import linear_of
 from wanc.compiler.graphs.pieces import constants
 from wanc.compiler.graphs.values import attribute
@@ -149,7 +150,8 @@ def product_of(node: ir.Node) -> Product | None:
     if node.op_type == "Conv":
         filters = _shape(right)
         each = 2 * _whole(filters[1:])
-        return Product("convolution", each, result, _parameter(right), None)
+        convolution = convolution_of(node)
+        return Product("convolution", each, result, _parameter(right), convolution and convolution.name)
     linear = linear_of(node)
     if linear is None:
         return Product("attention", 2, (*result, _shape(left)[-1]), None, None)

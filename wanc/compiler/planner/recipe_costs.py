@@ -19,11 +19,10 @@ from wanc.models.weights import Weight
 from wanc.recipe.quantize import Scheme
 from wanc.recipe.schema import Recipe, SamplingSection
 from wanc.recipe.shapes import ShapeSection
-from wanc.runtime.model import HIGH, LOW, TEXT_ENCODER, Model
+from wanc.runtime.model import DECODER, HIGH, LOW, TEXT_ENCODER, Model
 from wanc.runtime.solvers.create import create_schedule
 from wanc.words import CPU
 
-DECODER = "vae_decoder"
 OF_TIMESTEP = ("condition_embedder.time_embedder.", "condition_embedder.time_proj.")
 """What the names of a denoiser's weights begin with that only a timestep meets."""
 LINEARS: Mapping[Scheme, tuple[Format | None, float]] = {
@@ -54,7 +53,7 @@ def video_costs(
         shape.height, shape.width, shape.frames,
         strides=strides, patch=facts.patch, text_length=facts.model.text_length,
     )  # fmt: skip
-    decoder = _decoder_format(recipe)
+    numbers_of_decoder = _decoder_numbers(recipe)
     steps = steps_by_expert(recipe.sampling, facts.model)
 
     def counted(name: str, numbers: Numbers, executions: int, branches: int) -> ComponentCosts:
@@ -72,8 +71,8 @@ def video_costs(
     )
     branches = max(expert.branches for expert in experts)
     text_encoder = counted(TEXT_ENCODER, _numbers(recipe, TEXT_ENCODER, recipe.quantize.text_encoder), 1, branches)
-    frames = counted(DECODER, _float(recipe, decoder), sizes["frames"], 1)
-    return VideoCosts(shape.name, text_encoder, experts, _decoder(frames, decoder))
+    frames = counted(DECODER, numbers_of_decoder, sizes["frames"], 1)
+    return VideoCosts(shape.name, text_encoder, experts, _decoder(frames, _decoder_format(recipe)))
 
 
 def decoder(recipe: Recipe, checkpoint: Checkpoint, survey: Survey, shape: ShapeSection, device: Device) -> Decoder:
@@ -84,7 +83,7 @@ def decoder(recipe: Recipe, checkpoint: Checkpoint, survey: Survey, shape: Shape
     @cache
     def costs_at(height: int, width: int) -> ComponentCosts:
         sizes = video_sizes(height, width, shape.frames, strides=strides, patch=facts.patch, text_length=0)
-        return count_component(DECODER, survey, None, sizes, _float(recipe, compute), executions=sizes["frames"])
+        return count_component(DECODER, survey, None, sizes, _decoder_numbers(recipe), executions=sizes["frames"])
 
     held = HELD.get(recipe.engine.kind) or HeldByDecoder(1.0, SCRATCH[compute], SCRATCH[compute])
     return Decoder(costs_at, held, device, shape.height, shape.width, shape.frames, facts.model.spatial_stride)
@@ -92,6 +91,10 @@ def decoder(recipe: Recipe, checkpoint: Checkpoint, survey: Survey, shape: Shape
 
 def _decoder_format(recipe: Recipe) -> Format:
     return "fp32" if "vae" in recipe.islands else recipe.precision.compute
+
+
+def _decoder_numbers(recipe: Recipe) -> Numbers:
+    return _numbers(recipe, DECODER, recipe.quantize.vae_decoder, _decoder_format(recipe))
 
 
 def steps_by_expert(sampling: SamplingSection, model: Model) -> dict[str, int]:
@@ -119,14 +122,14 @@ def _between(recipe: Recipe, compute: Format) -> Format:
     return "fp32" if recipe.targets == CPU else compute
 
 
-def _numbers(recipe: Recipe, component: str, scheme: Scheme) -> Numbers:
+def _numbers(recipe: Recipe, component: str, scheme: Scheme, compute: Format | None = None) -> Numbers:
     """As the recipe asks for; what else sensitivity keeps in float is only known when it has been measured."""
-    compute = recipe.precision.compute
+    compute = compute or recipe.precision.compute
     if scheme == "none" or (scheme == "fp8" and recipe.quantize.emulate):
         return _float(recipe, compute)
     found, stored = LINEARS[scheme]
     attention = "fp8" if scheme == recipe.quantize.attention == "fp8" else compute
-    patterns = recipe.quantize.patterns
+    patterns = recipe.quantize.patterns_of(component)
 
     def is_kept(linear: str) -> bool:
         return any(fits(pattern, component, linear) for pattern in patterns)

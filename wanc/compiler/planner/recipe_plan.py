@@ -18,7 +18,7 @@ from wanc.compiler.planner.options import PlanOptions
 from wanc.compiler.planner.plan import Plan, plan_video
 from wanc.compiler.planner.published import Published, published_for
 from wanc.compiler.planner.recipe_cluster import cluster_of
-from wanc.compiler.planner.recipe_costs import DECODER, decoder, video_costs
+from wanc.compiler.planner.recipe_costs import decoder, video_costs
 from wanc.compiler.planner.resident import Bounds, Resident, VideoMemory, resident, segment_bounds
 from wanc.compiler.planner.survey import FILE, Survey, shipped, survey_key
 from wanc.compiler.planner.survey_stage import SurveyComponent
@@ -36,6 +36,7 @@ from wanc.recipe.partition import PartitionSection
 from wanc.recipe.quantize import Scheme
 from wanc.recipe.schema import FuseSection, Recipe
 from wanc.recipe.shapes import ShapeSection
+from wanc.runtime.model import DECODER
 from wanc.runtime.safetensors import header_bytes
 from wanc.runtime.voice import say
 

@@ -49,6 +49,8 @@ class Resident:
 
 OPENVINO_KERNELS = 12 * 2**20
 """Beside the weights of a block: generated code, and what it was made of, of all its graphs."""
+CACHED = 2**19
+"""Bytes of a head's keys and values that OpenVINO does not lay out anew, in memory that it keeps."""
 DECODER_GRAPHS = 2
 """The first latent frame has a graph of its own, and with it all weights of the decoder."""
 Bounds = Mapping[str, list[tuple[int, int]]]
@@ -106,8 +108,18 @@ def _activation(components: Sequence[ComponentCosts]) -> int:
 
 
 def opened_bytes(component: ComponentCosts, first: int, stop: int, kind: EngineKind) -> int:
-    """What open engines of some blocks take: their weights, and with OpenVINO what it generates for them."""
-    return segment_weights(component, first, stop) + (OPENVINO_KERNELS * (stop - first) if kind == "openvino" else 0)
+    """What open engines of some blocks take: their weights, and with OpenVINO what it generates for them and keeps."""
+    weights = segment_weights(component, first, stop)
+    if kind != "openvino":
+        return weights
+    return weights + OPENVINO_KERNELS * (stop - first) + _kept_bytes(component, first, stop)
+
+
+def _kept_bytes(component: ComponentCosts, first: int, stop: int) -> int:
+    """The keys and values of the largest attention, if a head has more of them than a cache takes."""
+    kernels = (kernel for part in component.parts[first:stop] for kernel in part.kernels)
+    sizes = (kernel.moved // 2 for kernel in kernels if kernel.kind == "attention")
+    return max((size for size in sizes if size > CACHED * (component.heads or 1)), default=0)
 
 
 def opening_bytes(component: ComponentCosts, first: int, stop: int, kind: EngineKind) -> int:

@@ -1,9 +1,9 @@
-"""The calibrate stage: real denoising trajectories of a recipe, and what an expert met on them.
+"""The calibrate stage: real denoising trajectories of a recipe, and what a component met on them.
 
 Every clip is sampled as the bundle will sample it: the recipe's solver, steps and guidance, a prompt and a seed of its
 own; in the recipe's sizes, or in others that it names for this. What is kept are latents: of every bin of the expert's
-timesteps those at one step, which both branches of guidance see. An expert that works before is executed as the program
-has it: quantised, if it is by then.
+timesteps those at one step, which both branches of guidance see; for the decoder those behind the last one. An expert
+that works before is executed as the program has it: quantised, if it is by then.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from wanc.compiler.stages.stage import Files, Stage, scratch_of
 from wanc.errors import CheckpointError, UserError
 from wanc.runtime import safetensors
 from wanc.runtime.denoise import GRAPH, Expert
-from wanc.runtime.model import HIGH, LOW, Model
+from wanc.runtime.model import DECODER, HIGH, LOW, Model
 from wanc.runtime.noise import initial_noise
 from wanc.runtime.progress import ProgressBar
 from wanc.runtime.safetensors import SafetensorsFile
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 LATENTS, TIMESTEPS, PROMPT = "latents", "timesteps", "prompt"
+END = 0.0
+"""The timestep of what is denoised."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Calibrate(Stage):
         for clip in range(self.clips):
             shape = model.latent_shape(**self._size(clip))
             samples += len(self._steps(solver, model, clip)) * FLOAT_BYTES * math.prod(shape)
-        experts = [executed_bytes(ComponentFiles.read(name, inputs)) for name in self._experts]
+        experts = [executed_bytes(ComponentFiles.read(name, inputs)) for name in self._experts(inputs)]
         return with_others(sum(experts) + 2 * samples)
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
@@ -105,7 +107,7 @@ class Calibrate(Stage):
             TemporaryDirectory(dir=out.parent) as folder,
             ProgressBar(f"{self.name} {self.component}", self.clips, enabled=progress) as bar,
         ):
-            files = {name: ComponentFiles.read(name, inputs) for name in self._experts}
+            files = {name: ComponentFiles.read(name, inputs) for name in self._experts(inputs)}
             denoisers = {name: _Denoiser(chain_of(files[name], GRAPH, Path(folder) / name)) for name in files}
             for clip in range(self.clips):
                 name = clip_file(clip)
@@ -115,10 +117,10 @@ class Calibrate(Stage):
                     keep(kept / name, partial(shutil.copyfile, out / name))
                 bar.advance()
 
-    @property
-    def _experts(self) -> tuple[str, ...]:
-        """Those that work until this one is through."""
-        return (HIGH, LOW) if self.component == LOW else (HIGH,)
+    def _experts(self, inputs: Mapping[str, Files]) -> list[str]:
+        """Those that work until this component is through."""
+        there = Program.read(inputs["program"][FILE]).components
+        return [name for name in ((HIGH,) if self.component == HIGH else (HIGH, LOW)) if name in there]
 
     def _model(self, inputs: Mapping[str, Files]) -> Model:
         program = Program.read(inputs["program"][FILE])
@@ -129,12 +131,12 @@ class Calibrate(Stage):
         return dict(zip(("height", "width", "frames"), self.shapes[clip % len(self.shapes)], strict=True))
 
     def _sample(self, clip: int, model: Model, texts: Array, denoisers: Mapping[str, _Denoiser]) -> dict[str, Array]:
-        """One clip, as far as the expert works on it."""
+        """One clip, as far as the component works on it: before some of the steps, or behind all."""
         solver, prompt = self.trajectory.create_solver(), clip % (len(texts) - 1)
         wanted = self._steps(solver, model, clip)
         latents = initial_noise(model.latent_shape(**self._size(clip)), self.seed + clip)
         kept: list[Array] = []
-        for step, timestep in enumerate(solver.timesteps.tolist()):
+        for step, timestep in enumerate([*solver.timesteps.tolist(), END]):
             if step in wanted:
                 kept.append(latents)
             if step == wanted[-1]:
@@ -148,11 +150,13 @@ class Calibrate(Stage):
                 raise CheckpointError(
                     f"{component}: the latents of clip {clip} are not finite at timestep {timestep:g}"
                 )
-        timesteps = solver.timesteps[wanted].astype(np.float32)
+        timesteps = np.append(solver.timesteps, END)[wanted].astype(np.float32)
         return {LATENTS: np.stack(kept), TIMESTEPS: timesteps, PROMPT: np.array([prompt], np.int64)}
 
     def _steps(self, solver: Solver, model: Model, clip: int) -> list[int]:
-        """The steps that are kept: one of each bin, at random."""
+        """The steps that are kept: one of each bin, at random; of the decoder, what stands behind the last one."""
+        if self.component == DECODER:
+            return [len(solver.timesteps)]
         own = [
             step
             for step, timestep in enumerate(solver.timesteps.tolist())

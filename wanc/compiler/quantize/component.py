@@ -82,7 +82,7 @@ def quantize_component(
     attentions = choose_attentions(model, name, keep.patterns, settings.attention)
     with (
         TemporaryDirectory(dir=out.parent) as folder,
-        QuantizedGraphs(files, model, choice, settings.scheme, out) as quantized,
+        QuantizedGraphs(files, choice, settings.scheme, out) as quantized,
     ):
         taps = [*(group.name for group in choice.groups), *attentions.values]
         chain = Chain(model, weights, _made(folder, "decisions"), FiniteCheck(name, zeros=zeros), taps=taps)

@@ -133,7 +133,7 @@ def _decide_piece(
         _second_round(chain, index, states, observed, divisors)
     for group in groups:
         seen = observed.pop(group.name)
-        decisions.keep(group, _decide(group, seen, *smoothed[group.name], settings, weight_of, len(states)))
+        decisions.keep(group, decisions_on(group, seen, *smoothed[group.name], settings, weight_of, len(states)))
     ranges.keep(index)
     states.pass_segment(chain.taken_behind(index))
     chain.forget(index)
@@ -254,7 +254,7 @@ def _check_varies(group: LinearGroup, statistics: ChannelStatistics) -> None:
         )
 
 
-def _decide(
+def decisions_on(
     group: LinearGroup,
     observed: Observed,
     alpha: float | None,
@@ -263,6 +263,7 @@ def _decide(
     weight_of: Callable[[str], Array],
     samples: int,
 ) -> Iterator[GroupDecision]:
+    """What was decided on each Linear of a group, by what was `observed` of its input in so many samples."""
     scheme, scale, nothing = settings.format, None, np.empty(0, np.float32)
     rows_per_sample = observed.statistics.rows / samples
     if not group.quantized:

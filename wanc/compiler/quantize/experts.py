@@ -1,8 +1,9 @@
-"""What quantising a recipe's model takes, stage by stage: the text encoder, texts, and for each expert trajectories,
-decisions, and training where that was asked for.
+"""What quantising a recipe's model takes, stage by stage: the text encoder, texts, for each expert trajectories,
+decisions, and training where that was asked for, and the decoder.
 
 What comes later never meets what the float model would have given it, but what the quantised one before it gives, which
-is what ships: denoisers are calibrated on texts behind the encoder, and the low-noise one behind the high-noise one.
+is what ships: denoisers are calibrated on texts behind the encoder, the low-noise one behind the high-noise one, and
+the decoder behind both.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import NamedTuple
 
 from wanc.compiler.program.program import FILE, Program
 from wanc.compiler.quantize.calibrate import Calibrate, Trajectory
+from wanc.compiler.quantize.decoder import QuantizeDecoder
 from wanc.compiler.quantize.keep_patterns import check_patterns
 from wanc.compiler.quantize.quantize import Quantize
 from wanc.compiler.quantize.text_encoder import QuantizeTextEncoder
@@ -22,7 +24,7 @@ from wanc.compiler.resolve import Resolved
 from wanc.compiler.stages.stage import Stage, Tree
 from wanc.recipe.quantize import CalibrateSection, QuantizeSection
 from wanc.recipe.schema import SamplingSection
-from wanc.runtime.model import HIGH, LOW
+from wanc.runtime.model import DECODER, HIGH, LOW, TEXT_ENCODER
 
 EXPERTS = (HIGH, LOW)
 LEARNING_RATES = {"int8": 5e-5, "int4-weight": 3e-4}
@@ -30,6 +32,13 @@ LEARNING_RATES = {"int8": 5e-5, "int4-weight": 3e-4}
 Size = tuple[int, int, int]
 """Of a video: height, width, frames."""
 Run = Callable[[Stage, Mapping[str, Tree]], Tree]
+
+
+class DecoderStages(NamedTuple):
+    """The stages of the decoder, in their order."""
+
+    calibrate: Calibrate
+    quantize: QuantizeDecoder
 
 
 class ExpertStages(NamedTuple):
@@ -44,12 +53,14 @@ class ExpertStages(NamedTuple):
 class QuantizeStages:
     """The stages between fuse and engine, of a recipe that quantises; `experts` in the order in which they work.
 
-    What stays in float has none: `text_encoder` is None then, or there are no experts, and nobody reads `texts`.
+    What stays in float has none: `text_encoder` or `decoder` is None then, or there are no experts. Where there are
+    neither experts nor a decoder, nobody reads `texts`.
     """
 
     text_encoder: QuantizeTextEncoder | None
     texts: Texts
     experts: tuple[ExpertStages, ...]
+    decoder: DecoderStages | None
 
     @classmethod
     def of(cls, resolved: Resolved) -> QuantizeStages | None:
@@ -73,12 +84,13 @@ class QuantizeStages:
             )
             for component in components
         ]
-        return cls(_text_encoder(resolved, sampling), texts, tuple(experts))
+        decoder = _decoder(resolved, trajectory, sizes) if asked.vae_decoder != "none" else None
+        return cls(_text_encoder(resolved, sampling), texts, tuple(experts), decoder)
 
     @property
     def tools(self) -> tuple[str, ...]:
-        of_experts = (stage for expert in self.experts for stage in (self.texts, *expert))
-        return tuple(tool for stage in (self.text_encoder, *of_experts) if stage is not None for tool in stage.tools)
+        behind = (stage for each in (*self.experts, self.decoder) if each for stage in (self.texts, *each))
+        return tuple(tool for stage in (self.text_encoder, *behind) if stage is not None for tool in stage.tools)
 
     def run(self, run: Run, program: Tree, exported: Tree, source: Tree) -> Tree:
         """The program with all quantised that is to be; `run` yields the result of one stage.
@@ -89,7 +101,7 @@ class QuantizeStages:
         inputs = {"exported": exported, "source": source}
         if self.text_encoder is not None:
             program = program.joined(run(self.text_encoder, {"program": program, **inputs}))
-        if not self.experts:
+        if not self.experts and self.decoder is None:
             return program
         texts = run(self.texts, {"program": program, **inputs})
         for expert in self.experts:
@@ -99,11 +111,16 @@ class QuantizeStages:
             program = program.joined(run(expert.quantize, {**inputs, "samples": samples}))
             if expert.train is not None:
                 program = program.joined(run(expert.train, {**inputs, "program": program, "fused": fused}))
+        if self.decoder is not None:
+            inputs |= {"program": program, "texts": texts}
+            samples = run(self.decoder.calibrate, inputs)
+            program = program.joined(run(self.decoder.quantize, {**inputs, "samples": samples}))
         return program
 
     def _check_patterns(self, program: Tree) -> None:
         components = Program.read(program.locate()[FILE]).components
         stages = [*filter(None, [self.text_encoder]), *(expert.quantize for expert in self.experts)]
+        stages += [self.decoder.quantize] if self.decoder else []
         parameters = {stage.component: components[stage.component].weights for stage in stages}
         check_patterns(parameters, [*dict.fromkeys(pattern for stage in stages for pattern in stage.keep)])
 
@@ -125,11 +142,22 @@ def _text_encoder(resolved: Resolved, sampling: SamplingSection) -> QuantizeText
         scheme=asked.text_encoder,
         observer=asked.calibrate.observer,
         alpha=asked.smooth.alpha,
-        keep=asked.patterns,
+        keep=asked.patterns_of(TEXT_ENCODER),
         max_drop_db=rule and rule.max_drop_db,
         int8_share=rule and rule.int8_share,
         zeros=resolved.model.zeros,
     )
+
+
+def _decoder(resolved: Resolved, trajectory: Trajectory, sizes: tuple[Size, ...]) -> DecoderStages:
+    asked = resolved.recipe.quantize
+    quantize = QuantizeDecoder(
+        scheme=asked.vae_decoder,
+        observer=asked.calibrate.observer,
+        keep=asked.patterns_of(DECODER),
+        zeros=resolved.model.zeros,
+    )
+    return DecoderStages(_calibrate(DECODER, asked.calibrate, trajectory, sizes), quantize)
 
 
 def _trajectory(sampling: SamplingSection, boundary: float | None) -> Trajectory:
@@ -162,7 +190,7 @@ def _quantize(component: str, asked: QuantizeSection, trajectory: Trajectory, ze
         scheme=asked.scheme,
         observer=asked.calibrate.observer,
         alpha=asked.smooth.alpha,
-        keep=asked.keep.patterns,
+        keep=asked.patterns_of(component),
         max_drop_db=rule and rule.max_drop_db,
         int8_share=rule and rule.int8_share,
         trajectory=trajectory,
@@ -179,7 +207,7 @@ def _train(
         component=component,
         experts=experts,
         scheme=asked.scheme,
-        keep=asked.keep.patterns,
+        keep=asked.patterns_of(component),
         trajectory=trajectory,
         shape=size,
         seed=asked.calibrate.seed,

@@ -6,11 +6,12 @@ What one input's Linears share is decided once for all of them: its step, and ho
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from wanc.compiler.graphs.convolutions import convolutions
 from wanc.compiler.graphs.folds import Fold, find_fold
 from wanc.compiler.graphs.linears import Linear, linears
 from wanc.compiler.quantize.keep_patterns import fits
@@ -50,6 +51,20 @@ def choose(model: ir.Model, component: str, patterns: Sequence[str]) -> Choice:
     for linear in found:
         by_input.setdefault(linear.input, []).append(linear)
     groups = [_group(activation, members, kept, products) for activation, members in by_input.items()]
+    return Choice(tuple(groups), kept)
+
+
+def choose_convolutions(models: Iterable[ir.Model], component: str, patterns: Sequence[str]) -> Choice:
+    """The convolutions of a component's graphs, each once and by itself; those that a keep pattern fits stay in float.
+
+    Names are those of weights: what two graphs have is one. None is smoothed.
+    """
+    found = {convolution.name: convolution for model in models for convolution in convolutions(model)}
+    reasons = {name: _reason(component, convolution, patterns, Counter()) for name, convolution in found.items()}
+    kept = {name: reason for name, reason in reasons.items() if reason}
+    groups = [
+        LinearGroup(name, (convolution,), frozenset({name} - kept.keys()), None) for name, convolution in found.items()
+    ]
     return Choice(tuple(groups), kept)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from wanc.calibration.schemes import SCHEMES
 from wanc.calibration.weights import Codes
 from wanc.compiler.graphs.attentions import PROBABILITY_STEP, AttentionScales, round_attentions
 from wanc.compiler.graphs.by_blocks import block_of
+from wanc.compiler.graphs.convolutions import convolutions
 from wanc.compiler.graphs.folds import divide
 from wanc.compiler.graphs.linears import Linear, linears
 from wanc.compiler.graphs.quantizers import StoredDecision, insert_quantizers
@@ -40,14 +41,15 @@ NO_PATTERN = "no keep pattern fits"
 class QuantizedGraphs:
     """Takes decisions one by one, writing codes as they come, and gives the component at the end.
 
-    `model` is the component's graph, and stays as it is. What is written goes below `out`, into a folder of its name.
+    `choice` has the Linears of all graphs, which are read for themselves and stay as they are. What is written goes
+    below `out`, into a folder of the component's name.
     """
 
-    def __init__(self, files: ComponentFiles, model: ir.Model, choice: Choice, scheme: str, out: Path) -> None:
-        self._files, self._model, self._kept, self._scheme = files, model, dict(choice.kept), scheme
+    def __init__(self, files: ComponentFiles, choice: Choice, scheme: str, out: Path) -> None:
+        self._files, self._kept, self._scheme = files, dict(choice.kept), scheme
         self._name, self._weights, self._out = files.name, files.weights, out
         name = files.name
-        self._linears = {linear.name: linear for linear in linears(model)}
+        self._linears = {linear.name: linear for group in choice.groups for linear in group.linears}
         self._codes: dict[str, tuple[ir.ExternalTensor, Codes]] = {}
         self._decided: dict[str, GroupDecision] = {}
         self._inputs_divided: dict[str, Array] = {}
@@ -69,7 +71,7 @@ class QuantizedGraphs:
         linear = self._linears[name]
         assert linear.weight.const_value is not None
         values = float_values(linear.weight.const_value, self._weights)
-        return values if linear.output_axis == 0 else values.T
+        return values.reshape(linear.widths) if linear.output_axis == 0 else values.T
 
     def add(self, decided: GroupDecision) -> None:
         """Take the decision on some Linears of a group."""
@@ -89,21 +91,24 @@ class QuantizedGraphs:
             self._divisors |= dict.fromkeys((*group.fold.weights, *group.fold.values), decided.divisors)
 
     def component(self, attentions: Mapping[str, AttentionScales] | None = None) -> ProgramComponent:
-        """Write the component's graph and give it as it now is; its new weights are the program's own.
+        """Write the component's graphs and give it as it now is; its new weights are the program's own.
 
         `attentions` are those that are rounded, with the scales of what they take.
         """
-        component, graph = self._files.component, self._files.only_graph
-        model = self._files.model(graph)
-        replaced = self._replaced_weights()
-        for name, tensor in replaced.items():
-            _refer(model.graph.initializers[name], tensor)
-        divide(model, self._divisors)
+        component = self._files.component
+        models = {graph: self._files.model(graph) for graph in component.graphs}
+        replaced = self._replaced_weights(models.values())
         self._divide_rows()
-        insert_quantizers(model, {name: self._stored(name) for name in self._codes})
-        round_attentions(model, attentions or {})
-        common.RemoveUnusedNodesPass()(model)  # the weights that codes have taken the place of
-        save(model, self._out / str(component.graphs[graph].file))
+        stored = {name: self._stored(name) for name in self._codes}
+        for graph, model in models.items():
+            for name in replaced.keys() & model.graph.initializers.keys():
+                _refer(model.graph.initializers[name], replaced[name])
+            divide(model, self._divisors)
+            here = {linear.name for linear in (*linears(model), *convolutions(model))}
+            insert_quantizers(model, {name: decision for name, decision in stored.items() if name in here})
+            round_attentions(model, attentions or {})
+            common.RemoveUnusedNodesPass()(model)  # the weights that codes have taken the place of
+            save(model, self._out / str(component.graphs[graph].file))
         gone = {str(self._linears[name].weight.name) for name in self._codes} | replaced.keys()
         kept = {name: weight for name, weight in component.weights.items() if name not in gone}
         return replace(component, weights={**kept, **self._own.entries})
@@ -154,7 +159,9 @@ class QuantizedGraphs:
     def _tensor(self, values: Array, linear: Linear) -> ir.TensorProtocol:
         """Codes [out, in] as the weight is stored."""
         typed = values.astype(ml_dtypes.int4) if SCHEMES[self._scheme].weights == "int4" else values
-        return ir.tensor(np.ascontiguousarray(typed if linear.output_axis == 0 else typed.T))
+        assert linear.weight.shape is not None
+        stored = typed if linear.output_axis == 0 else typed.T
+        return ir.tensor(np.ascontiguousarray(stored.reshape(linear.weight.shape.numpy())))
 
     def codes(self) -> Files:
         """Where the codes that were written so far lie, by the name that tensors give their file."""
@@ -225,15 +232,16 @@ class QuantizedGraphs:
         scales = self._own.add(f"{self._linears[name].weight.name}.scales", decision.scales)
         return replace(decision, scales=scales, divisors=None)
 
-    def _replaced_weights(self) -> dict[str, ir.ExternalTensor]:
+    def _replaced_weights(self, models: Iterable[ir.Model]) -> dict[str, ir.ExternalTensor]:
         """Weights that stay in float, and take smoothing in: as inputs are multiplied, and rows divided."""
         of_linears = {str(self._linears[name].weight.name): name for name in self._linears}
         touched = {str(self._linears[name].weight.name) for name in self._inputs_divided if name not in self._codes}
         quantized = {str(self._linears[name].weight.name) for name in self._codes}
-        touched |= {name for name in self._divisors if name in self._model.graph.initializers} - quantized
+        stored = {name: value for model in models for name, value in model.graph.initializers.items()}
+        touched |= {name for name in self._divisors if name in stored} - quantized
         replaced: dict[str, ir.ExternalTensor] = {}
         for name in sorted(touched):
-            tensor = self._model.graph.initializers[name].const_value
+            tensor = stored[name].const_value
             assert tensor is not None
             values = float_values(tensor, self._weights)
             linear = self._linears.get(of_linears.get(name, ""))

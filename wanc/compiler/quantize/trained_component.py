@@ -38,7 +38,7 @@ def write_trained(
     floats = {linear: entry.reason for linear, entry in table.linears.items() if entry.scheme == FLOAT}
     choice = replace(choice, kept={**choice.kept, **floats})
     found: dict[str, float] = {}
-    with QuantizedGraphs(files, model, choice, scheme, out) as quantized:
+    with QuantizedGraphs(files, choice, scheme, out) as quantized:
         for group in choice.groups:
             decided = _decided(replace(group, quantized=group.quantized & decisions.keys()), decisions, probes, scheme)
             found |= decided.sqnr_db

@@ -25,12 +25,13 @@ from openvino.op import Constant
 from wanc.compiler.engines.compiler import Prober
 from wanc.compiler.engines.kernels import GIVES, HALVES, Kernels
 from wanc.compiler.engines.lowered_graph import LoweredGraph
-from wanc.compiler.engines.openvino.first import first_shapes
 from wanc.compiler.engines.openvino.fused import has_kernel
+from wanc.compiler.engines.openvino.kept import kept_bytes
 from wanc.compiler.engines.openvino.passes import PASSES
 from wanc.compiler.engines.openvino.probe import OpenVinoProber
 from wanc.compiler.engines.openvino.refusals import check_computed_rightly
 from wanc.compiler.engines.openvino.repairs import repair
+from wanc.compiler.engines.openvino.sizes import first_shapes, most_shapes
 from wanc.compiler.engines.products import is_attention, openvino_products
 from wanc.compiler.engines.whole_islands import is_whole_island
 from wanc.compiler.passes.rewrite import Pass
@@ -42,6 +43,8 @@ from wanc.runtime.engine_file import EngineMemory
 from wanc.words import Island
 
 PRECISE = "precise_0"
+MOST = ["wanc", "most"]
+"""Where a model says of which sizes its inputs are in the largest request: {name: sizes}, as JSON."""
 ISLANDS: Mapping[Island, tuple[str, ...]] = {
     "residual": ("Add", "Subtract"),
     "modulation": ("Multiply", "Divide"),
@@ -93,6 +96,8 @@ class OpenVinoCompiler:
                 _mark(model, self.islands)
             if shapes := first_shapes(canonical, lowered):
                 model.set_rt_info(json.dumps(shapes), FIRST)
+            if shapes := most_shapes(canonical, lowered):
+                model.set_rt_info(json.dumps(shapes), MOST)
             made[graph] = path.with_suffix(".xml")
             openvino.save_model(model, made[graph], compress_to_fp16=False)
             del model  # it maps the weights that go now
@@ -107,13 +112,15 @@ class OpenVinoCompiler:
     def memory(self, path: Path) -> EngineMemory | None:
         """Weights as they are packed at the first execution; until then their file's pages are there as well.
 
-        Of a file that is not executed when it is opened they stay.
+        Of a file that is not executed when it is opened they stay. What the largest request leaves is there as well.
         """
         model = core().read_model(path)
         in_halves = model.has_rt_info(PRECISION) and str(model.get_rt_info(PRECISION).astype(str)) == "bf16"
         nodes = model.get_ops()
         held = sum(_held_bytes(node, in_halves=in_halves) for node in nodes if _is_weight(node))
-        opened = OPERATION * len(nodes) + held
+        most = json.loads(str(model.get_rt_info(MOST).astype(str))) if model.has_rt_info(MOST) else None
+        kept = kept_bytes(model, most, 2 if in_halves else 4) if most else 0
+        opened = OPERATION * len(nodes) + held + kept
         opening = opened + path.with_suffix(".bin").stat().st_size
         return EngineMemory(opened if model.has_rt_info(FIRST) else opening, opening)
 
