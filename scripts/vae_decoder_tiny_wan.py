@@ -83,7 +83,8 @@ def psnr_db(one: Array, other: Array) -> float:
 
 def engine_bytes(pipeline: Pipeline) -> int:
     """What the decoder's files take open."""
-    return sum(file.memory.opened for file in pipeline.bundle.engines if file.component == DECODER and file.memory)
+    files = (file for segments in pipeline.bundle.engines.values() for file in segments.files)
+    return sum(file.memory.opened for file in files if file.component == DECODER and file.memory)
 
 
 def report(found: Mapping[str, Figures]) -> str:

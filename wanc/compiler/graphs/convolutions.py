@@ -56,8 +56,11 @@ class Convolution(Linear):
         there = [(index >= 0) & (index < size) for index, size in zip(indices, values.shape[1:], strict=True)]
         channels = range(len(values))
         found = np.zeros((len(values), *self.kernel), values.dtype)
-        seen = (index[mask] for index, mask in zip(indices, there, strict=True))
-        found[np.ix_(channels, *(np.flatnonzero(mask) for mask in there))] = values[np.ix_(channels, *seen)]
+        seen = (index[mask].tolist() for index, mask in zip(indices, there, strict=True))
+        under = (np.flatnonzero(mask).tolist() for mask in there)
+        # A list that is empty is one of floats.
+        if all(mask.any() for mask in there):
+            found[np.ix_(channels, *under)] = values[np.ix_(channels, *seen)]
         return found.reshape(-1)
 
     @property

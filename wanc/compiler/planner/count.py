@@ -26,13 +26,18 @@ class Numbers:
     """In which numbers a component is held and computed.
 
     `linear` says for the path of each Linear in what it is multiplied, and `stored` how many bytes an element of its
-    weight has; all else is in `compute`, attention in `attention`.
+    weight has; all else is in `compute`, attention in `attention`. Convolutions are Linears where it `convolves` so.
     """
 
     compute: Format
     attention: Format
     linear: Callable[[str], Format]
     stored: Callable[[str], float]
+    convolves: bool = False
+
+    def has(self, kernel: SurveyedKernel) -> bool:
+        """Whether a kernel is a Linear of these."""
+        return kernel.linear is not None and (self.convolves or kernel.kind == "linear")
 
 
 def count_component(
@@ -94,7 +99,7 @@ class _Counted:
         return BYTES[self._format(kernel)] if kernel.kind != "other" else BYTES[self.numbers.compute]
 
     def _format(self, kernel: SurveyedKernel) -> Format:
-        if kernel.linear is not None:
+        if kernel.linear is not None and self.numbers.has(kernel):
             return self.numbers.linear(kernel.linear)
         return self.numbers.attention if kernel.kind == "attention" else self.numbers.compute
 
@@ -109,7 +114,7 @@ class _Counted:
         )
 
     def _weight(self, kernel: SurveyedKernel) -> int:
-        if kernel.linear is None:
+        if kernel.linear is None or not self.numbers.has(kernel):
             return kernel.weight * BYTES[self.numbers.compute]
         return round(kernel.weight * self.numbers.stored(kernel.linear))
 

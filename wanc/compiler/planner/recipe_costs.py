@@ -139,6 +139,7 @@ def _numbers(recipe: Recipe, component: str, scheme: Scheme, compute: Format | N
         attention,
         lambda linear: compute if found is None or is_kept(linear) else found,
         lambda linear: BYTES[compute] if is_kept(linear) else stored,
+        convolves=component == DECODER,
     )
 
 

@@ -22,7 +22,9 @@ from wanc.compiler.weights.finite import FiniteCheck
 from wanc.errors import UserError
 from wanc.runtime import safetensors
 from wanc.runtime.decode import decoded
+from wanc.runtime.interface import Interface
 from wanc.runtime.model import Model
+from wanc.runtime.pool import Empty
 from wanc.runtime.safetensors import SafetensorsFile
 from wanc.runtime.value import Given, Value, as_array, as_values
 
@@ -53,11 +55,13 @@ class WatchedDecoder:
     """The decoder of a program. `zeros` names the weights that may be nothing but zeros; pieces lie in `folder`."""
 
     def __init__(self, files: ComponentFiles, model: Model, folder: Path, zeros: Sequence[str] | None) -> None:
-        self._model, self._graphs = model, files.component.graphs
+        graphs = files.component.graphs
+        self._model = model
+        self._graphs = {name: Interface(graph.inputs, graph.outputs) for name, graph in graphs.items()}
         self._chains: dict[str, Chain] = {}
         self._here: dict[str, list[list[Convolution]]] = {}
         finite = FiniteCheck(files.name, zeros=zeros)
-        for graph in self._graphs:
+        for graph in graphs:
             canonical, place = files.model(graph), folder / graph
             place.mkdir()
             taps = [str(convolution.input.name) for convolution in convolutions(canonical)]
@@ -72,7 +76,7 @@ class WatchedDecoder:
 
         `patches` are taken of each input in every execution. Raises UserError where an input is not finite.
         """
-        watch = _Watch(self._chains, self._here, self._graphs, patches, random)
+        watch = _Watch(self._chains, self._here, patches, random)
         for _ in decoded(latents, self._model.latent_mean, self._model.latent_std, watch, self._graphs):
             pass
         return watch.seen
@@ -81,18 +85,19 @@ class WatchedDecoder:
 class _Watch:
     """In place of the runtime's executor, for one clip."""
 
-    empty = staticmethod(np.empty)
-
     def __init__(
         self,
         chains: Mapping[str, Chain],
         here: Mapping[str, list[list[Convolution]]],
-        graphs: Mapping[str, Any],
         patches: int,
         random: np.random.Generator,
     ) -> None:
-        self._chains, self._here, self._graphs, self._patches, self._random = chains, here, graphs, patches, random
+        self._chains, self._here, self._patches, self._random = chains, here, patches, random
         self.seen: dict[str, Seen] = {}
+
+    @property
+    def empty(self) -> Empty:
+        return np.empty
 
     def run(self, component: str, graph: str, inputs: Mapping[str, Given]) -> dict[str, Value]:
         del component
