@@ -93,6 +93,21 @@ def test_a_text_encoder_of_codes_is_half_as_large(root: Path, scheme: str) -> No
     assert kept - codes.text_encoder.weights == pytest.approx(of_wo, rel=0.01)
 
 
+def test_convolutions_of_codes_are_a_quarter_as_large_and_only_the_decoders(root: Path) -> None:
+    """In float32 beside them; what embeds patches is a convolution as well, and stays as it is."""
+    openvino = ("engine.kind=openvino", "quantize.calibrate.prompts=p", "quantize.keep.patterns=[]")
+    floats, integers = (
+        costs(root, "480p", *openvino, "quantize.scheme=int8", f"quantize.vae_decoder={scheme}")
+        for scheme in ("none", "int8")
+    )
+    assert integers.experts == floats.experts
+    assert integers.decoder.weights == pytest.approx(floats.decoder.weights / 4, rel=0.01)
+    numbers = {kernel.format for kernel in integers.decoder.kernels() if kernel.kind == "convolution"}
+    assert numbers == {"int8"}
+    (patches, *_) = [kernel for kernel in integers.experts[0].kernels() if kernel.kind == "convolution"]
+    assert patches.format == "fp32"
+
+
 def test_attention_in_fp8_is_counted_as_that(root: Path) -> None:
     eight = (*PUBLISHED_AS, "engine.targets=[sm90]", "quantize.scheme=fp8", "quantize.calibrate.prompts=p")
     of_attention = {
