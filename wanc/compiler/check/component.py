@@ -40,7 +40,7 @@ from wanc.runtime.safetensors import SafetensorsFile
 if TYPE_CHECKING:
     from wanc.compiler.check.stage import CheckBuild
 
-COARSE: tuple[Precision, ...] = ("half", "integer", "float32")
+COARSE: tuple[Precision, ...] = ("half", "integer convolutions", "integer", "float32")
 
 
 @dataclass(frozen=True)

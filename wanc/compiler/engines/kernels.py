@@ -26,7 +26,7 @@ GIVES = " → "
 """In what a kernel computes in, before the type of its result where that is another one."""
 ROUNDING = ("QuantizeLinear", "DynamicQuantizeLinear", "ConvInteger", "FakeQuantize", "QLinear")
 """What the names of kernels begin with that round to codes, or compute with them, besides those of Linears."""
-Precision = Literal["float32", "integer", "half"]
+Precision = Literal["float32", "integer", "integer convolutions", "half"]
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,8 @@ class Kernels:
         """The coarsest numbers that were computed with."""
         if any(kernel in PRODUCTS and types.rpartition(GIVES)[2] in HALVES for kernel, types in self.by_type):
             return "half"
+        if self.products.integer_convolution:
+            return "integer convolutions"
         rounds = any(kernel.startswith(ROUNDING) for kernel, _ in self.by_type)
         return "integer" if rounds or self.products.integer_linear or self.products.coded_linear else "float32"
 
