@@ -38,9 +38,10 @@ engine: {{kind: {engine}}}
 AS_AT_A_TERMINAL = """
 import signal
 
-# A shell that starts something in the background has it ignore these two, and what is ignored stays so.
+# What is started in the background, or by nohup, may have to ignore these, and what is ignored stays so.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 """
 
 STRUCK = (
@@ -143,8 +144,11 @@ def begun_video(bundle: Path, output: Path) -> subprocess.Popen[str]:
 
 def assert_ends_at_once(process: subprocess.Popen[str], strike: signal.Signals) -> None:
     started = time.monotonic()
-    process.send_signal(strike)
-    process.communicate(timeout=60)
+    try:
+        process.send_signal(strike)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()  # what does not end would work for hours
     assert time.monotonic() - started < MOST_SECONDS
     assert process.returncode == 128 + strike
 
