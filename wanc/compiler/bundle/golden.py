@@ -37,8 +37,8 @@ RELATIVE_TOLERANCE: Mapping[Precision, float] = {
     # A sum that comes out a little otherwise is rounded to the next code, now and then: a fraction of what rounding to
     # 8 bits costs itself, which is some 1e-2.
     "integer": 5e-3,
-    # Thirty in a row, each of which rounds otherwise what one before it did: a third of what rounding costs, which is
-    # more on noise than on pictures.
+    # Of noise, which no frame before has left, a decoder's thirty in a row make something else if one is rounded to the
+    # next code: 3e-2 were seen.
     "integer convolutions": 1e-1,
     # Half of the digits, and a target without such kernels computes in float32: up to all of what rounding costs.
     "half": 3e-2,

@@ -33,9 +33,6 @@ FORMAT: Mapping[str, float] = {"float16": 5e-3, "float32": 1e-4, "float64": 1e-7
 SINGLE = 20
 """A single element may be off by so many times as much of itself and of the output's usual size: errors of sums are
 spread like noise, and the largest of a million is five times the usual one."""
-OF_ROUNDING = 0.5
-"""Of what rounding costs, so much may come on top where thirty products follow each other and nothing goes around them,
-as in a decoder: what one rounds to another code, all of those behind it do. A third was seen."""
 LIKE_ITSELF = 8
 """Times as far as the source itself moves when what enters it is off in the last place: no build can do better than
 its source, of which single executions tell only roughly how far that is."""
@@ -64,17 +61,11 @@ def tolerance(precision: Coarseness, dtype: str) -> float:
 
 
 def compare(
-    outputs: Sequence[Output],
-    trial: Trial,
-    actual: Arrays,
-    precision: Coarseness,
-    random: Collection[str] = (),
-    unrounded: Arrays | None = None,
+    outputs: Sequence[Output], trial: Trial, actual: Arrays, precision: Coarseness, random: Collection[str] = ()
 ) -> Compared:
     """Compare what something gives for a trial's inputs with what the source gave.
 
-    Of outputs that are `random` the values are not looked at. Where the source gives a NaN it says nothing. `unrounded`
-    is what is given without the rounding that the source does, where that is done over and over again.
+    Of outputs that are `random` the values are not looked at. Where the source gives a NaN it says nothing.
     """
     found: list[Difference] = []
     worst = 0.0
@@ -88,8 +79,6 @@ def compare(
             found.append(Difference(output.name, fault))
         elif output.name not in random and expected.size:
             allowed = tolerance(precision, output.dtype)
-            if unrounded is not None:
-                allowed = max(allowed, OF_ROUNDING * relative(expected, unrounded[output.name]))
             error = relative(given, expected)
             if too_far(given, expected, allowed) and not _like_itself(given, expected, output.name, trial):
                 found.append(Difference(output.name, _how_far(error, allowed, given, expected), error))

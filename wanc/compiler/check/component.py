@@ -54,15 +54,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Side:
-    """Two that have to be equal: what is measured, and what is expected of it. `steps` lead to what is measured.
-
-    `unrounded` is what the expected would be but for its own rounding, where a build may be off by some of that.
-    """
+    """Two that have to be equal: what is measured, and what is expected of it. `steps` lead to what is measured."""
 
     measured: Measured
     expected: Trial
     steps: Callable[[], Iterable[Version]]
-    unrounded: Arrays | None = None
 
 
 @dataclass(frozen=True)
@@ -152,11 +148,10 @@ class CheckedComponent:
         whole = partial(self._steps, graph)
         if self.fused is not None:
             yield Side(Measured("graph", self._by_host(self.fused, graph), "float32"), trial, before)
+            trial = self._with_states(self.fused, graph, trial)
             given = self._by_host(self.compiled, graph)(trial.inputs)
             measured = measured or Measured("program", lambda _: given, "quantised")
-            rounded = replace(trial, outputs=given, moved=lambda: given)
-            unrounded = trial.outputs if measured.precision == "integer convolutions" else None
-            yield Side(replace(measured, name="program"), rounded, behind, unrounded)
+            yield Side(replace(measured, name="program"), replace(trial, outputs=given, moved=lambda: given), behind)
             if trial.kind != "edges":  # which are far from all that it was calibrated on
                 yield Side(replace(measured, precision="quantised"), trial, whole)
             return
@@ -164,6 +159,21 @@ class CheckedComponent:
             yield Side(Measured("graph", self._by_host(self.compiled, graph), "float32"), trial, before)
         if measured is not None:
             yield Side(measured, trial, whole)
+
+    def _with_states(self, fused: ComponentFiles, graph: str, trial: Trial) -> Trial:
+        """A trial whose states are those that another graph leaves, where one does: codes are made for no others."""
+        graphs = fused.component.graphs
+        taken = {entry.name for entry in graphs[graph].inputs}
+        for name, other in graphs.items():
+            own = {entry.name for entry in other.inputs}
+            left = {output.state: output.name for output in other.outputs if output.state in taken - own}
+            if not left:
+                continue
+            outputs = self._by_host(fused, name)({entry: trial.inputs[entry] for entry in own})
+            inputs = {**trial.inputs, **{state: outputs[output] for state, output in left.items() if state}}
+            expected = self._by_host(fused, graph)(inputs)
+            return replace(trial, inputs=inputs, outputs=expected, moved=lambda expected=expected: expected)
+        return trial
 
     def _over_ranks(self, graph: str, trial: Trial, measured: Measured | None, ranked: Ranked | None) -> Iterator[Side]:
         """What devices give that split the tokens of a trial, if they can."""
@@ -181,9 +191,7 @@ class CheckedComponent:
     def _error(self, graph: str, side: Side, asked: Asked, random: Collection[str], *, at_others: bool) -> float:
         """How far one side is from the other. Raises as `check`, and where nothing here executes what is measured."""
         trial, measured = side.expected, side.measured
-        comparison = partial(
-            compare, asked.outputs, trial, precision=measured.precision, random=random, unrounded=side.unrounded
-        )
+        comparison = partial(compare, asked.outputs, trial, precision=measured.precision, random=random)
         try:
             found = comparison(measured.run(trial.inputs))
         except NoKernel:
