@@ -67,8 +67,8 @@ def latents_of(height: int, width: int, frames: int) -> Array:
 @pytest.fixture
 def louder(vae: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Both decoders give `LOUDER` times what they give."""
-    decoded = module._decoded  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.setattr(module, "_decoded", lambda *rest: (LOUDER * frames for frames in decoded(*rest)))
+    decoded = module.decoded
+    monkeypatch.setattr(module, "decoded", lambda *rest: (LOUDER * frames for frames in decoded(*rest)))
     hook = vae.decoder.register_forward_hook(lambda part, given, frames: LOUDER * frames)
     yield
     hook.remove()
@@ -454,8 +454,8 @@ def test_writes_in_pieces_are_one(temporary: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_an_engine_that_gives_another_size_is_told(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    decoded = module._decoded  # pyright: ignore[reportPrivateUsage]
-    monkeypatch.setattr(module, "_decoded", lambda *rest: (frames[..., :-8] for frames in decoded(*rest)))
+    decoded = module.decoded
+    monkeypatch.setattr(module, "decoded", lambda *rest: (frames[..., :-8] for frames in decoded(*rest)))
     with pytest.raises(TargetError, match=r"frames of \[1, 32, 24\], and \[1, 32, 32\] was expected"):
         in_tiles(pipeline, latents_of(40, 40, 2), SMALL)
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wanc.compiler.graphs.convolutions import Convolution, convolutions
+from wanc.compiler.graphs.convolutions import PatchLinear, convolutions
 from wanc.compiler.graphs.linears import linears
 from wanc.compiler.graphs.quantized_linears import flops_of_convolutions, flops_of_linears, quantized_linears
 from wanc.compiler.graphs.quantizers import StoredDecision, insert_quantizers
@@ -140,5 +140,5 @@ def prod_of(*sizes: int) -> int:
 def test_the_convolution_is_a_linear_to_all_that_takes_linears() -> None:
     model, _ = graph((1, 3, 5, 5), (4, 3, 3, 3), "pads = [1, 1, 1, 1]")
     (found,) = convolutions(model)
-    assert isinstance(found, Convolution)
+    assert isinstance(found, PatchLinear)
     assert found.flops_per_row == 2 * 4 * 27 and not found.is_turned and found.output_axis == 0

@@ -70,13 +70,13 @@ def killed(folder: Path, scheme: str, decided: int) -> None:
 def decided_now(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The groups that are decided on from now on."""
     found: list[str] = []
-    decide = decisions._decide
+    decide = decisions.decisions_on
 
     def recorded(group: Any, *others: Any) -> Any:
         found.append(group.name)
         return decide(group, *others)
 
-    monkeypatch.setattr(decisions, "_decide", recorded)
+    monkeypatch.setattr(decisions, "decisions_on", recorded)
     return found
 
 

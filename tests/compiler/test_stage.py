@@ -34,6 +34,7 @@ from wanc.compiler.partition import Partition
 from wanc.compiler.planner.survey_stage import SurveyComponent
 from wanc.compiler.program.program import Placement, Segment
 from wanc.compiler.quantize.calibrate import Calibrate, Trajectory
+from wanc.compiler.quantize.decoder import QuantizeDecoder
 from wanc.compiler.quantize.quantize import Quantize
 from wanc.compiler.quantize.text_encoder import QuantizeTextEncoder
 from wanc.compiler.quantize.texts import Texts
@@ -82,6 +83,12 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "max_drop_db": (None, 0.5),
         "int8_share": (None, 0.95),
         "zeros": (None, ("encoder.final_layer_norm.weight",)),
+    },
+    QuantizeDecoder: {
+        "scheme": ("int8", "int8-weight"),
+        "observer": ("absmax", "mse"),
+        "keep": (("decoder.conv_out",), ()),
+        "zeros": (None, ("decoder.norm_out.gamma",)),
     },
     Calibrate: {
         "component": ("denoiser_high", "denoiser_low"),

@@ -328,6 +328,7 @@ def test_no_ready_recipe_is_forgotten() -> None:
         "tiny-wan-int8",
         "tiny-wan-rtx",
         "tiny-wan-text-encoder",
+        "tiny-wan-vae-decoder",
         "wan2.1-t2v-1.3b",
         "mlperf-wan2.2",
         *large,

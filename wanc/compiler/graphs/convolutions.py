@@ -21,7 +21,7 @@ Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
-class Convolution(Linear):
+class PatchLinear(Linear):
     """A Linear of patches; its `input` is what the window moves over, [batch, channels, *sizes]."""
 
     @property
@@ -78,13 +78,13 @@ class Convolution(Linear):
         return list(attribute(self.product, "dilations", (1,) * len(self.kernel)))
 
 
-def convolutions(model: ir.Model) -> list[Convolution]:
+def convolutions(model: ir.Model) -> list[PatchLinear]:
     """Every convolution of the main graph, in its order."""
     found = (convolution_of(node) for node in model.graph)
     return [convolution for convolution in found if convolution is not None]
 
 
-def convolution_of(node: ir.Node) -> Convolution | None:
+def convolution_of(node: ir.Node) -> PatchLinear | None:
     """The convolution that a node is; None for every other node, and where channels are in groups."""
     if (node.domain, node.op_type) != ("", "Conv") or attribute(node, "group", 1) != 1:
         return None
@@ -94,4 +94,4 @@ def convolution_of(node: ir.Node) -> Convolution | None:
     if found is None or found[1] != 1:
         return None
     weight, _ = found
-    return Convolution(str(weight.name).removesuffix(SUFFIX), node, weight, 0)
+    return PatchLinear(str(weight.name).removesuffix(SUFFIX), node, weight, 0)

@@ -36,10 +36,11 @@ class LinearGroup:
 
 @dataclass(frozen=True)
 class Choice:
-    """The groups of a component, and why Linears stay in float that do, by name."""
+    """The groups of a component, why Linears stay in float that do, by name, and all Linears as the graph has them."""
 
     groups: tuple[LinearGroup, ...]
     kept: Mapping[str, str]
+    linears: tuple[Linear, ...]
 
 
 def choose(model: ir.Model, component: str, patterns: Sequence[str]) -> Choice:
@@ -51,7 +52,7 @@ def choose(model: ir.Model, component: str, patterns: Sequence[str]) -> Choice:
     for linear in found:
         by_input.setdefault(linear.input, []).append(linear)
     groups = [_group(activation, members, kept, products) for activation, members in by_input.items()]
-    return Choice(tuple(groups), kept)
+    return Choice(tuple(groups), kept, tuple(found))
 
 
 def choose_convolutions(models: Iterable[ir.Model], component: str, patterns: Sequence[str]) -> Choice:
@@ -65,7 +66,7 @@ def choose_convolutions(models: Iterable[ir.Model], component: str, patterns: Se
     groups = [
         LinearGroup(name, (convolution,), frozenset({name} - kept.keys()), None) for name, convolution in found.items()
     ]
-    return Choice(tuple(groups), kept)
+    return Choice(tuple(groups), kept, tuple(found.values()))
 
 
 def _reason(component: str, linear: Linear, patterns: Sequence[str], products: Counter[str]) -> str | None:

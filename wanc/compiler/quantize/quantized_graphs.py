@@ -49,7 +49,7 @@ class QuantizedGraphs:
         self._files, self._kept, self._scheme = files, dict(choice.kept), scheme
         self._name, self._weights, self._out = files.name, files.weights, out
         name = files.name
-        self._linears = {linear.name: linear for group in choice.groups for linear in group.linears}
+        self._linears = {linear.name: linear for linear in choice.linears}
         self._codes: dict[str, tuple[ir.ExternalTensor, Codes]] = {}
         self._decided: dict[str, GroupDecision] = {}
         self._inputs_divided: dict[str, Array] = {}

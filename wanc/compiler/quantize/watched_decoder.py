@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from wanc.calibration.histogram import Histogram, NotFiniteError
-from wanc.compiler.graphs.convolutions import Convolution, convolutions
+from wanc.compiler.graphs.convolutions import PatchLinear, convolutions
 from wanc.compiler.host.chain import Chain, execute
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.weights.finite import FiniteCheck
@@ -59,7 +59,7 @@ class WatchedDecoder:
         self._model = model
         self._graphs = {name: Interface(graph.inputs, graph.outputs) for name, graph in graphs.items()}
         self._chains: dict[str, Chain] = {}
-        self._here: dict[str, list[list[Convolution]]] = {}
+        self._here: dict[str, list[list[PatchLinear]]] = {}
         finite = FiniteCheck(files.name, zeros=zeros)
         for graph in graphs:
             canonical, place = files.model(graph), folder / graph
@@ -88,7 +88,7 @@ class _Watch:
     def __init__(
         self,
         chains: Mapping[str, Chain],
-        here: Mapping[str, list[list[Convolution]]],
+        here: Mapping[str, list[list[PatchLinear]]],
         patches: int,
         random: np.random.Generator,
     ) -> None:
@@ -111,7 +111,7 @@ class _Watch:
             state = {name: array for name, array in state.items() if name in needed}
         return as_values(state)
 
-    def _look(self, convolution: Convolution, values: Array) -> None:
+    def _look(self, convolution: PatchLinear, values: Array) -> None:
         seen, flat = self.seen.setdefault(convolution.name, Seen()), values.reshape(-1)
         try:
             for start in range(0, len(flat), AT_ONCE):
