@@ -81,6 +81,18 @@ def test_the_precision_says_how_far(precision: Precision, small: float, large: f
         assert (found(X, (X + size * noise).astype(np.float32), precision) == []) is passes
 
 
+@pytest.mark.parametrize(("share", "passes"), [(1.0, True), (2.0, False)])
+def test_what_rounds_over_and_over_may_be_as_far_off_as_that_is_far(share: float, passes: bool) -> None:
+    noise = np.random.default_rng(2).normal(size=X.shape)
+    rounded, given = X.astype(np.float32), (X + share * 0.1 * noise).astype(np.float32)
+    trial = Trial("noise", {}, {}, {"y": rounded}, lambda: {"y": rounded})
+    unrounded = {"y": (X + 0.1 * np.random.default_rng(3).normal(size=X.shape)).astype(np.float32)}
+    outputs = (Output("y", X.shape),)
+    compared = compare(outputs, trial, {"y": given}, "integer convolutions", unrounded=unrounded)
+    assert (not compared.differences) is passes
+    assert compare(outputs, trial, {"y": given}, "integer convolutions").differences
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_the_format_says_how_far(dtype: type) -> None:
     x, eps = X.astype(dtype), float(np.finfo(dtype).eps)

@@ -54,11 +54,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Side:
-    """Two that have to be equal: what is measured, and what is expected of it. `steps` lead to what is measured."""
+    """Two that have to be equal: what is measured, and what is expected of it. `steps` lead to what is measured.
+
+    `unrounded` is what the expected would be but for its own rounding, where a build may be off by some of that.
+    """
 
     measured: Measured
     expected: Trial
     steps: Callable[[], Iterable[Version]]
+    unrounded: Arrays | None = None
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,9 @@ class CheckedComponent:
             trial = self._with_states(self.fused, graph, trial)
             given = self._by_host(self.compiled, graph)(trial.inputs)
             measured = measured or Measured("program", lambda _: given, "quantised")
-            yield Side(replace(measured, name="program"), replace(trial, outputs=given, moved=lambda: given), behind)
+            rounded = replace(trial, outputs=given, moved=lambda: given)
+            unrounded = trial.outputs if measured.precision == "integer convolutions" else None
+            yield Side(replace(measured, name="program"), rounded, behind, unrounded)
             if trial.kind != "edges":  # which are far from all that it was calibrated on
                 yield Side(replace(measured, precision="quantised"), trial, whole)
             return
@@ -191,7 +197,9 @@ class CheckedComponent:
     def _error(self, graph: str, side: Side, asked: Asked, random: Collection[str], *, at_others: bool) -> float:
         """How far one side is from the other. Raises as `check`, and where nothing here executes what is measured."""
         trial, measured = side.expected, side.measured
-        comparison = partial(compare, asked.outputs, trial, precision=measured.precision, random=random)
+        comparison = partial(
+            compare, asked.outputs, trial, precision=measured.precision, random=random, unrounded=side.unrounded
+        )
         try:
             found = comparison(measured.run(trial.inputs))
         except NoKernel:
