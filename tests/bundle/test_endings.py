@@ -38,10 +38,9 @@ engine: {{kind: {engine}}}
 AS_AT_A_TERMINAL = """
 import signal
 
-# What is started in the background, or by nohup, may have to ignore these, and what is ignored stays so.
+# A shell that starts something in the background has it ignore these two, and what is ignored stays so.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGQUIT, signal.SIG_DFL)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
 """
 
 STRUCK = (

@@ -207,8 +207,16 @@ class _Lane:
 
         Not by its `infer`: with one thread, that says nothing of a failure, and gives what was there before (2026.4).
         """
-        self.start(inputs)
-        self.request.wait()
+        try:
+            self.start(inputs)
+            self.request.wait()
+        except RuntimeError:
+            raise
+        except BaseException:  # a signal between the two: the library is still reading what is about to go
+            with suppress(RuntimeError):
+                self.request.cancel()
+                self.request.wait()
+            raise
         count = len(self.compiled.outputs)
         return [copied(self.request.get_output_tensor(index).data, empty) for index in range(count)]
 
