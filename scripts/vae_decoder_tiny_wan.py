@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from scripts.tiny_wan.comparison import psnr
 from scripts.tiny_wan.evaluation import cases
 from wanc.compiler.pipeline import build
 from wanc.recipe.load import load
@@ -71,14 +72,8 @@ def measure(pipelines: Mapping[str, Pipeline], latents: Sequence[Array]) -> dict
             found[name]["seconds"].append(time.perf_counter() - started)
         for name, pictures in shown.items():
             if name != FLOAT:
-                found[name]["psnr_db"].append(psnr_db(pictures, shown[FLOAT]))
+                found[name]["psnr_db"].append(round(psnr(shown[FLOAT], pictures), 2))
     return {name: {**figures, "seconds": median(figures["seconds"])} for name, figures in found.items()}
-
-
-def psnr_db(one: Array, other: Array) -> float:
-    """Of pictures in uint8, to 0.01 dB; 99 where they are the same."""
-    error = float(np.square(one.astype(np.float64) - other).mean())
-    return round(10 * float(np.log10(255**2 / error)), 2) if error else 99.0
 
 
 def engine_bytes(pipeline: Pipeline) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from scripts.checkpoints.models import MODELS
 from scripts.make_checkpoint import make
+from scripts.tiny_wan.comparison import psnr
 from scripts.true_scale import markdown
 from wanc.compiler.pipeline import build
 from wanc.compiler.planner.recipe_cluster import cluster_of
@@ -98,12 +98,7 @@ def measured(
         **call_in_worker("decode", _decode, result.bundle, size, pictures),
     }
     floats = folder / pictures.name.replace(format, "float32")
-    return {**row, "psnr_db": _psnr_db(np.load(pictures), np.load(floats)) if floats != pictures else None}
-
-
-def _psnr_db(one: Array, other: Array) -> float:
-    """Of pictures in uint8."""
-    return round(10 * math.log10(255**2 / float(np.square(one.astype(np.float64) - other).mean())), 2)
+    return {**row, "psnr_db": round(psnr(np.load(floats), np.load(pictures)), 2) if floats != pictures else None}
 
 
 def _predicted(loaded: LoadedRecipe, folder: Path, size: tuple[int, int], budget: int | None) -> Figures:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from scripts.tiny_wan.comparison import IDENTICAL_DB, psnr
+from scripts.vae_decoder_tiny_wan import frames
 from wanc.compiler.pipeline import BuildResult, build
 from wanc.recipe.load import load
-from wanc.runtime.decode import FIRST, STEADY, decode
+from wanc.runtime.decode import FIRST, STEADY
 from wanc.runtime.model import DECODER
 from wanc.runtime.pipeline import Pipeline
 from wanc.runtime.verify import verify
@@ -55,15 +56,5 @@ def test_it_is_compared_in_two_halves_on_states_that_there_are(int8: BuildResult
 def test_what_it_shows_is_nearly_the_same(int8: BuildResult, tiny_bundle: Path) -> None:
     floats, codes = (Pipeline.open(bundle, threads=1) for bundle in (tiny_bundle, int8.bundle))
     latents = floats.generate("A blue square moves down.", seed=5, steps=4).latents
-    shown = [
-        np.concatenate([
-            frames.astype(np.float64)
-            for frames in decode(
-                latents, one.bundle.model.latent_mean, one.bundle.model.latent_std, one.executor,
-                one.bundle.interfaces(DECODER),
-            )
-        ])
-        for one in (floats, codes)
-    ]  # fmt: skip
-    error = float(np.square(shown[0] - shown[1]).mean())
-    assert error > 0 and 10 * np.log10(255**2 / error) > LEAST_PSNR_DB
+    found = psnr(*(frames(one, latents) for one in (floats, codes)))
+    assert LEAST_PSNR_DB < found < IDENTICAL_DB

@@ -10,20 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import ROOT
 from wanc.artifacts.kept import keep
-from wanc.artifacts.sources import SourceDigests
-from wanc.artifacts.store import Store
-from wanc.compiler.pipeline import BuildPlan
 from wanc.compiler.program.program import FILE, Program
 from wanc.compiler.quantize.calibrate import LATENTS, PROMPT, TIMESTEPS, Calibrate, clip_file
 from wanc.compiler.quantize.experts import QuantizeStages
 from wanc.compiler.quantize.texts import RESULT, TENSOR
-from wanc.compiler.resolve import resolve
-from wanc.compiler.stages.runner import Runner
 from wanc.compiler.stages.stage import Files, scratch_of
 from wanc.errors import CheckpointError, UserError
-from wanc.recipe.load import load
 from wanc.runtime import safetensors
 from wanc.runtime.model import HIGH, LOW
 from wanc.runtime.noise import initial_noise
@@ -34,6 +27,7 @@ from wanc.runtime.solvers.base import Solver
 from wanc.runtime.timer import Timer
 
 from .fusing import relative_error
+from .tiny_stages import fused_trees
 
 CLIPS, STEPS, BINS = 3, 6, 2
 SEED = 5
@@ -63,16 +57,8 @@ class Fused:
 @pytest.fixture(scope="module")
 def fused(tiny_bundle: Path) -> Fused:
     """From the store beside `tiny_bundle`."""
-    (loaded,) = load(ROOT / "recipes" / "tiny-wan-int8.yaml", SETTINGS)
-    store = Store.open(tiny_bundle.parents[1] / "store")
-    with store.session():
-        resolved = resolve(loaded, SourceDigests(store, paranoid=False), progress=False)
-        plan, runner = BuildPlan.of(resolved), Runner(store, progress=False)
-        exported = runner.run(plan.export, {"source": resolved.layout})
-        program = runner.run(plan.fuse, {"program": exported})
-        inputs = {"exported": exported, "program": program, "source": resolved.source}
-        assert plan.quantization is not None
-        return Fused(plan.quantization, {name: tree.locate() for name, tree in inputs.items()})
+    stages, trees = fused_trees(tiny_bundle, *SETTINGS)
+    return Fused(stages, {name: tree.locate() for name, tree in trees.items()})
 
 
 @pytest.fixture(scope="module")

@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from tests.conftest import ROOT
-from wanc.artifacts.sources import SourceDigests
-from wanc.artifacts.store import Store
 from wanc.compiler.bundle.assemble import Assemble
 from wanc.compiler.check.pieces import by_pieces
 from wanc.compiler.engines.openvino.engine import OpenVinoEngine
 from wanc.compiler.graphs.convolutions import convolutions
 from wanc.compiler.graphs.quantized_linears import quantized_linears
-from wanc.compiler.pipeline import BuildPlan
 from wanc.compiler.program.component_files import ComponentFiles
-from wanc.compiler.program.program import ENGINE_REPORT, FILE, Program
+from wanc.compiler.program.program import ENGINE_REPORT, FILE
 from wanc.compiler.program.quant_table import FLOAT, QuantTable, table_file
 from wanc.compiler.quantize.calibrate import LATENTS, PROMPT, TIMESTEPS
 from wanc.compiler.quantize.experts import DecoderStages, QuantizeStages
-from wanc.compiler.resolve import resolve
-from wanc.compiler.stages.runner import Runner
+from wanc.compiler.quantize.watched_decoder import WatchedDecoder
 from wanc.compiler.stages.stage import Files, Stage, scratch_of
 from wanc.errors import UserError
-from wanc.recipe.load import load
 from wanc.recipe.quantize import DECODER_ENDS
 from wanc.runtime import safetensors
 from wanc.runtime.decode import FIRST, STEADY, decoded
@@ -39,7 +34,6 @@ from wanc.runtime.pipeline import Pipeline
 from wanc.runtime.safetensors import SafetensorsFile
 from wanc.runtime.value import Given, Value, as_array, as_values
 
-from .fusing import files_of
 from .planted_faults import (
     Made,
     build,
@@ -52,6 +46,7 @@ from .planted_faults import (
     with_components,
     with_scales_off,
 )
+from .tiny_stages import StageInputs, fused_trees, run_stage
 
 Array = np.ndarray[Any, Any]
 CLIPS, STEPS, SEED = 3, 6, 7
@@ -72,22 +67,10 @@ ONLY_STEADY = "decoder.up_blocks.0.upsamplers.0.time_conv"
 
 
 @dataclass(frozen=True)
-class Decoder:
+class Decoder(StageInputs):
     """A decoder's program among a stage's inputs."""
 
-    inputs: Mapping[str, Files]
-
-    @property
-    def files(self) -> ComponentFiles:
-        return ComponentFiles.read(DECODER, self.inputs)
-
-    @property
-    def program(self) -> Program:
-        return Program.read(self.inputs["program"][FILE])
-
-    @property
-    def table(self) -> QuantTable:
-        return QuantTable.read(self.inputs["program"][table_file(DECODER)])
+    component: ClassVar[str] = DECODER
 
     def frames(self, latents: Array, folder: Path) -> Array:
         """What the host makes of latents, float32 [1, 3, frames, height, width]."""
@@ -125,29 +108,17 @@ class Fused(Decoder):
         return self.stages.decoder
 
     def run(self, stage: Stage, out: Path, **more: Files) -> Files:
-        out.mkdir(parents=True)
-        scratch_of(out).mkdir(exist_ok=True)
-        stage.run({**self.inputs, **more}, out, progress=False)
-        return files_of(out)
+        return run_stage(stage, {**self.inputs, **more}, out)
 
     def quantised(self, samples: Files, out: Path, **changes: Any) -> Decoder:
-        made = self.run(replace(self.own.quantize, **changes), out, samples=samples)
-        return Decoder({**self.inputs, "program": {**self.inputs["program"], **made}})
+        return Decoder(self.after(replace(self.own.quantize, **changes), out, samples=samples))
 
 
 @pytest.fixture(scope="module")
 def fused(tiny_bundle: Path) -> Fused:
     """From the store beside `tiny_bundle`."""
-    (loaded,) = load(ROOT / "recipes" / "tiny-wan-int8.yaml", SETTINGS)
-    store = Store.open(tiny_bundle.parents[1] / "store")
-    with store.session():
-        resolved = resolve(loaded, SourceDigests(store, paranoid=False), progress=False)
-        plan, runner = BuildPlan.of(resolved), Runner(store, progress=False)
-        exported = runner.run(plan.export, {"source": resolved.layout})
-        program = runner.run(plan.fuse, {"program": exported})
-        inputs = {"exported": exported, "program": program, "source": resolved.source}
-        assert plan.quantization is not None
-        return Fused({name: tree.locate() for name, tree in inputs.items()}, plan.quantization)
+    stages, trees = fused_trees(tiny_bundle, *SETTINGS)
+    return Fused({name: tree.locate() for name, tree in trees.items()}, stages)
 
 
 @pytest.fixture(scope="module")
@@ -216,9 +187,8 @@ def test_both_graphs_have_the_same_codes_and_steps(quantised: Decoder) -> None:
     assert all(one.is_integer and one.is_convolution for each in found.values() for one in each)
     steps: dict[str, set[float]] = {}
     for one in (one for each in found.values() for one in each):
-        quantize = one.input.uses()[0].node if len(one.input.uses()) == 1 else None
         users = [use.node for use in one.input.uses() if use.node.op_type == "QuantizeLinear"]
-        assert users and (quantize is None or quantize in users)
+        assert users
         scale = users[0].inputs[1]
         assert scale is not None and scale.const_value is not None
         steps.setdefault(one.name, set()).add(float(scale.const_value.numpy()))
@@ -239,8 +209,6 @@ def test_a_pattern_keeps_convolutions_in_float(fused: Fused, samples: Files, tmp
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    from wanc.compiler.quantize.watched_decoder import WatchedDecoder
-
     watched: list[int] = []
     watch = WatchedDecoder.watch
 
@@ -323,8 +291,6 @@ STAGE = Assemble(OpenVinoEngine(), quantized=(DECODER,))
 
 
 def test_the_engine_convolves_integers(made: Made, quantised: Decoder, tmp_path: Path) -> None:
-    import json
-
     out = build(STAGE, made, tmp_path)
     assert QuantTable.read(out / table_file(DECODER)) == quantised.table
     report = json.loads((out / ENGINE_REPORT).read_bytes())["components"][DECODER]

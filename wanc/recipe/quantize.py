@@ -115,8 +115,6 @@ OF_STEPS = "timestep_bins"
 """The key of calibrate that is about denoisers alone."""
 OF_LINEARS = (("smooth",), ("keep", "sensitivity"))
 """What there is to say of Linears, and not of the decoder's convolutions."""
-
-
 ASKING = ("scheme", "text_encoder", "vae_decoder")
 """The keys that ask for a scheme."""
 
@@ -176,6 +174,13 @@ class QuantizeSection(Section):
             return DECODER_ENDS if self.vae_decoder != "none" else ()
         return self.keep.patterns if self.scheme != "none" else ()
 
+    @property
+    def _unused_of_calibrate(self) -> tuple[str, ...]:
+        """The keys of calibrate that say nothing of what is quantised."""
+        if self.scheme != "none":
+            return ()
+        return (*(OF_VIDEOS if self.vae_decoder == "none" else ()), OF_STEPS)
+
     @model_validator(mode="after")
     def _nothing_without_a_scheme(self) -> Self:
         # What was written would be passed over, and the bundle would be larger and slower than its author thinks.
@@ -189,8 +194,7 @@ class QuantizeSection(Section):
     @model_validator(mode="after")
     def _nothing_of_denoisers_without_their_scheme(self) -> Self:
         if self.scheme == "none" and self.schemes:
-            of_calibrate = (*(OF_VIDEOS if self.vae_decoder == "none" else ()), OF_STEPS)
-            given = [("calibrate", key) for key in of_calibrate if key in self.calibrate.model_fields_set]
+            given = [("calibrate", key) for key in self._unused_of_calibrate if key in self.calibrate.model_fields_set]
             given += [(key,) for key in OF_DENOISERS if key in self.model_fields_set]
             for path in given:
                 hint = f"choose a scheme, or remove it; `{path[-1]}: null` takes away an inherited one"
@@ -264,9 +268,7 @@ class QuantizeSection(Section):
 
     def _with_an_effect(self, section: str, shown: Mapping[str, Any]) -> dict[str, Any]:
         if section == "calibrate":
-            of_videos = OF_VIDEOS if self.scheme == self.vae_decoder == "none" else ()
-            unused = {*of_videos, OF_STEPS} if self.scheme == "none" else set[str]()
-            return {key: value for key, value in shown.items() if key not in unused}
+            return {key: value for key, value in shown.items() if key not in self._unused_of_calibrate}
         unused = {"sensitivity"} if self.scheme == self.text_encoder == "none" else set[str]()
         # Written out, the usual ones of denoisers would be all there are for the decoder as well.
         is_usual = self.scheme != "none" and self.vae_decoder == "none"

@@ -90,6 +90,21 @@ def scratch_bytes(latents: tuple[int, ...], model: Model, tiling: Tiling) -> int
     return _layout(latents, model, tiling).bytes
 
 
+def to_pixels(frames: NDArray[np.float32], empty: Empty = np.empty) -> Frames:
+    """float32 [1, 3, frames, height, width], of which -1..1 is seen → uint8 [frames, height, width, 3], rounded."""
+    channels, *size = frames.shape[1:]
+    pixels = empty((*size, channels), np.uint8)
+    scaled = empty(tuple(size[1:]), np.float32)
+    # A picture of one colour at a time stays in the processor's caches.
+    for channel in range(channels):
+        for frame in range(size[0]):
+            np.multiply(frames[0, channel, frame], np.float32(127.5), out=scaled)
+            scaled += np.float32(127.5)
+            np.rint(np.clip(scaled, 0.0, 255.0, out=scaled), out=scaled)
+            pixels[frame, :, :, channel] = scaled
+    return pixels
+
+
 def decoded(
     latents: NDArray[np.float32],
     mean: tuple[float, ...],
@@ -113,21 +128,6 @@ def decoded(
         _check_finite(frames, graph, done)
         done += frames.shape[2]
         yield frames
-
-
-def to_pixels(frames: NDArray[np.float32], empty: Empty = np.empty) -> Frames:
-    """float32 [1, 3, frames, height, width], of which -1..1 is seen → uint8 [frames, height, width, 3], rounded."""
-    channels, *size = frames.shape[1:]
-    pixels = empty((*size, channels), np.uint8)
-    scaled = empty(tuple(size[1:]), np.float32)
-    # A picture of one colour at a time stays in the processor's caches.
-    for channel in range(channels):
-        for frame in range(size[0]):
-            np.multiply(frames[0, channel, frame], np.float32(127.5), out=scaled)
-            scaled += np.float32(127.5)
-            np.rint(np.clip(scaled, 0.0, 255.0, out=scaled), out=scaled)
-            pixels[frame, :, :, channel] = scaled
-    return pixels
 
 
 def _check_finite(frames: NDArray[np.float32], graph: str, done: int) -> None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from .video_limits import MOST_POSITIONS
 
 TEXT_ENCODER, ENCODE = "text_encoder", "encode"
-DECODER = "vae_decoder"
 """The component that encodes prompts, and its graph."""
+DECODER = "vae_decoder"
+"""The component that makes pictures of latents."""
 HIGH, LOW = "denoiser_high", "denoiser_low"
 """The experts' components; a model with one expert has the first alone."""
 

@@ -52,8 +52,8 @@ class Residency(Generic[Opened]):
 
     Without a budget nothing is closed. With one, open files and what is reserved for values are never counted to take
     more bytes; of the files that nobody executes, the one goes that will be needed last. The next one, while it has no
-    room, is read through `read_file`, if that is given: then the disk is not waited for when it is opened. Arrays are
-    of `pool`, which is part of the same account: see `_values`.
+    room, is read through by `read_file`: then the disk is not waited for when it is opened. Arrays are of `pool`, which
+    is part of the same account: see `_values`.
     """
 
     def __init__(
@@ -61,11 +61,11 @@ class Residency(Generic[Opened]):
         files: Iterable[EngineFile],
         open_file: Callable[[EngineFile], Opened],
         budget: int | None = None,
-        read_file: Callable[[EngineFile], None] | None = None,
+        read_file: Callable[[EngineFile], object] = lambda _: None,
     ) -> None:
         self._files: Mapping[str, EngineFile] = {file.file: file for file in files}
         self._open_file, self._read_file, self.budget = open_file, read_file, budget
-        self._read: EngineFile | None = None
+        self._read: EngineFile | None = None  # the last one that was read through
         self._largest = max((self._memory(file).opening for file in self._files.values()), default=0)
         self._entries: dict[str, _Entry[Opened]] = {}
         self._reserved = 0
@@ -316,35 +316,28 @@ class Residency(Generic[Opened]):
 
     def _open_next(self) -> bool:
         """Open or read what is needed next, and whether there was anything to do."""
-        entry = self._begin_next()
-        if entry is not None:
-            self._open(entry)
-            return True
-        file = self._begin_reading()
-        if file is not None and self._read_file is not None:
-            self._read_file(file)
-        return file is not None
-
-    def _begin_next(self) -> _Entry[Opened] | None:
-        """The file that is needed next and has room, if what is closed for it is needed later; None where not."""
         with self._changed:
             file = self._next_absent()
-            if file is None or self._in_need or not self._has_room_ahead(file):
-                return None
-            entry = self._entries[file.file] = _Entry(file, users=0)
-            self._take(entry)
-            self._traffic.prefetched += 1
-            return entry
-
-    def _begin_reading(self) -> EngineFile | None:
-        """The file that is needed next, if it was not read just before; where not, nothing is left to be done ahead."""
-        with self._changed:
-            file = self._next_absent()
-            if file is None or file is self._read or self._read_file is None:
+            entry = self._begin(file) if file is not None else None
+            if file is None or (entry is None and file is self._read):
                 self._looking_ahead = False
-                return None
-            self._read = file
-            return file
+                return False
+            if entry is None:
+                self._read = file
+        if entry is None:
+            self._read_file(file)
+        else:
+            self._open(entry)
+        return True
+
+    def _begin(self, file: EngineFile) -> _Entry[Opened] | None:
+        """Take room for a file ahead of its use, if what is closed for it is needed later; None where there is none."""
+        if self._in_need or not self._has_room_ahead(file):
+            return None
+        entry = self._entries[file.file] = _Entry(file, users=0)
+        self._take(entry)
+        self._traffic.prefetched += 1
+        return entry
 
     def _next_absent(self) -> EngineFile | None:
         return next((self._files[name] for name in self._uses.upcoming() if name not in self._entries), None)

@@ -25,7 +25,7 @@ from wanc.compiler.check.trials import Arrays, NoKernel, Refused, Source, Source
 from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.kernels import Precision
 from wanc.compiler.graphs.lowerable import lowerable
-from wanc.compiler.graphs.quantized_linears import quantized_linears
+from wanc.compiler.graphs.quantized_linears import has_quantized_convolutions
 from wanc.compiler.host.reference import Reference
 from wanc.compiler.passes.rewrite import Pass
 from wanc.compiler.program.component_files import ComponentFiles
@@ -157,8 +157,7 @@ class CheckedComponent:
             given = self._by_host(self.compiled, graph)(trial.inputs)
             measured = measured or Measured("program", lambda _: given, "quantised")
             rounded = replace(trial, outputs=given, moved=lambda: given)
-            codes = quantized_linears(self.compiled.model(graph))
-            unrounded = trial.outputs if any(linear.is_convolution for linear in codes) else None
+            unrounded = trial.outputs if has_quantized_convolutions(self.compiled.model(graph)) else None
             yield Side(replace(measured, name="program"), rounded, behind, unrounded)
             if trial.kind != "edges":  # which are far from all that it was calibrated on
                 yield Side(replace(measured, precision="quantised"), trial, whole)

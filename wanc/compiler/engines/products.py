@@ -7,7 +7,7 @@ and are counted for themselves where they may be in integers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from math import prod
@@ -24,6 +24,8 @@ FLOAT_KERNELS = ("MatMul", "FusedMatMul", "Gemm", "FusedGemm", "MatMulNBits")
 ONLY_WEIGHTS = ("MatMulNBits",)
 """Those whose weight alone is codes; it has more dimensions than two."""
 OPENVINO_CODES = ("i8", "u8", "i4", "u4")
+FUSED_ATTENTION = "ScaledDotProductAttention"
+"""OpenVINO's own operation for a whole attention."""
 ATTENTION_KERNELS = ("Attention", "MultiHeadAttention")
 
 
@@ -119,21 +121,28 @@ def openvino_products(compiled: openvino.CompiledModel, model: openvino.Model) -
 
 def _openvino_attention(model: openvino.Model) -> int:
     """FLOPs of the products whose sides are both computed from a model's inputs, as far as it knows their sizes."""
-    computed: set[str] = set()
     flops = 0
+    for node in openvino_attentions(model):
+        if any(port.get_partial_shape().is_dynamic for port in (*node.inputs(), *node.outputs())):
+            continue
+        if node.get_type_name() == FUSED_ATTENTION:
+            queries, keys = (_shape(node.input(index)) for index in range(2))
+            flops += _attention(queries, keys[-2], _shape(node.output(0)))
+        else:
+            columns = _shape(node.input(0))[-2 if node.get_attributes()["transpose_a"] else -1]
+            flops += 2 * prod(_shape(node.output(0))) * columns
+    return flops
+
+
+def openvino_attentions(model: openvino.Model) -> Iterator[openvino.Node]:
+    """The operations that multiply two values that are both computed from a model's inputs, in order."""
+    computed: set[str] = set()
     for node in model.get_ordered_ops():
         sides = [port.get_node().get_friendly_name() in computed for port in node.input_values()]
         if node.get_type_name() == "Parameter" or any(sides):
             computed.add(node.get_friendly_name())
-        if any(port.get_partial_shape().is_dynamic for port in (*node.inputs(), *node.outputs())):
-            continue
-        if node.get_type_name() == "ScaledDotProductAttention":
-            queries, keys = (_shape(node.input(index)) for index in range(2))
-            flops += _attention(queries, keys[-2], _shape(node.output(0)))
-        elif node.get_type_name() == "MatMul" and all(sides):
-            columns = _shape(node.input(0))[-2 if node.get_attributes()["transpose_a"] else -1]
-            flops += 2 * prod(_shape(node.output(0))) * columns
-    return flops
+        if node.get_type_name() == FUSED_ATTENTION or (node.get_type_name() == "MatMul" and all(sides)):
+            yield node
 
 
 def is_attention(kernel: str, info: Mapping[str, str]) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from wanc.compiler.graphs.linears import SUFFIX, Linear, stored_weight
+from wanc.compiler.graphs.linears import SUFFIX, Linear, linears, stored_weight
 from wanc.compiler.graphs.values import attribute
 
 Array = np.ndarray[Any, Any]
@@ -82,6 +82,11 @@ def convolutions(model: ir.Model) -> list[PatchLinear]:
     """Every convolution of the main graph, in its order."""
     found = (convolution_of(node) for node in model.graph)
     return [convolution for convolution in found if convolution is not None]
+
+
+def linears_and_convolutions(model: ir.Model) -> list[Linear]:
+    """All that can be quantised: Linears first."""
+    return [*linears(model), *convolutions(model)]
 
 
 def convolution_of(node: ir.Node) -> PatchLinear | None:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from wanc.compiler.graphs.convolutions import convolutions
 from wanc.compiler.graphs.linears import SUFFIX, linears
-from wanc.compiler.graphs.values import producer
+from wanc.compiler.graphs.values import producer, sizes_at
 
 CODES = f"{SUFFIX}.codes"
 """What the name of a weight's codes ends with, behind that of its Linear."""
@@ -61,6 +61,11 @@ def quantized_linears(model: ir.Model) -> list[QuantizedLinear]:
     return [linear for linear in found if linear is not None]
 
 
+def has_quantized_convolutions(model: ir.Model) -> bool:
+    """Whether any convolution of a graph is by codes."""
+    return any(linear.is_convolution for linear in quantized_linears(model))
+
+
 def flops_of_linears(model: ir.Model, sizes: Mapping[str, int]) -> int:
     """Of all Linears of a graph, quantised or not."""
     floats = sum(linear.flops_per_row * _rows(linear.input, sizes) for linear in linears(model))
@@ -100,6 +105,4 @@ def _places(convolution: ir.Node, sizes: Mapping[str, int]) -> int:
 
 
 def _sizes(value: ir.Value, sizes: Mapping[str, int]) -> list[int]:
-    assert value.shape is not None
-    found = [size if isinstance(size, int) else size.evaluate(sizes) for size in value.shape]
-    return [size for size in found if isinstance(size, int)]
+    return [size for size in sizes_at(value, sizes) if size is not None]

@@ -15,8 +15,8 @@ import numpy as np
 import onnx_ir as ir
 
 from wanc.calibration.schemes import InputFormat
-from wanc.compiler.graphs.convolutions import convolutions
-from wanc.compiler.graphs.linears import Linear, linears
+from wanc.compiler.graphs.convolutions import linears_and_convolutions
+from wanc.compiler.graphs.linears import Linear
 
 CODES: Mapping[InputFormat, ir.DataType] = {
     "int8": ir.DataType.INT8,
@@ -49,7 +49,7 @@ def insert_quantizers(model: ir.Model, quantized: Mapping[str, StoredDecision]) 
     Their nodes are called as they are, which an engine's own report then shows.
     Raises KeyError where a name is that of no Linear: a decision that is not carried out must not pass unnoticed.
     """
-    found = [*linears(model), *convolutions(model)]
+    found = linears_and_convolutions(model)
     if missing := quantized.keys() - {linear.name for linear in found}:
         raise KeyError(min(missing))
     pairs: dict[tuple[ir.Value, float | None, ir.TensorProtocol | None], ir.Value] = {}

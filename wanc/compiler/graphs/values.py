@@ -37,6 +37,13 @@ def constant(value: ir.Value | None) -> np.ndarray[Any, Any] | None:
     return tensor.numpy() if tensor.size <= LARGEST_CONSTANT else None
 
 
+def sizes_at(value: ir.Value, sizes: Mapping[str, int]) -> list[int | None]:
+    """A value's shape where names of sizes stand for these numbers; None for what is not known then."""
+    assert value.shape is not None
+    found = [size if isinstance(size, int) else size.evaluate(sizes) for size in value.shape]
+    return [size if isinstance(size, int) else None for size in found]
+
+
 def scalar(value: ir.Value | None, *beside: ir.Value) -> float | None:
     """The number that a constant holds which is a scalar to what it is computed with.
 

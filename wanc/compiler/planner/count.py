@@ -35,9 +35,9 @@ class Numbers:
     stored: Callable[[str], float]
     convolves: bool = False
 
-    def has(self, kernel: SurveyedKernel) -> bool:
-        """Whether a kernel is a Linear of these."""
-        return kernel.linear is not None and (self.convolves or kernel.kind == "linear")
+    def linear_of(self, kernel: SurveyedKernel) -> str | None:
+        """The path of the Linear that a kernel is; None where it is none to these numbers."""
+        return kernel.linear if self.convolves or kernel.kind == "linear" else None
 
 
 def count_component(
@@ -99,8 +99,8 @@ class _Counted:
         return BYTES[self._format(kernel)] if kernel.kind != "other" else BYTES[self.numbers.compute]
 
     def _format(self, kernel: SurveyedKernel) -> Format:
-        if kernel.linear is not None and self.numbers.has(kernel):
-            return self.numbers.linear(kernel.linear)
+        if (linear := self.numbers.linear_of(kernel)) is not None:
+            return self.numbers.linear(linear)
         return self.numbers.attention if kernel.kind == "attention" else self.numbers.compute
 
     def kernel(self, kernel: SurveyedKernel) -> Kernel:
@@ -114,9 +114,9 @@ class _Counted:
         )
 
     def _weight(self, kernel: SurveyedKernel) -> int:
-        if kernel.linear is None or not self.numbers.has(kernel):
+        if (linear := self.numbers.linear_of(kernel)) is None:
             return kernel.weight * BYTES[self.numbers.compute]
-        return round(kernel.weight * self.numbers.stored(kernel.linear))
+        return round(kernel.weight * self.numbers.stored(linear))
 
     @property
     def weights(self) -> int:

@@ -53,7 +53,6 @@ def video_costs(
         shape.height, shape.width, shape.frames,
         strides=strides, patch=facts.patch, text_length=facts.model.text_length,
     )  # fmt: skip
-    numbers_of_decoder = _decoder_numbers(recipe)
     steps = steps_by_expert(recipe.sampling, facts.model)
 
     def counted(name: str, numbers: Numbers, executions: int, branches: int) -> ComponentCosts:
@@ -71,7 +70,7 @@ def video_costs(
     )
     branches = max(expert.branches for expert in experts)
     text_encoder = counted(TEXT_ENCODER, _numbers(recipe, TEXT_ENCODER, recipe.quantize.text_encoder), 1, branches)
-    frames = counted(DECODER, numbers_of_decoder, sizes["frames"], 1)
+    frames = counted(DECODER, _decoder_numbers(recipe), sizes["frames"], 1)
     return VideoCosts(shape.name, text_encoder, experts, _decoder(frames, _decoder_format(recipe)))
 
 

@@ -55,11 +55,11 @@ class QuantizeDecoder(Stage):
     zeros: tuple[str, ...] | None = None
 
     def disk_bytes(self, inputs: Mapping[str, Files]) -> int:
-        """Both graphs in float, and the codes; probes are little beside them."""
+        """Both graphs in float, and the codes, a quarter of one; probes are little beside them."""
         from wanc.compiler.program.disk_use import executed_bytes, with_others
 
         files = ComponentFiles.read(self.component, inputs)
-        return with_others(len(files.component.graphs) * executed_bytes(files) * 5 / 4)
+        return with_others((len(files.component.graphs) + 1 / 4) * executed_bytes(files))
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         from wanc.compiler.quantize.decisions import Settings

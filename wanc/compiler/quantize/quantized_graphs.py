@@ -17,9 +17,9 @@ from wanc.calibration.schemes import SCHEMES
 from wanc.calibration.weights import Codes
 from wanc.compiler.graphs.attentions import PROBABILITY_STEP, AttentionScales, round_attentions
 from wanc.compiler.graphs.by_blocks import block_of
-from wanc.compiler.graphs.convolutions import convolutions
+from wanc.compiler.graphs.convolutions import linears_and_convolutions
 from wanc.compiler.graphs.folds import divide
-from wanc.compiler.graphs.linears import Linear, linears
+from wanc.compiler.graphs.linears import Linear
 from wanc.compiler.graphs.quantizers import StoredDecision, insert_quantizers
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.graph_file import save
@@ -104,7 +104,7 @@ class QuantizedGraphs:
             for name in replaced.keys() & model.graph.initializers.keys():
                 _refer(model.graph.initializers[name], replaced[name])
             divide(model, self._divisors)
-            here = {linear.name for linear in (*linears(model), *convolutions(model))}
+            here = {linear.name for linear in linears_and_convolutions(model)}
             insert_quantizers(model, {name: decision for name, decision in stored.items() if name in here})
             round_attentions(model, attentions or {})
             common.RemoveUnusedNodesPass()(model)  # the weights that codes have taken the place of

@@ -121,9 +121,10 @@ class OpenVino:
         So a model in which one failed is compiled anew, and what ran beside it is done again, alone: the failure may
         have been another's.
         """
-        kept = self._requests.get()
-        lane = kept if kept and kept.compiled is self.compiled else _Lane(self.compiled)
+        lane = self._requests.get()
         try:
+            if lane is None or lane.compiled is not self.compiled:
+                lane = _Lane(self.compiled)
             outputs = lane.infer(inputs, self._empty)
             if lane.compiled is self.compiled:
                 return outputs

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from wanc.compiler.graphs.quantized_linears import quantized_linears
+from wanc.compiler.graphs.quantized_linears import has_quantized_convolutions
 from wanc.compiler.graphs.values import constant
 from wanc.compiler.passes.rewrite import OPSET, Pass, PassOutcome
 
@@ -19,7 +19,7 @@ from wanc.compiler.passes.rewrite import OPSET, Pass, PassOutcome
 def unsqueeze(model: ir.Model) -> PassOutcome:
     """Write a Reshape to a computed shape as an Unsqueeze where that is all it does."""
     outcome = PassOutcome()
-    if not any(linear.is_convolution for linear in quantized_linears(model)):
+    if not has_quantized_convolutions(model):
         return outcome
     for node in list(model.graph):
         if (node.domain, node.op_type) != ("", "Reshape") or constant(node.inputs[1]) is not None:

@@ -12,6 +12,7 @@ from math import prod
 import onnx_ir as ir
 
 from wanc.compiler.engines.lowered_graph import LoweredGraph
+from wanc.compiler.graphs.values import sizes_at
 
 Shapes = dict[str, list[int]]
 
@@ -39,8 +40,8 @@ def _shapes(canonical: ir.Model, sizes: Mapping[str, int]) -> Shapes | None:
     for value in canonical.graph.inputs:
         if value.shape is None:
             return None
-        own = [size if isinstance(size, int) else size.evaluate(sizes) for size in value.shape]
-        found[str(value.name)] = [size for size in own if isinstance(size, int)]
-        if len(found[str(value.name)]) < len(own):
+        own = sizes_at(value, sizes)
+        found[str(value.name)] = [size for size in own if size is not None]
+        if None in own:
             return None
     return found

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from wanc.compiler.engines.tensorrt.attention import RESULT, SCORES
 from wanc.compiler.graphs.pieces import constants
+from wanc.compiler.graphs.values import sizes_at
 
 
 @dataclass
@@ -44,5 +45,4 @@ def lowered_products(model: ir.Model, sizes: Mapping[str, int]) -> LoweredProduc
 
 def _shape(value: ir.Value, sizes: Mapping[str, int]) -> list[int]:
     """A value's shape; a size that is not known counts as one."""
-    found = [size if isinstance(size, int) else size.evaluate(sizes) for size in value.shape or (1,)]
-    return [size if isinstance(size, int) else 1 for size in found]
+    return [1 if size is None else size for size in sizes_at(value, sizes)] if value.shape else [1]
