@@ -72,3 +72,12 @@ def test_a_quantised_text_encoder_is_close() -> None:
         ours, openvino = found[scheme], found[f"openvino-{scheme}"]
         assert mean(ours) >= least_mean and min(ours) >= least
         assert abs(mean(ours) - mean(openvino)) < 0.5
+
+
+def test_a_decoder_in_fewer_bits_is_close() -> None:
+    """Beside the float one, on the latents of prompts that calibration has not seen."""
+    found = read("vae-decoder-tiny-wan.json")["variants"]
+    assert found.keys() == {"float", "bf16", "int8", "int8-bf16"}
+    for name, least_mean, least in (("bf16", 55, 50), ("int8", 50, 44), ("int8-bf16", 50, 44)):
+        db = found[name]["psnr_db"]
+        assert len(db) == 40 and mean(db) >= least_mean and min(db) >= least, name

@@ -40,7 +40,11 @@ PROMPTS = "A red fox runs over fresh snow.\nA tram crosses a wet square at night
 FORMATS = {
     "float32": (),
     "bfloat16": ("precision.compute=bf16", "precision.islands=[residual, modulation, norm, rope, time]"),
-    "int8": ("quantize.vae_decoder=int8", "quantize.calibrate.prompts=prompts.txt", "quantize.calibrate.clips=2"),
+    "int8": (
+        "quantize.vae_decoder=int8",
+        "quantize.calibrate.prompts={folder}/prompts.txt",
+        "quantize.calibrate.clips=2",
+    ),
 }
 """Settings of a recipe by what its decoder computes in."""
 GIB = 2**30
@@ -87,7 +91,10 @@ def measured(
     (folder / "prompts.txt").write_text(PROMPTS)
     asked = [f"runtime.decode.tile={{height: {tile}, width: {tile}}}"] if tile else []
     asked += [f"runtime.budgets.device={budget}"] if budget else []
-    (loaded,) = load(folder / "recipe.yaml", [f"engine.kind={engine}", *asked, *FORMATS[format]])
+    (loaded,) = load(
+        folder / "recipe.yaml",
+        [f"engine.kind={engine}", *asked, *(setting.format(folder=folder) for setting in FORMATS[format])],
+    )
     result = build(loaded, folder / "out", progress=False, replace=True)
     pictures = folder / f"{engine}-{size[0]}-{size[1]}-{format}.npy"
     row = {

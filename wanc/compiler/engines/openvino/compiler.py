@@ -28,6 +28,7 @@ from wanc.compiler.engines.lowered_graph import LoweredGraph
 from wanc.compiler.engines.openvino.fused import has_kernel
 from wanc.compiler.engines.openvino.kept import kept_bytes
 from wanc.compiler.engines.openvino.passes import PASSES
+from wanc.compiler.engines.openvino.positions import deciding, join_constants
 from wanc.compiler.engines.openvino.probe import OpenVinoProber
 from wanc.compiler.engines.openvino.refusals import check_computed_rightly
 from wanc.compiler.engines.openvino.repairs import repair
@@ -93,6 +94,7 @@ class OpenVinoCompiler:
             repair(model)
             if self.compute == "bf16" and not is_whole_island(component, graph, self.islands):
                 model.set_rt_info("bf16", PRECISION)
+                join_constants(model)
                 _mark(model, self.islands)
             if shapes := first_shapes(canonical, lowered):
                 model.set_rt_info(json.dumps(shapes), FIRST)
@@ -205,6 +207,8 @@ def _mark(model: openvino.Model, islands: Iterable[Island]) -> None:
     for node in model.get_ops():
         if node.get_type_name() in marked and not _is_bias(node):
             node.get_rt_info()[PRECISE] = ""
+    for node in deciding(model):
+        node.get_rt_info()[PRECISE] = ""
 
 
 def _is_weight(node: openvino.Node) -> bool:
