@@ -8,9 +8,11 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import DEFAULT, Mock
 
 import numpy as np
 import pytest
@@ -27,8 +29,9 @@ from wanc.errors import RecipeError
 from wanc.recipe.load import load
 from wanc.runtime import decode as module
 from wanc.runtime import scratch as scratch_module
-from wanc.runtime.decode import decode, decode_tiled, scratch_bytes
+from wanc.runtime.decode import STEADY, decode, decode_tiled, scratch_bytes
 from wanc.runtime.errors import EXIT_IO, TargetError, UserError
+from wanc.runtime.executor import Executor
 from wanc.runtime.manifest import TILES, Manifest
 from wanc.runtime.model import DECODER
 from wanc.runtime.pipeline import Pipeline
@@ -332,6 +335,7 @@ from pathlib import Path
 import numpy as np
 from wanc.runtime.decode import decode, decode_tiled
 from wanc.runtime.memory import peak_rss_bytes
+from wanc.runtime.executor import Executor
 from wanc.runtime.manifest import TILES, Manifest
 from wanc.runtime.model import DECODER
 from wanc.runtime.pipeline import Pipeline
@@ -357,6 +361,30 @@ def test_memory_does_not_grow_with_the_number_of_frames(tiny_bundle: Path) -> No
     frame = 48 * 64 * 3 * 4
     assert of_pictures[-1] - of_pictures[4] < 64 * frame / 4, "64 more frames were decoded meanwhile"
     assert of_tiles[-1] - of_tiles[21 + 4] < 64 * frame / 4, "with all that is put together at the end"
+
+
+@pytest.mark.parametrize(
+    ("decoded", "thrifty"), [(whole, True), (whole, False), (partial(in_tiles, tiling=SMALL), False)]
+)
+def test_results_find_nothing_kept_where_memory_is_short(
+    decoded: Callable[[Pipeline, Array], Any], thrifty: bool, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept is taken whole before an execution begins, what is new only as the results come."""
+    pipeline = Pipeline.open(tiny_bundle, threads=1)
+    bundle, kept = pipeline.bundle, list[int]()
+    executor = Executor(bundle.folder, bundle.engines, threads=1, thrifty={DECODER} if thrifty else ())
+    monkeypatch.setattr(pipeline, "executor", executor)
+    monkeypatch.setattr(executor, "run", run := Mock(wraps=executor.run))
+
+    def look(*_: Any) -> Any:
+        kept.append(executor.pool.counts().kept)
+        return DEFAULT
+
+    run.side_effect = look
+    decoded(pipeline, latents_of(40, 56, 4))
+    # The last execution of a tile leaves its caches to the first one of the next.
+    steady = [size for call, size in zip(run.call_args_list, kept, strict=True) if call.args[1] == STEADY]
+    assert len(steady) >= 3 and (max(steady) == 0) == (thrifty or decoded is not whole)
 
 
 # Faults

@@ -53,6 +53,7 @@ def decode(
     """
     for frames in decoded(latents, mean, std, executor, graphs):
         yield to_pixels(frames, executor.empty)
+        executor.give_back(DECODER)
 
 
 def decode_tiled(
@@ -69,17 +70,16 @@ def decode_tiled(
     is seen of them lies on disk meanwhile, see `scratch_bytes`. Raises UserError besides, where there is no room.
     """
     layout = _layout(latents.shape, model, tiling)
-    size, done = (0, 0), 0
+    done = 0
     with closing(Scratch(layout.bytes, executor.empty)) as scratch:
         for tile in layout.tiles:
             first = 0
-            if size != (size := (tile.rows.size, tile.columns.size)):
-                executor.pool.trim()  # of other sizes, it is of no use to this one
             for frames in decoded(_cut(latents, tile, model), model.latent_mean, model.latent_std, executor, graphs):
                 _expect_size(frames, tile, model.temporal_stride if first else 1)
                 blended = _blended(frames, tile, first, layout, scratch, executor.empty)
                 _keep(blended, tile, first, layout, scratch, executor.empty)
                 first, done = first + frames.shape[2], done + 1
+                executor.pool.trim()  # results fill it as they are computed, see `give_back`
                 on_tile(done)
         for start, stop in _chunks(layout.frames, model.temporal_stride):
             yield _picture(start, stop, layout, scratch, executor.empty)

@@ -125,6 +125,14 @@ class Executor:
             with self.residency.use(file):
                 pass
 
+    def give_back(self, component: str) -> None:
+        """Give the system what the pool keeps, where a component keeps nothing between executions.
+
+        Results fill as they are computed: in memory that was kept they would take all of it from the beginning.
+        """
+        if self._is_thrifty(component):
+            self.pool.trim()
+
     def close(self, component: str) -> None:
         """Free a component's sessions and their weights; its counters stay."""
         self.residency.close(self._files((component,)))
@@ -148,6 +156,9 @@ class Executor:
         lanes = 1 if is_on_gpu else min(branches, threads or available_cores(), MOST_LANES)
         return Opening(lanes, threads, cores_here())
 
+    def _is_thrifty(self, component: str) -> bool:
+        return self.residency.budget is not None or component in self._thrifty
+
     def _read_through(self, file: EngineFile) -> None:
         with span("read", file.component, file.graph):
             self._folder.read(file.file, read_through)
@@ -160,7 +171,6 @@ class Executor:
             # Ahead of its use a file is opened by another thread; an engine's own threads are kept where that one is.
             keep_on(opening.cores)
         shown, started = self._folder.shown(file.file), time.perf_counter()
-        is_thrifty = self.residency.budget is not None or file.component in self._thrifty
         with span("load", file.component, file.graph):
             session = self._folder.read(
                 file.file,
@@ -171,7 +181,7 @@ class Executor:
                     lanes=opening.lanes,
                     shown=shown,
                     target=file.target,
-                    thrifty=is_thrifty,
+                    thrifty=self._is_thrifty(file.component),
                     empty=self.empty,
                 ),
             )
