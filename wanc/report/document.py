@@ -1,0 +1,296 @@
+"""What a report says: one document, which HTML, Markdown, JSON and JUnit show, and nothing else is shown.
+
+Errors are relative, ‖found − expected‖ / ‖expected‖, unless their names say otherwise; times are seconds, sizes bytes.
+What was not measured is None. Bundles are known by `name`, which is that of the folder unless two have the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+SCHEMA = "wanc.report/1.0"
+Outcome = Literal["pass", "regression", "needs-calibration", "not-comparable", "infrastructure-error"]
+"""`needs-calibration`: there is no noise floor to tell a change from noise by. `not-comparable`: other shapes, prompts,
+model or machine. `infrastructure-error`: something broke before there was a result.
+"""
+EXIT_CODES: Mapping[Outcome, int] = {
+    "pass": 0,
+    "regression": 1,
+    "needs-calibration": 3,
+    "not-comparable": 4,
+    "infrastructure-error": 70,
+}
+Branch = Literal["conditional", "unconditional", "guided"]
+"""`guided` is what both of them come to, and what a step is made with."""
+
+
+class Part(BaseModel):
+    """What all parts of the document share."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Estimate(Part):
+    """A mean over clips, and between what bounds it lies with 95 %, by bootstrap over them."""
+
+    mean: float
+    low: float
+    high: float
+    count: int
+
+
+class Clip(Part):
+    """What every bundle is asked for."""
+
+    prompt: str
+    seed: int
+
+
+class Facts(Part):
+    """A bundle as it was built, read back from it."""
+
+    id: str
+    version: str
+    engine: str
+    compute: str
+    scheme: str
+    segments: int
+    size_bytes: int
+    build_seconds: float | None = None
+    int8_linear_share: dict[str, float]
+    """By component; of what its Linears compute, at most 1."""
+    schemes: dict[str, str]
+    """`<component>/<Linear>` → how it is computed, of every Linear that a QuantTable names."""
+
+
+class StepError(Part):
+    """Of an expert's velocity at the reference's own state, mean over clips."""
+
+    step: int
+    timestep: float
+    expert: str
+    branch: Branch
+    error: float
+
+
+class BlockError(Part):
+    """Of the residual stream behind a block, at the reference's own state, conditional branch, mean over clips."""
+
+    step: int
+    expert: str
+    block: int
+    error: float
+
+
+class Drift(Part):
+    """Of latents behind a step of a free run, mean over clips."""
+
+    step: int
+    cosine: float
+    sqnr_db: float
+
+
+class Invariant(Part):
+    """What holds exactly, or does not; None where it does not apply."""
+
+    name: str
+    holds: bool | None
+    detail: str
+
+
+class WorstLayer(Part):
+    """A Linear that its QuantTable says is far from the float model."""
+
+    name: str
+    scheme: str
+    sqnr_db: float
+    reason: str
+
+
+class WorstFrame(Part):
+    clip: int
+    frame: int
+    psnr_db: float
+
+
+class Quality(Part):
+    """How far a bundle is from the reference."""
+
+    steps: list[StepError]
+    blocks: list[BlockError]
+    drift: list[Drift]
+    videos: list[dict[str, float]]
+    """By clip: metric → value, as `metrics.video` names them, and `cosine` of the final latents."""
+    summary: dict[str, Estimate]
+    """By metric, and `velocity_error`, the mean of `steps` of each guided velocity."""
+    invariants: list[Invariant]
+    worst_layers: list[WorstLayer]
+    worst_frames: list[WorstFrame]
+
+
+class Times(Part):
+    """Of one phase, in the order of rounds."""
+
+    seconds: list[float]
+    median: float
+    low: float
+    """The 10th percentile."""
+    high: float
+    """The 90th percentile."""
+
+
+class MemoryPoint(Part):
+    seconds: float
+    rss_bytes: int
+    phase: str
+
+
+class Speed(Part):
+    """What a bundle takes. Phases: open, first_step, text, `step denoiser_high`, `step denoiser_low`, switch, decode,
+    encode, first_frame, total.
+    """
+
+    phases: dict[str, Times]
+    videos_per_hour: float
+    peak_rss_bytes: int
+    attention_share: float | None = None
+    """Of a step's FLOPs."""
+    memory: list[MemoryPoint] = []
+
+
+class Ratio(Part):
+    """How many times as long a phase of a bundle takes as the baseline's, in pairs of the same round."""
+
+    phase: str
+    ratio: float
+    low: float
+    high: float
+    """Bounds of the median with 95 %."""
+    pairs: int
+
+
+class Media(Part):
+    """Files of one clip beside the document: paths relative to it."""
+
+    video: str
+    strip: str
+    """Frames from left to right; of a bundle those of the reference, its own, and eight times the difference."""
+
+
+class Entry(Part):
+    """One bundle."""
+
+    name: str
+    recipe: str
+    facts: Facts
+    quality: Quality | None = None
+    speed: Speed | None = None
+    ratios: list[Ratio] = []
+    """To the baseline."""
+    media: list[Media] = []
+    """By clip."""
+    failure: str | None = None
+    """Why there is nothing of it."""
+
+
+class Floor(Part):
+    """What a change of one unit in the last place of the reference does: the least that means anything.
+
+    `unit` is of which format that place is. `draws` are so many changes, each another number of another layer.
+    """
+
+    unit: Literal["fp32", "bf16"]
+    draws: int
+    velocity_error: float
+    drift: list[Drift]
+    summary: dict[str, Estimate]
+    """By metric, as of `Quality`: between the reference and its changed selves."""
+
+
+class Reference(Part):
+    """What all are held against: the untouched model in float32, on this machine."""
+
+    model: str
+    width: int
+    height: int
+    frames: int
+    fps: int
+    steps: int
+    solver: str
+    key: str
+    """The store's."""
+    floors: list[Floor]
+    media: list[Media] = []
+
+
+class Machine(Part):
+    """Times of two reports are compared only where all of this is the same."""
+
+    processor: str
+    cores: int
+    features: list[str]
+    tools: dict[str, str]
+    threads: int
+
+
+class GateResult(Part):
+    """A demand, and what came of it."""
+
+    name: str
+    bundle: str
+    demand: str
+    """As in the recipe, such as `>= 30` or `<= 3 floors`."""
+    kind: Literal["quality", "speed", "size", "exact"]
+    value: float | None
+    bound: float | None
+    """What the demand comes to, in the unit of the value."""
+    unit: str
+    outcome: Outcome
+    reason: str
+
+
+class Cause(Part):
+    """Where a change begins: the first layer, stage or phase that is not what it was."""
+
+    kind: Literal["layer", "block", "expert", "guidance", "stage", "phase"]
+    name: str
+    detail: str
+
+
+class Verdict(Part):
+    outcome: Outcome
+    summary: str
+    """One sentence."""
+    cause: Cause | None = None
+
+
+class TrendPoint(Part):
+    """A bundle that was reported on before, oldest first."""
+
+    id: str
+    name: str
+    time: str
+    """UTC, ISO 8601."""
+    outcome: Outcome
+    values: dict[str, float]
+
+
+class Report(Part):
+    """The whole of it. `bundles` begin with the new one."""
+
+    format: Literal["wanc.report/1.0"] = SCHEMA
+    title: str
+    wanc: str
+    verdict: Verdict
+    reference: Reference | None
+    clips: list[Clip]
+    baseline: str | None
+    machine: Machine
+    bundles: list[Entry]
+    gates: list[GateResult]
+    trend: list[TrendPoint] = []
+    notes: list[str] = []
+    """What a reader has to know to read the figures rightly, such as how many scales MS-SSIM has here."""
