@@ -24,7 +24,7 @@ READ_NOTHING = ("Constant", "Parameter", "Result", "ShapeOf")
 def deciding(model: openvino.Model) -> list[openvino.Node]:
     """What gives integers or conditions of floats, and what these floats come from, back to products."""
     found: dict[str, openvino.Node] = {}
-    ahead = [node for node in model.get_ops() if _takes_floats(node) and not _gives_floats(node)]
+    ahead = [node for node in model.get_ops() if _takes_floats(node) and not _gives_floats(node) and not _is_code(node)]
     while ahead:
         node = ahead.pop()
         if node.get_friendly_name() in found or node.get_type_name() in (*PRODUCTS, *READ_NOTHING):
@@ -36,7 +36,7 @@ def deciding(model: openvino.Model) -> list[openvino.Node]:
 
 def join_constants(model: openvino.Model) -> None:
     """Write what decides, where it is a value with constants added and multiplied in turn, as one product and sum."""
-    lines: dict[str, Line] = {}
+    lines: dict[str, Affine] = {}
     for node in deciding(model):
         if (line := _line(node, lines)) is not None:
             lines[node.get_friendly_name()] = line
@@ -48,7 +48,7 @@ def join_constants(model: openvino.Model) -> None:
     model.validate_nodes_and_infer_types()
 
 
-class Line(NamedTuple):
+class Affine(NamedTuple):
     """`source` · `factor` + `offset`, float64, which takes so many operations."""
 
     source: openvino.Output
@@ -56,29 +56,29 @@ class Line(NamedTuple):
     offset: Array
     steps: int
 
-    def by(self, factor: Array) -> Line:
-        return Line(self.source, self.factor * factor, self.offset * factor, self.steps + 1)
+    def by(self, factor: Array) -> Affine:
+        return Affine(self.source, self.factor * factor, self.offset * factor, self.steps + 1)
 
-    def plus(self, offset: Array) -> Line:
-        return Line(self.source, self.factor, self.offset + offset, self.steps + 1)
+    def plus(self, offset: Array) -> Affine:
+        return Affine(self.source, self.factor, self.offset + offset, self.steps + 1)
 
 
-BY_CONSTANT: Mapping[str, Callable[[Line, Array], Line]] = {
-    "Add": Line.plus,
+BY_CONSTANT: Mapping[str, Callable[[Affine, Array], Affine]] = {
+    "Add": Affine.plus,
     "Subtract": lambda line, constant: line.plus(-constant),
-    "Multiply": Line.by,
+    "Multiply": Affine.by,
     # The plugin writes a factor for it, which is a step of its own.
     "Divide": lambda line, constant: line.by(1 / constant).plus(np.zeros(())),
 }
-FROM_CONSTANT: Mapping[str, Callable[[Line, Array], Line]] = {
-    "Add": Line.plus,
+FROM_CONSTANT: Mapping[str, Callable[[Affine, Array], Affine]] = {
+    "Add": Affine.plus,
     "Subtract": lambda line, constant: line.by(-np.ones(())).plus(constant),
-    "Multiply": Line.by,
+    "Multiply": Affine.by,
 }
 """What becomes of a line in an operation that has a constant on its right, or on its left."""
 
 
-def _line(node: openvino.Node, lines: Mapping[str, Line]) -> Line | None:
+def _line(node: openvino.Node, lines: Mapping[str, Affine]) -> Affine | None:
     """What a node makes of a value and a constant; None if it does anything else."""
     operation = node.get_type_name()
     if operation not in BY_CONSTANT or not _gives_floats(node):
@@ -87,11 +87,11 @@ def _line(node: openvino.Node, lines: Mapping[str, Line]) -> Line | None:
     for source, other, steps in ((left, right, BY_CONSTANT), (right, left, FROM_CONSTANT)):
         if (constant := _constant(other)) is not None and operation in steps:
             known = lines.get(source.get_node().get_friendly_name())
-            return steps[operation](known or Line(source, np.ones(()), np.zeros(()), 0), constant)
+            return steps[operation](known or Affine(source, np.ones(()), np.zeros(()), 0), constant)
     return None
 
 
-def _write(node: openvino.Node, line: Line) -> None:
+def _write(node: openvino.Node, line: Affine) -> None:
     product = opset14.multiply(line.source, line.factor.astype(np.float32))
     total = opset14.add(product, line.offset.astype(np.float32))
     product.set_friendly_name(f"{node.get_friendly_name()}/factor")
@@ -110,6 +110,11 @@ def _constant(value: openvino.Output) -> Array | None:
 def _takes_floats(node: openvino.Node) -> bool:
     """Whether values of floats, and not their sizes alone, are looked at."""
     return node.get_type_name() not in READ_NOTHING and any(port.get_element_type().is_real() for port in node.inputs())
+
+
+def _is_code(node: openvino.Node) -> bool:
+    """Whether its integers are what numbers are rounded to: an activation in INT8 is no position."""
+    return node.input_value(0).get_node().get_type_name() == "FakeQuantize"
 
 
 def _gives_floats(node: openvino.Node) -> bool:
