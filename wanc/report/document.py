@@ -6,10 +6,16 @@ What was not measured is None. Bundles are known by `name`, which is that of the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from wanc.artifacts.files import opened_input
+from wanc.errors import EXIT_DATA, UserError
+from wanc.runtime.strict_json import MAX_BYTES, parse_object
 
 SCHEMA = "wanc.report/1.0"
 Outcome = Literal["pass", "regression", "needs-calibration", "not-comparable", "infrastructure-error"]
@@ -25,12 +31,15 @@ EXIT_CODES: Mapping[Outcome, int] = {
 }
 Branch = Literal["conditional", "unconditional", "guided"]
 """`guided` is what both of them come to, and what a step is made with."""
+MediaPath = Annotated[str, Field(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)*$")]
+"""Beneath the document's folder, separated by "/"; no part of it begins with a dot, so that none leads out."""
 
 
 class Part(BaseModel):
     """What all parts of the document share."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    # JSON has no NaN and no infinities: who measures decides what stands for them.
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class Estimate(Part):
@@ -175,8 +184,8 @@ class Ratio(Part):
 class Media(Part):
     """Files of one clip beside the document: paths relative to it."""
 
-    video: str
-    strip: str
+    video: MediaPath
+    strip: MediaPath
     """Frames from left to right; of a bundle those of the reference, its own, and eight times the difference."""
 
 
@@ -294,3 +303,29 @@ class Report(Part):
     trend: list[TrendPoint] = []
     notes: list[str] = []
     """What a reader has to know to read the figures rightly, such as how many scales MS-SSIM has here."""
+
+
+def text(report: Report) -> str:
+    """The document as JSON: keys in order, two spaces, a newline at the end. Equal reports give equal texts."""
+    values = report.model_dump(mode="json")
+    return json.dumps(values, ensure_ascii=False, allow_nan=False, indent=2, sort_keys=True) + "\n"
+
+
+def read(path: Path) -> Report:
+    """The document in a file of at most 16 MiB.
+
+    Raises UserError where it cannot be read, is not JSON as `strict_json` has it, or is no report of this format.
+    """
+    where = str(path)
+    with opened_input(path) as descriptor, open(descriptor, "rb", closefd=False) as file:
+        values = parse_object(file.read(MAX_BYTES + 1), where=where).values
+    if values.get("format") != SCHEMA:
+        told = f"its format is {ascii(values.get('format'))[:80]}, and this wanc reads {SCHEMA}"
+        raise UserError(told, where=where, hint="write it again with this wanc", exit_code=EXIT_DATA)
+    try:
+        return Report.model_validate(values, strict=True)
+    except ValidationError as error:
+        first, *others = error.errors(include_url=False, include_input=False)
+        place = ".".join(map(str, first["loc"]))
+        more = f", and {len(others)} more faults" if others else ""
+        raise UserError(f"{place}: {first['msg']}{more}", where=where, exit_code=EXIT_DATA) from None

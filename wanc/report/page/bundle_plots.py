@@ -1,0 +1,223 @@
+"""The plots of one bundle: where its errors arise, what its phases take beside the baseline's, and its memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from wanc.report import wording
+from wanc.report.document import BlockError, Branch, Entry, MemoryPoint, Report, StepError
+from wanc.report.page.drawing import FAINT, SYMBOLS, Plot, axis, decades, levels, line, logarithmic, plot, said
+from wanc.report.values import PHASES, baseline_of, floors_of
+from wanc.report.wording import label, number, quantity
+
+BRANCHES: tuple[Branch, ...] = ("guided", "conditional", "unconditional")
+LEAST_LABELLED_SHARE = 0.06
+BINARY = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("B", 1))
+
+
+def step_errors(report: Report, entry: Entry) -> Plot | None:
+    """The error of each step's velocity, of each expert and branch; beside it the baseline's and the floors."""
+    if not (entry.quality and entry.quality.steps):
+        return None
+    traces = [
+        _steps_of(entry.quality.steps, expert, branch)
+        for expert in _experts(entry.quality.steps)
+        for branch in BRANCHES
+        if any((one.expert, one.branch) == (expert, branch) for one in entry.quality.steps)
+    ]
+    baseline = baseline_of(report)
+    if baseline and baseline.quality and baseline is not entry:
+        guided = [one for one in baseline.quality.steps if one.branch == "guided"]
+        faint = {"color": FAINT, "width": 2, "dash": "dash"}
+        x, y = [one.step for one in guided], [one.error for one in guided]
+        traces.append(line(f"{baseline.name}, guided", x, y, mode="lines", line=faint))
+    floors = [
+        (floor.velocity_error, f"noise floor, {floor.unit}") for floor in floors_of(report) if floor.velocity_error > 0
+    ]
+    largest = max(entry.quality.steps, key=lambda one: one.error)
+    return plot(
+        "Error of each step",
+        f"Relative error of the velocity at each step. The largest is {number(largest.error)} at step {largest.step}, "
+        f"{largest.expert}, {largest.branch}.",
+        traces,
+        xaxis=axis("step"),
+        yaxis=logarithmic("relative error of the velocity"),
+        **levels(floors, is_log=True),
+        hovermode="x unified",
+    )
+
+
+def _experts(errors: Sequence[StepError] | Sequence[BlockError]) -> list[str]:
+    return list(dict.fromkeys(one.expert for one in errors))
+
+
+def _steps_of(steps: Sequence[StepError], expert: str, branch: Branch) -> dict[str, Any]:
+    found = [one for one in steps if (one.expert, one.branch) == (expert, branch)]
+    trace = line(
+        f"{expert}, {branch}", [one.step for one in found], [one.error for one in found], BRANCHES.index(branch)
+    )
+    trace["marker"]["symbol"] = SYMBOLS[_experts(steps).index(expert) % len(SYMBOLS)]
+    return trace
+
+
+def block_errors(report: Report, entry: Entry) -> list[Plot]:
+    """For each expert the error behind each block at each step, and how many times the baseline's that is."""
+    if not (entry.quality and entry.quality.blocks):
+        return []
+    baseline = baseline_of(report)
+    known = baseline.quality.blocks if baseline and baseline.quality and baseline is not entry else []
+    expected = {(one.expert, one.step, one.block): one.error for one in known}
+    logs = [math.log10(one.error) for one in entry.quality.blocks if one.error > 0] or [0.0]
+    plots: list[Plot] = []
+    for expert in _experts(entry.quality.blocks):
+        blocks = [one for one in entry.quality.blocks if one.expert == expert]
+        plots.append(_absolute(expert, blocks, min(logs), max(logs)))
+        ratios = {
+            (one.step, one.block): one.error / before
+            for one in blocks
+            if one.error > 0 and (before := expected.get((expert, one.step, one.block), 0.0)) > 0
+        }
+        if baseline and ratios:
+            plots.append(_relative(expert, ratios, baseline.name))
+    return plots
+
+
+def _absolute(expert: str, blocks: Sequence[BlockError], low: float, high: float) -> Plot:
+    values = {(one.step, one.block): one.error for one in blocks}
+    largest = max(blocks, key=lambda one: one.error)
+    ticks, names = decades([low, high])
+    return _heat(
+        f"Error behind each block: {expert}",
+        f"The largest is {number(largest.error)}, behind block {largest.block} at step {largest.step}.",
+        values,
+        math.log10,
+        number,
+        zmin=low,
+        zmax=high,
+        colorscale=[[share / 3, f"var(--heat-{share})"] for share in range(4)],
+        colorbar={"tickvals": ticks, "ticktext": names},
+    )
+
+
+def _relative(expert: str, ratios: dict[tuple[int, int], float], baseline: str) -> Plot:
+    (step, block), largest = max(ratios.items(), key=lambda pair: pair[1])
+    edge = max(1.0, *(abs(math.log2(ratio)) for ratio in ratios.values()))
+    ticks = [-edge, -edge / 2, 0, edge / 2, edge]
+    return _heat(
+        f"Times the error of {baseline}: {expert}",
+        f"The most is {number(largest)} times the baseline's, behind block {block} at step {step}.",
+        ratios,
+        math.log2,
+        lambda ratio: f"{number(ratio)}×",
+        zmin=-edge,
+        zmax=edge,
+        colorscale=[[0, "var(--cool)"], [0.5, "var(--neutral)"], [1, "var(--warm)"]],
+        colorbar={"tickvals": ticks, "ticktext": [f"{2**tick:.2g}×" for tick in ticks]},
+    )
+
+
+def _heat(
+    title: str, description: str, values: dict[tuple[int, int], float], scale: Any, written: Any, **more: Any
+) -> Plot:
+    """A cell for each step and block; those without a value stay empty."""
+    steps, blocks = sorted({step for step, _ in values}), sorted({block for _, block in values})
+    rows = [[values.get((step, block)) for step in steps] for block in blocks]
+    told = [
+        [
+            "" if value is None else f"block {block}, step {step}: {written(value)}"
+            for step, value in zip(steps, row, strict=True)
+        ]
+        for block, row in zip(blocks, rows, strict=True)
+    ]
+    z = [[scale(value) if value else None for value in row] for row in rows]
+    more["colorbar"] |= {"thickness": 12, "outlinewidth": 0, "tickfont": {"color": "var(--text)"}}
+    trace = {"type": "heatmap", "x": steps, "y": blocks, "z": z, "hovertext": told, "hoverinfo": "text", **more}
+    height = min(560, max(240, 12 * len(blocks) + 110))
+    return plot(
+        title,
+        description,
+        [trace | {"xgap": 1, "ygap": 1}],
+        xaxis=axis("step", showgrid=False),
+        yaxis=axis("block", showgrid=False, autorange="reversed"),
+        height=height,
+    )
+
+
+def ratios(report: Report, entry: Entry) -> Plot | None:
+    """How many times as long each phase takes as the baseline's, and between what bounds."""
+    if not entry.ratios or report.baseline is None:
+        return None
+    found = sorted(entry.ratios, key=lambda one: PHASES.index(one.phase) if one.phase in PHASES else len(PHASES))
+    names = [said(label(one.phase)) for one in found]
+    bars = {"type": "data", "symmetric": False, "thickness": 2, "width": 5}
+    bars |= {"array": [one.high - one.ratio for one in found], "arrayminus": [one.ratio - one.low for one in found]}
+    told = [f"{said(label(one.phase))}: {wording.ratio(one)}, {one.pairs} pairs" for one in found]
+    values = [one.ratio for one in found]
+    trace = line(entry.name, values, names, mode="markers", error_x=bars, hovertext=told, hoverinfo="text")
+    trace["marker"] |= {"size": 10}
+    same = {"type": "line", "x0": 1, "x1": 1, "yref": "paper", "y0": 0, "y1": 1, "line": {"color": FAINT, "width": 1}}
+    return plot(
+        f"Times as long as {report.baseline}",
+        "; ".join(told) + ".",
+        [trace],
+        xaxis=axis("times as long – left of 1 is faster"),
+        yaxis=axis(autorange="reversed", type="category"),
+        shapes=[same],
+        showlegend=False,
+        hovermode="closest",
+        height=max(200, 34 * len(found) + 80),
+    )
+
+
+def memory(report: Report, entry: Entry) -> Plot | None:
+    """What a bundle holds from moment to moment, in which phase; beside it the baseline's."""
+    points = entry.speed.memory if entry.speed else []
+    if not points:
+        return None
+    peak = max(points, key=lambda point: point.rss_bytes)
+    unit, size = next((unit, size) for unit, size in BINARY if peak.rss_bytes >= size or size == 1)
+    traces = [_held(entry.name, points, size)]
+    baseline = baseline_of(report)
+    if baseline and baseline is not entry and baseline.speed and baseline.speed.memory:
+        traces.append(_held(baseline.name, baseline.speed.memory, size) | {"fill": "none", "line": {"color": FAINT}})
+    bands, notes = _phases(points)
+    return plot(
+        "Memory",
+        f"At most {quantity(peak.rss_bytes, 'bytes')}, {number(peak.seconds)} s after the start, in {peak.phase}.",
+        traces,
+        xaxis=axis("seconds"),
+        yaxis=axis(unit, rangemode="tozero"),
+        shapes=bands,
+        annotations=notes,
+        showlegend=len(traces) > 1,
+        hovermode="x",
+    )
+
+
+def _held(name: str, points: Sequence[MemoryPoint], size: int) -> dict[str, Any]:
+    told = [f"{said(label(point.phase))}: {quantity(point.rss_bytes, 'bytes')}" for point in points]
+    x, y = [point.seconds for point in points], [point.rss_bytes / size for point in points]
+    held = line(name, x, y, mode="lines", hovertext=told, hoverinfo="text")
+    return held | {"fill": "tozeroy", "fillcolor": "var(--fill)"}
+
+
+def _phases(points: Sequence[MemoryPoint]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Every other phase shaded, and each named that is long enough to hold its name."""
+    bands: list[dict[str, Any]] = []
+    notes: list[dict[str, Any]] = []
+    starts = [(phase, next(group).seconds) for phase, group in groupby(points, key=lambda point: point.phase)]
+    ends = [start for _, start in starts[1:]] + [points[-1].seconds]
+    whole = points[-1].seconds - points[0].seconds
+    for index, ((phase, start), end) in enumerate(zip(starts, ends, strict=True)):
+        if index % 2:
+            band = {"type": "rect", "yref": "paper", "x0": start, "x1": end, "y0": 0, "y1": 1, "layer": "below"}
+            bands.append(band | {"line": {"width": 0}, "fillcolor": "var(--shade)"})
+        if end - start >= LEAST_LABELLED_SHARE * whole:
+            place = {"x": (start + end) / 2, "yref": "paper", "y": 0.02, "yanchor": "bottom", "showarrow": False}
+            notes.append(
+                place | {"text": said(label(phase), 24), "textangle": -90, "font": {"color": FAINT, "size": 11}}
+            )
+    return bands, notes

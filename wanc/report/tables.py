@@ -1,0 +1,140 @@
+"""The tables that HTML and Markdown share, as text: gates, quality, speed, and what the bundles are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from wanc.report import wording
+from wanc.report.document import Entry, Outcome, Report
+from wanc.report.values import SEVERITY, baseline_of, estimate, floor_value, floors_of, metrics, multiple, phases
+from wanc.report.wording import NOT_MEASURED, quantity
+
+
+@dataclass(frozen=True)
+class ReportCell:
+    """What stands in a cell, what stands below it in small print, and the outcome that it tells, if any."""
+
+    text: str
+    note: str = ""
+    outcome: Outcome | None = None
+
+
+@dataclass(frozen=True)
+class ReportTable:
+    """Rows under a header. The first cell of a row says what the row is about, unless an outcome stands there."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[ReportCell]]
+    note: str = ""
+
+
+def text_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> ReportTable:
+    """A table of nothing but texts."""
+    return ReportTable(caption, header, [[ReportCell(text) for text in row] for row in rows], note)
+
+
+def gates(report: Report) -> ReportTable:
+    """Every demand and what came of it, what is not met first."""
+    rows = [
+        [
+            ReportCell(wording.outcome(gate.outcome), outcome=gate.outcome),
+            ReportCell(gate.name, note=gate.kind),
+            ReportCell(gate.bundle),
+            ReportCell(gate.demand),
+            ReportCell(wording.gate_value(gate)),
+            ReportCell(wording.gate_bound(gate)),
+            ReportCell(gate.reason),
+        ]
+        for gate in sorted(report.gates, key=lambda gate: SEVERITY.index(gate.outcome))
+    ]
+    passed = Counter(gate.outcome for gate in report.gates)["pass"]
+    header = ("Outcome", "Gate", "Bundle", "Demand", "Value", "Bound", "Reason")
+    return ReportTable(f"{passed} of {len(rows)} gates passed", header, rows)
+
+
+def quality(report: Report) -> ReportTable:
+    """How far each bundle is from the reference, and how many noise floors that is."""
+    floors = floors_of(report)
+    rows: list[list[ReportCell]] = []
+    for metric in metrics(report):
+        unit, way = wording.unit_of(metric), wording.better(metric)
+        head = ReportCell(wording.label(metric), note=f"{way} is better" if way else "")
+        known = [(floor.unit, floor_value(floor, metric)) for floor in floors]
+        cells = [_quality_cell(entry, metric, unit, known) for entry in report.bundles]
+        rows.append([head, *cells, *(ReportCell(quantity(value, unit)) for _, value in known)])
+    header = ["Metric", *_names(report), *(f"{floor.unit} floor" for floor in floors)]
+    note = "Mean over clips and its 95 % interval; below it, how many times as far from the reference as a floor is."
+    return ReportTable("Quality against the reference", header, rows, note)
+
+
+def _quality_cell(entry: Entry, metric: str, unit: str, floors: list[tuple[str, float | None]]) -> ReportCell:
+    found = estimate(entry, metric)
+    if found is None:
+        return ReportCell(NOT_MEASURED)
+    multiples = [
+        f"{quantity(times, '×')} {name}"
+        for name, floor in floors
+        if floor is not None and (times := multiple(metric, found.mean, floor)) is not None
+    ]
+    return ReportCell(wording.interval(found, unit), note=" · ".join(multiples))
+
+
+def speed(report: Report) -> ReportTable:
+    """How long each phase takes, and how many times as long as the baseline's."""
+    rows = [
+        [ReportCell(wording.label(phase)), *(_speed_cell(entry, phase) for entry in report.bundles)]
+        for phase in phases(report)
+    ]
+    if rows:
+        rows += [[ReportCell(name), *(ReportCell(tell(entry)) for entry in report.bundles)] for name, tell in RATES]
+    note = "Median of rounds and where four fifths of them lie (10th to 90th percentile)"
+    if baseline := baseline_of(report):
+        note += f"; below it, times as long as {baseline.name}, in pairs of the same round, with its 95 % interval"
+    return ReportTable("Speed", ["Phase", *_names(report)], rows, f"{note}.")
+
+
+def _speed_cell(entry: Entry, phase: str) -> ReportCell:
+    times = entry.speed.phases.get(phase) if entry.speed else None
+    if times is None:
+        return ReportCell(NOT_MEASURED)
+    found = next((one for one in entry.ratios if one.phase == phase), None)
+    return ReportCell(wording.spread(times), note=wording.ratio(found) if found else "")
+
+
+RATES: Sequence[tuple[str, Callable[[Entry], str]]] = (
+    ("videos per hour", lambda entry: quantity(entry.speed and entry.speed.videos_per_hour)),
+    ("peak memory", lambda entry: quantity(entry.speed and entry.speed.peak_rss_bytes, "bytes")),
+    (
+        "attention's share of a step's FLOPs",
+        lambda entry: quantity(entry.speed and entry.speed.attention_share, "share"),
+    ),
+)
+
+FACTS: Sequence[tuple[str, Callable[[Entry], str]]] = (
+    ("recipe", lambda entry: entry.recipe),
+    ("id", lambda entry: entry.facts.id),
+    ("version", lambda entry: entry.facts.version),
+    ("engine", lambda entry: entry.facts.engine),
+    ("compute", lambda entry: entry.facts.compute),
+    ("scheme", lambda entry: entry.facts.scheme),
+    ("segments", lambda entry: str(entry.facts.segments)),
+    ("size", lambda entry: quantity(entry.facts.size_bytes, "bytes")),
+    ("build time", lambda entry: quantity(entry.facts.build_seconds, "s")),
+)
+
+
+def facts(report: Report) -> ReportTable:
+    """What each bundle is, as it was built."""
+    rows = [[name, *(tell(entry) for entry in report.bundles)] for name, tell in FACTS]
+    components = sorted({name for entry in report.bundles for name in entry.facts.int8_linear_share})
+    for component in components:
+        shares = [entry.facts.int8_linear_share.get(component) for entry in report.bundles]
+        rows.append([f"INT8 share of {component}'s Linears", *(quantity(share, "share") for share in shares)])
+    return text_table("The bundles as they were built", ["Fact", *_names(report)], rows)
+
+
+def _names(report: Report) -> list[str]:
+    return [f"{entry.name} (baseline)" if entry.name == report.baseline else entry.name for entry in report.bundles]
