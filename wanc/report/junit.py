@@ -26,7 +26,7 @@ UNSPEAKABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010fff
 def junit(report: Report) -> bytes:
     """The XML file. A verdict that no gate accounts for is a test case as well, so that none is lost."""
     suite = ElementTree.Element("testsuite", name=_speakable(report.title))
-    outcomes = [gate.outcome for gate in report.gates]
+    outcomes: list[Outcome] = [gate.outcome for gate in report.gates]
     verdict = report.verdict
     if verdict.outcome not in outcomes:
         outcomes.append(verdict.outcome)

@@ -43,6 +43,8 @@ def _table(table: ReportTable) -> str:
 
 
 def _cell(cell: ReportCell) -> str:
+    if cell.outcome:
+        return f"{OUTCOMES[cell.outcome].icon} {cell.text}"
     return f"{_escaped(cell.text)}<br>{_escaped(cell.note)}" if cell.note else _escaped(cell.text)
 
 

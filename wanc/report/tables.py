@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from wanc.report import wording
 from wanc.report.document import Entry, Outcome, Report
 from wanc.report.values import SEVERITY, baseline_of, estimate, floor_value, floors_of, metrics, multiple, phases
-from wanc.report.wording import NOT_MEASURED, quantity
+from wanc.report.wording import NOT_MEASURED, OUTCOMES, quantity
 
 
 @dataclass(frozen=True)
 class ReportCell:
-    """What stands in a cell, what stands below it in small print, and the outcome that it tells, if any."""
+    """What stands in a cell, what stands below it in small print, and the outcome that colours it, if any."""
 
     text: str
     note: str = ""
@@ -40,7 +40,7 @@ def gates(report: Report) -> ReportTable:
     """Every demand and what came of it, what is not met first."""
     rows = [
         [
-            ReportCell(wording.outcome(gate.outcome), outcome=gate.outcome),
+            ReportCell(OUTCOMES[gate.outcome].word, outcome=gate.outcome),
             ReportCell(gate.name, note=gate.kind),
             ReportCell(gate.bundle),
             ReportCell(gate.demand),
@@ -57,35 +57,36 @@ def gates(report: Report) -> ReportTable:
 
 def quality(report: Report) -> ReportTable:
     """How far each bundle is from the reference, and how many noise floors that is."""
-    floors = floors_of(report)
     rows: list[list[ReportCell]] = []
     for metric in metrics(report):
         unit, way = wording.unit_of(metric), wording.better(metric)
         head = ReportCell(wording.label(metric), note=f"{way} is better" if way else "")
-        known = [(floor.unit, floor_value(floor, metric)) for floor in floors]
-        cells = [_quality_cell(entry, metric, unit, known) for entry in report.bundles]
-        rows.append([head, *cells, *(ReportCell(quantity(value, unit)) for _, value in known)])
-    header = ["Metric", *_names(report), *(f"{floor.unit} floor" for floor in floors)]
+        cells = [quality_cell(report, entry, metric) for entry in report.bundles]
+        floors = [ReportCell(quantity(floor_value(floor, metric), unit)) for floor in floors_of(report)]
+        rows.append([head, *cells, *floors])
+    header = ["Metric", *_names(report), *(f"{floor.unit} floor" for floor in floors_of(report))]
     note = "Mean over clips and its 95 % interval; below it, how many times as far from the reference as a floor is."
     return ReportTable("Quality against the reference", header, rows, note)
 
 
-def _quality_cell(entry: Entry, metric: str, unit: str, floors: list[tuple[str, float | None]]) -> ReportCell:
+def quality_cell(report: Report, entry: Entry, metric: str) -> ReportCell:
+    """A metric of a bundle with its bounds, and how many times as far from the reference as each floor that is."""
     found = estimate(entry, metric)
     if found is None:
         return ReportCell(NOT_MEASURED)
     multiples = [
-        f"{quantity(times, '×')} {name}"
-        for name, floor in floors
-        if floor is not None and (times := multiple(metric, found.mean, floor)) is not None
+        f"{wording.times(factor)} {floor.unit}"
+        for floor in floors_of(report)
+        if (least := floor_value(floor, metric)) is not None
+        and (factor := multiple(metric, found.mean, least)) is not None
     ]
-    return ReportCell(wording.interval(found, unit), note=" · ".join(multiples))
+    return ReportCell(wording.interval(found, wording.unit_of(metric)), note=" · ".join(multiples))
 
 
 def speed(report: Report) -> ReportTable:
     """How long each phase takes, and how many times as long as the baseline's."""
     rows = [
-        [ReportCell(wording.label(phase)), *(_speed_cell(entry, phase) for entry in report.bundles)]
+        [ReportCell(wording.label(phase)), *(speed_cell(entry, phase) for entry in report.bundles)]
         for phase in phases(report)
     ]
     if rows:
@@ -96,7 +97,8 @@ def speed(report: Report) -> ReportTable:
     return ReportTable("Speed", ["Phase", *_names(report)], rows, f"{note}.")
 
 
-def _speed_cell(entry: Entry, phase: str) -> ReportCell:
+def speed_cell(entry: Entry, phase: str) -> ReportCell:
+    """A phase's median with its spread, and how many times the baseline's that is."""
     times = entry.speed.phases.get(phase) if entry.speed else None
     if times is None:
         return ReportCell(NOT_MEASURED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -37,16 +38,11 @@ LABELS: Mapping[str, str] = {
     "rss": "memory",
     "int8": "INT8",
 }
-UNITS: Mapping[str, str] = {"db": "dB", "seconds": "s", "bytes": "bytes", "share": "share"}
+UNITS: Mapping[str, str] = {"db": "dB", "seconds": "s", "bytes": "bytes", "share": "share", "total": "s"}
 """Endings of names that say in what a value is measured."""
 
 LOWER = ("error", "seconds", "bytes", "total", "rss")
 HIGHER = ("psnr", "ssim", "sqnr", "cosine", "videos")
-
-
-def outcome(which: Outcome) -> str:
-    """The icon and the word."""
-    return f"{OUTCOMES[which].icon} {OUTCOMES[which].word}"
 
 
 def label(name: str) -> str:
@@ -70,9 +66,17 @@ def better(name: str) -> Literal["lower", "higher"] | None:
     return "higher" if any(word in HIGHER for word in words) else None
 
 
-def number(value: float) -> str:
-    """Four significant digits; all of them before the point."""
-    return f"{value:.0f}" if 1e4 <= abs(value) < 1e9 else f"{value:.4g}"
+def number(value: float, digits: int = 4) -> str:
+    """So many significant digits, and all of them before the point; of what is nearly 1, two of what it lacks."""
+    if 0.99 < value < 1:
+        places = min(15, 1 - math.floor(math.log10(1 - value)))
+        return f"{value:.{places}f}".rstrip("0").removesuffix(".")
+    return f"{value:.0f}" if 10**digits <= abs(value) < 1e6 else f"{value:.{digits}g}"
+
+
+def times(value: float) -> str:
+    """How many times something else it is."""
+    return f"{number(value, 3)}×"
 
 
 def quantity(value: float | None, unit: str = "") -> str:
@@ -83,7 +87,7 @@ def quantity(value: float | None, unit: str = "") -> str:
         return _size(value)
     if unit == "share":
         return f"{value:.1%}"
-    return f"{number(value)}{'' if unit in ('', '×', '%') else ' '}{unit}"
+    return times(value) if unit == "×" else f"{number(value)}{'' if unit in ('', '%') else ' '}{unit}"
 
 
 def _size(count: float) -> str:
@@ -100,14 +104,14 @@ def interval(estimate: Estimate, unit: str = "") -> str:
     return f"{quantity(estimate.mean, unit)} [{number(estimate.low)}, {number(estimate.high)}]"
 
 
-def spread(times: Times) -> str:
+def spread(found: Times) -> str:
     """A median, and where most of the rounds lie."""
-    return f"{quantity(times.median, 's')} ({number(times.low)}–{number(times.high)})"
+    return f"{quantity(found.median, 's')} ({number(found.low)}–{number(found.high)})"
 
 
 def ratio(found: Ratio) -> str:
     """How many times as long, and its bounds."""
-    return f"{quantity(found.ratio, '×')} [{number(found.low)}, {number(found.high)}]"
+    return f"{times(found.ratio)} [{number(found.low, 3)}, {number(found.high, 3)}]"
 
 
 def gate_value(gate: GateResult) -> str:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from wanc.report import wording
 from wanc.report.document import BlockError, Branch, Entry, MemoryPoint, Report, StepError
-from wanc.report.page.drawing import FAINT, SYMBOLS, Plot, axis, decades, levels, line, logarithmic, plot, said
+from wanc.report.page.drawing import FAINT, SYMBOLS, Plot, axis, decades, levels, line, logarithmic, near, plot, said
 from wanc.report.values import PHASES, baseline_of, floors_of
-from wanc.report.wording import label, number, quantity
+from wanc.report.wording import label, number, quantity, times
 
 BRANCHES: tuple[Branch, ...] = ("guided", "conditional", "unconditional")
 LEAST_LABELLED_SHARE = 0.06
@@ -22,12 +22,7 @@ def step_errors(report: Report, entry: Entry) -> Plot | None:
     """The error of each step's velocity, of each expert and branch; beside it the baseline's and the floors."""
     if not (entry.quality and entry.quality.steps):
         return None
-    traces = [
-        _steps_of(entry.quality.steps, expert, branch)
-        for expert in _experts(entry.quality.steps)
-        for branch in BRANCHES
-        if any((one.expert, one.branch) == (expert, branch) for one in entry.quality.steps)
-    ]
+    traces = [_steps_of(entry.quality.steps, branch) for branch in BRANCHES]
     baseline = baseline_of(report)
     if baseline and baseline.quality and baseline is not entry:
         guided = [one for one in baseline.quality.steps if one.branch == "guided"]
@@ -35,16 +30,17 @@ def step_errors(report: Report, entry: Entry) -> Plot | None:
         x, y = [one.step for one in guided], [one.error for one in guided]
         traces.append(line(f"{baseline.name}, guided", x, y, mode="lines", line=faint))
     floors = [
-        (floor.velocity_error, f"noise floor, {floor.unit}") for floor in floors_of(report) if floor.velocity_error > 0
+        (floor.velocity_error, f"noise floor, {floor.unit}")
+        for floor in floors_of(report)
+        if near(floor.velocity_error, [one.error for one in entry.quality.steps])
     ]
     largest = max(entry.quality.steps, key=lambda one: one.error)
     return plot(
-        "Error of each step",
-        f"Relative error of the velocity at each step. The largest is {number(largest.error)} at step {largest.step}, "
-        f"{largest.expert}, {largest.branch}.",
+        "Error of the velocity at each step",
+        f"The largest is {number(largest.error)} at step {largest.step}, {largest.expert}, {largest.branch}.",
         traces,
         xaxis=axis("step"),
-        yaxis=logarithmic("relative error of the velocity"),
+        yaxis=logarithmic("relative error"),
         **levels(floors, is_log=True),
         hovermode="x unified",
     )
@@ -54,12 +50,22 @@ def _experts(errors: Sequence[StepError] | Sequence[BlockError]) -> list[str]:
     return list(dict.fromkeys(one.expert for one in errors))
 
 
-def _steps_of(steps: Sequence[StepError], expert: str, branch: Branch) -> dict[str, Any]:
-    found = [one for one in steps if (one.expert, one.branch) == (expert, branch)]
-    trace = line(
-        f"{expert}, {branch}", [one.step for one in found], [one.error for one in found], BRANCHES.index(branch)
-    )
-    trace["marker"]["symbol"] = SYMBOLS[_experts(steps).index(expert) % len(SYMBOLS)]
+def _steps_of(steps: Sequence[StepError], branch: Branch) -> dict[str, Any]:
+    """A branch's line, with another marker for each expert, and interrupted where one follows the other."""
+    experts = _experts(steps)
+    x: list[int | None] = []
+    y: list[float | None] = []
+    symbols: list[str] = []
+    told: list[str] = []
+    for expert in experts:
+        for one in steps:
+            if (one.expert, one.branch) == (expert, branch):
+                x, y = [*x, one.step], [*y, one.error]
+                symbols.append(SYMBOLS[experts.index(expert) % len(SYMBOLS)])
+                told.append(f"{number(one.error)}, {said(expert)}")
+        x, y, symbols, told = [*x, None], [*y, None], [*symbols, SYMBOLS[0]], [*told, ""]
+    trace = line(branch, x, y, BRANCHES.index(branch), hovertext=told, hoverinfo="text+name")
+    trace["marker"]["symbol"] = symbols
     return trace
 
 
@@ -69,29 +75,41 @@ def block_errors(report: Report, entry: Entry) -> list[Plot]:
         return []
     baseline = baseline_of(report)
     known = baseline.quality.blocks if baseline and baseline.quality and baseline is not entry else []
-    expected = {(one.expert, one.step, one.block): one.error for one in known}
-    logs = [math.log10(one.error) for one in entry.quality.blocks if one.error > 0] or [0.0]
+    before = {(one.expert, one.step, one.block): one.error for one in known if one.error > 0}
+    blocks = [one for one in entry.quality.blocks if one.error > 0]
+    found = {
+        expert: (
+            {(one.step, one.block): one.error for one in blocks if one.expert == expert},
+            {
+                (one.step, one.block): one.error / before[one.expert, one.step, one.block]
+                for one in blocks
+                if one.expert == expert and (one.expert, one.step, one.block) in before
+            },
+        )
+        for expert in _experts(blocks)
+    }
+    # One scale for all experts, so that their colours can be compared.
+    errors = [error for values, _ in found.values() for error in values.values()]
+    factors = [factor for _, values in found.values() for factor in values.values()]
     plots: list[Plot] = []
-    for expert in _experts(entry.quality.blocks):
-        blocks = [one for one in entry.quality.blocks if one.expert == expert]
-        plots.append(_absolute(expert, blocks, min(logs), max(logs)))
-        ratios = {
-            (one.step, one.block): one.error / before
-            for one in blocks
-            if one.error > 0 and (before := expected.get((expert, one.step, one.block), 0.0)) > 0
-        }
-        if baseline and ratios:
-            plots.append(_relative(expert, ratios, baseline.name))
+    for expert, (values, ratios) in found.items():
+        plots.append(_absolute(expert, values, errors))
+        if ratios:
+            plots.append(_relative(expert, ratios, factors, report.baseline or ""))
     return plots
 
 
-def _absolute(expert: str, blocks: Sequence[BlockError], low: float, high: float) -> Plot:
-    values = {(one.step, one.block): one.error for one in blocks}
-    largest = max(blocks, key=lambda one: one.error)
+Blocks = Mapping[tuple[int, int], float]
+"""By step and block."""
+
+
+def _absolute(expert: str, values: Blocks, errors: Sequence[float]) -> Plot:
+    (step, block), largest = max(values.items(), key=lambda pair: pair[1])
+    low, high = math.log10(min(errors)), math.log10(max(errors))
     ticks, names = decades([low, high])
     return _heat(
         f"Error behind each block: {expert}",
-        f"The largest is {number(largest.error)}, behind block {largest.block} at step {largest.step}.",
+        f"The largest is {number(largest)}, behind block {block} at step {step}.",
         values,
         math.log10,
         number,
@@ -102,25 +120,31 @@ def _absolute(expert: str, blocks: Sequence[BlockError], low: float, high: float
     )
 
 
-def _relative(expert: str, ratios: dict[tuple[int, int], float], baseline: str) -> Plot:
+def _relative(expert: str, ratios: Blocks, factors: Sequence[float], baseline: str) -> Plot:
     (step, block), largest = max(ratios.items(), key=lambda pair: pair[1])
-    edge = max(1.0, *(abs(math.log2(ratio)) for ratio in ratios.values()))
-    ticks = [-edge, -edge / 2, 0, edge / 2, edge]
+    edge = max(1, *(math.ceil(abs(math.log2(factor))) for factor in factors))
+    ticks = sorted({-edge, -(edge // 2), 0, edge // 2, edge})
+    names = [f"{2**tick}×" if tick >= 0 else f"1/{2**-tick}×" for tick in ticks]
     return _heat(
         f"Times the error of {baseline}: {expert}",
-        f"The most is {number(largest)} times the baseline's, behind block {block} at step {step}.",
+        f"The most is {times(largest)}, behind block {block} at step {step}.",
         ratios,
         math.log2,
-        lambda ratio: f"{number(ratio)}×",
+        times,
         zmin=-edge,
         zmax=edge,
         colorscale=[[0, "var(--cool)"], [0.5, "var(--neutral)"], [1, "var(--warm)"]],
-        colorbar={"tickvals": ticks, "ticktext": [f"{2**tick:.2g}×" for tick in ticks]},
+        colorbar={"tickvals": ticks, "ticktext": names},
     )
 
 
 def _heat(
-    title: str, description: str, values: dict[tuple[int, int], float], scale: Any, written: Any, **more: Any
+    title: str,
+    description: str,
+    values: Blocks,
+    scale: Callable[[float], float],
+    written: Callable[[float], str],
+    **more: Any,
 ) -> Plot:
     """A cell for each step and block; those without a value stay empty."""
     steps, blocks = sorted({step for step, _ in values}), sorted({block for _, block in values})

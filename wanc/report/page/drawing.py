@@ -18,6 +18,7 @@ SYMBOLS = ("circle", "diamond", "square", "triangle-up", "cross", "star")
 DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
 HEIGHT = 340
 LONGEST_NAME = 36
+FARTHEST = 30
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,8 @@ def axis(title: str = "", **more: Any) -> dict[str, Any]:
 
 
 def logarithmic(title: str = "", **more: Any) -> dict[str, Any]:
-    """An axis over decades, marked at each of them."""
-    return axis(title, type="log", exponentformat="power", dtick=1, **more)
+    """An axis over decades."""
+    return axis(title, type="log", exponentformat="power", **more)
 
 
 def said(text: str, most: int = LONGEST_NAME) -> str:
@@ -93,6 +94,11 @@ def levels(heights: Sequence[tuple[float, str]], *, is_log: bool) -> dict[str, A
         font = {"color": FAINT, "size": 11}
         notes.append({**place, "yanchor": "bottom", "text": said(text), "showarrow": False, "font": font})
     return {"shapes": shapes, "annotations": notes}
+
+
+def near(height: float, values: Sequence[float]) -> bool:
+    """Whether a line at that height leaves room for the values: it is at most a decade and a half away."""
+    return min(values) / FARTHEST <= height <= max(values) * FARTHEST
 
 
 def decades(values: Sequence[float]) -> tuple[list[float], list[str]]:

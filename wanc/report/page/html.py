@@ -36,25 +36,31 @@ def table_of(table: ReportTable, class_: str = "") -> Markup | None:
     if not table.rows:
         return None
     head = element("tr", *(element("th", name, scope="col") for name in table.header))
-    caption = element("caption", table.caption, table.note and element("small", table.note))
-    rows = [_row(row) for row in table.rows]
+    rows = [_row(row, table.header) for row in table.rows]
+    caption = element("caption", table.caption)
     whole = element("table", caption, element("thead", head), element("tbody", *rows), class_=class_ or None)
-    return element("div", whole, class_="scroll", role="region", tabindex=0, aria_label=table.caption)
+    scrolling = element("div", whole, class_="scroll", role="region", tabindex=0, aria_label=table.caption)
+    return element("div", scrolling, table.note and element("small", table.note), class_="table")
 
 
-def _row(row: Sequence[ReportCell]) -> Markup:
+def _row(row: Sequence[ReportCell], header: Sequence[str]) -> Markup:
     heads = [cell for cell in row if not cell.outcome][:1]
-    return element("tr", *(_cell(cell, is_head=any(cell is head for head in heads)) for cell in row))
+    cells = (
+        _cell(cell, label, is_head=any(cell is head for head in heads)) for cell, label in zip(row, header, strict=True)
+    )
+    return element("tr", *cells)
 
 
-def _cell(cell: ReportCell, *, is_head: bool) -> Markup:
-    shown = chip(cell.outcome) if cell.outcome else cell.text
+def _cell(cell: ReportCell, label: str, *, is_head: bool) -> Markup:
+    """A cell, with what it would be called where its column has no header: on a telephone."""
+    shown = chip(cell.outcome, cell.text) if cell.outcome else cell.text
     note = element("small", cell.note) if cell.note else None
-    return element("th", shown, note, scope="row") if is_head else element("td", shown, note)
+    if is_head:
+        return element("th", shown, note, scope="row", data_label=label)
+    return element("td", shown, note, data_label=label)
 
 
-def chip(outcome: Outcome, text: str = "") -> Markup:
-    """An outcome as a coloured word with its icon; `text` in place of the word."""
-    words = OUTCOMES[outcome]
-    icon = element("span", words.icon, aria_hidden="true")
-    return element("span", icon, f" {text or words.word}", class_=f"chip {outcome}")
+def chip(outcome: Outcome, text: str) -> Markup:
+    """A word in the colour of an outcome, with its icon."""
+    icon = element("span", OUTCOMES[outcome].icon, aria_hidden="true")
+    return element("span", icon, f" {text}", class_=f"chip {outcome}")

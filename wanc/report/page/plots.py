@@ -7,7 +7,7 @@ from typing import Any
 
 from wanc.report import wording
 from wanc.report.document import Entry, Estimate, Floor, Outcome, Report
-from wanc.report.page.drawing import FAINT, Plot, axis, levels, line, logarithmic, plot, said
+from wanc.report.page.drawing import FAINT, Plot, axis, levels, line, logarithmic, near, plot, said
 from wanc.report.values import (
     METRICS,
     VELOCITY_ERROR,
@@ -21,6 +21,7 @@ from wanc.report.values import (
 from wanc.report.wording import OUTCOMES, better, label, number, quantity, unit_of
 
 MOST_TRENDS = 6
+MARGIN_DB = 6
 OUTCOME_SYMBOLS: dict[Outcome, str] = {
     "pass": "circle",
     "regression": "x",
@@ -45,14 +46,14 @@ def pareto(report: Report) -> Plot | None:
     floors = [
         (at, f"noise floor, {floor.unit}")
         for floor in floors_of(report)
-        if (at := floor_value(floor, metric)) is not None and (at > 0 or not is_log)
+        if (at := floor_value(floor, metric)) is not None and (not is_log or near(at, [value for _, value in points]))
     ]
     way = better(metric) or "lower"
     title = f"{label(metric)}{_in(unit_of(metric))} – {way} is better"
     return plot(
-        "Speed against quality",
+        "Seconds for a video against the distance from the reference",
         _told([(entry, seconds, value) for _, entry, seconds, value in found], metric),
-        [_front(points, way), *(_point(report, *one) for one in found)],
+        [_front(points, way), *(_point(report, *one, _side(one[2], points)) for one in found)],
         xaxis=axis("seconds for a video, median – lower is better"),
         yaxis=logarithmic(title) if is_log else axis(title),
         **levels(floors, is_log=is_log),
@@ -71,7 +72,14 @@ def _told(found: Sequence[tuple[Entry, float, Estimate]], metric: str) -> str:
     return f"Seconds for a video and {label(metric)}. {'; '.join(each)}."
 
 
-def _point(report: Report, index: int, entry: Entry, seconds: float, value: Estimate) -> dict[str, Any]:
+def _side(seconds: float, points: Sequence[tuple[float, float]]) -> str:
+    """Where a point's name has room: away from the nearer edge."""
+    known = [time for time, _ in points]
+    share = (seconds - min(known)) / (max(known) - min(known) or 1)
+    return "top right" if share < 1 / 3 else "top left" if share > 2 / 3 else "top center"
+
+
+def _point(report: Report, index: int, entry: Entry, seconds: float, value: Estimate, side: str) -> dict[str, Any]:
     times = entry.speed.phases["total"] if entry.speed else None
     role = " (new)" if index == 0 else " (baseline)" if entry.name == report.baseline else ""
     bars = {"type": "data", "symmetric": False, "thickness": 1, "width": 3}
@@ -82,7 +90,7 @@ def _point(report: Report, index: int, entry: Entry, seconds: float, value: Esti
     point["error_y"] = {**bars, "array": [value.high - value.mean], "arrayminus": [value.mean - value.low]}
     return point | {
         "text": [said(entry.name + role)],
-        "textposition": "top center",
+        "textposition": side,
         "cliponaxis": False,
         "hovertext": [f"{said(entry.name)}<br>{wording.interval(value)}<br>{quantity(seconds, 's')}"],
         "hoverinfo": "text",
@@ -107,9 +115,10 @@ def drift(report: Report) -> Plot | None:
         return None
     traces: list[dict[str, Any]] = []
     shown = [point.sqnr_db for _, entry in bundles if entry.quality for point in entry.quality.drift]
-    shown += [point.sqnr_db for floor in floors_of(report) for point in floor.drift]
+    edges = [min(shown) - MARGIN_DB, max(shown) + MARGIN_DB]
     for floor in floors_of(report):
-        traces += _shaded(floor, max(shown) + 3)
+        if floor.drift and floor.drift[-1].sqnr_db < edges[1]:
+            traces += _shaded(floor, edges[1])
     for index, entry in bundles:
         points = entry.quality.drift if entry.quality else []
         told = [f"{number(point.sqnr_db)} dB, cosine {point.cosine:.6g}" for point in points]
@@ -117,21 +126,17 @@ def drift(report: Report) -> Plot | None:
         traces.append(line(entry.name, steps, values, index, hovertext=told, hoverinfo="text+name"))
     last = ((entry.name, entry.quality.drift[-1]) for _, entry in bundles if entry.quality)
     return plot(
-        "Drift per step",
-        "SQNR of the latents behind each step of a free run. At the end "
-        + "; ".join(f"{name} has {number(point.sqnr_db)} dB" for name, point in last)
-        + ".",
+        "SQNR of the latents behind each step of a free run",
+        "At the end " + "; ".join(f"{name} has {number(point.sqnr_db)} dB" for name, point in last) + ".",
         traces,
         xaxis=axis("step"),
-        yaxis=axis("SQNR of the latents, dB – higher is better", range=[min(shown) - 3, max(shown) + 3]),
+        yaxis=axis("SQNR, dB – higher is better", range=edges),
         hovermode="x unified",
     )
 
 
 def _shaded(floor: Floor, top: float) -> list[dict[str, Any]]:
     """What lies above a floor: noise as well as a change."""
-    if not floor.drift:
-        return []
     steps = [point.step for point in floor.drift]
     edge = {"color": FAINT, "width": 1, "dash": "dot"}
     name = f"within noise, {floor.unit}"

@@ -1,0 +1,114 @@
+"""The tables that only the page has: what holds of one bundle, what was asked for, and where it was measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from wanc.report import wording
+from wanc.report.document import Clip, Entry, Report
+from wanc.report.tables import ReportCell, ReportTable, text_table
+from wanc.report.values import METRICS, baseline_of, in_order
+from wanc.report.wording import label, quantity, unit_of
+
+LONGEST_PROMPT = 120
+
+
+def invariants(entry: Entry) -> ReportTable:
+    """What has to hold exactly, what does not hold first."""
+    found = entry.quality.invariants if entry.quality else []
+    rows = [
+        [
+            ReportCell(one.name),
+            ReportCell("does not apply")
+            if one.holds is None
+            else ReportCell("holds", outcome="pass")
+            if one.holds
+            else ReportCell("does not hold", outcome="regression"),
+            ReportCell(one.detail),
+        ]
+        for one in sorted(found, key=lambda one: (one.holds is not False, one.name))
+    ]
+    return ReportTable("What holds exactly", ("Invariant", "Holds", "Detail"), rows)
+
+
+def worst_layers(entry: Entry) -> ReportTable:
+    """The Linears that are furthest from the float model."""
+    layers = sorted(entry.quality.worst_layers if entry.quality else [], key=lambda layer: layer.sqnr_db)
+    rows = [[layer.name, layer.scheme, quantity(layer.sqnr_db, "dB"), layer.reason] for layer in layers]
+    return text_table("Worst layers", ("Layer", "Scheme", "SQNR", "Reason"), rows)
+
+
+def worst_frames(report: Report, entry: Entry) -> ReportTable:
+    """The frames that are furthest from the reference's."""
+    frames = sorted(entry.quality.worst_frames if entry.quality else [], key=lambda frame: frame.psnr_db)
+    rows = [
+        [f"{frame.frame} of clip {frame.clip}", quantity(frame.psnr_db, "dB"), _prompt(report.clips, frame.clip)]
+        for frame in frames
+    ]
+    return text_table("Worst frames", ("Frame", "PSNR", "Prompt"), rows)
+
+
+def _prompt(clips: list[Clip], number: int) -> str:
+    return wording.shortened(clips[number].prompt, LONGEST_PROMPT) if 0 <= number < len(clips) else ""
+
+
+def worst_prompts(report: Report, entry: Entry) -> ReportTable:
+    """All metrics of each clip, the worst first."""
+    videos = list(enumerate(entry.quality.videos if entry.quality else []))
+    names = in_order((name for _, video in videos for name in video), METRICS)
+    if ranked := next((name for name in names if wording.better(name)), None):
+        sign = 1 if wording.better(ranked) == "higher" else -1
+        videos.sort(key=lambda pair: sign * pair[1].get(ranked, 0.0))
+    rows = [
+        [str(clip), *(quantity(video.get(name), unit_of(name)) for name in names), _prompt(report.clips, clip)]
+        for clip, video in videos
+    ]
+    note = f"The worst first, by {label(ranked)}." if ranked else ""
+    return text_table("Worst prompts", ("Clip", *map(label, names), "Prompt"), rows, note)
+
+
+def changed_schemes(report: Report, entry: Entry) -> ReportTable:
+    """The Linears that are computed otherwise than in the baseline."""
+    baseline = baseline_of(report)
+    before = baseline.facts.schemes if baseline else entry.facts.schemes
+    rows = [
+        [name, before.get(name, "–"), entry.facts.schemes.get(name, "–")]
+        for name in sorted({*before, *entry.facts.schemes})
+        if before.get(name) != entry.facts.schemes.get(name)
+    ]
+    return text_table(f"Computed otherwise than in {report.baseline}", ("Linear", "Baseline", "Here"), rows)
+
+
+def schemes(entry: Entry) -> ReportTable:
+    """How many Linears of each component are computed how."""
+    found = Counter((name.partition("/")[0], scheme) for name, scheme in entry.facts.schemes.items())
+    rows = [[component, scheme, str(count)] for (component, scheme), count in sorted(found.items())]
+    return text_table("How Linears are computed", ("Component", "Scheme", "Linears"), rows)
+
+
+def reference(report: Report) -> ReportTable:
+    """What all are held against."""
+    if not (found := report.reference):
+        return text_table("Reference", ("", ""), [])
+    floors = [[f"floor of {floor.unit}", f"{floor.draws} draws"] for floor in found.floors]
+    rows = [
+        ["model", found.model],
+        ["video", f"{found.width}×{found.height}, {found.frames} frames at {found.fps} per second"],
+        ["sampling", f"{found.solver}, {found.steps} steps"],
+        ["key", found.key],
+        *floors,
+    ]
+    return text_table("Reference", ("Fact", "Value"), rows, "The untouched model in float32, on this machine.")
+
+
+def machine(report: Report) -> ReportTable:
+    """Where it was measured."""
+    found = report.machine
+    rows = [
+        ["processor", found.processor],
+        ["threads", f"{found.threads} on {found.cores} cores"],
+        ["features", ", ".join(found.features)],
+        *([tool, version] for tool, version in sorted(found.tools.items())),
+        ["wanc", report.wanc],
+    ]
+    return text_table("Machine", ("Fact", "Value"), rows, "Times are compared only where all of this is the same.")
