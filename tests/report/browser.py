@@ -51,7 +51,9 @@ def browser() -> Generator[Browser]:
 @contextmanager
 def opened(browser: Browser, path: Path, width: int = 1280, scheme: Scheme = "light") -> Generator[Watched]:
     """The page from the disk, at that width, when it has drawn itself."""
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce")
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+    )
     try:
         watched = Watched(context.new_page())
         url = path.absolute().as_uri()

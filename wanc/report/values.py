@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from wanc.report.document import Entry, Estimate, Floor, Outcome, Report
 
 VELOCITY_ERROR = "velocity_error"
-METRICS = (VELOCITY_ERROR, "cosine", "psnr", "psnr_db", "ssim", "ms_ssim")
+METRICS = (VELOCITY_ERROR, "psnr", "psnr_db", "ssim", "ms_ssim", "cosine")
 """Those that come first, in this order."""
 PHASES = (
     "total",

@@ -34,6 +34,7 @@ def step_errors(report: Report, entry: Entry) -> Plot | None:
         for floor in floors_of(report)
         if near(floor.velocity_error, [one.error for one in entry.quality.steps])
     ]
+    lines = levels(floors, is_log=True)
     largest = max(entry.quality.steps, key=lambda one: one.error)
     return plot(
         "Error of the velocity at each step",
@@ -41,9 +42,20 @@ def step_errors(report: Report, entry: Entry) -> Plot | None:
         traces,
         xaxis=axis("step"),
         yaxis=logarithmic("relative error"),
-        **levels(floors, is_log=True),
+        shapes=lines["shapes"],
+        annotations=[*lines["annotations"], *_expert_names(entry.quality.steps)],
         hovermode="x unified",
     )
+
+
+def _expert_names(steps: Sequence[StepError]) -> list[dict[str, Any]]:
+    """Each expert's name above its steps."""
+    notes: list[dict[str, Any]] = []
+    for expert in _experts(steps):
+        own = [one.step for one in steps if one.expert == expert]
+        place = {"x": (min(own) + max(own)) / 2, "yref": "paper", "y": 1, "yanchor": "top", "showarrow": False}
+        notes.append({**place, "text": said(expert, 20), "font": {"color": FAINT, "size": 11}})
+    return notes
 
 
 def _experts(errors: Sequence[StepError] | Sequence[BlockError]) -> list[str]:
