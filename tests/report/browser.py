@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ Scheme = Literal["light", "dark"]
 SCHEMES: tuple[Scheme, ...] = ("light", "dark")
 CHROMIUM = shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+PATIENCE_SECONDS = 20
 INSIDE = ("data:", "blob:")
 
 
@@ -30,6 +32,13 @@ class Watched:
     def require_clean(self) -> None:
         """Raises AssertionError where the page wrote an error, failed, or asked for anything but itself."""
         assert self.faults == []
+
+    def wait_until(self, expression: str) -> None:
+        """Raises AssertionError where the expression does not become true. The page's own policy forbids it to ask."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not self.page.evaluate(expression):
+            assert time.monotonic() < deadline, expression
+            self.page.wait_for_timeout(20)
 
     def require_no_sideways_scrolling(self) -> None:
         wide = self.page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
@@ -66,6 +75,10 @@ def opened(browser: Browser, path: Path, width: int = 1280, scheme: Scheme = "li
             if request.url.partition("#")[0] != url and not request.url.startswith(INSIDE):
                 watched.faults.append(f"request: {request.url}")
 
+        def on_failure(request: Request) -> None:
+            watched.faults.append(f"failed: {request.url}: {request.failure}")
+
+        watched.page.on("requestfailed", on_failure)
         watched.page.on("console", on_console)
         watched.page.on("pageerror", lambda error: watched.faults.append(f"error: {error}"))
         watched.page.on("request", on_request)

@@ -102,6 +102,7 @@
   const seek = (seconds) => {
     const end = Math.max(0, (left.duration || 0) - frame / 2);
     left.currentTime = right.currentTime = Math.min(Math.max(0, seconds), end);
+    show();
   };
   const pause = () => { left.pause(); right.pause(); };
   const follow = () => {

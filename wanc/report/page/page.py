@@ -40,7 +40,8 @@ def page(report: Report, media_root: Path) -> str:
     read, drawings = MediaRoot(media_root).data_uri, Drawings()
     videos = player.videos(report, read)
     body = sections.sections(report, read, drawings, videos)
-    scripts = [_script(get_plotlyjs()), _script((HERE / "page.js").read_text("utf-8"))]
+    library = get_plotlyjs() if drawings.plots else ""
+    scripts = [_script(library), _script((HERE / "page.js").read_text("utf-8"))]
     return Template((HERE / "template.html").read_text("utf-8")).substitute(
         policy=escape(POLICY.format(scripts=" ".join(map(_digest, scripts)))),
         title=escape(f"{sections.OUTCOMES[report.verdict.outcome].headline} – {report.title}"),
