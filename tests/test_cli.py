@@ -135,7 +135,7 @@ def test_an_unknown_recipe_key_is_an_error_with_its_place(wanc: Wanc, tmp_path: 
         "",
         "error: small.yaml:6:1: a recipe has no key colour\n"
         "hint: its keys are wanc, name, version, model, shapes, sampling, precision, fuse, quantize, partition, "
-        "engine, runtime, division, extends, matrix\n",
+        "engine, runtime, evaluate, division, extends, matrix\n",
     )
     assert [path.name for path in tmp_path.iterdir()] == ["small.yaml"]
 

@@ -33,6 +33,7 @@ from wanc.verbs.options import (
 )
 from wanc.verbs.plan import plan
 from wanc.verbs.recipe import recipe_app
+from wanc.verbs.report import report, report_on_builds
 from wanc.verbs.store import store_app
 
 EXIT_INTERRUPTED = 130
@@ -138,10 +139,19 @@ def build(
         )
     except VariantsError as error:
         builds, failed = error.builds, error
+    reported = None
+    if failed is None:
+        made = [(entry.loaded, entry.result.bundle) for entry in builds if entry.result]
+        recipes, bundles = [loaded for loaded, _ in made], [bundle for _, bundle in made]
+        reported = report_on_builds(recipes, bundles, folders, progress=progress)
+    if reported is not None:
+        results = [{**result, "report": str(reported[0])} for result in results]
     if as_json:
         print_result(json.dumps(results if len(asked) > 1 or asked[0].variant is not None else results[0]))
     elif len(asked) > 1:
         show([summary(builds)])
+    if reported is not None and not as_json:
+        print_result(f"{reported[1].verdict.summary}\n{reported[0]}")
     for bundle, paths in different.items():
         verdict = f"differs when built again: {', '.join(paths)}" if paths else "is bit-identical when built again"
         (complain if paths else say)(f"{bundle} {verdict}")
@@ -149,9 +159,17 @@ def build(
         raise failed
     if any(different.values()):
         raise typer.Exit(EXIT_REFUSED)
+    if reported is not None and (code := reported[1].exit_code):
+        raise typer.Exit(code)
 
 
 app.command(epilog="Example: wanc plan recipes/wan2.2-t2v-a14b-int8.yaml --variant 4xa100-80g -o artifacts/plan")(plan)
+
+
+app.command(
+    epilog="Example: wanc report artifacts/bundles/tiny-wan-int8 --baseline artifacts/bundles/tiny-wan "
+    "--recipe recipes/tiny-wan-int8.yaml -o artifacts/reports/tiny-wan-int8"
+)(report)
 
 
 @app.command(epilog="Example: wanc passes")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wanc.compiler.graphs.by_blocks import block_of, cut_by_blocks, shared_weights
+from wanc.compiler.graphs.by_blocks import block_ends, block_of, cut_by_blocks, shared_weights
 from wanc.compiler.graphs.lowerable import lowerable, piece_of
 from wanc.compiler.graphs.pieces import ROUNDING, Piece
 from wanc.compiler.program.program import Segment
@@ -76,6 +76,13 @@ def test_a_single_value_is_handed_on() -> None:
     pieces = cut_by_blocks(residual(), NAMES, [1, 2, 3])
     assert [piece and piece.outputs for piece in pieces] == [["x1"], ["x2"], ["x3"], ["y"]]
     assert [piece and piece.inputs for piece in pieces] == [["x", "t"], ["t", "x1"], ["t", "x2"], ["t", "x3"]]
+
+
+def test_what_goes_from_block_to_block_has_a_name() -> None:
+    assert block_ends(residual(), NAMES) == ["x1", "x2", "x3"]
+    assert block_ends(residual(late=True), NAMES) == ["x1", "x2", "x3"]
+    alone = parse("g (float[n, 4] x, float[4, 4] w) => (float[n, 4] y) { y = MatMul (x, w) }", "w")
+    assert block_ends(alone, NAMES) == []
 
 
 def test_a_graph_without_blocks_is_the_first_segment_s() -> None:

@@ -13,11 +13,12 @@ from scripts.checkpoints.models import MODELS
 from scripts.make_checkpoint import make
 from wanc.compiler.export.wan import Export
 from wanc.compiler.program.quant_table import QuantTable, table_file
-from wanc.compiler.quantize.calibrate import Calibrate, Trajectory
+from wanc.compiler.quantize.calibrate import Calibrate
 from wanc.compiler.quantize.quantize import Quantize
 from wanc.compiler.quantize.texts import RESULT, TENSOR
 from wanc.compiler.stages.stage import Files, Stage, scratch_of
 from wanc.compiler.stages.worker import run_in_worker
+from wanc.compiler.trajectory import Trajectory
 from wanc.models.wan.checkpoint import open_checkpoint
 from wanc.runtime import safetensors
 from wanc.runtime.model import HIGH

@@ -33,17 +33,19 @@ from wanc.compiler.fuse import Fuse
 from wanc.compiler.partition import Partition
 from wanc.compiler.planner.survey_stage import SurveyComponent
 from wanc.compiler.program.program import Placement, Segment
-from wanc.compiler.quantize.calibrate import Calibrate, Trajectory
+from wanc.compiler.quantize.calibrate import Calibrate
 from wanc.compiler.quantize.decoder import QuantizeDecoder
 from wanc.compiler.quantize.quantize import Quantize
 from wanc.compiler.quantize.text_encoder import QuantizeTextEncoder
 from wanc.compiler.quantize.texts import Texts
 from wanc.compiler.quantize.train import Train
+from wanc.compiler.reference.stage import SampleReference
 from wanc.compiler.resolve import Resolved
 from wanc.compiler.stages import stage as stage_module
 from wanc.compiler.stages.code_version import code_version
 from wanc.compiler.stages.processor import processor
 from wanc.compiler.stages.stage import Stage, Tree, tool_version
+from wanc.compiler.trajectory import Trajectory
 from wanc.models.source import ModelSource
 from wanc.recipe.schema import Recipe
 
@@ -89,6 +91,15 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "observer": ("absmax", "mse"),
         "keep": (("decoder.conv_out",), ()),
         "zeros": (None, ("decoder.norm_out.gamma",)),
+    },
+    SampleReference: {
+        "components": (("text_encoder", "vae_decoder"), ("text_encoder",)),
+        "trajectory": (TRAJECTORY, FASTER),
+        "size": (SIZE, (64, 96, 17)),
+        "clips": ((("a", 0),), (("a", 1),)),
+        "negative_prompt": ("", "b"),
+        "draws": (1, 2),
+        "tokenizer": ("tokenizer.json", "other/tokenizer.json"),
     },
     Calibrate: {
         "component": ("denoiser_high", "denoiser_low"),
@@ -213,7 +224,7 @@ def test_stages_of_one_name_have_keys_of_their_own() -> None:
     assert len(keys) == len(every_stage())
     quantising = {"texts", "calibrate", "quantize", "train"}
     assert {kind.name for kind in every_stage()} == {
-        "export", "fuse", *quantising, "partition", "compile", "engine", "tables", "check", "survey",
+        "export", "fuse", *quantising, "partition", "compile", "engine", "tables", "check", "survey", "reference",
     }  # fmt: skip
 
 

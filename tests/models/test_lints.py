@@ -326,6 +326,7 @@ def test_no_ready_recipe_is_forgotten() -> None:
     assert found == {
         "tiny-wan",
         "tiny-wan-int8",
+        "tiny-wan-matrix",
         "tiny-wan-rtx",
         "tiny-wan-text-encoder",
         "tiny-wan-vae-decoder",

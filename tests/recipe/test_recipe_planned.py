@@ -67,13 +67,12 @@ def test_a_whole_planned_recipe_is_not_built_yet(write: Write, tiny: str) -> Non
     future = """
 fuse: {passes: default, hoist: [time, request]}
 runtime: {kv_cache: {cross: true}, offload: {experts: swap}, budgets: {device: 70GiB}}
-evaluate: {prompts: prompts/evaluate.txt, gates: {psnr_db: ">= 30"}}
 """
-    with pytest.raises(NotBuiltYetError, match=r"also .*evaluate is not built yet"):
+    with pytest.raises(NotBuiltYetError, match=r"also .*runtime.offload is not built yet"):
         load(write("recipe.yaml", tiny + future))
 
 
 def test_one_real_fault_makes_it_a_recipe_error(write: Write, tiny: str) -> None:
     with pytest.raises(RecipeError) as caught:
-        load(write("recipe.yaml", tiny + "evaluate: {}\nruntime: {threads: -1}\n"))
+        load(write("recipe.yaml", tiny + "runtime: {offload: {experts: swap}, threads: -1}\n"))
     assert type(caught.value) is RecipeError

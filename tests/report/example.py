@@ -14,21 +14,21 @@ from wanc.report.document import (
     Branch,
     Cause,
     Clip,
+    Cohort,
     Drift,
-    Entry,
     Estimate,
     Facts,
     Floor,
     GateResult,
     Invariant,
-    Machine,
     Media,
     MemoryPoint,
     Outcome,
     Quality,
     Ratio,
-    Reference,
-    Report,
+    ReportDocument,
+    ReportedBundle,
+    ReportedReference,
     Speed,
     StepError,
     Times,
@@ -46,7 +46,7 @@ PROMPTS = ("绿色三角形向右移动。🙂 A green triangle moves right.", H
 NEW, BASELINE, OTHER = "tiny-wan-int8", "tiny-wan-bf16", "tiny-wan-int8-weight"
 
 
-def example(media: dict[str, list[Media]] | None = None) -> Report:
+def example(media: dict[str, list[Media]] | None = None) -> ReportDocument:
     """The whole report; `media` by bundle, and the reference's under an empty name."""
     media = media or {}
     entries = [
@@ -54,7 +54,7 @@ def example(media: dict[str, list[Media]] | None = None) -> Report:
         entry(BASELINE, 11.92, 1.3e-3, 0.52, media=media.get(BASELINE, [])),
         entry(OTHER, 10.4, 1.9e-3, 0.29, media=media.get(OTHER, [])),
     ]
-    return Report(
+    return ReportDocument(
         title=f"{NEW} against {BASELINE}",
         wanc="1.4.0",
         verdict=Verdict(
@@ -71,7 +71,7 @@ def example(media: dict[str, list[Media]] | None = None) -> Report:
         reference=reference(media.get("", [])),
         clips=[Clip(prompt=prompt, seed=seed) for seed, prompt in enumerate(PROMPTS, start=7)],
         baseline=BASELINE,
-        machine=Machine(
+        machine=Cohort(
             processor="a processor of sixteen cores",
             cores=16,
             features=["avx512f", "avx512_vnni", "amx_bf16"],
@@ -85,9 +85,9 @@ def example(media: dict[str, list[Media]] | None = None) -> Report:
     )
 
 
-def reference(media: list[Media]) -> Reference:
+def reference(media: list[Media]) -> ReportedReference:
     floors = [floor("fp32", 2.4e-6), floor("bf16", 9.1e-4)]
-    return Reference(
+    return ReportedReference(
         model="tiny-wan",
         width=64,
         height=64,
@@ -228,7 +228,7 @@ def memory(total: float, peak: float) -> list[MemoryPoint]:
 
 def entry(
     name: str, total: float, error: float, peak: float, fault: tuple[int, float] = (0, 1.0), media: Sequence[Media] = ()
-) -> Entry:
+) -> ReportedBundle:
     scheme = name.removeprefix("tiny-wan-")
     linears = [f"{expert}/blocks.{block}.ffn.net.2" for expert in EXPERTS for block in range(BLOCKS)]
     ratio = total / 11.92
@@ -236,7 +236,7 @@ def entry(
         Ratio(phase=phase, ratio=ratio * share, low=ratio * share * 0.96, high=ratio * share * 1.05, pairs=9)
         for phase, share in {"total": 1.0, "decode": 1.43, "text": 1.2, "step denoiser_high": 0.9}.items()
     ]
-    return Entry(
+    return ReportedBundle(
         name=name,
         recipe=f"recipes/{name}.yaml",
         facts=Facts(
@@ -304,11 +304,11 @@ def trend() -> list[TrendPoint]:
     ]
 
 
-def nothing(outcome: Outcome = "infrastructure-error") -> Report:
+def nothing(outcome: Outcome = "infrastructure-error") -> ReportDocument:
     """A report of which nothing was measured."""
-    machine = Machine(processor="a processor", cores=2, features=[], tools={}, threads=2)
+    machine = Cohort(processor="a processor", cores=2, features=[], tools={}, threads=2)
     verdict = Verdict(outcome=outcome, summary="The reference could not be computed.")
-    return Report(
+    return ReportDocument(
         title="nothing",
         wanc="1.4.0",
         verdict=verdict,

@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from wanc.errors import EXIT_DATA, UserError
-from wanc.report.document import EXIT_CODES, Estimate, Media, Report, read, text
+from wanc.report.document import EXIT_CODES, Estimate, Media, ReportDocument, read, text
 from wanc.report.schema import SHIPPED, json_schema, schema_text
 from wanc.runtime.strict_json import MAX_BYTES
 
@@ -21,7 +21,7 @@ from .schema_check import faults
 
 
 @pytest.mark.parametrize("report", [example(), nothing()], ids=["rich", "nothing"])
-def test_what_is_written_is_read_again(report: Report, tmp_path: Path) -> None:
+def test_what_is_written_is_read_again(report: ReportDocument, tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     path.write_text(text(report), "utf-8")
     assert read(path) == report
@@ -31,7 +31,7 @@ def test_what_is_written_is_read_again(report: Report, tmp_path: Path) -> None:
 def test_equal_reports_are_equal_texts() -> None:
     report = example()
     values = report.model_dump(mode="json")
-    turned = Report.model_validate(dict(reversed(values.items())))
+    turned = ReportDocument.model_validate(dict(reversed(values.items())))
     assert text(turned) == text(report)
     assert text(report).startswith('{\n  "baseline": ') and text(report).endswith("\n}\n")
     assert "绿色" in text(report), "people read it as well"
@@ -42,7 +42,7 @@ def test_the_schema_file_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize("report", [example(), nothing()], ids=["rich", "nothing"])
-def test_a_report_is_as_the_schema_says(report: Report) -> None:
+def test_a_report_is_as_the_schema_says(report: ReportDocument) -> None:
     schema = json_schema()
     assert faults(json.loads(text(report)), schema, schema) == []
 

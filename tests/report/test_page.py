@@ -82,7 +82,7 @@ def test_both_videos_play_in_step(chromium: Browser, path: Path) -> None:
         watched.require_clean()
 
 
-def test_another_clip_and_another_bundle_can_be_chosen(chromium: Browser, path: Path) -> None:
+def test_clips_bundles_and_where_they_meet_can_be_chosen(chromium: Browser, path: Path) -> None:
     with opened(chromium, path) as watched:
         page = watched.page
         sources = f"{VIDEOS}.map(one => one.src)"
@@ -92,12 +92,6 @@ def test_another_clip_and_another_bundle_can_be_chosen(chromium: Browser, path: 
         watched.wait_until(f"{VIDEOS}.every(one => one.readyState >= 2)")
         assert not set(before) & set(page.evaluate(sources))
         assert page.locator("#video-right").get_attribute("aria-label") == BASELINE
-        watched.require_clean()
-
-
-def test_the_wipe_and_the_difference(chromium: Browser, path: Path) -> None:
-    with opened(chromium, path) as watched:
-        page = watched.page
         clip = "getComputedStyle(document.getElementById('video-right')).clipPath"
         assert page.evaluate(clip) == "inset(0px 0px 0px 50%)"
         page.locator("#wipe").fill("20")
@@ -113,7 +107,7 @@ def test_the_wipe_and_the_difference(chromium: Browser, path: Path) -> None:
         watched.require_clean()
 
 
-def test_a_point_selects_its_bundle(chromium: Browser, path: Path) -> None:
+def test_points_and_arrow_keys_select_bundles(chromium: Browser, path: Path) -> None:
     with opened(chromium, path) as watched:
         page = watched.page
         assert shown_bundle(page) == NEW
@@ -127,12 +121,6 @@ def test_a_point_selects_its_bundle(chromium: Browser, path: Path) -> None:
             page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
             watched.wait_until(f"document.querySelector('article:not([hidden]) h3').innerText.startsWith('{name}')")
             assert shown_bundle(page) == name
-        watched.require_clean()
-
-
-def test_tabs_follow_the_arrow_keys(chromium: Browser, path: Path) -> None:
-    with opened(chromium, path) as watched:
-        page = watched.page
         page.locator("#tab-0").focus()
         for name in (BASELINE, OTHER, NEW):
             page.keyboard.press("ArrowRight")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from wanc.errors import EXIT_UNAVAILABLE, UserError
 from wanc.report import write
-from wanc.report.document import Cause, Clip, Outcome, Report, Verdict, text
+from wanc.report.document import Cause, Clip, Outcome, ReportDocument, Verdict, text
 from wanc.report.in_toto import statement
 from wanc.report.junit import junit
 from wanc.report.markdown import markdown
@@ -165,7 +165,7 @@ def test_the_statement_names_the_bundle_and_its_gates() -> None:
 # texts of others
 
 
-def hostile(name: str, prompt: str) -> Report:
+def hostile(name: str, prompt: str) -> ReportDocument:
     """The rich report without its largest lists, with these texts wherever a text can stand."""
     new, *others = RICH.bundles
     assert new.quality
@@ -220,7 +220,7 @@ def test_no_text_becomes_anything_else(tags: set[str], name: str, prompt: str) -
     rows = parse_markdown(markdown(report))[GATES]
     assert len(rows) == len(report.gates) + 1 and {len(row) for row in rows} == {7}
     assert "\n".join(row[2] for row in rows[1:]).split() == name.split() * len(report.gates)
-    assert Report.model_validate_json(text(report)) == report
+    assert ReportDocument.model_validate_json(text(report)) == report
 
 
 def test_markdown_calls_nobody_and_shows_no_html() -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from wanc.runtime.errors import UserError
-from wanc.runtime.noise import LARGEST_SEED, initial_noise
+from wanc.runtime.noise import initial_noise
+from wanc.runtime.video_limits import LARGEST_SEED
 
 GOLDEN = {
     0: [[-0.24822916090488434, -0.02676701545715332], [-1.9444162845611572, 0.5245779752731323]],

@@ -111,7 +111,7 @@ class BuildPlan:
         passes = None if fuse.passes == "default" else fuse.passes
         return cls(
             resolved,
-            _export(resolved),
+            export_stage(resolved),
             Fuse(passes, fuse.skip, fuse.hoist),
             QuantizeStages.of(resolved),
             _partition(resolved, placement),
@@ -191,7 +191,7 @@ def _placement(loaded: LoadedRecipe, run: Run) -> Placement | None:
     return None
 
 
-def _export(resolved: Resolved) -> Stage:
+def export_stage(resolved: Resolved) -> Stage:
     """The stage that knows how to read this kind of model."""
     model = resolved.recipe.model
     example, values = model.example or {}, model.values or {}

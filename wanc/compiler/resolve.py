@@ -15,6 +15,7 @@ from wanc.artifacts.canonical import digest_of
 from wanc.artifacts.pins import PinnedFiles
 from wanc.artifacts.records import Blob
 from wanc.artifacts.sources import SourceDigests, changed
+from wanc.compiler.clips import clips_of
 from wanc.compiler.program.program import Task
 from wanc.compiler.stages.stage import Tree
 from wanc.compiler.stages.worker import call_in_worker
@@ -92,8 +93,10 @@ class Resolved:
 
     @property
     def described(self) -> dict[str, Any]:
-        """The recipe as JSON, with all defaults. Where its files lie says nothing about what is built."""
-        described = self.recipe.model_dump(mode="json", exclude_none=True)
+        """The recipe as JSON, with all defaults. Where its files lie says nothing about what is built, nor does what a
+        report asks of that.
+        """
+        described = self.recipe.model_dump(mode="json", exclude_none=True, exclude={"evaluate"})
         model = {key: value for key, value in described["model"].items() if key not in ("source", "onnx", "files")}
         if self.model.components:
             model["components"] = list(self.model.components)
@@ -112,6 +115,8 @@ def resolve(loaded: LoadedRecipe, sources: SourceDigests, *, progress: bool) -> 
     model = open_model(loaded)
     check_fits(loaded, model)
     prompts = prompts_of(loaded)
+    if loaded.recipe.evaluate is not None:
+        clips_of(loaded)  # what its report lacks is told before there is any work
     pinned = _pinned(model, sources, progress)
 
     def check() -> None:

@@ -24,6 +24,7 @@ _PATHS = (
     ("model", "onnx"),
     ("model", "files", "*"),
     ("quantize", "calibrate", "prompts"),
+    ("evaluate", "prompts"),
     ("partition", "profiles", "*"),
 )
 

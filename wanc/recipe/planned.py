@@ -13,7 +13,6 @@ KEYS = (
     "runtime.kv_cache",
     "runtime.offload",
     "runtime.budgets.host",
-    "evaluate",
 )
 
 # Values are globs over what YAML would write in one line; "[[]" is how a glob writes "[".

@@ -26,6 +26,7 @@ from wanc.recipe.checks import (
 )
 from wanc.recipe.division import check_closed, check_no_cache
 from wanc.recipe.engine_rules import RULES, default_islands, default_targets
+from wanc.recipe.evaluate import EvaluateSection
 from wanc.recipe.model import ModelSection
 from wanc.recipe.partition import PartitionSection
 from wanc.recipe.quantize import QuantizeSection
@@ -220,6 +221,7 @@ class Recipe(Section):
     partition: PartitionSection = PartitionSection()
     engine: EngineSection = EngineSection()
     runtime: RuntimeSection = RuntimeSection()
+    evaluate: EvaluateSection | None = None
     division: Literal["open", "closed"] | None = None
     """Of MLPerf Inference, if it is a result of that: closed refuses what its rules forbid, naming the rule."""
 
@@ -280,8 +282,18 @@ class Recipe(Section):
                 raise fault(f"{key} is missing", hint, without=(key,))
             if self.model.source is None and given:
                 raise fault("only a model given as source makes videos", "remove it", (key,))
+        if self.model.source is None and self.evaluate is not None:
+            raise fault("only text-to-video models are reported on so far", "remove it", ("evaluate",))
         if self.model.source is None and self.runtime.decode != DecodeSection():
             raise fault("only a model given as source makes videos", "remove it", ("runtime", "decode"))
+        return self
+
+    @model_validator(mode="after")
+    def _evaluated_shape_is_there(self) -> Self:
+        names = [shape.name for shape in self.shapes or ()]
+        if self.evaluate and self.evaluate.shape is not None and self.evaluate.shape not in names:
+            hint = f"its shapes are {', '.join(names)}"
+            raise fault(f"there is no shape {self.evaluate.shape!r}", hint, ("evaluate", "shape"))
         return self
 
 

@@ -35,14 +35,14 @@ MediaPath = Annotated[str, Field(pattern=r"^[\w-][\w.-]*(/[\w-][\w.-]*)*$")]
 """Beneath the document's folder, separated by "/"; no part of it begins with a dot, so that none leads out."""
 
 
-class Part(BaseModel):
+class DocumentPart(BaseModel):
     """What all parts of the document share."""
 
     # JSON has no NaN and no infinities: who measures decides what stands for them.
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
-class Estimate(Part):
+class Estimate(DocumentPart):
     """A mean over clips, and between what bounds it lies with 95 %, by bootstrap over them."""
 
     mean: float
@@ -51,14 +51,14 @@ class Estimate(Part):
     count: int
 
 
-class Clip(Part):
+class Clip(DocumentPart):
     """What every bundle is asked for."""
 
     prompt: str
     seed: int
 
 
-class Facts(Part):
+class Facts(DocumentPart):
     """A bundle as it was built, read back from it."""
 
     id: str
@@ -75,7 +75,7 @@ class Facts(Part):
     """`<component>/<Linear>` → how it is computed, of every Linear that a QuantTable names."""
 
 
-class StepError(Part):
+class StepError(DocumentPart):
     """Of an expert's velocity at the reference's own state, mean over clips."""
 
     step: int
@@ -85,7 +85,7 @@ class StepError(Part):
     error: float
 
 
-class BlockError(Part):
+class BlockError(DocumentPart):
     """Of the residual stream behind a block, at the reference's own state, conditional branch, mean over clips."""
 
     step: int
@@ -94,7 +94,7 @@ class BlockError(Part):
     error: float
 
 
-class Drift(Part):
+class Drift(DocumentPart):
     """Of latents behind a step of a free run, mean over clips."""
 
     step: int
@@ -102,7 +102,7 @@ class Drift(Part):
     sqnr_db: float
 
 
-class Invariant(Part):
+class Invariant(DocumentPart):
     """What holds exactly, or does not; None where it does not apply."""
 
     name: str
@@ -110,7 +110,7 @@ class Invariant(Part):
     detail: str
 
 
-class WorstLayer(Part):
+class WorstLayer(DocumentPart):
     """A Linear that its QuantTable says is far from the float model."""
 
     name: str
@@ -119,13 +119,13 @@ class WorstLayer(Part):
     reason: str
 
 
-class WorstFrame(Part):
+class WorstFrame(DocumentPart):
     clip: int
     frame: int
     psnr_db: float
 
 
-class Quality(Part):
+class Quality(DocumentPart):
     """How far a bundle is from the reference."""
 
     steps: list[StepError]
@@ -140,7 +140,7 @@ class Quality(Part):
     worst_frames: list[WorstFrame]
 
 
-class Times(Part):
+class Times(DocumentPart):
     """Of one phase, in the order of rounds."""
 
     seconds: list[float]
@@ -151,13 +151,13 @@ class Times(Part):
     """The 90th percentile."""
 
 
-class MemoryPoint(Part):
+class MemoryPoint(DocumentPart):
     seconds: float
     rss_bytes: int
     phase: str
 
 
-class Speed(Part):
+class Speed(DocumentPart):
     """What a bundle takes. Phases: open, first_step, text, `step denoiser_high`, `step denoiser_low`, switch, decode,
     encode, first_frame, total.
     """
@@ -170,7 +170,7 @@ class Speed(Part):
     memory: list[MemoryPoint] = []
 
 
-class Ratio(Part):
+class Ratio(DocumentPart):
     """How many times as long a phase of a bundle takes as the baseline's, in pairs of the same round."""
 
     phase: str
@@ -181,7 +181,7 @@ class Ratio(Part):
     pairs: int
 
 
-class Media(Part):
+class Media(DocumentPart):
     """Files of one clip beside the document: paths relative to it."""
 
     video: MediaPath
@@ -189,7 +189,7 @@ class Media(Part):
     """Frames from left to right; of a bundle those of the reference, its own, and eight times the difference."""
 
 
-class Entry(Part):
+class ReportedBundle(DocumentPart):
     """One bundle."""
 
     name: str
@@ -205,7 +205,7 @@ class Entry(Part):
     """Why there is nothing of it."""
 
 
-class Floor(Part):
+class Floor(DocumentPart):
     """What a change of one unit in the last place of the reference does: the least that means anything.
 
     `unit` is of which format that place is. `draws` are so many changes, each another number of another layer.
@@ -219,7 +219,7 @@ class Floor(Part):
     """By metric, as of `Quality`: between the reference and its changed selves."""
 
 
-class Reference(Part):
+class ReportedReference(DocumentPart):
     """What all are held against: the untouched model in float32, on this machine."""
 
     model: str
@@ -235,7 +235,7 @@ class Reference(Part):
     media: list[Media] = []
 
 
-class Machine(Part):
+class Cohort(DocumentPart):
     """Times of two reports are compared only where all of this is the same."""
 
     processor: str
@@ -245,7 +245,7 @@ class Machine(Part):
     threads: int
 
 
-class GateResult(Part):
+class GateResult(DocumentPart):
     """A demand, and what came of it."""
 
     name: str
@@ -261,7 +261,7 @@ class GateResult(Part):
     reason: str
 
 
-class Cause(Part):
+class Cause(DocumentPart):
     """Where a change begins: the first layer, stage or phase that is not what it was."""
 
     kind: Literal["layer", "block", "expert", "guidance", "stage", "phase"]
@@ -269,14 +269,14 @@ class Cause(Part):
     detail: str
 
 
-class Verdict(Part):
+class Verdict(DocumentPart):
     outcome: Outcome
     summary: str
     """One sentence."""
     cause: Cause | None = None
 
 
-class TrendPoint(Part):
+class TrendPoint(DocumentPart):
     """A bundle that was reported on before, oldest first."""
 
     id: str
@@ -287,31 +287,36 @@ class TrendPoint(Part):
     values: dict[str, float]
 
 
-class Report(Part):
+class ReportDocument(DocumentPart):
     """The whole of it. `bundles` begin with the new one."""
 
     format: Literal["wanc.report/1.0"] = SCHEMA
     title: str
     wanc: str
     verdict: Verdict
-    reference: Reference | None
+    reference: ReportedReference | None
     clips: list[Clip]
     baseline: str | None
-    machine: Machine
-    bundles: list[Entry]
+    machine: Cohort
+    bundles: list[ReportedBundle]
     gates: list[GateResult]
     trend: list[TrendPoint] = []
     notes: list[str] = []
     """What a reader has to know to read the figures rightly, such as how many scales MS-SSIM has here."""
 
+    @property
+    def exit_code(self) -> int:
+        """That of a command which made it."""
+        return EXIT_CODES[self.verdict.outcome]
 
-def text(report: Report) -> str:
+
+def text(report: ReportDocument) -> str:
     """The document as JSON: keys in order, two spaces, a newline at the end. Equal reports give equal texts."""
     values = report.model_dump(mode="json")
     return json.dumps(values, ensure_ascii=False, allow_nan=False, indent=2, sort_keys=True) + "\n"
 
 
-def read(path: Path) -> Report:
+def read(path: Path) -> ReportDocument:
     """The document in a file of at most 16 MiB.
 
     Raises UserError where it cannot be read, is not JSON as `strict_json` has it, or is no report of this format.
@@ -323,7 +328,7 @@ def read(path: Path) -> Report:
         told = f"its format is {ascii(values.get('format'))[:80]}, and this wanc reads {SCHEMA}"
         raise UserError(told, where=where, hint="write it again with this wanc", exit_code=EXIT_DATA)
     try:
-        return Report.model_validate(values, strict=True)
+        return ReportDocument.model_validate(values, strict=True)
     except ValidationError as error:
         first, *others = error.errors(include_url=False, include_input=False)
         place = ".".join(map(str, first["loc"]))

@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from wanc.report.document import Outcome, Report, text
+from wanc.report.document import Outcome, ReportDocument, text
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"
@@ -23,7 +23,7 @@ RESULTS: Mapping[Outcome, str] = {
 }
 
 
-def statement(report: Report) -> str:
+def statement(report: ReportDocument) -> str:
     """The statement, not signed. What was tested with is the report itself, the reference, and the baseline."""
     tests: dict[str, list[str]] = {"PASSED": [], "WARNED": [], "FAILED": []}
     for gate in report.gates:

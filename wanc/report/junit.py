@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Literal
 from xml.etree import ElementTree
 
-from wanc.report.document import GateResult, Outcome, Report
+from wanc.report.document import GateResult, Outcome, ReportDocument
 from wanc.report.wording import OUTCOMES, gate_bound, gate_value
 
 Element = Literal["failure", "error", "skipped"]
@@ -23,7 +23,7 @@ ELEMENTS: Mapping[Outcome, Element | None] = {
 UNSPEAKABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit(report: Report) -> bytes:
+def junit(report: ReportDocument) -> bytes:
     """The XML file. A verdict that no gate accounts for is a test case as well, so that none is lost."""
     suite = ElementTree.Element("testsuite", name=_speakable(report.title))
     outcomes: list[Outcome] = [gate.outcome for gate in report.gates]

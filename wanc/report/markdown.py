@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from wanc.report import tables
-from wanc.report.document import Report
+from wanc.report.document import ReportDocument
 from wanc.report.tables import ReportCell, ReportTable
 from wanc.report.wording import OUTCOMES
 
@@ -13,7 +13,7 @@ from wanc.report.wording import OUTCOMES
 MARKS = re.compile(r"([\\`*_\[\]<>|~$&]|^[#+-])")
 
 
-def markdown(report: Report) -> str:
+def markdown(report: ReportDocument) -> str:
     """The report in GitHub's Markdown."""
     verdict = report.verdict
     words = OUTCOMES[verdict.outcome]

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from wanc.report.document import Report
+from wanc.report.document import ReportDocument
 
 SHIPPED = Path(__file__).parent / "report.schema.json"
 
@@ -16,7 +16,7 @@ def json_schema() -> dict[str, Any]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "$id": "urn:wanc:report:1.0",
-        **Report.model_json_schema(),
+        **ReportDocument.model_json_schema(),
         "title": "wanc report",
     }
 

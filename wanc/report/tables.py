@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from wanc.report import wording
-from wanc.report.document import Entry, Outcome, Report
+from wanc.report.document import Outcome, ReportDocument, ReportedBundle
 from wanc.report.values import SEVERITY, baseline_of, estimate, floor_value, floors_of, metrics, multiple, phases
 from wanc.report.wording import NOT_MEASURED, OUTCOMES, quantity
 
@@ -36,7 +36,7 @@ def text_table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]
     return ReportTable(caption, header, [[ReportCell(text) for text in row] for row in rows], note)
 
 
-def gates(report: Report) -> ReportTable:
+def gates(report: ReportDocument) -> ReportTable:
     """Every demand and what came of it, what is not met first."""
     rows = [
         [
@@ -55,7 +55,7 @@ def gates(report: Report) -> ReportTable:
     return ReportTable(f"{passed} of {len(rows)} gates passed", header, rows)
 
 
-def quality(report: Report) -> ReportTable:
+def quality(report: ReportDocument) -> ReportTable:
     """How far each bundle is from the reference, and how many noise floors that is."""
     rows: list[list[ReportCell]] = []
     for metric in metrics(report):
@@ -69,7 +69,7 @@ def quality(report: Report) -> ReportTable:
     return ReportTable("Quality against the reference", header, rows, note)
 
 
-def quality_cell(report: Report, entry: Entry, metric: str) -> ReportCell:
+def quality_cell(report: ReportDocument, entry: ReportedBundle, metric: str) -> ReportCell:
     """A metric of a bundle with its bounds, and how many times as far from the reference as each floor that is."""
     found = estimate(entry, metric)
     if found is None:
@@ -83,7 +83,7 @@ def quality_cell(report: Report, entry: Entry, metric: str) -> ReportCell:
     return ReportCell(wording.interval(found, wording.unit_of(metric)), note=" · ".join(multiples))
 
 
-def speed(report: Report) -> ReportTable:
+def speed(report: ReportDocument) -> ReportTable:
     """How long each phase takes, and how many times as long as the baseline's."""
     rows = [
         [ReportCell(wording.label(phase)), *(speed_cell(entry, phase) for entry in report.bundles)]
@@ -97,7 +97,7 @@ def speed(report: Report) -> ReportTable:
     return ReportTable("Speed", ["Phase", *_names(report)], rows, f"{note}.")
 
 
-def speed_cell(entry: Entry, phase: str) -> ReportCell:
+def speed_cell(entry: ReportedBundle, phase: str) -> ReportCell:
     """A phase's median with its spread, and how many times the baseline's that is."""
     times = entry.speed.phases.get(phase) if entry.speed else None
     if times is None:
@@ -106,7 +106,7 @@ def speed_cell(entry: Entry, phase: str) -> ReportCell:
     return ReportCell(wording.spread(times), note=wording.ratio(found) if found else "")
 
 
-RATES: Sequence[tuple[str, Callable[[Entry], str]]] = (
+RATES: Sequence[tuple[str, Callable[[ReportedBundle], str]]] = (
     ("videos per hour", lambda entry: quantity(entry.speed and entry.speed.videos_per_hour)),
     ("peak memory", lambda entry: quantity(entry.speed and entry.speed.peak_rss_bytes, "bytes")),
     (
@@ -115,7 +115,7 @@ RATES: Sequence[tuple[str, Callable[[Entry], str]]] = (
     ),
 )
 
-FACTS: Sequence[tuple[str, Callable[[Entry], str]]] = (
+FACTS: Sequence[tuple[str, Callable[[ReportedBundle], str]]] = (
     ("recipe", lambda entry: entry.recipe),
     ("id", lambda entry: entry.facts.id),
     ("version", lambda entry: entry.facts.version),
@@ -128,7 +128,7 @@ FACTS: Sequence[tuple[str, Callable[[Entry], str]]] = (
 )
 
 
-def facts(report: Report) -> ReportTable:
+def facts(report: ReportDocument) -> ReportTable:
     """What each bundle is, as it was built."""
     rows = [[name, *(tell(entry) for entry in report.bundles)] for name, tell in FACTS]
     components = sorted({name for entry in report.bundles for name in entry.facts.int8_linear_share})
@@ -138,5 +138,5 @@ def facts(report: Report) -> ReportTable:
     return text_table("The bundles as they were built", ["Fact", *_names(report)], rows)
 
 
-def _names(report: Report) -> list[str]:
+def _names(report: ReportDocument) -> list[str]:
     return [f"{entry.name} (baseline)" if entry.name == report.baseline else entry.name for entry in report.bundles]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from wanc.report.document import Entry, Estimate, Floor, Outcome, Report
+from wanc.report.document import BlockError, Estimate, Floor, Outcome, ReportDocument, ReportedBundle, StepError
 
 VELOCITY_ERROR = "velocity_error"
 METRICS = (VELOCITY_ERROR, "psnr", "psnr_db", "ssim", "ms_ssim", "cosine")
@@ -30,22 +30,27 @@ def in_order(names: Iterable[str], first: tuple[str, ...]) -> list[str]:
     return sorted(set(names), key=lambda name: (first.index(name) if name in first else len(first), name))
 
 
-def metrics(report: Report) -> list[str]:
+def metrics(report: ReportDocument) -> list[str]:
     """All that any bundle's quality is measured by."""
     return in_order((name for entry in report.bundles if entry.quality for name in entry.quality.summary), METRICS)
 
 
-def phases(report: Report) -> list[str]:
+def phases(report: ReportDocument) -> list[str]:
     """All that any bundle's time was taken of."""
     return in_order((name for entry in report.bundles if entry.speed for name in entry.speed.phases), PHASES)
 
 
-def estimate(entry: Entry, metric: str) -> Estimate | None:
+def experts_of(errors: Sequence[StepError] | Sequence[BlockError]) -> list[str]:
+    """The experts that errors are of, in their order."""
+    return list(dict.fromkeys(one.expert for one in errors))
+
+
+def estimate(entry: ReportedBundle, metric: str) -> Estimate | None:
     """What a bundle's metric comes to over all clips."""
     return entry.quality.summary.get(metric) if entry.quality else None
 
 
-def value_of(entry: Entry, name: str) -> float | None:
+def value_of(entry: ReportedBundle, name: str) -> float | None:
     """What is known under that name: a metric's mean, a phase's median, or a field of its speed or of its facts."""
     if found := estimate(entry, name):
         return found.mean
@@ -55,12 +60,12 @@ def value_of(entry: Entry, name: str) -> float | None:
     return value if isinstance(value, (int, float)) else None
 
 
-def baseline_of(report: Report) -> Entry | None:
+def baseline_of(report: ReportDocument) -> ReportedBundle | None:
     """The bundle that the others are compared with, where there is one."""
     return next((entry for entry in report.bundles if entry.name == report.baseline), None)
 
 
-def floors_of(report: Report) -> list[Floor]:
+def floors_of(report: ReportDocument) -> list[Floor]:
     """The noise floors that were measured."""
     return report.reference.floors if report.reference else []
 

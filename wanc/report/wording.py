@@ -115,8 +115,8 @@ def ratio(found: Ratio) -> str:
 
 
 def gate_value(gate: GateResult) -> str:
-    """What a gate found, in its unit."""
-    return quantity(gate.value, gate.unit)
+    """What a gate found, in its unit; a dash where it looks at no number."""
+    return "–" if gate.kind == "exact" and gate.value is None else quantity(gate.value, gate.unit)
 
 
 def gate_bound(gate: GateResult) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from wanc.report.document import Report, text
+from wanc.report.document import ReportDocument, text
 from wanc.report.in_toto import statement
 from wanc.report.junit import junit
 from wanc.report.markdown import markdown
@@ -25,7 +25,7 @@ def require_report(folder: Path) -> None:
     require_writable(place / PAGE, WHAT)
 
 
-def write_report(report: Report, folder: Path, media_root: Path) -> list[Path]:
+def write_report(report: ReportDocument, folder: Path, media_root: Path) -> list[Path]:
     """Write a report into a folder, which is made where it is missing; returns the files.
 
     The media are looked for in `media_root`, and copied from there where that is another folder. The page comes last:
@@ -54,7 +54,7 @@ def _is_same(folder: Path, other: Path) -> bool:
     return folder.exists() and other.exists() and folder.samefile(other)
 
 
-def _media(report: Report, root: MediaRoot) -> dict[str, bytes]:
+def _media(report: ReportDocument, root: MediaRoot) -> dict[str, bytes]:
     """All that the document names and that is there, by its path."""
     clips = [
         *(report.reference.media if report.reference else []),

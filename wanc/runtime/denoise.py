@@ -50,15 +50,24 @@ class Expert:
         empty: Empty = np.empty,
     ) -> Latents:
         """The guided velocity, shaped as the latents: v(negative) + guidance * (v(text) - v(negative))."""
+        return self.guided(self.velocities(parts, latents, timestep, text, negative), empty)
+
+    def velocities(
+        self, parts: Denoiser, latents: Latents, timestep: float, text: Latents, negative: Latents
+    ) -> list[Latents]:
+        """Of each branch, the conditional one first, each shaped as the latents."""
         known = {"latents": latents, TIMESTEP: np.array([timestep], np.float32)}
         texts = {"conditional": text} if self.branches == 1 else {"conditional": text, "unconditional": negative}
         given = {branch: {**known, "text": embeddings} for branch, embeddings in texts.items()}
         found = parts.run_branches(GRAPH, given)
-        velocities = [expect(results["velocity"], "velocity", latents.shape) for results in found]
+        return [expect(results["velocity"], "velocity", latents.shape) for results in found]
+
+    def guided(self, velocities: Sequence[Latents], empty: Empty = np.empty) -> Latents:
+        """What those of the branches come to."""
         if len(velocities) == 1:
             return velocities[0]
         conditional, unconditional = velocities
-        guided = np.subtract(conditional, unconditional, out=empty(latents.shape, np.float32))
+        guided = np.subtract(conditional, unconditional, out=empty(conditional.shape, np.float32))
         guided *= np.float32(self.guidance)
         guided += unconditional
         return guided
@@ -73,12 +82,13 @@ def denoise(
     negative: Latents,
     on_progress: OnProgress = ignore,
     empty: Empty = np.empty,
+    on_latents: Callable[[Latents], object] = lambda _: None,
 ) -> Latents:
     """Integrate from noise to clean latents, float32 [1, channels, frames, height, width].
 
     `text` and `negative` are the branches' text states [1, text_length, width]; `expert_at` chooses by timestep, and
     `parts_of` opens the graphs of the expert's component, whose results are dropped when another expert takes over;
-    `empty` makes arrays.
+    `empty` makes arrays. `on_latents` is told what stands behind each step.
     Raises TargetError where a NaN or an infinity turns up: it would decode to a picture of nothing.
     """
     parts: Parts | None = None
@@ -94,5 +104,6 @@ def denoise(
                 f"the latents are not finite after the step at timestep {timestep:g}",
                 hint="run the bundle's --selftest: this machine may not compute what the build machine did",
             )
+        on_latents(latents)
         on_progress("denoise", done, solver.steps)
     return latents

@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from .errors import UserError
 from .pool import Empty
-
-LARGEST_SEED = 2**63 - 1
+from .video_limits import LARGEST_SEED
 
 
 def initial_noise(shape: tuple[int, ...], seed: int, empty: Empty = np.empty) -> NDArray[np.float32]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing
 from dataclasses import replace
 from functools import cache
@@ -167,12 +167,28 @@ class Pipeline:
             on_progress("text", len(texts), len(texts))
         return text, negative
 
-    def sample(self, start: Start, texts: Texts, timer: Timer, on_progress: OnProgress = ignore) -> NDArray[np.float32]:
-        """The clean latents, shaped as those at the start. Raises TargetError."""
+    def text_states(self, prompt: str) -> NDArray[np.float32]:
+        """What the text encoder makes of one prompt, float32 [1, text_length, width]. Raises TargetError."""
+        with self._room("text", self.bundle.shapes[0]):
+            return self._texts.of(prompt)
+
+    def sample(
+        self,
+        start: Start,
+        texts: Texts,
+        timer: Timer,
+        on_progress: OnProgress = ignore,
+        on_latents: Callable[[NDArray[np.float32]], object] = lambda _: None,
+    ) -> NDArray[np.float32]:
+        """The clean latents, shaped as those at the start; `on_latents` is told of those behind each step.
+
+        Raises TargetError.
+        """
         solver, latents = start
         room = self._room("denoise", self._shape_of(latents))
         with timer.phase("denoise"), room, self.executor.expect([*self._steps(solver), *chunks(latents.shape[2])]):
-            return denoise(self._parts, solver, self._expert, latents, *texts, on_progress, empty=self.executor.empty)
+            empty = self.executor.empty
+            return denoise(self.parts, solver, self.expert_at, latents, *texts, on_progress, empty, on_latents)
 
     def decode(self, latents: NDArray[np.float32], timer: Timer, on_progress: OnProgress = ignore) -> Iterator[Frames]:
         """The frames of clean latents, chunk by chunk: uint8 [frames, height, width, 3].
@@ -225,7 +241,7 @@ class Pipeline:
         return replace(self._planned(height, width), frames=frames)
 
     def _steps(self, solver: Solver) -> list[GraphUse]:
-        return list(steps(solver.timesteps.tolist(), self._expert, self._parts))
+        return list(steps(solver.timesteps.tolist(), self.expert_at, self.parts))
 
     def _solver(self, request: Request) -> Solver:
         sampling = self.bundle.sampling
@@ -289,10 +305,12 @@ class Pipeline:
     def _encode(self, prompt: str) -> NDArray[np.float32]:
         return encode_prompt(prompt, self._tokenizer, self._table, self.executor, self.executor.empty)
 
-    def _parts(self, component: str) -> Parts:
+    def parts(self, component: str) -> Parts:
+        """The graphs of a component, for the length of one request."""
         return Parts(component, self._interfaces(component), self.executor, self._tables(component))
 
-    def _expert(self, timestep: float) -> Expert:
+    def expert_at(self, timestep: float) -> Expert:
+        """Who makes the step at a timestep, and with which guidance."""
         return choose_expert(self.bundle.model, self.bundle.sampling, timestep)
 
 

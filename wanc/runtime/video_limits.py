@@ -21,3 +21,4 @@ FEWEST_TILE_POINTS = 4
 """Of latents, high and wide: tiles of fewer are mostly overlap."""
 LARGEST_OVERLAP = 4
 """One part in so many of a tile: what is kept of tiles then takes no more disk than their pictures in float32."""
+LARGEST_SEED = 2**63 - 1

@@ -21,6 +21,7 @@ from wanc.compiler.engines.quantization_check import (
     check_products,
     check_rounded,
 )
+from wanc.compiler.graphs.by_blocks import block_ends
 from wanc.compiler.graphs.lowerable import LowerableGraph, lowerable
 from wanc.compiler.host.reference import Reference
 from wanc.compiler.passes.apply import joined_reports
@@ -86,9 +87,14 @@ class Examined:
                 **joined_reports(self.lowerings[graph]),
                 **describe(self.kernels[graph], entry.size),
                 "executed": graph in self.here,
+                **({"block_ends": ends} if (ends := self._block_ends(graph)) else {}),
             }
             for graph, entry in self.built.items()
         }
+
+    def _block_ends(self, graph: str) -> list[str]:
+        """Where whoever looks for a fault finds what goes from block to block."""
+        return block_ends(self.graphs[graph].model, self.files.component.blocks)
 
 
 def examine(

@@ -32,6 +32,26 @@ def cut_by_blocks(model: ir.Model, blocks: Sequence[str], starts: Sequence[int])
     return [next(pieces) if group or (not nodes and not index) else None for index, group in enumerate(groups)]
 
 
+def block_ends(model: ir.Model, blocks: Sequence[str]) -> list[str]:
+    """What goes on from each block but the last one to the next: the name of the one value that is alive behind it.
+
+    Empty where there is no such value, as in a graph whose blocks do not follow one another.
+    """
+    nodes, reach, earliest = _by_block(model, blocks)
+    own = {node: _own_block(reach(node)[1], blocks) for node in nodes}
+    nodes.sort(key=earliest.__getitem__)
+    counts, names = alive(nodes, reach), list[str]()
+    for start in range(1, len(blocks)):
+        end = _end(nodes, earliest, own, counts, start)
+        behind = {value for node in nodes[end:] for value in reach(node)[0]}
+        passed = [value for node in nodes[:end] for value in node.outputs if value in behind and counts[end - 1] == 1]
+        large = [value for value in passed if value.shape is None or len(value.shape) > 1]
+        if len(large) != 1:
+            return []
+        names.append(str(large[0].name))
+    return names if len(set(names)) == len(names) else []
+
+
 def shared_weights(models: Iterable[ir.Model], blocks: Sequence[str]) -> frozenset[Place]:
     """The weights, by where they lie, that are used at several places between which a component may be cut."""
     used: dict[Place, set[int]] = {}

@@ -25,6 +25,7 @@ from wanc.compiler.program.program import FILE, Program
 from wanc.compiler.quantize.texts import RESULT as TEXTS
 from wanc.compiler.quantize.texts import TENSOR as TEXT
 from wanc.compiler.stages.stage import Files, Stage, scratch_of
+from wanc.compiler.trajectory import Trajectory
 from wanc.errors import CheckpointError, UserError
 from wanc.runtime import safetensors
 from wanc.runtime.denoise import GRAPH, Expert
@@ -33,7 +34,6 @@ from wanc.runtime.noise import initial_noise
 from wanc.runtime.progress import ProgressBar
 from wanc.runtime.safetensors import SafetensorsFile
 from wanc.runtime.solvers.base import Solver
-from wanc.runtime.solvers.create import create_solver
 from wanc.runtime.value import Value, as_values
 
 if TYPE_CHECKING:
@@ -43,26 +43,6 @@ Array = np.ndarray[Any, Any]
 LATENTS, TIMESTEPS, PROMPT = "latents", "timesteps", "prompt"
 END = 0.0
 """The timestep of what is denoised."""
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """How the recipe samples: exactly one of `steps` and `timesteps` is set; a guidance of 1 is none."""
-
-    solver: str
-    steps: int | None
-    timesteps: tuple[float, ...] | None
-    shift: float
-    guidance_high: float
-    guidance_low: float
-    boundary: float | None
-
-    def create_solver(self) -> Solver:
-        return create_solver(self.solver, shift=self.shift, steps=self.steps, timesteps=self.timesteps)
-
-    def guidance(self, component: str) -> float:
-        """The guidance scale of an expert."""
-        return self.guidance_high if component == HIGH else self.guidance_low
 
 
 @dataclass(frozen=True)

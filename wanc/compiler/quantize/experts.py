@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from wanc.compiler.program.program import FILE, Program
-from wanc.compiler.quantize.calibrate import Calibrate, Trajectory
+from wanc.compiler.quantize.calibrate import Calibrate
 from wanc.compiler.quantize.decoder import QuantizeDecoder
 from wanc.compiler.quantize.keep_patterns import check_patterns
 from wanc.compiler.quantize.quantize import Quantize
@@ -22,6 +22,7 @@ from wanc.compiler.quantize.texts import Texts
 from wanc.compiler.quantize.train import Train
 from wanc.compiler.resolve import Resolved
 from wanc.compiler.stages.stage import Stage, Tree
+from wanc.compiler.trajectory import Trajectory
 from wanc.recipe.quantize import CalibrateSection, QuantizeSection
 from wanc.recipe.schema import SamplingSection
 from wanc.runtime.model import DECODER, HIGH, LOW, TEXT_ENCODER
@@ -73,7 +74,7 @@ class QuantizeStages:
         assert resolved.tokenizer is not None, "a text-to-video model has a tokenizer"
         prompts = resolved.prompts[: asked.calibrate.clips]
         texts = Texts((*prompts, sampling.negative_prompt), resolved.tokenizer)
-        trajectory = _trajectory(sampling, resolved.boundary)
+        trajectory = trajectory_of(sampling, resolved.boundary)
         sizes = tuple((shape.height, shape.width, shape.frames) for shape in shapes)
         components = tuple(name for name in quantized_components(resolved) if name in EXPERTS)
         experts = [
@@ -160,7 +161,8 @@ def _decoder(resolved: Resolved, trajectory: Trajectory, sizes: tuple[Size, ...]
     return DecoderStages(_calibrate(DECODER, asked.calibrate, trajectory, sizes), quantize)
 
 
-def _trajectory(sampling: SamplingSection, boundary: float | None) -> Trajectory:
+def trajectory_of(sampling: SamplingSection, boundary: float | None) -> Trajectory:
+    """How a recipe samples; `boundary` is the noise level from which up the high-noise expert works."""
     return Trajectory(
         solver=sampling.solver,
         steps=sampling.steps,

@@ -13,10 +13,11 @@ import numpy as np
 from wanc.compiler.host.sample_states import Sample
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import FILE, Program
-from wanc.compiler.quantize.calibrate import LATENTS, PROMPT, TIMESTEPS, Trajectory
+from wanc.compiler.quantize.calibrate import LATENTS, PROMPT, TIMESTEPS
 from wanc.compiler.quantize.texts import RESULT as TEXTS
 from wanc.compiler.quantize.texts import TENSOR as TEXT
 from wanc.compiler.stages.stage import Files, Stage, scratch_of
+from wanc.compiler.trajectory import Trajectory
 from wanc.runtime.denoise import TIMESTEP
 from wanc.runtime.safetensors import SafetensorsFile, read_header
 from wanc.words import AttentionFormat, Observer

@@ -16,11 +16,11 @@ import numpy as np
 from wanc.artifacts.kept import forget_damaged
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import FILE, Program
-from wanc.compiler.quantize.calibrate import Trajectory
 from wanc.compiler.quantize.quantize import decisions_file
 from wanc.compiler.quantize.texts import RESULT as TEXTS
 from wanc.compiler.quantize.texts import TENSOR as TEXT
 from wanc.compiler.stages.stage import Files, Stage, scratch_of
+from wanc.compiler.trajectory import Trajectory
 from wanc.runtime.model import HIGH, LOW, Model
 from wanc.runtime.noise import initial_noise
 from wanc.runtime.safetensors import SafetensorsFile

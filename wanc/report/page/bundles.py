@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from wanc.report.document import Entry, Report
-from wanc.report.page import bundle_plots, details
+from wanc.report.document import ReportDocument, ReportedBundle
+from wanc.report.page import bundle_plots, details, heat_maps
 from wanc.report.page.drawings import DataUri, Drawings, strip
 from wanc.report.page.html import Markup, chip, element, table_of, together
 from wanc.report.values import worst
@@ -13,7 +13,7 @@ STRIP_ROWS = ("reference", "this bundle", "difference × 8")
 LONGEST_CAPTION = 160
 
 
-def bundles(report: Report, data_uri: DataUri, drawings: Drawings) -> Markup | None:
+def bundles(report: ReportDocument, data_uri: DataUri, drawings: Drawings) -> Markup | None:
     """A tab for each bundle, and its panel."""
     if not report.bundles:
         return None
@@ -33,13 +33,13 @@ def bundles(report: Report, data_uri: DataUri, drawings: Drawings) -> Markup | N
     return together(element("div", *tabs, role="tablist", aria_label="Bundles"), *panels)
 
 
-def _in_short(entry: Entry) -> str:
+def _in_short(entry: ReportedBundle) -> str:
     facts = entry.facts
     size = quantity(facts.size_bytes, "bytes")
     return f"{facts.engine} · {facts.compute} · {facts.scheme} · {size} · version {facts.version} · {facts.id}"
 
 
-def _tab(report: Report, entry: Entry, index: int) -> Markup:
+def _tab(report: ReportDocument, entry: ReportedBundle, index: int) -> Markup:
     role = "new" if index == 0 else "baseline" if entry.name == report.baseline else ""
     outcome = worst(gate.outcome for gate in report.gates if gate.bundle == entry.name)
     state = {"role": "tab", "aria_selected": "true" if index == 0 else "false", "tabindex": 0 if index == 0 else -1}
@@ -49,8 +49,8 @@ def _tab(report: Report, entry: Entry, index: int) -> Markup:
     return element("button", name, small, mark, id=f"tab-{index}", aria_controls=f"bundle-{index}", **state)
 
 
-def _panel(report: Report, entry: Entry, data_uri: DataUri, drawings: Drawings) -> Markup:
-    heat = [drawings.place(plot) for plot in bundle_plots.block_errors(report, entry)]
+def _panel(report: ReportDocument, entry: ReportedBundle, data_uri: DataUri, drawings: Drawings) -> Markup:
+    heat = [drawings.place(plot) for plot in heat_maps.block_errors(report, entry)]
     times = [drawings.place(bundle_plots.ratios(report, entry)), drawings.place(bundle_plots.memory(report, entry))]
     parts = [
         ("Frames", together(*_strips(report, entry, data_uri))),
@@ -67,24 +67,24 @@ def _panel(report: Report, entry: Entry, data_uri: DataUri, drawings: Drawings) 
     return together(failure, *shown, told)
 
 
-def _worst(report: Report, entry: Entry) -> Markup | None:
+def _worst(report: ReportDocument, entry: ReportedBundle) -> Markup | None:
     layers, frames = details.worst_layers(entry), details.worst_frames(report, entry)
     prompts = table_of(details.worst_prompts(report, entry), "numbers")
     return together(_grid(table_of(layers), table_of(frames, "numbers")), prompts) or None
 
 
-def _strips(report: Report, entry: Entry, data_uri: DataUri) -> list[Markup | None]:
+def _strips(report: ReportDocument, entry: ReportedBundle, data_uri: DataUri) -> list[Markup | None]:
     return [strip(_told(report, clip), data_uri(media.strip), STRIP_ROWS) for clip, media in enumerate(entry.media)]
 
 
-def _told(report: Report, clip: int) -> str:
+def _told(report: ReportDocument, clip: int) -> str:
     if clip >= len(report.clips):
         return f"Clip {clip}"
     asked = report.clips[clip]
     return f"Clip {clip}, seed {asked.seed}: {shortened(asked.prompt, LONGEST_CAPTION)}"
 
 
-def _linears(report: Report, entry: Entry) -> Markup | None:
+def _linears(report: ReportDocument, entry: ReportedBundle) -> Markup | None:
     """How many of which kind, and, to be unfolded, which of them are not as they are in the baseline."""
     changed = details.changed_schemes(report, entry)
     summary = element("summary", f"{len(changed.rows)} computed otherwise than in {report.baseline}")

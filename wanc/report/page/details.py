@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from wanc.report import wording
-from wanc.report.document import Clip, Entry, Report
+from wanc.report.document import Clip, ReportDocument, ReportedBundle
 from wanc.report.tables import ReportCell, ReportTable, text_table
 from wanc.report.values import METRICS, baseline_of, in_order
 from wanc.report.wording import label, quantity, unit_of
@@ -13,7 +13,7 @@ from wanc.report.wording import label, quantity, unit_of
 LONGEST_PROMPT = 120
 
 
-def invariants(entry: Entry) -> ReportTable:
+def invariants(entry: ReportedBundle) -> ReportTable:
     """What has to hold exactly, what does not hold first."""
     found = entry.quality.invariants if entry.quality else []
     rows = [
@@ -31,14 +31,14 @@ def invariants(entry: Entry) -> ReportTable:
     return ReportTable("What holds exactly", ("Invariant", "Holds", "Detail"), rows)
 
 
-def worst_layers(entry: Entry) -> ReportTable:
+def worst_layers(entry: ReportedBundle) -> ReportTable:
     """The Linears that are furthest from the float model."""
     layers = sorted(entry.quality.worst_layers if entry.quality else [], key=lambda layer: layer.sqnr_db)
     rows = [[layer.name, layer.scheme, quantity(layer.sqnr_db, "dB"), layer.reason] for layer in layers]
     return text_table("Worst layers", ("Layer", "Scheme", "SQNR", "Reason"), rows)
 
 
-def worst_frames(report: Report, entry: Entry) -> ReportTable:
+def worst_frames(report: ReportDocument, entry: ReportedBundle) -> ReportTable:
     """The frames that are furthest from the reference's."""
     frames = sorted(entry.quality.worst_frames if entry.quality else [], key=lambda frame: frame.psnr_db)
     rows = [
@@ -52,7 +52,7 @@ def _prompt(clips: list[Clip], number: int) -> str:
     return wording.shortened(clips[number].prompt, LONGEST_PROMPT) if 0 <= number < len(clips) else ""
 
 
-def worst_prompts(report: Report, entry: Entry) -> ReportTable:
+def worst_prompts(report: ReportDocument, entry: ReportedBundle) -> ReportTable:
     """All metrics of each clip, the worst first."""
     videos = list(enumerate(entry.quality.videos if entry.quality else []))
     names = in_order((name for _, video in videos for name in video), METRICS)
@@ -67,7 +67,7 @@ def worst_prompts(report: Report, entry: Entry) -> ReportTable:
     return text_table("Worst prompts", ("Clip", *map(label, names), "Prompt"), rows, note)
 
 
-def changed_schemes(report: Report, entry: Entry) -> ReportTable:
+def changed_schemes(report: ReportDocument, entry: ReportedBundle) -> ReportTable:
     """The Linears that are computed otherwise than in the baseline."""
     baseline = baseline_of(report)
     before = baseline.facts.schemes if baseline else entry.facts.schemes
@@ -79,14 +79,14 @@ def changed_schemes(report: Report, entry: Entry) -> ReportTable:
     return text_table(f"Computed otherwise than in {report.baseline}", ("Linear", "Baseline", "Here"), rows)
 
 
-def schemes(entry: Entry) -> ReportTable:
+def schemes(entry: ReportedBundle) -> ReportTable:
     """How many Linears of each component are computed how."""
     found = Counter((name.partition("/")[0], scheme) for name, scheme in entry.facts.schemes.items())
     rows = [[component, scheme, str(count)] for (component, scheme), count in sorted(found.items())]
     return text_table("How Linears are computed", ("Component", "Scheme", "Linears"), rows)
 
 
-def reference(report: Report) -> ReportTable:
+def reference(report: ReportDocument) -> ReportTable:
     """What all are held against."""
     if not (found := report.reference):
         return text_table("Reference", ("", ""), [])
@@ -101,7 +101,7 @@ def reference(report: Report) -> ReportTable:
     return text_table("Reference", ("Fact", "Value"), rows, "The untouched model in float32, on this machine.")
 
 
-def machine(report: Report) -> ReportTable:
+def machine(report: ReportDocument) -> ReportTable:
     """Where it was measured."""
     found = report.machine
     rows = [

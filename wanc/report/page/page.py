@@ -13,7 +13,7 @@ from pathlib import Path
 from string import Template
 
 from wanc.errors import EXIT_UNAVAILABLE, UserError
-from wanc.report.document import Report
+from wanc.report.document import ReportDocument
 from wanc.report.page import player, sections
 from wanc.report.page.drawings import Drawings
 from wanc.runtime.safe_read import opened_beneath
@@ -32,7 +32,7 @@ def require_plotly() -> None:
         raise UserError("the report needs plotly", hint="pip install 'wanc[report]'", exit_code=EXIT_UNAVAILABLE)
 
 
-def page(report: Report, media_root: Path) -> str:
+def page(report: ReportDocument, media_root: Path) -> str:
     """The page, with the media that are found in `media_root` in it. Raises UserError as `require_plotly` does."""
     require_plotly()
     from plotly.offline import get_plotlyjs

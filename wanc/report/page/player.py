@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from wanc.report.document import Media, Report
+from wanc.report.document import Media, ReportDocument
 from wanc.report.page.drawings import DataUri
 from wanc.report.page.html import Markup, element, together
 from wanc.report.wording import shortened
@@ -14,7 +14,7 @@ LONGEST_CHOICE = 60
 REFERENCE = "reference"
 
 
-def videos(report: Report, data_uri: DataUri) -> dict[str, list[str | None]]:
+def videos(report: ReportDocument, data_uri: DataUri) -> dict[str, list[str | None]]:
     """The videos of the reference and of each bundle by clip, those that are there, ready to be played."""
     owners: dict[str, Sequence[Media]] = {str(index): entry.media for index, entry in enumerate(report.bundles)}
     owners = {REFERENCE: report.reference.media if report.reference else [], **owners}
@@ -27,7 +27,7 @@ def as_json(found: dict[str, list[str | None]]) -> str:
     return json.dumps(found)
 
 
-def player(report: Report, found: dict[str, list[str | None]]) -> Markup | None:
+def player(report: ReportDocument, found: dict[str, list[str | None]]) -> Markup | None:
     """The player; None where there are no two videos to compare."""
     if len(found) < 2:
         return None
@@ -54,7 +54,7 @@ def player(report: Report, found: dict[str, list[str | None]]) -> Markup | None:
     return element("div", choices, stage, _controls(), id="player", data_fps=fps)
 
 
-def _clip_name(report: Report, clip: int) -> str:
+def _clip_name(report: ReportDocument, clip: int) -> str:
     prompt = report.clips[clip].prompt if clip < len(report.clips) else ""
     return f"{clip}: {shortened(prompt, LONGEST_CHOICE)}"
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from wanc.report import wording
-from wanc.report.document import Entry, Estimate, Floor, Outcome, Report
+from wanc.report.document import Estimate, Floor, Outcome, ReportDocument, ReportedBundle
 from wanc.report.page.drawing import FAINT, Plot, axis, levels, line, logarithmic, near, plot, said
 from wanc.report.values import (
     METRICS,
@@ -31,7 +31,7 @@ OUTCOME_SYMBOLS: dict[Outcome, str] = {
 }
 
 
-def pareto(report: Report) -> Plot | None:
+def pareto(report: ReportDocument) -> Plot | None:
     """What a video takes against how far it is from the reference; None where no bundle has both."""
     metric = next((name for name in metrics(report) if better(name)), VELOCITY_ERROR)
     found = [
@@ -54,7 +54,7 @@ def pareto(report: Report) -> Plot | None:
         "Seconds for a video against the distance from the reference",
         _told([(entry, seconds, value) for _, entry, seconds, value in found], metric),
         [_front(points, way), *(_point(report, *one, _side(one[2], points)) for one in found)],
-        xaxis=axis("seconds for a video, median – lower is better"),
+        xaxis=axis("seconds for a video – lower is better"),
         yaxis=logarithmic(title) if is_log else axis(title),
         **levels(floors, is_log=is_log),
         showlegend=False,
@@ -67,7 +67,7 @@ def _in(unit: str) -> str:
     return f", {unit}" if unit else ""
 
 
-def _told(found: Sequence[tuple[Entry, float, Estimate]], metric: str) -> str:
+def _told(found: Sequence[tuple[ReportedBundle, float, Estimate]], metric: str) -> str:
     each = (f"{entry.name}: {quantity(seconds, 's')}, {number(value.mean)}" for entry, seconds, value in found)
     return f"Seconds for a video and {label(metric)}. {'; '.join(each)}."
 
@@ -79,7 +79,9 @@ def _side(seconds: float, points: Sequence[tuple[float, float]]) -> str:
     return "top right" if share < 1 / 3 else "top left" if share > 2 / 3 else "top center"
 
 
-def _point(report: Report, index: int, entry: Entry, seconds: float, value: Estimate, side: str) -> dict[str, Any]:
+def _point(
+    report: ReportDocument, index: int, entry: ReportedBundle, seconds: float, value: Estimate, side: str
+) -> dict[str, Any]:
     times = entry.speed.phases["total"] if entry.speed else None
     role = " (new)" if index == 0 else " (baseline)" if entry.name == report.baseline else ""
     bars = {"type": "data", "symmetric": False, "thickness": 1, "width": 3}
@@ -108,7 +110,7 @@ def _front(points: Sequence[tuple[float, float]], way: str) -> dict[str, Any]:
     return line("nobody is both faster and better", x, y, mode="lines", line=steps, hoverinfo="skip")
 
 
-def drift(report: Report) -> Plot | None:
+def drift(report: ReportDocument) -> Plot | None:
     """How close latents of a free run stay to the reference's, over the floors."""
     bundles = [(index, entry) for index, entry in enumerate(report.bundles) if entry.quality and entry.quality.drift]
     if not bundles:
@@ -148,13 +150,13 @@ def _shaded(floor: Floor, top: float) -> list[dict[str, Any]]:
     ]
 
 
-def trends(report: Report) -> list[Plot]:
+def trends(report: ReportDocument) -> list[Plot]:
     """Each value that earlier builds have, one after another, and the new bundle's last."""
     names = in_order((name for point in report.trend for name in point.values), METRICS)
     return [_trend(report, name) for name in names[:MOST_TRENDS]]
 
 
-def _trend(report: Report, name: str) -> Plot:
+def _trend(report: ReportDocument, name: str) -> Plot:
     points: list[tuple[str, str, Outcome, float | None]] = [
         (point.name, wording.day(point.time), point.outcome, point.values.get(name)) for point in report.trend
     ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from wanc.report import tables, wording
-from wanc.report.document import Report
+from wanc.report.document import ReportDocument
 from wanc.report.page import details, player, plots
 from wanc.report.page.bundles import bundles
 from wanc.report.page.drawings import DataUri, Drawings, strip
@@ -27,7 +27,9 @@ class PageSection:
     body: Markup | None
 
 
-def sections(report: Report, data_uri: DataUri, drawings: Drawings, videos: dict[str, list[str | None]]) -> Markup:
+def sections(
+    report: ReportDocument, data_uri: DataUri, drawings: Drawings, videos: dict[str, list[str | None]]
+) -> Markup:
     """All sections that hold something, behind the links to them."""
     pareto = together(drawings.place(plots.pareto(report)), _hint(report))
     compared = together(table_of(tables.quality(report), "numbers"), table_of(tables.speed(report), "numbers"))
@@ -50,12 +52,12 @@ def sections(report: Report, data_uri: DataUri, drawings: Drawings, videos: dict
     return together(element("nav", *links, aria_label="Sections"), element("main", *parts, told))
 
 
-def _hint(report: Report) -> Markup | None:
+def _hint(report: ReportDocument) -> Markup | None:
     several = len(report.bundles) > 1
     return element("p", "Choose a point to see that bundle below.", class_="hint") if several else None
 
 
-def verdict(report: Report) -> Markup:
+def verdict(report: ReportDocument) -> Markup:
     """Whether it may ship, why, and the figures of the new bundle in short."""
     found = report.verdict
     words = OUTCOMES[found.outcome]
@@ -71,14 +73,14 @@ def verdict(report: Report) -> Markup:
     )
 
 
-def _cause(report: Report) -> Markup | None:
+def _cause(report: ReportDocument) -> Markup | None:
     if not (cause := report.verdict.cause):
         return None
     begin = f"It begins at the {cause.kind} "
     return element("p", begin, element("code", cause.name), f": {cause.detail}", class_="cause")
 
 
-def _tiles(report: Report) -> Markup | None:
+def _tiles(report: ReportDocument) -> Markup | None:
     """What the new bundle comes to: a label, a value, and what that is beside the baseline or the floors."""
     if not report.bundles:
         return None
@@ -101,13 +103,13 @@ def _tiles(report: Report) -> Markup | None:
     return element("dl", *shown, class_="tiles")
 
 
-def _metric(report: Report, metric: str) -> tuple[str, str]:
+def _metric(report: ReportDocument, metric: str) -> tuple[str, str]:
     note = tables.quality_cell(report, report.bundles[0], metric).note
     value = quantity(value_of(report.bundles[0], metric), wording.unit_of(metric))
     return value, f"floors: {note}" if note else ""
 
 
-def _clips(report: Report, data_uri: DataUri) -> Markup | None:
+def _clips(report: ReportDocument, data_uri: DataUri) -> Markup | None:
     """Every prompt with its seed, and the reference's frames of it."""
     media = report.reference.media if report.reference else []
     uris = [data_uri(one.strip) for one in media] + [None] * len(report.clips)
@@ -119,14 +121,14 @@ def _clips(report: Report, data_uri: DataUri) -> Markup | None:
     return together(*shown) or None
 
 
-def _facts(report: Report) -> Markup | None:
+def _facts(report: ReportDocument) -> Markup | None:
     whole = table_of(tables.facts(report), "long") if report.bundles else None
     return together(
         whole, _grid([table_of(details.reference(report), "long"), table_of(details.machine(report), "long")])
     )
 
 
-def _notes(report: Report) -> Markup | None:
+def _notes(report: ReportDocument) -> Markup | None:
     return element("ul", *(element("li", note) for note in report.notes)) if report.notes else None
 
 

@@ -55,11 +55,16 @@ def open_session(
     path: Path, options: onnxruntime.SessionOptions, providers: Sequence[str | tuple[str, dict[str, Any]]]
 ) -> onnxruntime.InferenceSession:
     """A `.onnx` file, opened as its graph asks for. The CPU executes what no other provider does."""
+    ask(options, path)
+    return onnxruntime.InferenceSession(path, options, providers=providers, disabled_optimizers=SLOWER)
+
+
+def ask(options: onnxruntime.SessionOptions, path: Path) -> None:
+    """Set what the graph in a `.onnx` file asks for."""
     if properties(path).get(QUANTIZED) != ELSEWHERE:
         # Integer kernels are the graph's own. Of Q/DQ the optimiser would make others: for fp8 one that there is
         # not, and for single Linears one that is not what was calibrated.
         options.add_session_config_entry("session.disable_quant_qdq", "1")
-    return onnxruntime.InferenceSession(path, options, providers=providers, disabled_optimizers=SLOWER)
 
 
 NAMES: Mapping[str, str] = {"float": "float32", "double": "float64"}

@@ -39,13 +39,17 @@ def core() -> openvino.Core:
 
 
 def compile_model(path: Path, threads: int, lanes: int = 1) -> openvino.CompiledModel:
-    """Compile an IR (`.xml`, with its `.bin` beside it) for the CPU in the precision that it asks for.
+    """Compile an IR (`.xml`, with its `.bin` beside it) for the CPU."""
+    return compile_read(core().read_model(path), threads, lanes)
+
+
+def compile_read(model: openvino.Model, threads: int, lanes: int = 1) -> openvino.CompiledModel:
+    """Compile an IR that was read, in the precision that it asks for.
 
     Each lane is a stream, with its share of the threads; streams share the weights. A processor without bfloat16
     computes in float32, slower and closer to the float model; where the plugin does not find out by itself that it has
     to, compiling fails, and is tried so.
     """
-    model = core().read_model(path)
     precision = str(model.get_rt_info(PRECISION).astype(str)) if model.has_rt_info(PRECISION) else FLOAT32
     config: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": precision,

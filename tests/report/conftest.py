@@ -1,0 +1,33 @@
+"""The reference of tiny-wan, made once for all tests of reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wanc.compiler.make_reference import make_reference
+from wanc.recipe.load import load
+from wanc.report.reference import ReferenceRecord
+
+PROMPTS = ("A red circle moves left.", "A blue square moves down.", "一个绿色的三角形向右移动。")
+CLIPS = 2
+
+
+@pytest.fixture(scope="session")
+def evaluated(tiny_recipe: Path, together: Path) -> Path:
+    """tiny-wan's recipe with something to report on."""
+    path = together / "evaluated.yaml"
+    (together / "evaluate.txt").write_text("\n".join(PROMPTS) + "\n", "utf-8")
+    # One line, so that a process that reads it while another writes finds it whole.
+    path.write_text(
+        f"extends: {tiny_recipe}\nevaluate: {{prompts: evaluate.txt, clips: {CLIPS}, pairs: 20}}\n", "utf-8"
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def record(evaluated: Path, tiny_bundle: Path) -> ReferenceRecord:
+    """Two clips of the untouched model, and of each a change in the last place of either format."""
+    (loaded,) = load(evaluated)
+    return ReferenceRecord.read(*make_reference(loaded, tiny_bundle.parents[1] / "store", progress=False))

@@ -1,0 +1,78 @@
+"""Planted faults: each turns a gate red, none of another kind, and the report names where it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from wanc.report.document import ReportDocument
+from wanc.report.make import ReportRequest, make_report
+from wanc.report.reference import ReferenceRecord
+
+from . import planted
+
+Array = np.ndarray[Any, Any]
+Plant = Callable[[Path, Path], Path]
+LAYER = "blocks.2.attn1.to_v"
+
+
+def reported(new: Path, baseline: Path | None, record: ReferenceRecord, pairs: int = 0) -> ReportDocument:
+    request = ReportRequest("tiny-wan", [new], [], baseline, record, "tiny-wan", {}, pairs, threads=1)
+    return make_report(request, progress=False).report
+
+
+def scaled(bundle: Path, copy: Path) -> Path:
+    return planted.with_weight(bundle, copy, "denoiser_low", f"{LAYER}.weight", lambda weight: weight * 1.02)
+
+
+def one_place_off(bundle: Path, copy: Path) -> Path:
+    """Every weight of a Linear in the last place, as other orders of summation are."""
+
+    def edit(weight: Array) -> Array:
+        up = np.random.default_rng(0).integers(0, 2, weight.shape).astype(bool)
+        return np.where(up, np.nextafter(weight, np.inf), np.nextafter(weight, -np.inf))
+
+    return planted.with_weight(bundle, copy, "denoiser_high", f"{LAYER}.weight", edit)
+
+
+def other_guidance(bundle: Path, copy: Path) -> Path:
+    return planted.with_runtime(bundle, copy, "sampling", "guidance", "low", value=2.0)
+
+
+FAULTS: dict[str, tuple[Plant, str, tuple[str, str]]] = {
+    "scaled": (scaled, "block_error", ("layer", f"denoiser_low/{LAYER}")),
+    "exchanged experts": (planted.with_experts_exchanged, "velocity_error", ("expert", "denoiser_high")),
+    "other guidance": (other_guidance, "velocity_error", ("guidance", "denoiser_low")),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found_and_its_cause_named(
+    fault: str, tiny_bundle: Path, record: ReferenceRecord, tmp_path: Path
+) -> None:
+    plant, gate, cause = FAULTS[fault]
+    report = reported(plant(tiny_bundle, tmp_path / "new"), tiny_bundle, record)
+    failed = {result.name: result.kind for result in report.gates if result.outcome == "regression"}
+    assert report.verdict.outcome == "regression" and gate in failed
+    assert set(failed.values()) == {"quality"}
+    found = report.verdict.cause
+    assert found is not None and (found.kind, found.name) == cause
+
+
+def test_a_change_in_the_last_place_is_none(tiny_bundle: Path, record: ReferenceRecord, tmp_path: Path) -> None:
+    report = reported(one_place_off(tiny_bundle, tmp_path / "new"), tiny_bundle, record)
+    assert {result.outcome for result in report.gates} == {"pass"}
+    assert report.verdict.outcome == "pass" and report.verdict.cause is None
+
+
+def test_a_bundle_is_no_worse_than_itself(tiny_bundle: Path, record: ReferenceRecord) -> None:
+    report = reported(tiny_bundle, tiny_bundle, record, pairs=20)
+    assert [entry.name for entry in report.bundles] == ["tiny-wan", "tiny-wan (2)"]
+    assert {result.outcome for result in report.gates if result.kind != "speed"} == {"pass"}
+    (ratio,) = report.bundles[0].ratios
+    assert ratio.pairs == 20 and 0.5 < ratio.ratio < 2
+    assert {"open", "text", "first_step", "decode", "total", "step"} <= report.bundles[0].speed.phases.keys()

@@ -1,0 +1,147 @@
+"""`wanc report`: whether a bundle may ship, and if not, why."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wanc import completion
+from wanc.errors import UserError
+from wanc.folders import Folders
+from wanc.runtime.streams import print_result
+from wanc.runtime.voice import shows_progress
+from wanc.verbs.options import Json, Overrides, StoreFolder, that_speaks
+
+if TYPE_CHECKING:
+    from wanc.recipe.load import LoadedRecipe
+    from wanc.report.document import ReportDocument
+
+Bundles = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="NEW [OTHER]...",
+        help="The new bundle's folder, and those that are shown beside it.",
+        show_default=False,
+        autocompletion=completion.bundles,
+    ),
+]
+
+
+@that_speaks
+def report(
+    bundles: Bundles,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="BUNDLE", help="An earlier bundle, which the new one is compared with.", show_default=False
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RECIPE",
+            help="The recipe whose `evaluate` says what is made; the new bundle's own if unset.",
+            show_default=False,
+        ),
+    ] = None,
+    overrides: Overrides = [],
+    quick: Annotated[bool, typer.Option("--quick", help="Measure no times.")] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FOLDER",
+            help="Where it is written; reports/ where bundles/ are if unset.",
+            show_default=False,
+        ),
+    ] = None,
+    store: StoreFolder = None,
+    as_json: Json = False,
+) -> None:
+    """Compare a bundle with the untouched model, and with an earlier bundle: a page, and a verdict as exit code."""
+    from wanc.recipe.load import load
+    from wanc.report.document import text
+
+    progress = shows_progress(as_json=as_json)
+    new, *others = bundles
+    folders = Folders.chosen(new.absolute().parent.parent, store)
+    folder = output or folders.output / "reports" / new.absolute().name
+    (loaded, *_) = load(recipe or _own_recipe(new, folders.store), overrides)
+    made, written = _reported(loaded, [new], others, baseline, folders.store, folder, quick=quick, progress=progress)
+    if as_json:
+        print_result(text(made).rstrip("\n"))
+    else:
+        print_result("\n".join([made.verdict.summary, *map(str, written)]))
+    if code := made.exit_code:
+        raise typer.Exit(code)
+
+
+def report_on_builds(
+    loaded: Sequence[LoadedRecipe], bundles: Sequence[Path], folders: Folders, *, progress: bool
+) -> tuple[Path, ReportDocument] | None:
+    """The page about what was built, and all that it says, where the recipe has `evaluate`.
+
+    Of several variants the first is what the others are compared with. Raises UserError.
+    """
+    if loaded[0].recipe.evaluate is None:
+        return None
+    name = loaded[0].files[0].stem if loaded[0].variant is not None else loaded[0].recipe.name
+    folder = folders.output / "reports" / name
+    new, baseline = (bundles[1:], bundles[0]) if len(bundles) > 1 else (bundles, None)
+    made, written = _reported(loaded[0], new, [], baseline, folders.store, folder, quick=False, progress=progress)
+    return written[-1], made
+
+
+def _reported(
+    loaded: LoadedRecipe,
+    new: Sequence[Path],
+    others: Sequence[Path],
+    baseline: Path | None,
+    store: Path,
+    folder: Path,
+    *,
+    quick: bool,
+    progress: bool,
+) -> tuple[ReportDocument, list[Path]]:
+    from wanc.compiler.make_reference import make_reference
+    from wanc.report.make import ReportRequest, make_report
+    from wanc.report.reference import ReferenceRecord
+    from wanc.report.shown import with_media
+    from wanc.report.write import require_report, write_report
+
+    require_report(folder)
+    record = ReferenceRecord.read(*make_reference(loaded, store, progress=progress))
+    evaluate = loaded.recipe.evaluate
+    assert evaluate is not None, "a reference was made"
+    request = ReportRequest(
+        title=loaded.files[0].stem if len(new) > 1 else loaded.recipe.name,
+        new=new,
+        others=others,
+        baseline=baseline,
+        record=record,
+        model=str(loaded.recipe.model.source and loaded.recipe.model.source.name),
+        gates=evaluate.gates,
+        pairs=0 if quick else evaluate.pairs,
+    )
+    made = with_media(make_report(request, progress=progress), record, folder)
+    return made, write_report(made, folder, folder)
+
+
+def _own_recipe(bundle: Path, store: Path) -> Path:
+    """The file that a bundle was built of last. Raises UserError where the store does not know it."""
+    from wanc.artifacts.refs import recipe_of
+
+    found = [Path(name) for name in recipe_of(store, bundle)]
+    places = [*found[:1], *(store / path for path in found[1:])]
+    for path in places:
+        if path.is_file():
+            return path
+    raise UserError(
+        "the store does not know which recipe this bundle was built of",
+        where=str(bundle),
+        hint="say it: --recipe RECIPE; or which store has built it: --store FOLDER",
+    )
