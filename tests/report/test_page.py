@@ -44,8 +44,14 @@ def shown_bundle(page: Page) -> str:
     return name.inner_text().split("\n")[0]
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        pytest.param(width, scheme, marks=() if (width, scheme) == (WIDTHS[0], SCHEMES[0]) else pytest.mark.slow)
+        for width in WIDTHS
+        for scheme in SCHEMES
+    ],
+)
 def test_it_is_drawn_and_fits(chromium: Browser, path: Path, width: int, scheme: Scheme) -> None:
     with opened(chromium, path, width, scheme) as watched:
         page = watched.page
@@ -82,6 +88,7 @@ def test_both_videos_play_in_step(chromium: Browser, path: Path) -> None:
         watched.require_clean()
 
 
+@pytest.mark.slow
 def test_clips_bundles_and_where_they_meet_can_be_chosen(chromium: Browser, path: Path) -> None:
     with opened(chromium, path) as watched:
         page = watched.page
@@ -107,6 +114,7 @@ def test_clips_bundles_and_where_they_meet_can_be_chosen(chromium: Browser, path
         watched.require_clean()
 
 
+@pytest.mark.slow
 def test_points_and_arrow_keys_select_bundles(chromium: Browser, path: Path) -> None:
     with opened(chromium, path) as watched:
         page = watched.page
@@ -131,6 +139,7 @@ def test_points_and_arrow_keys_select_bundles(chromium: Browser, path: Path) -> 
         watched.require_clean()
 
 
+@pytest.mark.slow
 def test_plots_follow_the_scheme_while_the_page_is_open(chromium: Browser, path: Path) -> None:
     with opened(chromium, path, scheme="light") as watched:
         page = watched.page
@@ -141,6 +150,7 @@ def test_plots_follow_the_scheme_while_the_page_is_open(chromium: Browser, path:
         watched.require_clean()
 
 
+@pytest.mark.slow
 def test_paper_gets_all_bundles_dark_on_white(chromium: Browser, path: Path) -> None:
     with opened(chromium, path, 760, "dark") as watched:
         page = watched.page
@@ -168,6 +178,7 @@ def test_texts_of_others_stay_texts(chromium: Browser, path: Path, tmp_path: Pat
         watched.require_clean()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("outcome", get_args(Outcome))
 def test_every_outcome_opens_also_where_nothing_was_measured(
     outcome: Outcome, chromium: Browser, tmp_path: Path
@@ -203,6 +214,7 @@ def test_whoever_watches_sees_faults(fault: str, chromium: Browser, tmp_path: Pa
             watched.require_clean()
 
 
+@pytest.mark.slow
 def test_whoever_watches_sees_what_is_too_wide(chromium: Browser, tmp_path: Path) -> None:
     page = tmp_path / "index.html"
     page.write_text("<!doctype html><title>x</title><div style='width: 500px'>x</div>")

@@ -50,7 +50,9 @@ FAULTS: dict[str, tuple[Plant, str, tuple[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", ["scaled", *(pytest.param(name, marks=pytest.mark.slow) for name in FAULTS if name != "scaled")]
+)
 def test_a_fault_is_found_and_its_cause_named(
     fault: str, tiny_bundle: Path, record: ReferenceRecord, tmp_path: Path
 ) -> None:

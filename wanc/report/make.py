@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-from wanc.errors import UserError, render
+from wanc.errors import UserError
 from wanc.recipe.gates import GATES
 from wanc.report.cause import Suspects
-from wanc.report.document import Clip, Facts, Floor, ReportDocument, ReportedBundle, ReportedReference
+from wanc.report.document import (
+    Cause,
+    Clip,
+    Floor,
+    GateResult,
+    ReportDocument,
+    ReportedBundle,
+    ReportedReference,
+)
+from wanc.report.free_run import FreeRun
 from wanc.report.gates import DEFAULTS, Judge, floor_of
-from wanc.report.quality import MeasuredBundle, floors, measure
+from wanc.report.looked_at import LookedAt, look_at
+from wanc.report.quality import floors
 from wanc.report.reference import ReferenceRecord
 from wanc.report.speed import machine, timed
-from wanc.report.subject import Subject
 from wanc.report.verdict import verdict
 from wanc.runtime.progress import ProgressBar
 from wanc.runtime.version import VERSION
-
-UNKNOWN = Facts(
-    id="", version="", engine="", compute="", scheme="", segments=0, size_bytes=0, int8_linear_share={}, schemes={}
-)
 
 
 @dataclass
@@ -44,65 +48,86 @@ class ReportRequest:
     threads: int | None = None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Made:
-    """A report, and the videos that it shows: by bundle those of each clip."""
+    """A report, and the videos that it shows: by bundle those of each clip, none where it could not be measured."""
 
     report: ReportDocument
-    measured: Mapping[str, MeasuredBundle] = field(default_factory=dict[str, MeasuredBundle])
+    runs: Mapping[str, Sequence[FreeRun]]
 
 
 def make_report(asked: ReportRequest, *, progress: bool) -> Made:
-    """Raises UserError where not even the reference can be read; whatever else fails is told in the report."""
+    """Measure what is asked for, and judge it; whatever fails on the way is told in the report.
+
+    Raises BundleError where the reference cannot be read.
+    """
     bundles = _named([*asked.new, *asked.others, *([asked.baseline] if asked.baseline else [])])
     new, baseline = list(bundles)[: len(asked.new)], list(bundles)[-1] if asked.baseline else None
-    subjects: dict[str, Subject] = {}
-    measured: dict[str, MeasuredBundle] = {}
-    failures: dict[str, str] = {}
-    with ProgressBar("report", 3 * len(asked.record.clips) * len(bundles), enabled=progress) as bar:
-        for name, path in bundles.items():
-            try:
-                subjects[name] = Subject.open(path, name, threads=asked.threads)
-                _check_comparable(subjects[name], asked.record)
-                measured[name] = measure(subjects[name], asked.record, bar.advance)
-            except UserError as error:
-                failures[name] = render(error)
-    entries = {name: _entry(name, subjects.get(name), measured.get(name), failures.get(name)) for name in bundles}
-    if asked.pairs and not failures:
-        speeds, ratios = timed(bundles, asked.record, asked.pairs, asked.threads)
-        entries = {
-            name: entry.model_copy(update={"speed": speeds[name], "ratios": ratios[name] if baseline else []})
-            for name, entry in entries.items()
-        }
-    known = floors(asked.record)
-    gates = asked.gates or (DEFAULTS if baseline else {})
-    gates = {name: text for name, text in gates.items() if asked.pairs or not _is_about_speed(name)}
-    before = entries[baseline] if baseline else None
-    results = {name: Judge(entry, before, known).judge(gates) for name, entry in entries.items() if name != baseline}
+    looked_at = _looked_at(bundles, asked, progress=progress)
+    entries = {name: one.entry for name, one in looked_at.items()}
+    known, before = floors(asked.record), entries[baseline] if baseline else None
+    results = {
+        name: one.failed or Judge(one.entry, before, known).judge(_gates(asked))
+        for name, one in looked_at.items()
+        if name != baseline
+    }
     demanded = [result for name in new for result in results[name]]
-    failed = [result for result in demanded if result.outcome == "regression"]
-    cause = None
-    if failed and (first := failed[0].bundle) in measured:
-        floor = floor_of(entries[first], known)
-        suspects = Suspects(subjects[first], entries[first], subjects.get(baseline or ""), before, floor, asked.record)
-        cause = suspects.first_cause([result for result in failed if result.bundle == first])
     report = ReportDocument(
         title=asked.title,
         wanc=VERSION,
-        verdict=verdict(", ".join(new), demanded, cause),
-        reference=_reference(asked, subjects.values(), known),
+        verdict=verdict(", ".join(new), demanded, _cause(looked_at, baseline, known, demanded, asked.record)),
+        reference=_reference(asked, looked_at.values(), known),
         clips=[Clip(prompt=clip.prompt, seed=clip.seed) for clip in asked.record.clips],
         baseline=baseline,
         machine=machine(asked.threads),
         bundles=list(entries.values()),
         gates=[result for found in results.values() for result in found],
-        notes=_notes(measured),
+        notes=_notes(entries.values()),
     )
-    return Made(report, measured)
+    return Made(report, {name: one.runs for name, one in looked_at.items()})
 
 
-def _is_about_speed(name: str) -> bool:
-    return GATES[name] == "speed"
+def _looked_at(bundles: Mapping[str, Path], asked: ReportRequest, *, progress: bool) -> dict[str, LookedAt]:
+    """Every bundle, measured and timed."""
+    looked_at: dict[str, LookedAt] = {}
+    with ProgressBar("report", 3 * len(asked.record.clips) * len(bundles), enabled=progress) as bar:
+        for name, path in bundles.items():
+            looked_at[name] = look_at(name, path, asked.record, asked.threads, bar.advance)
+    sound = {name: path for name, path in bundles.items() if not looked_at[name].failed}
+    if asked.pairs and sound:
+        try:
+            speeds, ratios = timed(sound, asked.record, asked.pairs, asked.threads)
+        except UserError as error:
+            for name in sound:
+                looked_at[name].fail("infrastructure-error", error)
+            return looked_at
+        is_paired = asked.baseline is not None and list(bundles)[-1] in sound
+        for name in sound:
+            looked_at[name].time(speeds[name], ratios[name] if is_paired else [])
+    return looked_at
+
+
+def _gates(asked: ReportRequest) -> dict[str, str]:
+    gates = asked.gates or (DEFAULTS if asked.baseline else {})
+    return {name: text for name, text in gates.items() if asked.pairs or GATES[name] != "speed"}
+
+
+def _cause(
+    looked_at: Mapping[str, LookedAt],
+    baseline: str | None,
+    known: Sequence[Floor],
+    demanded: Sequence[GateResult],
+    record: ReferenceRecord,
+) -> Cause | None:
+    """Of the first regression."""
+    failed = [result for result in demanded if result.outcome == "regression"]
+    if not failed or (one := looked_at[failed[0].bundle]).subject is None:
+        return None
+    before = looked_at[baseline] if baseline and not looked_at[baseline].failed else None
+    suspects = Suspects(
+        one.subject, one.entry, before and before.subject, before and before.entry, floor_of(one.entry, known), record
+    )
+    return suspects.first_cause([result for result in failed if result.bundle == one.entry.name])
 
 
 def _named(paths: Iterable[Path]) -> dict[str, Path]:
@@ -116,54 +141,27 @@ def _named(paths: Iterable[Path]) -> dict[str, Path]:
     return named
 
 
-def _check_comparable(subject: Subject, record: ReferenceRecord) -> None:
-    """Raises UserError where a bundle does not make the reference's videos."""
-    bundle = subject.pipeline.bundle
-    wanted = record.clips[0].latents[0].shape
-    if all(bundle.latent_shape(shape) != wanted for shape in bundle.shapes):
-        shapes = ", ".join(f"{shape.width}x{shape.height}, {shape.frames} frames" for shape in bundle.shapes)
-        raise NotComparableError(f"it makes videos of {shapes}, and the reference has latents {list(wanted)}")
-    if (timesteps := tuple(subject.timesteps)) != record.timesteps:
-        raise NotComparableError(
-            f"it samples in {len(timesteps)} steps from {timesteps[0]:g}, "
-            f"and the reference in {len(record.timesteps)} from {record.timesteps[0]:g}"
-        )
-
-
-class NotComparableError(UserError):
-    """A bundle of other shapes, or that samples otherwise."""
-
-
-def _entry(name: str, subject: Subject | None, measured: MeasuredBundle | None, failure: str | None) -> ReportedBundle:
-    return ReportedBundle(
-        name=name,
-        recipe=subject.recipe if subject else "",
-        facts=subject.facts if subject else UNKNOWN,
-        quality=measured.quality if measured else None,
-        failure=failure,
+def _reference(asked: ReportRequest, looked_at: Iterable[LookedAt], known: Sequence[Floor]) -> ReportedReference | None:
+    """None where no bundle could be opened that says what a video is sampled with."""
+    subject = next((one.subject for one in looked_at if one.subject is not None), None)
+    if subject is None:
+        return None
+    frames, height, width, _ = asked.record.clips[0].frames.shape
+    return ReportedReference(
+        model=asked.model,
+        width=width,
+        height=height,
+        frames=frames,
+        fps=subject.pipeline.bundle.sampling.fps,
+        steps=len(asked.record.timesteps),
+        solver=subject.pipeline.bundle.sampling.solver,
+        key=asked.record.key,
+        floors=list(known),
     )
 
 
-def _reference(asked: ReportRequest, subjects: Iterable[Subject], known: Sequence[Floor]) -> ReportedReference | None:
-    with suppress(StopIteration):
-        bundle = next(iter(subjects)).pipeline.bundle
-        frames, height, width, _ = asked.record.clips[0].frames.shape
-        return ReportedReference(
-            model=asked.model,
-            width=width,
-            height=height,
-            frames=frames,
-            fps=bundle.sampling.fps,
-            steps=len(asked.record.timesteps),
-            solver=bundle.sampling.solver,
-            key=asked.record.key,
-            floors=list(known),
-        )
-    return None
-
-
-def _notes(measured: Mapping[str, MeasuredBundle]) -> list[str]:
-    videos = [video for one in measured.values() for video in one.quality.videos]
+def _notes(entries: Iterable[ReportedBundle]) -> list[str]:
+    videos = [video for entry in entries if entry.quality for video in entry.quality.videos]
     notes: list[str] = []
     if scales := {int(video["ms_ssim_scales"]) for video in videos} - {5}:
         notes.append(f"MS-SSIM is measured at {max(scales)} scales in place of five: the frames are small.")

@@ -25,12 +25,10 @@ def with_media(made: Made, record: ReferenceRecord, folder: Path) -> ReportDocum
             update={
                 "media": [
                     write_media(folder, f"bundle-{place}-{clip.number}", run.frames, fps, clip.frames)
-                    for clip, run in zip(clips, made.measured[entry.name].runs, strict=False)
+                    for clip, run in zip(clips, made.runs[entry.name], strict=False)
                 ]
             }
         )
-        if entry.name in made.measured
-        else entry
         for place, entry in enumerate(report.bundles)
     ]
     reference = report.reference.model_copy(update={"media": originals})

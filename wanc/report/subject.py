@@ -37,6 +37,11 @@ class Subject:
         """Those of the bundle's own sampling."""
         return self.pipeline.start(Request(""))[0].timesteps.tolist()
 
+    def close(self) -> None:
+        """Give its engines' memory back; they are opened again when they are needed."""
+        for component, _ in self.pipeline.bundle.graphs:
+            self.pipeline.executor.close(component)
+
     @classmethod
     def open(cls, path: Path, name: str, *, threads: int | None = None, on_progress: OnProgress = ignore) -> Subject:
         """Raises what `Pipeline.open` raises, and BundleError where what the bundle says of itself cannot be read."""
