@@ -27,7 +27,7 @@ from wanc.runtime.verify import verify
 from .conftest import Wanc
 from .test_cli import VERBS, verbs
 
-SPEAKING = {("build",), ("plan",), ("bench",), ("run",), ("verify",), ("store", "fsck"), ("store", "gc")}
+SPEAKING = {("build",), ("plan",), ("bench",), ("run",), ("verify",), ("report",), ("store", "fsck"), ("store", "gc")}
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
 
 

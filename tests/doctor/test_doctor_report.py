@@ -58,11 +58,11 @@ def test_what_is_called_later_has_no_verb_yet() -> None:
 def test_what_a_recipe_is_refused_for_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(is_built(named(name)) for name in ("openvino", "tensorrt-rtx", "tensorrt", "on-target"))
     assert is_built(named("run-cuda"))
-    assert not is_built(named("report"))
+    assert is_built(named("report"))
     monkeypatch.setitem(planned.VALUES, "engine.kind", ("tensorrt-rtx",))
     assert not is_built(named("tensorrt-rtx"))
-    monkeypatch.setattr(planned, "KEYS", ())
-    assert is_built(named("report"))
+    monkeypatch.setattr(planned, "KEYS", ("evaluate",))
+    assert not is_built(named("report"))
 
 
 # States
@@ -92,6 +92,7 @@ def test_what_is_installed_is_ok(faults: Faults) -> None:
     assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD | {
         "openvino",
         "tensorrt-rtx",
+        "report",
         "bench",
     }
     assert found["build"] == ("ok", (), None)
@@ -99,9 +100,9 @@ def test_what_is_installed_is_ok(faults: Faults) -> None:
 
 def test_what_is_not_built_yet_is_not_asked_to_be_installed(faults: Faults) -> None:
     found = states()
-    state, _, install = found["report"]
-    assert (state, install) == ("not built yet", None)
-    assert found["serve"][0] == "not built yet"
+    for name in ("serve", "ray"):
+        state, _, install = found[name]
+        assert (state, install) == ("not built yet", None)
 
 
 def test_the_library_for_gpus_takes_the_place_of_the_other(faults: Faults) -> None:
@@ -138,14 +139,18 @@ def test_a_missing_distribution_is_named_with_the_line_that_installs_it(faults: 
     found = states()
     assert found["build"] == ("missing", ("torch is not installed",), "pip install 'wanc[build]'")
     ok = {name for name, (state, _, _) in found.items() if state == "ok"}
-    assert ok == ROAD - {"build"} | {"openvino", "tensorrt-rtx", "bench"}
+    assert ok == ROAD - {"build"} | {"openvino", "tensorrt-rtx", "report", "bench"}
 
 
 def test_another_engine_is_no_default_road(faults: Faults) -> None:
     faults({"openvino": Distribution("openvino", "openvino>=2026.0", None, "is not installed")})
     found = states()
     assert found["openvino"] == ("missing", ("openvino is not installed",), "pip install 'wanc[openvino]'")
-    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD | {"tensorrt-rtx", "bench"}
+    assert {name for name, (state, _, _) in found.items() if state == "ok"} == ROAD | {
+        "tensorrt-rtx",
+        "report",
+        "bench",
+    }
 
 
 def test_a_missing_distribution_of_the_runtime_stops_building_too(faults: Faults) -> None:

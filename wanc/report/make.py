@@ -23,7 +23,7 @@ from wanc.report.gates import DEFAULTS, Judge, floor_of
 from wanc.report.looked_at import LookedAt, look_at
 from wanc.report.quality import floors
 from wanc.report.reference import ReferenceRecord
-from wanc.report.speed import machine, timed
+from wanc.report.speed import ROUNDS, machine, timed
 from wanc.report.verdict import verdict
 from wanc.runtime.progress import ProgressBar
 from wanc.runtime.version import VERSION
@@ -96,7 +96,8 @@ def _looked_at(bundles: Mapping[str, Path], asked: ReportRequest, *, progress: b
     sound = {name: path for name, path in bundles.items() if not looked_at[name].failed}
     if asked.pairs and sound:
         try:
-            speeds, ratios = timed(sound, asked.record, asked.pairs, asked.threads)
+            with ProgressBar("times", ROUNDS * len(sound) + asked.pairs, enabled=progress) as bar:
+                speeds, ratios = timed(sound, asked.record, asked.pairs, asked.threads, bar.advance)
         except UserError as error:
             for name in sound:
                 looked_at[name].fail("infrastructure-error", error)

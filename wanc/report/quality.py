@@ -11,7 +11,7 @@ import numpy as np
 from wanc.report.document import Drift, Estimate, Floor, Invariant, Quality
 from wanc.report.free_run import FreeRun, drift, free_run, worst_frames
 from wanc.report.metrics.pictures import psnr_by_frame
-from wanc.report.metrics.video import compare
+from wanc.report.metrics.video import METRICS, compare
 from wanc.report.reference import Changed, ReferenceClip, ReferenceRecord, Unit
 from wanc.report.statistics import cosine, estimate, relative_error, sqnr_db
 from wanc.report.subject import Subject
@@ -19,6 +19,7 @@ from wanc.report.teacher_forced import Advance, block_errors, velocities
 from wanc.runtime.timer import Timer
 
 Array = np.ndarray[Any, Any]
+OF_LATENTS = ("cosine", "sqnr_db")
 VELOCITY_ERROR, TEXT_ERROR, DECODED_PSNR = "velocity_error", "text_error", "decoded_psnr_db"
 
 
@@ -105,7 +106,8 @@ def _scores(clip: ReferenceClip, latents: Array, frames: Array) -> dict[str, flo
 
 
 def _summary(videos: Sequence[Mapping[str, float]]) -> dict[str, Estimate]:
-    return {name: estimate([video[name] for video in videos]) for name in videos[0]}
+    """Of all that is a figure; how it was measured is told of each video."""
+    return {name: estimate([video[name] for video in videos]) for name in (*METRICS, *OF_LATENTS)}
 
 
 def _same_again(subject: Subject, clip: ReferenceClip, run: FreeRun) -> Invariant:

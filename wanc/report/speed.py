@@ -50,7 +50,7 @@ def timed(
 ) -> tuple[dict[str, Speed], dict[str, list[Ratio]]]:
     """The speed of each bundle by name, and what its steps take beside those of the last one, which is the baseline.
 
-    `advance` is told of every video. Raises UserError where a bundle fails.
+    `advance` is told of every video, and of every round of steps. Raises UserError where a bundle fails.
     """
     told = {name: Told({}, [], []) for name in bundles}
     clip = record.clips[0]
@@ -75,6 +75,7 @@ def timed(
             state = states[pair * len(states) // pairs]
             for name in names:
                 told[name].steps.append(workers[name].ask("step", state))
+            advance()
     *others, baseline = bundles
     ratios = {name: [_ratio(told[name].steps, told[baseline].steps)] for name in others}
     return {name: _speed(one) for name, one in told.items()}, {**ratios, baseline: []}
