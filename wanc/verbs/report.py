@@ -108,6 +108,7 @@ def _reported(
     progress: bool,
 ) -> tuple[ReportDocument, list[Path]]:
     from wanc.compiler.make_reference import make_reference
+    from wanc.report.history import ReportHistory
     from wanc.report.make import ReportRequest, make_report
     from wanc.report.reference import ReferenceRecord
     from wanc.report.shown import with_media
@@ -128,7 +129,11 @@ def _reported(
         pairs=0 if quick else evaluate.pairs,
     )
     made = with_media(make_report(request, progress=progress), record, folder)
-    return made, write_report(made, folder, folder)
+    history = ReportHistory(store)
+    made = made.model_copy(update={"trend": history.trend(made)})
+    written = write_report(made, folder, folder)
+    history.add(made)
+    return made, written
 
 
 def _own_recipe(bundle: Path, store: Path) -> Path:
