@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -36,12 +37,17 @@ class Suspects:
     def first_cause(self, failed: list[GateResult]) -> Cause | None:
         """What comes first of all that has changed for the worse, in the order of execution; None if nothing is found.
 
-        What was built otherwise is told first: it is no matter of measuring.
+        What was built otherwise is told first: it is no matter of measuring. Without a baseline nothing is known to
+        have changed.
         """
         kinds = {gate.kind for gate in failed}
-        finders = [self._other_scheme, self._slower] if kinds <= {"speed", "size"} else [
-            self._other_scheme, self._text, self._exchanged, self._guidance, self._block, self._decoder, self._shown,
-        ]  # fmt: skip
+        if self.before is None or self.before.quality is None:
+            finders = [self._exchanged]
+        elif kinds <= {"speed", "size"}:
+            finders = [self._other_scheme, self._slower]
+        else:
+            inside = [self._exchanged, self._guidance, self._block]
+            finders = [self._other_scheme, self._text, *inside, self._decoder, self._shown]
         return next((cause for find in finders if (cause := find()) is not None), None)
 
     def _other_scheme(self) -> Cause | None:
@@ -77,9 +83,8 @@ class Suspects:
         if self.entry.quality is None:
             return None
         mine = distance(figure, self.entry.quality.summary[figure].mean)
-        theirs = (
-            distance(figure, self.before.quality.summary[figure].mean) if self.before and self.before.quality else 0
-        )
+        assert self.before is not None and self.before.quality is not None
+        theirs = distance(figure, self.before.quality.summary[figure].mean)
         if mine <= CLEARLY * theirs + NEGLIGIBLE:
             return None
         return Cause(kind="phase", name=name, detail=f"{what} are {mine:.2g} off, {theirs:.2g} in the baseline")
@@ -107,7 +112,7 @@ class Suspects:
         mine, theirs = _by_branch(self.entry), _by_branch(self.before)
         for expert in sorted({expert for expert, _ in mine}):
             single, both = mine[expert, "conditional"], mine[expert, "guided"]
-            before, guided = theirs.get((expert, "conditional"), single), theirs.get((expert, "guided"), single)
+            before, guided = theirs.get((expert, "conditional"), single), theirs.get((expert, "guided"), both)
             if single <= CLEARLY * before + self._slack and both > 2 * guided + self._slack:
                 detail = f"the branches of {expert} are {single:.2g} off, and the guided velocity {both:.2g}"
                 return Cause(kind="guidance", name=expert, detail=detail)
@@ -133,7 +138,7 @@ class Suspects:
         assert self.baseline is not None
         for name in changed_weights(self.subject, self.baseline, component):
             if name.startswith(f"blocks.{block}."):
-                yield name.partition(".weight")[0].partition(".bias")[0].partition(".codes")[0]
+                yield re.split(r"\.(?:weight|bias|input)\b", name)[0]
 
     def _shown(self) -> Cause | None:
         """What is seen of a video, where all before it is right."""
