@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conftest import ROOT
+from wanc.compiler.pipeline import build
+from wanc.recipe.load import load
 from wanc.report.document import ReportDocument
 from wanc.report.make import ReportRequest, make_report
 from wanc.report.reference import ReferenceRecord
@@ -63,6 +66,49 @@ def test_a_fault_is_found_and_its_cause_named(
     assert set(failed.values()) == {"quality"}
     found = report.verdict.cause
     assert found is not None and (found.kind, found.name) == cause
+
+
+@pytest.fixture(scope="module")
+def int8(tiny_recipe: Path, tiny_bundle: Path) -> Callable[[str], Path]:
+    """tiny-wan in INT8, calibrated on two clips, by what its keep patterns are."""
+
+    def make(patterns: str) -> Path:
+        prompts = ROOT / "recipes" / "prompts" / "tiny-wan-calibrate.txt"
+        calibrate = f"{{prompts: {prompts}, clips: 2}}"
+        quantize = f"quantize={{scheme: int8, calibrate: {calibrate}, keep: {{patterns: {patterns}}}}}"
+        (loaded,) = load(tiny_recipe, [f"name=int8-{len(patterns)}", quantize])
+        return build(loaded, tiny_bundle.parents[1], progress=False).bundle
+
+    return make
+
+
+ENDS = "patch_embedding, condition_embedder.*, proj_out"
+
+
+@pytest.mark.slow
+def test_a_layer_that_was_left_in_float_is_named(int8: Callable[[str], Path], record: ReferenceRecord) -> None:
+    """It is closer to the reference, and no gate of quality has anything against it."""
+    baseline, new = int8(f"[{ENDS}]"), int8(f"[{ENDS}, denoiser_low/{LAYER}]")
+    report = reported(new, baseline, record)
+    failed = {result.name: result.kind for result in report.gates if result.outcome == "regression"}
+    assert failed == {"int8_linear_share": "size"}
+    found = report.verdict.cause
+    assert found is not None and (found.kind, found.name) == ("layer", f"denoiser_low/{LAYER}")
+    assert found.detail == "int8 in the baseline, float in the new bundle"
+
+
+@pytest.mark.slow
+def test_a_scale_in_int8_that_is_off_is_found(
+    int8: Callable[[str], Path], record: ReferenceRecord, tmp_path: Path
+) -> None:
+    baseline = int8(f"[{ENDS}]")
+    scales = f"{LAYER}.weight.scales"
+    new = planted.with_weight(baseline, tmp_path / "new", "denoiser_low", scales, lambda scale: scale * 1.02)
+    report = reported(new, baseline, record)
+    failed = {result.name: result.kind for result in report.gates if result.outcome == "regression"}
+    assert "block_error" in failed and set(failed.values()) == {"quality"}
+    found = report.verdict.cause
+    assert found is not None and (found.kind, found.name) == ("layer", f"denoiser_low/{LAYER}")
 
 
 def test_a_change_in_the_last_place_is_none(tiny_bundle: Path, record: ReferenceRecord, tmp_path: Path) -> None:
