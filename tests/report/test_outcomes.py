@@ -48,12 +48,14 @@ def test_a_bundle_that_was_tampered_with_is_not_run(tiny_bundle: Path, record: R
     assert gate.outcome == "infrastructure-error" and EXIT_CODES[gate.outcome] == 70
 
 
+@pytest.mark.slow
 def test_a_baseline_that_is_missing_is_told(tiny_bundle: Path, record: ReferenceRecord, tmp_path: Path) -> None:
     report = reported(tiny_bundle, record, tmp_path / "nowhere")
     assert report.bundles[1].failure and str(tmp_path / "nowhere") in report.bundles[1].failure
     assert [gate.outcome for gate in report.gates] == ["pass", "pass"], "what is absolute holds by itself"
 
 
+@pytest.mark.slow
 def test_a_demand_that_is_not_met(tiny_bundle: Path, record: ReferenceRecord) -> None:
     request = ReportRequest(
         "tiny-wan", [tiny_bundle], [], None, record, "tiny-wan", {"psnr_db": ">= 99.9"}, 0, threads=1

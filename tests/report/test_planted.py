@@ -117,6 +117,7 @@ def test_a_change_in_the_last_place_is_none(tiny_bundle: Path, record: Reference
     assert report.verdict.outcome == "pass" and report.verdict.cause is None
 
 
+@pytest.mark.slow
 def test_a_bundle_is_no_worse_than_itself(tiny_bundle: Path, record: ReferenceRecord) -> None:
     report = reported(tiny_bundle, tiny_bundle, record, pairs=20)
     assert [entry.name for entry in report.bundles] == ["tiny-wan", "tiny-wan (2)"]

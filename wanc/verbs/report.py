@@ -67,6 +67,8 @@ def report(
     from wanc.report.document import text
 
     progress = shows_progress(as_json=as_json)
+    for bundle in (*bundles, *([baseline] if baseline else [])):
+        _require_bundle(bundle)
     new, *others = bundles
     folders = Folders.chosen(new.absolute().parent.parent, store)
     folder = output or folders.output / "reports" / new.absolute().name
@@ -134,6 +136,17 @@ def _reported(
     written = write_report(made, folder, folder)
     history.add(made)
     return made, written
+
+
+def _require_bundle(path: Path) -> None:
+    """Raises UserError where there is none: before the reference is made, which takes long."""
+    from wanc.runtime.manifest import MANIFEST
+
+    if not (path / MANIFEST).is_file():
+        reason = "is no bundle" if path.exists() else "there is no such bundle"
+        raise UserError(
+            reason, where=str(path), hint="give the folder that wanc build named, such as artifacts/bundles/wan"
+        )
 
 
 def _own_recipe(bundle: Path, store: Path) -> Path:
