@@ -293,19 +293,19 @@ def test_what_engines_leave_behind_when_they_are_closed(bundle: Path, loads: int
 
 
 def test_an_engine_that_stays_when_it_is_closed_is_found(within: Variant, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of all engines one: the gate above turns red."""
+    """Of all graphs the engines of one: the gate above turns red, whatever the process has freed meanwhile."""
     kept: list[Backend] = []
     open_backend = session.open_backend
 
     def keeping(engine: str, path: Path, *rest: Any) -> Backend:
         backend = open_backend(engine, path, *rest)
-        if "denoiser_high/step.s2." in str(path):
+        if "denoiser_high/step." in str(path):
             kept.append(backend)
         return backend
 
     monkeypatch.setattr(session, "open_backend", keeping)
     grown = growth(package.open(within.root, threads=1, device_budget=least(within.root)), 100)
-    assert len(kept) > 2
+    assert len(kept) > 10
     assert grown > LEFT_BYTES
 
 
