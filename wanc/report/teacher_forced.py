@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from wanc.report.statistics import relative_error
 from wanc.report.subject import Subject
 from wanc.report.taps import Tapped
 from wanc.runtime.denoise import GRAPH, TIMESTEP
+from wanc.runtime.parts import Parts
 from wanc.runtime.pipeline import Pipeline
 
 Array = np.ndarray[Any, Any]
@@ -58,10 +60,10 @@ def velocities(pipeline: Pipeline, record: ReferenceRecord, advance: Advance) ->
     found: dict[tuple[int, str, Branch], list[float]] = defaultdict(list)
     for clip in record.clips:
         text, negative = clip.texts
+        parts = cache(pipeline.parts)  # what they make of a prompt is good for all steps of its clip
         for step, timestep in enumerate(record.timesteps):
             expert = pipeline.expert_at(timestep)
-            parts = pipeline.parts(expert.component)
-            gave = expert.velocities(parts, clip.latents[step], timestep, text, negative)
+            gave = expert.velocities(parts(expert.component), clip.latents[step], timestep, text, negative)
             for branch, velocity, wanted in zip(BRANCHES, gave, clip.velocities(step), strict=False):
                 found[step, expert.component, branch].append(relative_error(velocity, wanted))
             guided = relative_error(expert.guided(gave), clip.guided[step])
@@ -80,10 +82,11 @@ def block_errors(subject: Subject, record: ReferenceRecord) -> list[BlockError]:
     for component, ends in subject.block_ends.items():
         tapped = Tapped(pipeline.bundle, component, GRAPH, ends, pipeline.bundle.threads)
         for clip in record.clips:
+            parts = pipeline.parts(component)
             for step in record.tapped:
                 if pipeline.expert_at(record.timesteps[step]).component != component:
                     continue
-                values = tapped.run(_inputs(pipeline, component, clip, step, record.timesteps[step]))
+                values = tapped.run(_inputs(parts, clip, step, record.timesteps[step]))
                 for block, name in enumerate(ends):
                     if name not in tapped.missing:
                         error = relative_error(_rows(values[name]), clip.blocks(step)[block])
@@ -94,10 +97,10 @@ def block_errors(subject: Subject, record: ReferenceRecord) -> list[BlockError]:
     ]
 
 
-def _inputs(pipeline: Pipeline, component: str, clip: ReferenceClip, step: int, timestep: float) -> Mapping[str, Any]:
+def _inputs(parts: Parts, clip: ReferenceClip, step: int, timestep: float) -> Mapping[str, Any]:
     """All that the graph takes for the conditional branch."""
     given = {"latents": clip.latents[step], TIMESTEP: np.array([timestep], np.float32), "text": clip.texts[0]}
-    return pipeline.parts(component).inputs(GRAPH, given, "conditional")
+    return parts.inputs(GRAPH, given, "conditional")
 
 
 def _rows(states: Array) -> Array:
