@@ -284,7 +284,7 @@ if __name__ == "__main__":
 
 
 def test_the_clock_of_a_stage_ticks_while_it_says_nothing(tmp_path: Path) -> None:
-    """Its process holds the interpreter for 2.5 seconds, as a library does that is written in C."""
+    """Its process holds the interpreter for 3.5 seconds, as a library does that is written in C."""
     drawn = on_a_terminal("-c", WORKING, tmp_path / "store", tmp_path / "log")
     lines = [line.removesuffix("\x1b[K") for line in drawn.replace("\n", "\r").split("\r")]
     seconds = [line.removeprefix("plain half ") for line in lines if line.startswith("plain half [")]

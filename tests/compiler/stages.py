@@ -61,7 +61,7 @@ class Slow(Plain):
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         super().run(inputs, out, progress=progress)
         with ProgressBar("plain half", 2, enabled=progress) as bar:
-            ctypes.PyDLL(None).usleep(2_500_000)  # without giving the interpreter away
+            ctypes.PyDLL(None).usleep(3_500_000)  # without giving the interpreter away
             bar.advance(2)
 
 

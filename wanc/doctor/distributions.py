@@ -18,13 +18,6 @@ from wanc.errors import EXIT_UNAVAILABLE, UserError
 from wanc.runtime.same_module import INSTEAD
 
 PROJECT = "wanc"
-# Modules whose names do not follow from their distribution's.
-MODULES = {
-    "pyyaml": "yaml",
-    "onnxruntime-gpu": "onnxruntime",
-    "tensorrt-rtx-cu12-libs": "tensorrt_rtx_libs",
-    "tensorrt-rtx-cu12-bindings": "tensorrt_rtx_bindings",
-}
 # What is tried besides the import, because a wheel may come without it.
 TRIALS = {
     "av": "from av.codec import Codec; Codec('libx264', 'w')",
@@ -144,7 +137,20 @@ def _applies(requirement: Requirement, extra: str) -> bool:
 
 
 def _module(name: str) -> str:
-    return MODULES.get(name, name.replace("-", "_"))
+    """The module that a distribution's files say it holds, which need not be of its name; what is absent is told by it.
+
+    Of several it is the one of that name, or the first that is not marked as private.
+    """
+    for installed in (name, INSTEAD.get(name, name)):
+        try:
+            found = importlib.metadata.distribution(installed)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        own = installed.replace("-", "_")
+        packages = [path.parts[0] for path in found.files or () if path.match("*/__init__.py") and len(path.parts) == 2]
+        held = (found.read_text("top_level.txt") or "").split() or packages
+        return own if own in held else next((module for module in held if not module.startswith("_")), own)
+    return name.replace("-", "_")
 
 
 def _version(name: str) -> str | None:
