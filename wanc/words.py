@@ -27,6 +27,8 @@ DeviceKind = Literal["cpu", "a100-80g", "h100", "h200", "b200", "l40s", "rtx4090
 """The kinds of devices that the planner knows; recipes may add others."""
 LinkKind = Literal["pcie", "nvlink", "pcie-gen4", "pcie-gen5", "infiniband", "ethernet"]
 """What connects devices; pcie is that of the kind's own generation."""
+Cut = Literal["none", "blocks"] | int
+"""Into how many segments a component is cut that is not spread over devices; `blocks` are as many as it has blocks."""
 NumberFormat = Literal["fp32", "fp16", "bf16", "fp8", "int8"]
 """In what is multiplied."""
 Compute = Literal["fp32", "bf16", "fp16"]

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
+from wanc.compiler.program.cuts import cut_blocks
 from wanc.compiler.program.program import FILE, Placement, Program, Segment
 from wanc.compiler.stages.stage import Files, Stage
-
-Cut = Literal["none", "blocks"]
+from wanc.words import Cut
 
 
 @dataclass(frozen=True)
 class Partition(Stage):
     """Input `program`. Result: `program.json` with a placement.
 
-    That is the one `planned`; or else everything is on one `device`, and a component is one segment, or, where the
-    `cut` is at blocks, as many as it has blocks.
+    That is the one `planned`; or else everything is on one `device`, in the segments that `cut` says.
     """
 
     name: ClassVar[str] = "partition"
@@ -43,5 +41,5 @@ class Partition(Stage):
         return Placement((self.device,), tuple(segments))
 
     def _segments(self, component: str, blocks: int) -> list[Segment]:
-        bounds = list(range(blocks + 1)) if self.cut == "blocks" and blocks else [0, blocks]
-        return [Segment(component, index, *pair, self.device) for index, pair in enumerate(pairwise(bounds))]
+        bounds = cut_blocks(blocks, self.cut)
+        return [Segment(component, index, *pair, self.device) for index, pair in enumerate(bounds)]

@@ -103,8 +103,8 @@ class PartitionSection(Section):
     """Not there, and why: it is named to be refused with its reason."""
     allow_idle: bool = False
     """Whether a device may be left without work."""
-    cut: Literal["none", "blocks"] = "none"
-    """On a CPU, where components are cut: nowhere, or at every block, which is for tests: it brings no speed."""
+    cut: Literal["none", "blocks"] | Annotated[int, Field(ge=2, le=MOST_DEVICES)] = "none"
+    """On a CPU, into how many segments components are cut, or at all blocks: for tests, as it brings no speed."""
 
     @model_validator(mode="after")
     def _kinds_are_known(self) -> Self:

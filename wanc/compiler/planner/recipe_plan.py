@@ -22,6 +22,7 @@ from wanc.compiler.planner.recipe_costs import decoder, video_costs
 from wanc.compiler.planner.resident import Bounds, Resident, VideoMemory, resident, segment_bounds
 from wanc.compiler.planner.survey import FILE, Survey, shipped, survey_key
 from wanc.compiler.planner.survey_stage import SurveyComponent
+from wanc.compiler.program.cuts import cut_blocks
 from wanc.compiler.resolve import check_fits, open_model
 from wanc.compiler.stages.runner import Runner
 from wanc.compiler.stages.stage import Stage, Tree
@@ -179,8 +180,8 @@ def residents(recipe: Recipe, videos: Sequence[VideoMemory], budget: int) -> tup
     """How a recipe's model is cut for a budget, and what each size of video takes of it."""
     kind = recipe.engine.kind
     bounds = segment_bounds(videos, budget, kind)
-    if recipe.partition.cut == "blocks":
-        bounds = {name: [(block, block + 1) for block in range(pairs[-1][1])] for name, pairs in bounds.items()}
+    if recipe.partition.cut != "none":
+        bounds = {name: cut_blocks(pairs[-1][1], recipe.partition.cut) for name, pairs in bounds.items()}
     return bounds, [resident(video, bounds, budget, kind) for video in videos]
 
 
