@@ -14,6 +14,7 @@ from tests.bundle.resealed import seal_again
 
 Array = np.ndarray[Any, Any]
 Edit = Callable[[Array], Array]
+Rewrite = Callable[[onnx.GraphProto], None]
 
 
 def with_weight(bundle: Path, copy: Path, component: str, name: str, edit: Edit) -> Path:
@@ -40,6 +41,99 @@ def with_weight(bundle: Path, copy: Path, component: str, name: str, edit: Edit)
 
     seal_again(copy, change)
     return copy
+
+
+def with_graph(bundle: Path, copy: Path, component: str, graph: str, rewrite: Rewrite) -> Path:
+    """A copy of a bundle of onnxruntime in which a component's graph has other nodes; its weights stay."""
+    shutil.copytree(bundle, copy)
+
+    def change(root: Path, _: object) -> None:
+        path = root / "engines" / component / f"{graph}.s0.cpu.onnx"
+        model = onnx.load(path, load_external_data=False)
+        rewrite(model.graph)
+        path.chmod(0o644)
+        path.write_bytes(model.SerializeToString())
+
+    seal_again(copy, change)
+    return copy
+
+
+def with_a_gelu_one_place_off(bundle: Path, copy: Path, expert: str, block: int) -> Path:
+    """A factor between 1 and the next float32 but one moves every value by one unit in its last place."""
+
+    def rewrite(graph: onnx.GraphProto) -> None:
+        gelus = [node for node in graph.node if "Gelu" in node.op_type]
+        factor = np.nextafter(np.float32(1), np.float32(2))
+        _insert(graph, gelus[block], "Mul", np.array(factor, np.float32))
+
+    return with_graph(bundle, copy, expert, "step", rewrite)
+
+
+def with_another_order_of_summation(bundle: Path, copy: Path, expert: str, block: int) -> Path:
+    """What a Linear adds up comes in another order: its inputs, and its weights as well."""
+
+    def shuffled(count: int) -> Array:
+        return np.random.default_rng(block).permutation(count)
+
+    def rewrite(graph: onnx.GraphProto) -> None:
+        gelus = [node for node in graph.node if "Gelu" in node.op_type]
+        (product,) = [node for node in graph.node if gelus[block].output[0] in node.input]
+        (weight,) = [entry for entry in graph.initializer if entry.name == product.input[1]]
+        _insert(graph, gelus[block], "Gather", shuffled(weight.dims[0]), axis=-1)
+
+    half = copy.with_name(f"{copy.name}-half")
+    name = f"blocks.{block}.ffn.net.2.weight"
+    with_weight(bundle, half, expert, name, lambda weight: weight[shuffled(len(weight))])
+    made = with_graph(half, copy, expert, "step", rewrite)
+    shutil.rmtree(half)
+    return made
+
+
+def with_a_frame_dropped(bundle: Path, copy: Path) -> Path:
+    """Of every four frames the third is not there; the second is seen for as long as both."""
+
+    def rewrite(graph: onnx.GraphProto) -> None:
+        (last,) = [node for node in graph.node if "frames" in node.output]
+        _insert(graph, last, "Gather", np.array([0, 1, 1, 3]), axis=2)
+
+    return with_graph(bundle, copy, "vae_decoder", "steady", rewrite)
+
+
+def with_more_work(bundle: Path, copy: Path, products: int) -> Path:
+    """Products in every step that nobody asked for, and whose results go for nothing: its values are as they were."""
+
+    def rewrite(graph: onnx.GraphProto) -> None:
+        firsts = [node for node in graph.node if node.op_type == "MatMul" and ".ffn.net.0" in node.input[1]]
+        product = firsts[0]
+        for number, other in enumerate(firsts[1 : 1 + products]):
+            more = [
+                onnx.helper.make_node("MatMul", [product.input[0], other.input[1]], [f"more_{number}"]),
+                onnx.helper.make_node("ReduceMax", [f"more_{number}"], [f"most_{number}"], keepdims=1),
+                onnx.helper.make_node("Mul", [f"most_{number}", "nothing"], [f"none_{number}"]),
+            ]
+            for node in more:
+                graph.node.insert(list(graph.node).index(product), node)
+            _insert(graph, product, "Add", f"none_{number}")
+        graph.initializer.append(onnx.numpy_helper.from_array(np.array(0, np.float32), "nothing"))
+
+    half = copy.with_name(f"{copy.name}-half")
+    with_graph(bundle, half, "denoiser_high", "step", rewrite)
+    made = with_graph(half, copy, "denoiser_low", "step", rewrite)
+    shutil.rmtree(half)
+    return made
+
+
+def _insert(
+    graph: onnx.GraphProto, node: onnx.NodeProto, operator: str, operand: Array | str, **attributes: int
+) -> None:
+    """Another operator behind a node's first output, whose name is now that of the new one's result."""
+    name, before = node.output[0], f"{node.output[0]}_before_{operator}_{len(graph.node)}"
+    node.output[0] = before
+    if not isinstance(operand, str):
+        graph.initializer.append(onnx.numpy_helper.from_array(operand, f"{before}_operand"))
+        operand = f"{before}_operand"
+    after = onnx.helper.make_node(operator, [before, operand], [name], **attributes)
+    graph.node.insert(list(graph.node).index(node) + 1, after)
 
 
 def with_experts_exchanged(bundle: Path, copy: Path) -> Path:

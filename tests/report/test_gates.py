@@ -212,3 +212,32 @@ def test_distances_grow_with_the_error() -> None:
         assert distance(name, metric.identical) <= 1e-5, name
         assert distance(name, metric.identical - 10) > distance(name, metric.identical - 1), name
     assert distance("velocity_error", 0.5) == 0.5
+
+
+def test_what_whole_grey_levels_bring_is_no_change() -> None:
+    """The baseline is better by chance, and the floor was measured by chance to be nothing."""
+    new, baseline = entry(motion_ratio=1.006, psnr_db=82.0), entry(motion_ratio=1.0, psnr_db=100.0)
+    for name in ("motion_ratio", "psnr_db"):
+        assert (
+            judged(name, "<= 1.5 baseline", new, baseline, (floor(motion_ratio=1.0, psnr_db=100.0),)).outcome == "pass"
+        )
+    worse = entry(motion_ratio=1.02, psnr_db=75.0)
+    for name in ("motion_ratio", "psnr_db"):
+        assert judged(name, "<= 1.5 baseline", worse, baseline).outcome == "regression"
+
+
+def test_a_floor_that_goes_both_ways_is_no_small_one() -> None:
+    both = floor(motion_ratio=1.0)
+    both.summary["motion_ratio"] = Estimate(mean=1.0, low=0.95, high=1.05, count=2)
+    new, baseline = entry(motion_ratio=0.96), entry(motion_ratio=1.0)
+    assert judged("motion_ratio", "<= 1.5 baseline", new, baseline, (both,)).outcome == "pass"
+    assert judged("motion_ratio", "<= 1 floors", new, baseline, (both,)).outcome == "pass"
+    assert judged("motion_ratio", "<= 1.5 baseline", new, baseline).outcome == "regression"
+
+
+def test_one_clip_that_is_slower_does_not_make_up_for_one_that_is_faster() -> None:
+    new, baseline = entry(motion_ratio=1.0), entry(motion_ratio=1.0)
+    for one, ratios in ((new, (0.7, 1.3)), (baseline, (1.0, 1.0))):
+        assert one.quality is not None
+        one.quality.videos.extend({"motion_ratio": ratio} for ratio in ratios)
+    assert judged("motion_ratio", "<= 1.5 baseline", new, baseline).outcome == "regression"

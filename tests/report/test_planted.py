@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from wanc.recipe.load import load
 from wanc.report.document import ReportDocument
 from wanc.report.make import ReportRequest, make_report
 from wanc.report.reference import ReferenceRecord
+from wanc.runtime.pipeline import Pipeline
 
 from . import planted
 
@@ -50,6 +52,7 @@ FAULTS: dict[str, tuple[Plant, str, tuple[str, str]]] = {
     "scaled": (scaled, "block_error", ("layer", f"denoiser_low/{LAYER}")),
     "exchanged experts": (planted.with_experts_exchanged, "velocity_error", ("expert", "denoiser_high")),
     "other guidance": (other_guidance, "velocity_error", ("guidance", "denoiser_low")),
+    "dropped frame": (planted.with_a_frame_dropped, "repeated_frames", ("phase", "decode")),
 }
 
 
@@ -117,6 +120,31 @@ def test_a_change_in_the_last_place_is_none(tiny_bundle: Path, record: Reference
     assert report.verdict.outcome == "pass" and report.verdict.cause is None
 
 
+CHANGES = (planted.with_a_gelu_one_place_off, planted.with_another_order_of_summation)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("expert", ["denoiser_high", "denoiser_low"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_rounding_otherwise_is_no_regression_in_any_block(
+    change: Callable[[Path, Path, str, int], Path],
+    expert: str,
+    tiny_bundle: Path,
+    record: ReferenceRecord,
+    tmp_path: Path,
+) -> None:
+    """20 of 20: one GELU, or the order in which one Linear adds up, in each of five blocks of two experts."""
+    new = [change(tiny_bundle, tmp_path / str(block), expert, block) for block in range(5)]
+    request = ReportRequest("tiny-wan", new, [], tiny_bundle, record, "tiny-wan", {}, 0, threads=1)
+    report = make_report(request, progress=False).report
+    assert {entry.facts.id for entry in report.bundles[:5]}.isdisjoint({report.bundles[5].facts.id})
+    assert all(entry.quality and entry.quality.steps != report.bundles[5].quality.steps for entry in report.bundles[:5])
+    judged = {result.bundle for result in report.gates}
+    assert judged == {str(block) for block in range(5)}
+    assert {(result.name, result.outcome) for result in report.gates if result.outcome != "pass"} == set()
+    assert report.verdict.outcome == "pass" and report.verdict.cause is None
+
+
 @pytest.mark.slow
 def test_a_bundle_is_no_worse_than_itself(tiny_bundle: Path, record: ReferenceRecord) -> None:
     report = reported(tiny_bundle, tiny_bundle, record, pairs=20)
@@ -125,3 +153,67 @@ def test_a_bundle_is_no_worse_than_itself(tiny_bundle: Path, record: ReferenceRe
     (ratio,) = report.bundles[0].ratios
     assert ratio.pairs == 20 and 0.5 < ratio.ratio < 2
     assert {"open", "text", "first_step", "decode", "total", "step"} <= report.bundles[0].speed.phases.keys()
+
+
+@pytest.mark.slow
+def test_steps_that_are_slower_are_found_and_nothing_else_is(
+    tiny_bundle: Path, record: ReferenceRecord, tmp_path: Path
+) -> None:
+    """By about 5 %, in 240 pairs; the videos are the same to the bit."""
+    report = reported(planted.with_more_work(tiny_bundle, tmp_path / "new", 2), tiny_bundle, record, pairs=240)
+    failed = {result.name: result.kind for result in report.gates if result.outcome == "regression"}
+    (ratio,) = report.bundles[0].ratios
+    assert "step_seconds" in failed, ratio
+    assert set(failed.values()) == {"speed"} and ratio.pairs == 240 and ratio.low > 1
+    found = report.verdict.cause
+    assert found is not None and found.kind == "phase" and "step" in found.name
+
+
+Frames = Callable[[Array], Array]
+
+
+def slowed(frames: Array) -> Array:
+    """At six tenths of its speed, with frames blended."""
+    times = 0.6 * np.arange(len(frames))
+    before, share = times.astype(int), (times % 1)[:, None, None, None]
+    after = np.minimum(before + 1, len(frames) - 1)
+    return np.rint((1 - share) * frames[before] + share * frames[after]).astype(np.uint8)
+
+
+def paler(frames: Array) -> Array:
+    """With less contrast, by as much as a slow video is off."""
+    off = np.mean((slowed(frames).astype(np.float64) - frames) ** 2)
+    grey = 128.0 - frames
+    return np.rint(frames + np.sqrt(off / np.mean(grey**2)) * grey).astype(np.uint8)
+
+
+@pytest.fixture
+def shown_otherwise(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Frames], None]:
+    """`shown_otherwise(name, change)`: what bundles in a folder of that name decode is changed."""
+    changes: dict[str, Frames] = {}
+    decode = Pipeline.decode
+
+    def changed(self: Pipeline, *arguments: Any, **options: Any) -> Any:
+        chunks = decode(self, *arguments, **options)
+        change = changes.get(Path(self.bundle.folder.shown("x")).parent.name)
+        return chunks if change is None else iter([change(np.concatenate([chunk.copy() for chunk in chunks]))])
+
+    monkeypatch.setattr(Pipeline, "decode", changed)
+    return changes.__setitem__
+
+
+@pytest.mark.slow
+def test_slow_motion_is_found_where_psnr_says_nothing(
+    shown_otherwise: Callable[[str, Frames], None], tiny_bundle: Path, record: ReferenceRecord, tmp_path: Path
+) -> None:
+    """Beside a baseline that is as far from the reference in another way."""
+    new, baseline = (Path(shutil.copytree(tiny_bundle, tmp_path / name)) for name in ("slow", "pale"))
+    shown_otherwise("slow", slowed)
+    shown_otherwise("pale", paler)
+    report = reported(new, baseline, record)
+    mine, theirs = (entry.quality.summary["psnr_db"].mean for entry in report.bundles if entry.quality)
+    assert abs(mine - theirs) < 0.5, "equal, but for whole grey levels"
+    outcomes = {result.name: result.outcome for result in report.gates}
+    assert (outcomes["psnr_db"], outcomes["motion_ratio"]) == ("pass", "regression")
+    found = report.verdict.cause
+    assert found is not None and (found.kind, found.name) == ("phase", "decode")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wanc.report.document import Branch, Cause, Floor, GateResult, ReportedBundle
-from wanc.report.gates import NEGLIGIBLE, block_ratios, distance
+from wanc.report.gates import NEGLIGIBLE, PHASES, block_ratios, distance_of, noise
 from wanc.report.reference import ReferenceRecord
 from wanc.report.statistics import relative_error
 from wanc.report.subject import Subject
@@ -44,7 +44,7 @@ class Suspects:
         if self.before is None or self.before.quality is None:
             finders = [self._exchanged]
         elif kinds <= {"speed", "size"}:
-            finders = [self._other_scheme, self._slower]
+            finders = [self._other_scheme, lambda: self._slower(failed)]
         else:
             inside = [self._exchanged, self._guidance, self._block]
             finders = [self._other_scheme, self._text, *inside, self._decoder, self._shown]
@@ -59,14 +59,17 @@ class Suspects:
                 return Cause(kind="layer", name=name, detail=f"{scheme} in the baseline, {now} in the new bundle")
         return None
 
-    def _slower(self) -> Cause | None:
+    def _slower(self, failed: list[GateResult]) -> Cause | None:
+        """Of the phases that a gate is about the one that is slower most; of all, where it is about the whole."""
         if self.before is None or self.entry.speed is None or self.before.speed is None:
             return None
         mine, theirs = self.entry.speed.phases, self.before.speed.phases
         ratios = {
             name: mine[name].median / theirs[name].median for name in mine if theirs.get(name) and theirs[name].median
         }
-        parts = {name: ratio for name, ratio in ratios.items() if name != "total"}
+        asked = {PHASES.get(gate.name, gate.name.partition("_")[0]) for gate in failed}  # `step_seconds` is of steps
+        inside = {name: ratio for name, ratio in ratios.items() if name not in ("total", "step")}
+        parts = {name: ratio for name, ratio in inside.items() if name.split()[0] in asked or "total" in asked}
         if not parts:
             return None
         name = max(parts, key=parts.__getitem__)
@@ -82,10 +85,10 @@ class Suspects:
         """A phase, if its figure is further from the reference than the baseline's."""
         if self.entry.quality is None:
             return None
-        mine = distance(figure, self.entry.quality.summary[figure].mean)
+        mine = distance_of(figure, self.entry.quality)
         assert self.before is not None and self.before.quality is not None
-        theirs = distance(figure, self.before.quality.summary[figure].mean)
-        if mine <= CLEARLY * theirs + NEGLIGIBLE:
+        theirs = distance_of(figure, self.before.quality)
+        if mine <= CLEARLY * theirs + noise(figure, self.floor):
             return None
         return Cause(kind="phase", name=name, detail=f"{what} are {mine:.2g} off, {theirs:.2g} in the baseline")
 
@@ -144,7 +147,8 @@ class Suspects:
         """What is seen of a video, where all before it is right."""
         if self.entry.quality is None:
             return None
-        return Cause(kind="phase", name="video", detail="latents and decoder are as they were; what is shown is not")
+        detail = "latents are as they were, and frames no further from the reference's; what is seen of them is other"
+        return Cause(kind="phase", name="decode", detail=detail)
 
     @property
     def _slack(self) -> float:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from wanc.recipe.gates import GATES, Demand
-from wanc.report.document import BlockError, Floor, GateResult, Outcome, ReportedBundle, Times
+from wanc.report.document import BlockError, Floor, GateResult, Outcome, Quality, ReportedBundle, Times
 from wanc.report.metrics.video import METRICS
 
 DEFAULTS: Mapping[str, str] = {
@@ -45,6 +45,21 @@ PERFECT: Mapping[str, float] = {"cosine": 1.0}
 UNITS: Mapping[str, str] = {"speed": "s", "velocity_error": "", "size_bytes": "bytes", "peak_rss_bytes": "bytes"}
 NEGLIGIBLE = 1e-6
 """Of a distance: less than float32 tells apart."""
+RESOLUTION: Mapping[str, float] = {
+    **dict.fromkeys(DECIBELS[:3], 1e-4),
+    "ssim": 1e-4,
+    "ms_ssim": 1e-4,
+    "vmaf": 0.1,
+    "flicker_ratio": 0.01,
+    "motion_ratio": 0.01,
+    "motion_direction_degrees": 1.0,
+    "colour_shift_delta_e": 0.01,
+    "saturation_shift": 0.001,
+    "brightness_shift": 0.001,
+}
+"""Distances that are none in pictures of whole grey levels: one value in a thousand that is rounded to the next level
+makes them, and nobody sees them.
+"""
 
 
 def distance(name: str, value: float) -> float:
@@ -90,13 +105,13 @@ class Judge:
             if floor is None or name not in floor.summary:
                 reason = "no noise floor was measured: set evaluate.draws to 1 or more"
                 return self._result(name, demand, value, None, "needs-calibration", reason)
-            bound = demand.number * distance(name, floor.summary[name].mean)
-            return self._compared(name, demand, distance(name, value), bound)
+            bound = demand.number * noise(name, floor)
+            return self._compared(name, demand, distance_of(name, self.entry.quality), bound)
         assert self.baseline is not None
         if self.baseline.quality is None:
             return self._result(name, demand, value, None, "not-comparable", "the baseline was not measured")
-        bound = demand.number * distance(name, self.baseline.quality.summary[name].mean)
-        return self._compared(name, demand, distance(name, value), bound + self._slack(name))
+        bound = demand.number * distance_of(name, self.baseline.quality) + self._slack(name)
+        return self._compared(name, demand, distance_of(name, self.entry.quality), bound)
 
     def _of_blocks(self, demand: Demand) -> GateResult:
         """The largest ratio of a block's error to that of the baseline's same block."""
@@ -160,9 +175,7 @@ class Judge:
         return floor_of(self.entry, self.floors)
 
     def _slack(self, name: str) -> float:
-        floor = self._floor
-        known = floor is not None and name in floor.summary
-        return max(NEGLIGIBLE, distance(name, floor.summary[name].mean) if known and floor is not None else 0.0)
+        return noise(name, self._floor)
 
     def _compared(self, name: str, demand: Demand, value: float, bound: float) -> GateResult:
         holds = demand.holds(value, bound)
@@ -192,6 +205,29 @@ def floor_of(entry: ReportedBundle, floors: Sequence[Floor]) -> Floor | None:
     """The noise floor of the format that a bundle computes in; None where it was not measured."""
     unit = "bf16" if entry.facts.compute == "bf16" else "fp32"
     return next((floor for floor in floors if floor.unit == unit), None)
+
+
+def distance_of(name: str, quality: Quality) -> float:
+    """How far from the reference a bundle's videos are by one figure, on average.
+
+    Of figures that may lie on either side each clip counts: one that is slower does not make up for one that is faster.
+    """
+    if name in METRICS and METRICS[name].better == "nearer" and quality.videos:
+        return sum(distance(name, video[name]) for video in quality.videos) / len(quality.videos)
+    return distance(name, quality.summary[name].mean)
+
+
+def noise(name: str, floor: Floor | None) -> float:
+    """How far from the reference a figure may be by chance.
+
+    That is where the bounds of the floor's mean are furthest: a ratio that is above 1 as often as below it is 1 on
+    average, and far from it each time.
+    """
+    least = RESOLUTION.get(name, NEGLIGIBLE)
+    if floor is None or name not in floor.summary:
+        return least
+    known = floor.summary[name]
+    return max(least, *(distance(name, value) for value in (known.low, known.mean, known.high)))
 
 
 def block_ratios(
