@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from tests.conftest import ROOT
+from wanc.compiler.make_reference import make_reference
 from wanc.compiler.pipeline import build
+from wanc.compiler.quantize import experts
+from wanc.compiler.quantize.quantize import Quantize
 from wanc.recipe.load import load
 from wanc.report.document import ReportDocument
 from wanc.report.make import ReportRequest, make_report
@@ -19,6 +22,7 @@ from wanc.report.reference import ReferenceRecord
 from wanc.runtime.pipeline import Pipeline
 
 from . import planted
+from .unsmoothed import WithoutSmoothing
 
 Array = np.ndarray[Any, Any]
 Plant = Callable[[Path, Path], Path]
@@ -85,6 +89,24 @@ def int8(tiny_recipe: Path, tiny_bundle: Path) -> Callable[[str], Path]:
     return make
 
 
+@pytest.mark.slow
+def test_guidance_that_is_exchanged_between_the_experts_is_named(
+    evaluated: Path, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    guided = ["name=guided", "sampling.guidance={high: 5.0, low: 2.0}", "evaluate.clips=1"]
+    (loaded,) = load(evaluated, guided)
+    output = tiny_bundle.parents[1]
+    baseline = build(loaded, output, progress=False).bundle
+    record = ReferenceRecord.read(*make_reference(loaded, output / "store", progress=False))
+    new = planted.with_runtime(baseline, tmp_path / "new", "sampling", "guidance", value={"high": 2.0, "low": 5.0})
+    report = reported(new, baseline, record)
+    failed = {result.name: result.kind for result in report.gates if result.outcome == "regression"}
+    assert "velocity_error" in failed and set(failed.values()) == {"quality"}
+    found = report.verdict.cause
+    assert found is not None and (found.kind, found.name) == ("guidance", "denoiser_high")
+
+
+UNSMOOTHED = "blocks.1.attn2.to_out.0"
 ENDS = "patch_embedding, condition_embedder.*, proj_out"
 
 
@@ -97,7 +119,7 @@ def test_a_layer_that_was_left_in_float_is_named(int8: Callable[[str], Path], re
     assert failed == {"int8_linear_share": "size"}
     found = report.verdict.cause
     assert found is not None and (found.kind, found.name) == ("layer", f"denoiser_low/{LAYER}")
-    assert found.detail == "int8 in the baseline, float in the new bundle"
+    assert found.detail == "int8, smoothed in the baseline, float in the new bundle"
 
 
 @pytest.mark.slow
@@ -112,6 +134,26 @@ def test_a_scale_in_int8_that_is_off_is_found(
     assert "block_error" in failed and set(failed.values()) == {"quality"}
     found = report.verdict.cause
     assert found is not None and (found.kind, found.name) == ("layer", f"denoiser_low/{LAYER}")
+
+
+@pytest.mark.slow
+def test_a_group_that_is_not_smoothed_is_named(
+    int8: Callable[[str], Path], record: ReferenceRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    baseline = int8(f"[{ENDS}]")
+
+    def quantize(**fields: Any) -> Quantize:
+        linear = UNSMOOTHED if fields["component"] == "denoiser_low" else ""
+        return WithoutSmoothing(**fields, linear=linear)
+
+    monkeypatch.setattr(experts, "Quantize", quantize)
+    new = int8(f"[{ENDS}, condition_embedder]")
+    report = reported(new, baseline, record)
+    failed = {result.name: result.kind for result in report.gates if result.outcome == "regression"}
+    assert "block_error" in failed and set(failed.values()) == {"quality"}
+    found = report.verdict.cause
+    assert found is not None and (found.kind, found.name) == ("layer", f"denoiser_low/{UNSMOOTHED}")
+    assert found.detail == "int8, smoothed in the baseline, int8 in the new bundle"
 
 
 def test_a_change_in_the_last_place_is_none(tiny_bundle: Path, record: ReferenceRecord, tmp_path: Path) -> None:

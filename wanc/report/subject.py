@@ -93,10 +93,15 @@ def _block_ends(report: Fields) -> dict[str, list[str]]:
 
 def _schemes(tables: Sequence[Fields]) -> dict[str, str]:
     return {
-        f"{table.text('component')}/{linear}": table.object("linears").object(linear).text("scheme")
+        f"{table.text('component')}/{linear}": _scheme(table.object("linears").object(linear))
         for table in tables
         for linear in table.object("linears").values
     }
+
+
+def _scheme(linear: Fields) -> str:
+    """A scheme, and whether the input was smoothed, which tells as much of how a Linear is computed."""
+    return f"{linear.text('scheme')}, smoothed" if linear.values.get("alpha") is not None else linear.text("scheme")
 
 
 def _worst(tables: Sequence[Fields]) -> list[WorstLayer]:
