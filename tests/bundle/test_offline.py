@@ -110,8 +110,9 @@ def test_a_build(trace: Trace, folder: Path, engine: str) -> None:
     assert_alone(done, folder)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize(
+    "engine", [pytest.param("onnxruntime", marks=pytest.mark.slow), pytest.param("openvino", marks=pytest.mark.long)]
+)
 def test_a_build_of_a_checkpoint(trace: Trace, tiny_recipe: Path, folder: Path, engine: str) -> None:
     done = trace([*WANC, "build", tiny_recipe, "--set", f"engine.kind={engine}", "-o", folder / "out"], NO_BYTECODE)
     assert done.code == 0, done.err

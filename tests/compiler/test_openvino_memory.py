@@ -82,7 +82,7 @@ def built(folder: Path, compute: str, *, turns: bool) -> tuple[Path, EngineMemor
     return path, memory
 
 
-@pytest.mark.parametrize("compute", ["fp32", "bf16"])
+@pytest.mark.parametrize("compute", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("turns", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["as-stored", "turned"])
 def test_an_open_file_takes_what_its_entry_says(tmp_path: Path, compute: str, turns: bool) -> None:
     path, memory = built(tmp_path, compute, turns=turns)

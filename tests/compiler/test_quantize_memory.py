@@ -71,7 +71,7 @@ def peaks(blocks: int, folder: Path) -> dict[str, int]:
 
 @pytest.mark.parametrize(
     "numbers",
-    [pytest.param((3, 9), marks=pytest.mark.slow), pytest.param((10, 20, 30), marks=pytest.mark.long)],
+    [pytest.param((2, 6), marks=pytest.mark.slow), pytest.param((10, 20, 30), marks=pytest.mark.long)],
     ids=["few blocks", "many blocks"],
 )
 def test_memory_is_that_of_one_segment(numbers: tuple[int, ...], tmp_path: Path) -> None:

@@ -98,7 +98,13 @@ def test_a_kill_costs_what_was_not_finished(
     assert decided_now == [], "all of it was kept"
 
 
-@pytest.mark.parametrize("what", ["decision-0003-0000.safetensors", NOTE, "state-2-*.npy"])
+@pytest.mark.parametrize(
+    "what",
+    [
+        "decision-0003-0000.safetensors",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in (NOTE, "state-2-*.npy")),
+    ],
+)
 def test_what_is_damaged_is_made_again(
     denoiser: FloatDenoiser, what: str, tmp_path: Path, decided_now: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -95,7 +95,7 @@ def test_engines_are_to_be_built_for_the_tokens_of_a_rank(bundle: Path) -> None:
     ("ulysses", "said"),
     [
         pytest.param(4, "1 head a device has no fused kernel", marks=pytest.mark.slow),
-        (3, "4 heads of attention cannot be divided by 3"),
+        pytest.param(3, "4 heads of attention cannot be divided by 3", marks=pytest.mark.slow),
     ],
 )
 def test_what_cannot_be_split_is_refused_by_the_plan(folder: Path, ulysses: int, said: str) -> None:

@@ -236,7 +236,7 @@ model:
 """
 
 
-@pytest.mark.parametrize("change", ["a module", "a new file"])
+@pytest.mark.parametrize("change", ["a module", pytest.param("a new file", marks=pytest.mark.slow)])
 def test_a_torch_module(tmp_path: Path, change: str) -> None:
     """`wanc build` as a user runs it; the module's own function tells that it is running, and waits."""
     package = tmp_path / "package"

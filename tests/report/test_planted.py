@@ -156,6 +156,7 @@ def test_a_group_that_is_not_smoothed_is_named(
     assert found.detail == "int8, smoothed in the baseline, int8 in the new bundle"
 
 
+@pytest.mark.slow
 def test_a_change_in_the_last_place_is_none(tiny_bundle: Path, record: ReferenceRecord, tmp_path: Path) -> None:
     report = reported(one_place_off(tiny_bundle, tmp_path / "new"), tiny_bundle, record)
     assert {result.outcome for result in report.gates} == {"pass"}

@@ -39,7 +39,9 @@ def planned(recipe: str, root: Path, *overrides: str) -> dict[str, dict[str, Any
     return {str(entry.variant): plan_recipe(entry, traced).as_json() for entry in found}
 
 
-@pytest.mark.parametrize("precision", LARGE)
+@pytest.mark.parametrize(
+    "precision", [LARGE[0], *(pytest.param(precision, marks=pytest.mark.slow) for precision in LARGE[1:])]
+)
 def test_every_machine_of_a_recipe_is_planned(root: Path, precision: str) -> None:
     plans = planned(f"{A14B}-{precision}", root)
     assert plans.keys() == MACHINES - ({"4xa100"} if precision == "fp8" else set())

@@ -174,7 +174,10 @@ def of_one_head(node: ir.Node) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "built"),
-    [(not_rounded, "BFloat16"), pytest.param(of_one_head, "floats, in several kernels", marks=pytest.mark.slow)],
+    [
+        pytest.param(not_rounded, "BFloat16", marks=pytest.mark.slow),
+        pytest.param(of_one_head, "floats, in several kernels", marks=pytest.mark.slow),
+    ],
 )
 def test_an_attention_in_fp8_that_is_built_otherwise_is_refused(
     fault: Callable[[ir.Node], None], built: str, step: Step, tmp_path: Path
