@@ -23,6 +23,7 @@ from wanc.runtime.errors import (
 __all__ = [
     "EXIT_DATA",
     "EXIT_IO",
+    "EXIT_NOT_COMPARABLE",
     "EXIT_NO_INPUT",
     "EXIT_REFUSED",
     "EXIT_TEMPORARY",
@@ -41,6 +42,9 @@ __all__ = [
     "VerificationError",
     "render",
 ]
+
+EXIT_NOT_COMPARABLE = 4
+"""Of a comparison of things that have too little in common, or of which too little is known."""
 
 
 class RecipeError(UserError):

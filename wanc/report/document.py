@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from wanc.artifacts.files import opened_input
-from wanc.errors import EXIT_DATA, UserError
+from wanc.errors import EXIT_DATA, EXIT_NOT_COMPARABLE, UserError
 from wanc.runtime.strict_json import MAX_BYTES, parse_object
 
 SCHEMA = "wanc.report/1.0"
@@ -26,7 +26,7 @@ EXIT_CODES: Mapping[Outcome, int] = {
     "pass": 0,
     "regression": 1,
     "needs-calibration": 3,
-    "not-comparable": 4,
+    "not-comparable": EXIT_NOT_COMPARABLE,
     "infrastructure-error": 70,
 }
 Branch = Literal["conditional", "unconditional", "guided"]
@@ -310,7 +310,7 @@ class ReportDocument(DocumentPart):
         return EXIT_CODES[self.verdict.outcome]
 
 
-def text(report: ReportDocument) -> str:
+def text(report: DocumentPart) -> str:
     """The document as JSON: keys in order, two spaces, a newline at the end. Equal reports give equal texts."""
     values = report.model_dump(mode="json")
     return json.dumps(values, ensure_ascii=False, allow_nan=False, indent=2, sort_keys=True) + "\n"

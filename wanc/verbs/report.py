@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,16 +14,20 @@ from wanc.folders import Folders
 from wanc.runtime.streams import print_result
 from wanc.runtime.voice import shows_progress
 from wanc.verbs.options import Json, Overrides, StoreFolder, that_speaks
+from wanc.verbs.report_bisect import report_bisect, require_two
 
 if TYPE_CHECKING:
     from wanc.recipe.load import LoadedRecipe
     from wanc.report.document import ReportDocument
 
+BISECT = "bisect"
+"""Before the new bundle: a folder of that name is ./bisect."""
 Bundles = Annotated[
     list[Path],
     typer.Argument(
-        metavar="NEW [OTHER]...",
-        help="The new bundle's folder, and those that are shown beside it.",
+        metavar="[bisect] NEW [OTHER]...",
+        help="The new bundle's folder, and those that are shown beside it. With `bisect` before it nothing is "
+        "written: which stage of the two builds brought the change that the new one is beside the baseline?",
         show_default=False,
         autocompletion=completion.bundles,
     ),
@@ -67,8 +71,18 @@ def report(
     from wanc.report.document import text
 
     progress = shows_progress(as_json=as_json)
+    is_bisected = str(bundles[0]) == BISECT
+    if is_bisected:
+        bundles = bundles[1:]
     for bundle in (*bundles, *([baseline] if baseline else [])):
         _require_bundle(bundle)
+    if is_bisected:
+        new, other = require_two(bundles, baseline)
+        _refuse_without_effect({"--quick": quick, "--output": output is not None})
+        root = Folders.chosen(new.absolute().parent.parent, store).store
+        recipe = recipe or _own_recipe(new, root)
+        report_bisect(new, other, recipe, overrides, root, as_json=as_json, progress=progress)
+        return
     new, *others = bundles
     folders = Folders.chosen(new.absolute().parent.parent, store)
     folder = output or folders.output / "reports" / new.absolute().name
@@ -136,6 +150,11 @@ def _reported(
     written = write_report(made, folder, folder)
     history.add(made)
     return made, written
+
+
+def _refuse_without_effect(given: Mapping[str, bool]) -> None:
+    if flags := [flag for flag, is_given in given.items() if is_given]:
+        raise UserError(f"{' and '.join(flags)} would have no effect with {BISECT}", hint="leave it out")
 
 
 def _require_bundle(path: Path) -> None:
