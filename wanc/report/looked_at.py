@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wanc.errors import UserError, render
-from wanc.report.document import Facts, GateResult, Outcome, Ratio, ReportedBundle, Speed
+from wanc.report.document import ExternalScores, Facts, GateResult, Outcome, Ratio, ReportedBundle, Speed
 from wanc.report.free_run import FreeRun
 from wanc.report.quality import measure
 from wanc.report.reference import ReferenceRecord
@@ -46,6 +46,9 @@ class LookedAt:
                 reason=error.message,
             )
         ]
+
+    def score(self, scores: ExternalScores | None) -> None:
+        self.entry = self.entry.model_copy(update={"external": scores})
 
     def time(self, speed: Speed, ratios: list[Ratio]) -> None:
         self.entry = self.entry.model_copy(update={"speed": speed, "ratios": ratios})

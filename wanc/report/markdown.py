@@ -20,7 +20,7 @@ def markdown(report: ReportDocument) -> str:
     parts = [f"# {_escaped(report.title)}", f"**{words.icon} {words.headline}.** {_escaped(verdict.summary)}"]
     if cause := verdict.cause:
         parts.append(f"It begins at the {cause.kind} **{_escaped(cause.name)}**: {_escaped(cause.detail)}")
-    shown = [_table(table) for table in (tables.gates(report), tables.quality(report), tables.speed(report))]
+    shown = [_table(tell(report)) for tell in (tables.gates, tables.quality, tables.external, tables.speed)]
     parts += [table for table in shown if table]
     parts += [f"- {_escaped(note)}" for note in report.notes]
     machine = report.machine

@@ -128,6 +128,16 @@ FACTS: Sequence[tuple[str, Callable[[ReportedBundle], str]]] = (
 )
 
 
+def external(report: ReportDocument) -> ReportTable:
+    """What scorers outside of wanc have said, the mean first."""
+    scored = [(entry, entry.external) for entry in report.bundles if entry.external]
+    rows = [["mean", *(quantity(scores.mean_percent, "percent") for _, scores in scored)]] if scored else []
+    for dimension in sorted({name for _, scores in scored for name in scores.dimensions}):
+        rows.append([dimension, *(quantity(scores.dimensions.get(dimension)) for _, scores in scored)])
+    note = " ".join(f"{entry.name}: of {scores.source}, SHA-256 {scores.sha256}." for entry, scores in scored)
+    return text_table("Scores from outside", ["Dimension", *(entry.name for entry, _ in scored)], rows, note)
+
+
 def facts(report: ReportDocument) -> ReportTable:
     """What each bundle is, as it was built."""
     rows = [[name, *(tell(entry) for entry in report.bundles)] for name, tell in FACTS]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +17,7 @@ from wanc.verbs.options import Json, Overrides, StoreFolder, that_speaks
 
 if TYPE_CHECKING:
     from wanc.recipe.load import LoadedRecipe
-    from wanc.report.document import ReportDocument
+    from wanc.report.document import ExternalScores, ReportDocument
 
 Bundles = Annotated[
     list[Path],
@@ -48,6 +48,22 @@ def report(
         ),
     ] = None,
     overrides: Overrides = [],
+    gates: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="YAML of gates and demands, in place of the recipe's `evaluate.gates`.",
+            show_default=False,
+        ),
+    ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="VBench's *_eval_results.json of the new bundle's videos, for the gates external.*",
+            show_default=False,
+        ),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure no times.")] = False,
     output: Annotated[
         Path | None,
@@ -63,17 +79,32 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Compare a bundle with the untouched model, and with an earlier bundle: a page, and a verdict as exit code."""
+    from wanc.recipe.gates_file import read_gates
     from wanc.recipe.load import load
     from wanc.report.document import text
+    from wanc.report.external import read_scores
 
     progress = shows_progress(as_json=as_json)
     for bundle in (*bundles, *([baseline] if baseline else [])):
         _require_bundle(bundle)
+    demanded = read_gates(gates) if gates else None
+    scored = read_scores(scores) if scores else None
     new, *others = bundles
     folders = Folders.chosen(new.absolute().parent.parent, store)
     folder = output or folders.output / "reports" / new.absolute().name
     (loaded, *_) = load(recipe or _own_recipe(new, folders.store), overrides)
-    made, written = _reported(loaded, [new], others, baseline, folders.store, folder, quick=quick, progress=progress)
+    made, written = _reported(
+        loaded,
+        [new],
+        others,
+        baseline,
+        folders.store,
+        folder,
+        gates=demanded,
+        scores=scored,
+        quick=quick,
+        progress=progress,
+    )
     if as_json:
         print_result(text(made).rstrip("\n"))
     else:
@@ -106,6 +137,8 @@ def _reported(
     store: Path,
     folder: Path,
     *,
+    gates: Mapping[str, str] | None = None,
+    scores: ExternalScores | None = None,
     quick: bool,
     progress: bool,
 ) -> tuple[ReportDocument, list[Path]]:
@@ -127,8 +160,9 @@ def _reported(
         baseline=baseline,
         record=record,
         model=str(loaded.recipe.model.source and loaded.recipe.model.source.name),
-        gates=evaluate.gates,
+        gates=evaluate.gates if gates is None else gates,
         pairs=0 if quick else evaluate.pairs,
+        scores=scores,
     )
     made = with_media(make_report(request, progress=progress), record, folder)
     history = ReportHistory(store)
