@@ -31,6 +31,7 @@ NOWHERE = Path("/nowhere")
 RICH = example()
 FILES = ["report.json", "report.md", "report.junit.xml", "test-result.intoto.json", "index.html"]
 GATES, QUALITY, SPEED, OUTSIDE = "4 of 8 gates passed", "Quality against the reference", "Speed", "Scores from outside"
+WORST = f"Worst prompts of {NEW}"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,7 +54,7 @@ def values() -> dict[str, Any]:
 
 def test_page_and_markdown_have_the_same_tables(html: Tables) -> None:
     written = parse_markdown(markdown(RICH))
-    assert written.keys() == {GATES, QUALITY, SPEED, OUTSIDE}
+    assert written.keys() == {GATES, QUALITY, SPEED, OUTSIDE, WORST}
     for name, rows in written.items():
         assert html[name] == rows, name
 
@@ -105,6 +106,26 @@ def test_outside_scores_hold_the_documents_numbers(html: Tables, values: dict[st
     }
     for whole in (markdown(RICH), page(RICH, NOWHERE)):
         assert scores["source"] in whole.replace("\\", "") and scores["sha256"] in whole
+
+
+def test_worst_prompts_are_told_by_their_distance(html: Tables, values: dict[str, Any]) -> None:
+    videos = values["bundles"][0]["quality"]["videos"]
+    header, *rows = html[WORST]
+    assert [[row[0], row[-1]] for row in rows] == [["1", PROMPTS[1]], ["0", PROMPTS[0]]], "the second is further"
+    for clip, *cells in rows:
+        for metric, value in videos[int(clip)].items():
+            assert numbers(cells[header[1:].index(label(metric))]) == [pytest.approx(value, rel=6e-3)]
+
+
+def test_of_many_prompts_a_comment_has_the_worst() -> None:
+    new, *others = RICH.bundles
+    assert new.quality
+    videos = [{"psnr_db": float(30 + (7 * clip) % 20)} for clip in range(20)]
+    new = new.model_copy(update={"quality": new.quality.model_copy(update={"videos": videos})})
+    many = RICH.model_copy(update={"bundles": [new, *others], "clips": [Clip(prompt="p", seed=0)] * 20})
+    shown = [numbers(row[1])[0] for row in parse_markdown(markdown(many))[WORST][1:]]
+    assert shown == [30.0 + place for place in range(10)]
+    assert len(parse_page(page(many, NOWHERE)).tables[WORST]) == 1 + 20
 
 
 def test_what_is_nearly_one_is_told_from_one() -> None:

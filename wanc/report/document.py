@@ -69,6 +69,7 @@ class Facts(DocumentPart):
     segments: int
     size_bytes: int
     build_seconds: float | None = None
+    """What its stages took together, each when it was computed: one that the store had already counts as well."""
     int8_linear_share: dict[str, float]
     """By component; of what its Linears compute, at most 1."""
     schemes: dict[str, str]

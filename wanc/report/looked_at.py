@@ -47,6 +47,10 @@ class LookedAt:
             )
         ]
 
+    def built_in(self, seconds: float | None) -> None:
+        facts = self.entry.facts.model_copy(update={"build_seconds": seconds})
+        self.entry = self.entry.model_copy(update={"facts": facts})
+
     def score(self, scores: ExternalScores | None) -> None:
         self.entry = self.entry.model_copy(update={"external": scores})
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wanc.artifacts.refs import build_seconds
 from wanc.errors import UserError
 from wanc.recipe.gates import kind_of
 from wanc.report.cause import Suspects
@@ -35,7 +36,7 @@ class ReportRequest:
     """What a report is of: new bundles, others to show beside them, and the baseline, which may be None.
 
     `gates` are those of a recipe; without any, and with a baseline, those of `gates.DEFAULTS`. `pairs` of 0 leave the
-    speed out. `scores` are of the first new bundle's videos.
+    speed out. The `store` may know how long a bundle's build took. `scores` are of the first new bundle's videos.
     """
 
     title: str
@@ -47,6 +48,7 @@ class ReportRequest:
     gates: Mapping[str, str]
     pairs: int
     scores: ExternalScores | None = None
+    store: Path | None = None
     threads: int | None = None
 
 
@@ -96,6 +98,8 @@ def _looked_at(bundles: Mapping[str, Path], asked: ReportRequest, *, progress: b
     with ProgressBar("report", 3 * len(asked.record.clips) * len(bundles), enabled=progress) as bar:
         for name, path in bundles.items():
             looked_at[name] = look_at(name, path, asked.record, asked.threads, bar.advance)
+            if asked.store:
+                looked_at[name].built_in(build_seconds(asked.store, path, looked_at[name].entry.facts.id))
     sound = {name: path for name, path in bundles.items() if not looked_at[name].failed}
     if asked.pairs and sound:
         try:

@@ -163,6 +163,7 @@ def _reported(
         gates=evaluate.gates if gates is None else gates,
         pairs=0 if quick else evaluate.pairs,
         scores=scores,
+        store=store,
     )
     made = with_media(make_report(request, progress=progress), record, folder)
     history = ReportHistory(store)
