@@ -149,3 +149,22 @@ def test_scores_are_read_before_anything_is_made(
 def test_a_recipe_may_demand_scores(evaluated: Path) -> None:
     (loaded,) = load(evaluated, ["evaluate.gates={external.mean: '>= 69.7752'}"])
     assert loaded.recipe.evaluate and loaded.recipe.evaluate.gates == {"external.mean": ">= 69.7752"}
+
+
+@pytest.mark.slow
+def test_gates_of_a_file_in_a_whole_report(
+    wanc: Wanc, tiny_bundle: Path, evaluated: Path, record: object, tmp_path: Path
+) -> None:
+    """They stand in place of the recipe's; the mean just misses MLPerf's target."""
+    del record
+    gates = tmp_path / "gates.yaml"
+    gates.write_text('external.mean: ">= 69.7752"\nexternal.color: ">= 0.8"\n')
+    arguments = ("report", tiny_bundle, "--recipe", evaluated, "--store", tiny_bundle.parents[1] / "store", "--quick")
+    scored = ("--gates", gates, "--scores", written(tmp_path, SCORES), "--set", 'evaluate.gates={psnr_db: ">= 99"}')
+    done = wanc(*arguments, *scored, "-o", tmp_path / "out", "--json")
+    assert done.code == 1, done.err
+    document = json.loads(done.out)
+    (new,) = document["bundles"]
+    assert new["external"]["mean_percent"] == pytest.approx(69.7733, rel=1e-6) and new["facts"]["build_seconds"] > 0
+    outcomes = {gate["name"]: gate["outcome"] for gate in document["gates"] if gate["kind"] == "quality"}
+    assert outcomes == {"external.mean": "regression", "external.color": "needs-calibration"}
