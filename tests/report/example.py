@@ -17,6 +17,7 @@ from wanc.report.document import (
     Cohort,
     Drift,
     Estimate,
+    ExternalScores,
     Facts,
     Floor,
     GateResult,
@@ -59,7 +60,7 @@ def example(media: dict[str, list[Media]] | None = None) -> ReportDocument:
         wanc="1.4.0",
         verdict=Verdict(
             outcome="regression",
-            summary=f"{NEW} takes 0.70× the time of {BASELINE}, and its velocity error is 3.2 times as large: 2 of 7 "
+            summary=f"{NEW} takes 0.70× the time of {BASELINE}, and its velocity error is 3.2 times as large: 2 of 8 "
             "gates are not met.",
             cause=Cause(
                 kind="layer",
@@ -255,7 +256,14 @@ def entry(
         speed=speed(total, peak),
         ratios=[] if name == BASELINE else ratios,
         media=list(media),
+        external=scores() if name == NEW else None,
     )
+
+
+def scores() -> ExternalScores:
+    dimensions = {"subject_consistency": 0.9581, "imaging_quality": 0.61237, "dynamic_degree": 0.5}
+    mean = 100 * sum(dimensions.values()) / len(dimensions)
+    return ExternalScores(source="wan_eval_results.json", sha256="d" * 64, dimensions=dimensions, mean_percent=mean)
 
 
 def gates() -> list[GateResult]:
@@ -266,6 +274,10 @@ def gates() -> list[GateResult]:
         ("size", "size", "<= 64MiB", 58900000.0, 67108864.0, "bytes", "pass", "what the bundle's files hold"),
         ("batch", "exact", "holds", None, None, "", "regression", "two prompts at once are not what each is alone"),
         ("ms_ssim", "quality", ">= 2 floors", None, None, "", "needs-calibration", "no floor has it"),
+        (
+            *("external.mean", "quality", ">= 68.5", 69.0157, 68.5, "percent"),
+            *("pass", "69.0157 >= 68.5"),
+        ),
         ("peak_rss", "size", "<= baseline", None, None, "", "not-comparable", f"{BASELINE} ran elsewhere"),
     ]
     return [

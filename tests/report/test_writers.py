@@ -30,7 +30,8 @@ from .parsed import Tables, numbers, parse_markdown, parse_page
 NOWHERE = Path("/nowhere")
 RICH = example()
 FILES = ["report.json", "report.md", "report.junit.xml", "test-result.intoto.json", "index.html"]
-GATES, QUALITY, SPEED = "3 of 7 gates passed", "Quality against the reference", "Speed"
+GATES, QUALITY, SPEED, OUTSIDE = "4 of 8 gates passed", "Quality against the reference", "Speed", "Scores from outside"
+WORST = f"Worst prompts of {NEW}"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -53,7 +54,7 @@ def values() -> dict[str, Any]:
 
 def test_page_and_markdown_have_the_same_tables(html: Tables) -> None:
     written = parse_markdown(markdown(RICH))
-    assert written.keys() == {GATES, QUALITY, SPEED}
+    assert written.keys() == {GATES, QUALITY, SPEED, OUTSIDE, WORST}
     for name, rows in written.items():
         assert html[name] == rows, name
 
@@ -91,6 +92,40 @@ def test_speed_holds_the_documents_numbers(html: Tables, values: dict[str, Any])
             expected = [ratios[phase][name] for name in ("ratio", "low", "high")] if phase in ratios else []
             assert numbers(below) == pytest.approx(expected, rel=6e-3)
         assert numbers(rows["peak memory"][cell]) == [pytest.approx(bundle["speed"]["peak_rss_bytes"], rel=6e-3)]
+
+
+def test_outside_scores_hold_the_documents_numbers(html: Tables, values: dict[str, Any]) -> None:
+    """In the page, which Markdown's tables are equal to, and in JUnit."""
+    scores = values["bundles"][0]["external"]
+    rows = {row[0]: numbers(row[1]) for row in html[OUTSIDE][1:]}
+    expected = {**scores["dimensions"], "mean": scores["mean_percent"]}
+    assert rows == {name: [pytest.approx(value, rel=1e-4)] for name, value in expected.items()}
+    told = {one.get("name"): one.get("value") or "" for one in ElementTree.fromstring(junit(RICH)).iter("property")}
+    assert {name: numbers(value) for name, value in told.items()} == {
+        f"{NEW}: external.{name}": [pytest.approx(value, rel=1e-4)] for name, value in expected.items()
+    }
+    for whole in (markdown(RICH), page(RICH, NOWHERE)):
+        assert scores["source"] in whole.replace("\\", "") and scores["sha256"] in whole
+
+
+def test_worst_prompts_are_told_by_their_distance(html: Tables, values: dict[str, Any]) -> None:
+    videos = values["bundles"][0]["quality"]["videos"]
+    header, *rows = html[WORST]
+    assert [[row[0], row[-1]] for row in rows] == [["1", PROMPTS[1]], ["0", PROMPTS[0]]], "the second is further"
+    for clip, *cells in rows:
+        for metric, value in videos[int(clip)].items():
+            assert numbers(cells[header[1:].index(label(metric))]) == [pytest.approx(value, rel=6e-3)]
+
+
+def test_of_many_prompts_a_comment_has_the_worst() -> None:
+    new, *others = RICH.bundles
+    assert new.quality
+    videos = [{"psnr_db": float(30 + (7 * clip) % 20)} for clip in range(20)]
+    new = new.model_copy(update={"quality": new.quality.model_copy(update={"videos": videos})})
+    many = RICH.model_copy(update={"bundles": [new, *others], "clips": [Clip(prompt="p", seed=0)] * 20})
+    shown = [numbers(row[1])[0] for row in parse_markdown(markdown(many))[WORST][1:]]
+    assert shown == [30.0 + place for place in range(10)]
+    assert len(parse_page(page(many, NOWHERE)).tables[WORST]) == 1 + 20
 
 
 def test_what_is_nearly_one_is_told_from_one() -> None:
@@ -133,7 +168,7 @@ def test_every_outcome_is_told_in_words(outcome: Outcome) -> None:
 
 def test_junit_tells_failures_from_what_could_not_be_judged() -> None:
     suite = ElementTree.fromstring(junit(RICH))[0]
-    assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["7", "2", "0", "2"]
+    assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["8", "2", "0", "2"]
     found = {case.get("name"): [child.tag for child in case][:-1] for case in suite}
     assert found["total"] == [] and found["batch"] == ["failure"] and found["ms_ssim"] == ["skipped"]
     message = suite.find("testcase[@name='velocity_error']/failure")
@@ -157,7 +192,7 @@ def test_the_statement_names_the_bundle_and_its_gates() -> None:
     predicate = found["predicate"]
     assert predicate["failedTests"] == [f"{NEW}: velocity_error", f"{NEW}: batch"]
     assert predicate["warnedTests"] == [f"{NEW}: ms_ssim", f"{NEW}: peak_rss"]
-    assert len(predicate["passedTests"]) == 3
+    assert len(predicate["passedTests"]) == 4
     assert [one["name"] for one in predicate["configuration"]] == ["report.json", "reference", "baseline tiny-wan-bf16"]
     assert all(len(one["digest"]["sha256"]) == 64 for one in predicate["configuration"])
 

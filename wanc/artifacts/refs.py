@@ -66,3 +66,17 @@ def last_sealed(root: Path, bundle: Path) -> str | None:
                 if record.bundle_id is not None:
                     return record.bundle_id
     return None
+
+
+def build_seconds(root: Path, bundle: Path, bundle_id: str) -> float | None:
+    """What the stages of a bundle took, each when it was computed; None where the store `root` does not know them all,
+    or where the last build to this place was of another bundle.
+    """
+    with suppress(OSError, BundleError):
+        keys = read_ref(root / "refs" / ref_of(root, bundle)[0])
+        records = [ActionRecord.parse(read_small(root / "actions" / f"{key}.json"), where=key) for key in keys]
+        seconds = [record.meta.get("seconds") for record in records]
+        known = [float(one) for one in seconds if isinstance(one, (int, float)) and not isinstance(one, bool)]
+        if len(known) == len(records) and any(record.bundle_id == bundle_id for record in records):
+            return sum(known)
+    return None

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator
 
 from wanc.recipe.checks import fault, without_repeats
-from wanc.recipe.gates import GATES, Demand, gate_fault
+from wanc.recipe.gates import gate_hint, unsound
 from wanc.recipe.model import SourcePath
 from wanc.recipe.section import Section
 from wanc.runtime.video_limits import LARGEST_SEED
@@ -42,13 +42,8 @@ class EvaluateSection(Section):
     @classmethod
     def _gates_make_sense(cls, gates: Mapping[str, str]) -> Mapping[str, str]:
         for name, text in gates.items():
-            if name not in GATES:
-                raise fault(f"{name!r} is no gate", f"the gates are {', '.join(GATES)}", (name,))
-            try:
-                demand = Demand.parse(text)
-            except ValueError as error:
-                hint = 'a demand is such as ">= 30", "<= 1.05 baseline" or "<= 3 floors"'
-                raise fault(str(error), hint, (name,)) from None
-            if (reason := gate_fault(name, demand)) is not None:
-                raise fault(f"{name}: {text!r} cannot be judged", reason, (name,))
+            if (hint := gate_hint(name)) is not None:
+                raise fault(f"{name!r} is no gate", hint, (name,))
+            if (found := unsound(name, text)) is not None:
+                raise fault(found.message, found.hint, (name,))
         return gates

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Literal
 
 Kind = Literal["quality", "speed", "size"]
@@ -30,6 +31,10 @@ GATES: Mapping[str, Kind] = {
     **dict.fromkeys(("size_bytes", "int8_linear_share"), "size"),
 }  # fmt: skip
 """By name, what a demand is about."""
+EXTERNAL, MEAN = "external.", "mean"
+"""What a scorer outside of wanc says: `external.<dimension>`, from 0 to 1, and `external.mean`, in percent."""
+DIMENSION = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
+EXAMPLES = 'a demand is such as ">= 30", "<= 1.05 baseline" or "<= 3 floors"'
 _FORM = re.compile(r"(>=|<=) *([0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?) *(baseline|floors?)?")
 
 
@@ -57,8 +62,46 @@ class Demand:
         return value >= bound if self.is_least else value <= bound
 
 
+@dataclass(frozen=True)
+class DemandFault:
+    """What is wrong with a demand, and what to do about it."""
+
+    message: str
+    hint: str
+
+
+def is_external(name: str) -> bool:
+    """Whether a gate is about what a scorer outside of wanc says."""
+    return name.startswith(EXTERNAL) and DIMENSION.fullmatch(name.removeprefix(EXTERNAL)) is not None
+
+
+def kind_of(name: str) -> Kind:
+    """What a gate is about."""
+    return "quality" if is_external(name) else GATES[name]
+
+
+def gate_hint(name: str) -> str | None:
+    """Which gate may have been meant; None where the name is one."""
+    if name in GATES or is_external(name):
+        return None
+    near = get_close_matches(name[:60].casefold(), [*GATES, EXTERNAL + MEAN], n=1)
+    return f"did you mean {near[0]}?" if near else f"the gates are {', '.join(GATES)}"
+
+
+def unsound(name: str, text: str) -> DemandFault | None:
+    """What is wrong with a demand as it is written of a gate; None where it is sound."""
+    try:
+        demand = Demand.parse(text)
+    except ValueError as error:
+        return DemandFault(str(error), EXAMPLES)
+    reason = gate_fault(name, demand)
+    return None if reason is None else DemandFault(f"{text!r} cannot be judged", reason)
+
+
 def gate_fault(name: str, demand: Demand) -> str | None:
     """Why a gate makes no sense; None where it does."""
+    if is_external(name):
+        return _external_fault(name, demand)
     kind = GATES[name]
     if demand.of == "floors" and kind != "quality":
         return f"{name} is no distance from the reference, and has no noise floor"
@@ -69,3 +112,10 @@ def gate_fault(name: str, demand: Demand) -> str | None:
     if name == "step_speedup" and demand.of != "value":
         return "step_speedup is a multiple of the baseline already, such as `>= 1.1`"
     return None
+
+
+def _external_fault(name: str, demand: Demand) -> str | None:
+    most, unit = (100, " percent") if name == EXTERNAL + MEAN else (1, "")
+    if demand.of != "value":
+        return f"{name} is of the new bundle alone, and has no {demand.of}"
+    return f"{name} is between 0 and {most}{unit}" if demand.number > most else None

@@ -37,6 +37,7 @@ _HINTS = (
     ("escape", "in double quotes a backslash begins an escape; use single quotes"),
     ("expected ',' or", "close the bracket, and put a comma between items"),
     ("while scanning a quoted scalar", "close the quote"),
+    ("block scalar", "put quotes around text that begins with > or |"),
     ("block", "lines of one mapping or list begin in the same column"),
     ("expected ':'", "a line of a mapping is `key: value`"),
 )

@@ -69,6 +69,7 @@ class Facts(DocumentPart):
     segments: int
     size_bytes: int
     build_seconds: float | None = None
+    """What its stages took together, each when it was computed: one that the store had already counts as well."""
     int8_linear_share: dict[str, float]
     """By component; of what its Linears compute, at most 1."""
     schemes: dict[str, str]
@@ -189,6 +190,18 @@ class Media(DocumentPart):
     """Frames from left to right; of a bundle those of the reference, its own, and eight times the difference."""
 
 
+class ExternalScores(DocumentPart):
+    """What a scorer outside of wanc has said of a bundle's videos; it is believed as it stands."""
+
+    source: str
+    """The name of its file."""
+    sha256: str
+    dimensions: dict[str, float]
+    """From 0 to 1."""
+    mean_percent: float
+    """Of all dimensions alike."""
+
+
 class ReportedBundle(DocumentPart):
     """One bundle."""
 
@@ -201,6 +214,7 @@ class ReportedBundle(DocumentPart):
     """To the baseline."""
     media: list[Media] = []
     """By clip."""
+    external: ExternalScores | None = None
     failure: str | None = None
     """Why there is nothing of it."""
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 
-from wanc.recipe.gates import GATES, Demand
+from wanc.recipe.gates import EXTERNAL, MEAN, Demand, is_external, kind_of
 from wanc.report.document import BlockError, Floor, GateResult, Outcome, Quality, ReportedBundle, Times
 from wanc.report.metrics.video import METRICS
 
@@ -42,7 +43,13 @@ PHASES: Mapping[str, str] = {
 DECIBELS = ("psnr_db", "xpsnr_db", "decoded_psnr_db", "sqnr_db")
 ERRORS = ("velocity_error", "text_error")
 PERFECT: Mapping[str, float] = {"cosine": 1.0}
-UNITS: Mapping[str, str] = {"speed": "s", "velocity_error": "", "size_bytes": "bytes", "peak_rss_bytes": "bytes"}
+UNITS: Mapping[str, str] = {
+    "speed": "s",
+    "velocity_error": "",
+    "size_bytes": "bytes",
+    "peak_rss_bytes": "bytes",
+    f"{EXTERNAL}{MEAN}": "percent",
+}
 NEGLIGIBLE = 1e-6
 """Of a distance: less than float32 tells apart."""
 RESOLUTION: Mapping[str, float] = {
@@ -85,7 +92,9 @@ class Judge:
         return [*self._invariants(), *(result for result in results if result is not None)]
 
     def _judge(self, name: str, demand: Demand) -> GateResult | None:
-        kind = GATES[name]
+        if is_external(name):
+            return self._of_outside(name, demand)
+        kind = kind_of(name)
         if (demand.of == "baseline" or name == "step_speedup") and self.baseline is None:
             return None
         if kind == "quality":
@@ -152,6 +161,19 @@ class Judge:
             return self._result(name, demand, value, None, "not-comparable", "the baseline was not measured")
         return self._compared(name, demand, value, demand.number * before)
 
+    def _of_outside(self, name: str, demand: Demand) -> GateResult:
+        """Scores come after the videos that they are of: without them nothing is broken, and nothing is known."""
+        scores, wanted = self.entry.external, name.removeprefix(EXTERNAL)
+        if scores is None:
+            reason = "no scores of its videos were given: wanc report --scores FILE"
+            return self._result(name, demand, None, None, "needs-calibration", reason)
+        value = scores.mean_percent if wanted == MEAN else scores.dimensions.get(wanted)
+        if value is None:
+            near = get_close_matches(wanted, scores.dimensions, n=1)
+            reason = f"{scores.source} has no {wanted}" + (f"; did you mean {EXTERNAL}{near[0]}?" if near else "")
+            return self._result(name, demand, None, None, "needs-calibration", reason)
+        return self._compared(name, demand, value, demand.number, digits=6)
+
     def _invariants(self) -> list[GateResult]:
         invariants = self.entry.quality.invariants if self.entry.quality else []
         return [
@@ -177,16 +199,16 @@ class Judge:
     def _slack(self, name: str) -> float:
         return noise(name, self._floor)
 
-    def _compared(self, name: str, demand: Demand, value: float, bound: float) -> GateResult:
+    def _compared(self, name: str, demand: Demand, value: float, bound: float, digits: int = 4) -> GateResult:
         holds = demand.holds(value, bound)
         sign = ">=" if demand.is_least else "<="
-        text = f"{value:.4g} {sign} {bound:.4g}" if holds else f"{value:.4g} is not {sign} {bound:.4g}"
+        text = f"{value:.{digits}g} {'' if holds else 'is not '}{sign} {bound:.{digits}g}"
         return self._result(name, demand, value, bound, "pass" if holds else "regression", text)
 
     def _result(
         self, name: str, demand: Demand, value: float | None, bound: float | None, outcome: Outcome, reason: str
     ) -> GateResult:
-        kind = GATES[name]
+        kind = kind_of(name)
         unit = UNITS.get(name) or (UNITS["speed"] if kind == "speed" and name.endswith("_seconds") else "")
         return GateResult(
             name=name,

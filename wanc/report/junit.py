@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import Literal
 from xml.etree import ElementTree
 
+from wanc.recipe.gates import EXTERNAL, MEAN
 from wanc.report.document import GateResult, Outcome, ReportDocument
-from wanc.report.wording import OUTCOMES, gate_bound, gate_value
+from wanc.report.wording import OUTCOMES, gate_bound, gate_value, quantity
 
 Element = Literal["failure", "error", "skipped"]
 ELEMENTS: Mapping[Outcome, Element | None] = {
@@ -31,6 +32,7 @@ def junit(report: ReportDocument) -> bytes:
     if verdict.outcome not in outcomes:
         outcomes.append(verdict.outcome)
         _add_case(suite, "report", "verdict", verdict.outcome, verdict.summary, verdict.summary)
+    _add_properties(suite, report)
     for gate in report.gates:
         _add_case(suite, gate.bundle, gate.name, gate.outcome, gate.reason, _told(gate))
     counts = Counter(ELEMENTS[outcome] for outcome in outcomes)
@@ -49,6 +51,21 @@ def _add_case(suite: ElementTree.Element, bundle: str, name: str, outcome: Outco
         message = _speakable(f"{OUTCOMES[outcome].word}: {reason}")
         ElementTree.SubElement(case, element, type=outcome, message=message).text = _speakable(told)
     ElementTree.SubElement(case, "system-out").text = _speakable(told)
+
+
+def _add_properties(suite: ElementTree.Element, report: ReportDocument) -> None:
+    """What scorers outside of wanc have said, asked for by a gate or not; JUnit has such in front of the cases."""
+    told: dict[str, str] = {}
+    for entry in report.bundles:
+        if scores := entry.external:
+            named = {f"{EXTERNAL}{name}": quantity(value) for name, value in scores.dimensions.items()}
+            named[f"{EXTERNAL}{MEAN}"] = quantity(scores.mean_percent, "percent")
+            told |= {f"{entry.name}: {name}": value for name, value in named.items()}
+    if told:
+        properties = ElementTree.Element("properties")
+        for name, value in sorted(told.items()):
+            ElementTree.SubElement(properties, "property", name=_speakable(name), value=_speakable(value))
+        suite.insert(0, properties)
 
 
 def _told(gate: GateResult) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wanc.errors import UserError, render
-from wanc.report.document import Facts, GateResult, Outcome, Ratio, ReportedBundle, Speed
+from wanc.report.document import ExternalScores, Facts, GateResult, Outcome, Ratio, ReportedBundle, Speed
 from wanc.report.free_run import FreeRun
 from wanc.report.quality import measure
 from wanc.report.reference import ReferenceRecord
@@ -46,6 +46,13 @@ class LookedAt:
                 reason=error.message,
             )
         ]
+
+    def built_in(self, seconds: float | None) -> None:
+        facts = self.entry.facts.model_copy(update={"build_seconds": seconds})
+        self.entry = self.entry.model_copy(update={"facts": facts})
+
+    def score(self, scores: ExternalScores | None) -> None:
+        self.entry = self.entry.model_copy(update={"external": scores})
 
     def time(self, speed: Speed, ratios: list[Ratio]) -> None:
         self.entry = self.entry.model_copy(update={"speed": speed, "ratios": ratios})

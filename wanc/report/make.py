@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wanc.artifacts.refs import build_seconds
 from wanc.errors import UserError
-from wanc.recipe.gates import GATES
+from wanc.recipe.gates import kind_of
 from wanc.report.cause import Suspects
 from wanc.report.document import (
     Cause,
     Clip,
+    ExternalScores,
     Floor,
     GateResult,
     ReportDocument,
@@ -34,7 +36,7 @@ class ReportRequest:
     """What a report is of: new bundles, others to show beside them, and the baseline, which may be None.
 
     `gates` are those of a recipe; without any, and with a baseline, those of `gates.DEFAULTS`. `pairs` of 0 leave the
-    speed out.
+    speed out. The `store` may know how long a bundle's build took. `scores` are of the first new bundle's videos.
     """
 
     title: str
@@ -45,6 +47,8 @@ class ReportRequest:
     model: str
     gates: Mapping[str, str]
     pairs: int
+    scores: ExternalScores | None = None
+    store: Path | None = None
     threads: int | None = None
 
 
@@ -64,6 +68,7 @@ def make_report(asked: ReportRequest, *, progress: bool) -> Made:
     bundles = _named([*asked.new, *asked.others, *([asked.baseline] if asked.baseline else [])])
     new, baseline = list(bundles)[: len(asked.new)], list(bundles)[-1] if asked.baseline else None
     looked_at = _looked_at(bundles, asked, progress=progress)
+    looked_at[new[0]].score(asked.scores)
     entries = {name: one.entry for name, one in looked_at.items()}
     known, before = floors(asked.record), entries[baseline] if baseline else None
     results = {
@@ -93,6 +98,8 @@ def _looked_at(bundles: Mapping[str, Path], asked: ReportRequest, *, progress: b
     with ProgressBar("report", 3 * len(asked.record.clips) * len(bundles), enabled=progress) as bar:
         for name, path in bundles.items():
             looked_at[name] = look_at(name, path, asked.record, asked.threads, bar.advance)
+            if asked.store:
+                looked_at[name].built_in(build_seconds(asked.store, path, looked_at[name].entry.facts.id))
     sound = {name: path for name, path in bundles.items() if not looked_at[name].failed}
     if asked.pairs and sound:
         try:
@@ -110,7 +117,7 @@ def _looked_at(bundles: Mapping[str, Path], asked: ReportRequest, *, progress: b
 
 def _gates(asked: ReportRequest) -> dict[str, str]:
     gates = asked.gates or (DEFAULTS if asked.baseline else {})
-    return {name: text for name, text in gates.items() if asked.pairs or GATES[name] != "speed"}
+    return {name: text for name, text in gates.items() if asked.pairs or kind_of(name) != "speed"}
 
 
 def _cause(

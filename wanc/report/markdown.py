@@ -9,6 +9,8 @@ from wanc.report.document import ReportDocument
 from wanc.report.tables import ReportCell, ReportTable
 from wanc.report.wording import OUTCOMES
 
+WORST_PROMPTS = 10
+"""Of hundreds a comment would be too long."""
 # What begins a heading or a list does so at the beginning alone, and would spoil every negative number elsewhere.
 MARKS = re.compile(r"([\\`*_\[\]<>|~$&]|^[#+-])")
 
@@ -20,7 +22,8 @@ def markdown(report: ReportDocument) -> str:
     parts = [f"# {_escaped(report.title)}", f"**{words.icon} {words.headline}.** {_escaped(verdict.summary)}"]
     if cause := verdict.cause:
         parts.append(f"It begins at the {cause.kind} **{_escaped(cause.name)}**: {_escaped(cause.detail)}")
-    shown = [_table(table) for table in (tables.gates(report), tables.quality(report), tables.speed(report))]
+    shown = [_table(tell(report)) for tell in (tables.gates, tables.quality, tables.external, tables.speed)]
+    shown += [_table(tables.worst_prompts(report, new, WORST_PROMPTS)) for new in report.bundles[:1]]
     parts += [table for table in shown if table]
     parts += [f"- {_escaped(note)}" for note in report.notes]
     machine = report.machine

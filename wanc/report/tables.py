@@ -8,8 +8,21 @@ from dataclasses import dataclass
 
 from wanc.report import wording
 from wanc.report.document import Outcome, ReportDocument, ReportedBundle
-from wanc.report.values import SEVERITY, baseline_of, estimate, floor_value, floors_of, metrics, multiple, phases
+from wanc.report.values import (
+    METRICS,
+    SEVERITY,
+    baseline_of,
+    estimate,
+    floor_value,
+    floors_of,
+    in_order,
+    metrics,
+    multiple,
+    phases,
+)
 from wanc.report.wording import NOT_MEASURED, OUTCOMES, quantity
+
+LONGEST_PROMPT = 120
 
 
 @dataclass(frozen=True)
@@ -126,6 +139,37 @@ FACTS: Sequence[tuple[str, Callable[[ReportedBundle], str]]] = (
     ("size", lambda entry: quantity(entry.facts.size_bytes, "bytes")),
     ("build time", lambda entry: quantity(entry.facts.build_seconds, "s")),
 )
+
+
+def worst_prompts(report: ReportDocument, entry: ReportedBundle, most: int | None = None) -> ReportTable:
+    """All metrics of each clip, what is furthest from the reference first; at most so many clips."""
+    videos = list(enumerate(entry.quality.videos if entry.quality else []))
+    names = in_order((name for _, video in videos for name in video), METRICS)
+    if ranked := next((name for name in names if wording.better(name)), None):
+        sign = 1 if wording.better(ranked) == "higher" else -1
+        videos.sort(key=lambda pair: sign * pair[1].get(ranked, 0.0))
+    rows = [
+        [str(clip), *(quantity(video.get(name), wording.unit_of(name)) for name in names), prompt_of(report, clip)]
+        for clip, video in videos[:most]
+    ]
+    note = f"The furthest from the reference first, by {wording.label(ranked)}." if ranked else ""
+    header = ("Clip", *map(wording.label, names), "Prompt")
+    return text_table(f"Worst prompts of {entry.name}", header, rows, note)
+
+
+def prompt_of(report: ReportDocument, clip: int) -> str:
+    """The beginning of what a clip was asked for."""
+    return wording.shortened(report.clips[clip].prompt, LONGEST_PROMPT) if 0 <= clip < len(report.clips) else ""
+
+
+def external(report: ReportDocument) -> ReportTable:
+    """What scorers outside of wanc have said, the mean first."""
+    scored = [(entry, entry.external) for entry in report.bundles if entry.external]
+    rows = [["mean", *(quantity(scores.mean_percent, "percent") for _, scores in scored)]] if scored else []
+    for dimension in sorted({name for _, scores in scored for name in scores.dimensions}):
+        rows.append([dimension, *(quantity(scores.dimensions.get(dimension)) for _, scores in scored)])
+    note = " ".join(f"{entry.name}: of {scores.source}, SHA-256 {scores.sha256}." for entry, scores in scored)
+    return text_table("Scores from outside", ["Dimension", *(entry.name for entry, _ in scored)], rows, note)
 
 
 def facts(report: ReportDocument) -> ReportTable:

@@ -14,11 +14,11 @@ from wanc.folders import Folders
 from wanc.runtime.streams import print_result
 from wanc.runtime.voice import shows_progress
 from wanc.verbs.options import Json, Overrides, StoreFolder, that_speaks
-from wanc.verbs.report_bisect import report_bisect, require_two
+from wanc.verbs.report_bisect import refuse_without_effect, report_bisect, require_two
 
 if TYPE_CHECKING:
     from wanc.recipe.load import LoadedRecipe
-    from wanc.report.document import ReportDocument
+    from wanc.report.document import ExternalScores, ReportDocument
 
 BISECT = "bisect"
 """Before the new bundle: a folder of that name is ./bisect."""
@@ -52,6 +52,22 @@ def report(
         ),
     ] = None,
     overrides: Overrides = [],
+    gates: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="YAML of gates and demands, in place of the recipe's `evaluate.gates`.",
+            show_default=False,
+        ),
+    ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="VBench's *_eval_results.json of the new bundle's videos, for the gates external.*",
+            show_default=False,
+        ),
+    ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Measure no times.")] = False,
     output: Annotated[
         Path | None,
@@ -67,27 +83,37 @@ def report(
     as_json: Json = False,
 ) -> None:
     """Compare a bundle with the untouched model, and with an earlier bundle: a page, and a verdict as exit code."""
+    from wanc.recipe.gates_file import read_gates
     from wanc.recipe.load import load
     from wanc.report.document import text
+    from wanc.report.external import read_scores
 
     progress = shows_progress(as_json=as_json)
-    is_bisected = str(bundles[0]) == BISECT
-    if is_bisected:
-        bundles = bundles[1:]
+    if str(bundles[0]) == BISECT:
+        idle = {"--gates": gates, "--scores": scores, "--quick": quick, "--output": output}
+        refuse_without_effect([flag for flag, value in idle.items() if value])
+        _bisect(bundles[1:], baseline, recipe, overrides, store, as_json=as_json)
+        return
     for bundle in (*bundles, *([baseline] if baseline else [])):
         _require_bundle(bundle)
-    if is_bisected:
-        new, other = require_two(bundles, baseline)
-        _refuse_without_effect({"--quick": quick, "--output": output is not None})
-        root = Folders.chosen(new.absolute().parent.parent, store).store
-        recipe = recipe or _own_recipe(new, root)
-        report_bisect(new, other, recipe, overrides, root, as_json=as_json, progress=progress)
-        return
+    demanded = read_gates(gates) if gates else None
+    scored = read_scores(scores) if scores else None
     new, *others = bundles
     folders = Folders.chosen(new.absolute().parent.parent, store)
     folder = output or folders.output / "reports" / new.absolute().name
     (loaded, *_) = load(recipe or _own_recipe(new, folders.store), overrides)
-    made, written = _reported(loaded, [new], others, baseline, folders.store, folder, quick=quick, progress=progress)
+    made, written = _reported(
+        loaded,
+        [new],
+        others,
+        baseline,
+        folders.store,
+        folder,
+        gates=demanded,
+        scores=scored,
+        quick=quick,
+        progress=progress,
+    )
     if as_json:
         print_result(text(made).rstrip("\n"))
     else:
@@ -120,6 +146,8 @@ def _reported(
     store: Path,
     folder: Path,
     *,
+    gates: Mapping[str, str] | None = None,
+    scores: ExternalScores | None = None,
     quick: bool,
     progress: bool,
 ) -> tuple[ReportDocument, list[Path]]:
@@ -141,8 +169,10 @@ def _reported(
         baseline=baseline,
         record=record,
         model=str(loaded.recipe.model.source and loaded.recipe.model.source.name),
-        gates=evaluate.gates,
+        gates=evaluate.gates if gates is None else gates,
         pairs=0 if quick else evaluate.pairs,
+        scores=scores,
+        store=store,
     )
     made = with_media(make_report(request, progress=progress), record, folder)
     history = ReportHistory(store)
@@ -152,9 +182,22 @@ def _reported(
     return made, written
 
 
-def _refuse_without_effect(given: Mapping[str, bool]) -> None:
-    if flags := [flag for flag, is_given in given.items() if is_given]:
-        raise UserError(f"{' and '.join(flags)} would have no effect with {BISECT}", hint="leave it out")
+def _bisect(
+    bundles: Sequence[Path],
+    baseline: Path | None,
+    recipe: Path | None,
+    overrides: list[str],
+    store: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    new, other = require_two(bundles, baseline)
+    for bundle in (new, other):
+        _require_bundle(bundle)
+    root = Folders.chosen(new.absolute().parent.parent, store).store
+    recipe = recipe or _own_recipe(new, root)
+    progress = shows_progress(as_json=as_json)
+    report_bisect(new, other, recipe, overrides, root, as_json=as_json, progress=progress)
 
 
 def _require_bundle(path: Path) -> None:

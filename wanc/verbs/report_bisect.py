@@ -76,3 +76,9 @@ def require_two(bundles: Sequence[Path], baseline: Path | None) -> tuple[Path, P
             hint="name the new bundle and the other: wanc report bisect NEW --baseline BUNDLE",
         )
     return bundles[0], baseline
+
+
+def refuse_without_effect(flags: Sequence[str]) -> None:
+    """Raises UserError where options were given that are about what a report measures and writes."""
+    if flags:
+        raise UserError(f"{' and '.join(flags)} would have no effect with bisect", hint="leave it out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from wanc.report import tables
 from wanc.report.document import ReportDocument, ReportedBundle
 from wanc.report.page import bundle_plots, details, heat_maps
 from wanc.report.page.drawings import DataUri, Drawings, strip
@@ -69,7 +70,7 @@ def _panel(report: ReportDocument, entry: ReportedBundle, data_uri: DataUri, dra
 
 def _worst(report: ReportDocument, entry: ReportedBundle) -> Markup | None:
     layers, frames = details.worst_layers(entry), details.worst_frames(report, entry)
-    prompts = table_of(details.worst_prompts(report, entry), "numbers")
+    prompts = table_of(tables.worst_prompts(report, entry), "numbers")
     return together(_grid(table_of(layers), table_of(frames, "numbers")), prompts) or None
 
 

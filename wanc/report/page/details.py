@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from wanc.report import wording
-from wanc.report.document import Clip, ReportDocument, ReportedBundle
-from wanc.report.tables import ReportCell, ReportTable, text_table
-from wanc.report.values import METRICS, baseline_of, in_order
-from wanc.report.wording import label, quantity, unit_of
-
-LONGEST_PROMPT = 120
+from wanc.report.document import ReportDocument, ReportedBundle
+from wanc.report.tables import ReportCell, ReportTable, prompt_of, text_table
+from wanc.report.values import baseline_of
+from wanc.report.wording import quantity
 
 
 def invariants(entry: ReportedBundle) -> ReportTable:
@@ -42,29 +39,10 @@ def worst_frames(report: ReportDocument, entry: ReportedBundle) -> ReportTable:
     """The frames that are furthest from the reference's."""
     frames = sorted(entry.quality.worst_frames if entry.quality else [], key=lambda frame: frame.psnr_db)
     rows = [
-        [f"{frame.frame} of clip {frame.clip}", quantity(frame.psnr_db, "dB"), _prompt(report.clips, frame.clip)]
+        [f"{frame.frame} of clip {frame.clip}", quantity(frame.psnr_db, "dB"), prompt_of(report, frame.clip)]
         for frame in frames
     ]
     return text_table("Worst frames", ("Frame", "PSNR", "Prompt"), rows)
-
-
-def _prompt(clips: list[Clip], number: int) -> str:
-    return wording.shortened(clips[number].prompt, LONGEST_PROMPT) if 0 <= number < len(clips) else ""
-
-
-def worst_prompts(report: ReportDocument, entry: ReportedBundle) -> ReportTable:
-    """All metrics of each clip, the worst first."""
-    videos = list(enumerate(entry.quality.videos if entry.quality else []))
-    names = in_order((name for _, video in videos for name in video), METRICS)
-    if ranked := next((name for name in names if wording.better(name)), None):
-        sign = 1 if wording.better(ranked) == "higher" else -1
-        videos.sort(key=lambda pair: sign * pair[1].get(ranked, 0.0))
-    rows = [
-        [str(clip), *(quantity(video.get(name), unit_of(name)) for name in names), _prompt(report.clips, clip)]
-        for clip, video in videos
-    ]
-    note = f"The worst first, by {label(ranked)}." if ranked else ""
-    return text_table("Worst prompts", ("Clip", *map(label, names), "Prompt"), rows, note)
 
 
 def changed_schemes(report: ReportDocument, entry: ReportedBundle) -> ReportTable:

@@ -32,7 +32,9 @@ def sections(
 ) -> Markup:
     """All sections that hold something, behind the links to them."""
     pareto = together(drawings.place(plots.pareto(report)), _hint(report))
-    compared = together(table_of(tables.quality(report), "numbers"), table_of(tables.speed(report), "numbers"))
+    compared = together(
+        *(table_of(tell(report), "numbers") for tell in (tables.quality, tables.external, tables.speed))
+    )
     known = [
         PageSection("gates", "Gates", table_of(tables.gates(report), "gates")),
         PageSection("compared", "Speed against quality", together(pareto, compared)),
