@@ -1,8 +1,9 @@
-"""diffusers' own pipeline in float32: what a bundle is measured against."""
+"""diffusers' own pipeline: what a bundle is measured against, in float32, and beside."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultist
 from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
+from wanc.compiler.reference.last_place import Unit, one_place_off
 from wanc.recipe.schema import SamplingSection
 
 
@@ -35,8 +37,29 @@ class DiffusersReference:
         self._pipeline.set_progress_bar_config(disable=True)
         self._text_length = text_length
 
-    def generate(self, prompt: str, noise: np.ndarray, sampling: SamplingSection) -> Video:
-        """The video of a prompt from this noise, sampled as a recipe says."""
+    def generate(
+        self,
+        prompt: str,
+        noise: np.ndarray,
+        sampling: SamplingSection,
+        *,
+        is_autocast: bool = False,
+        off: Unit | None = None,
+    ) -> Video:
+        """The video of a prompt from this noise, sampled as a recipe says.
+
+        With products in bfloat16, as PyTorch's autocast has them; or with one GELU of each expert `off` by one unit in
+        the last place that it has in a format.
+        """
+        with ExitStack() as stack:
+            if is_autocast:
+                stack.enter_context(_in_autocast(self._pipeline))
+            for denoiser in (self._pipeline.transformer, self._pipeline.transformer_2):
+                if off is not None and denoiser is not None:
+                    stack.enter_context(one_place_off(denoiser, off, 0))
+            return self._generate(prompt, noise, sampling)
+
+    def _generate(self, prompt: str, noise: np.ndarray, sampling: SamplingSection) -> Video:
         pipeline = self._pipeline
         pipeline.scheduler = scheduler_of(sampling)
         if sampling.boundary is not None:
@@ -63,7 +86,27 @@ class DiffusersReference:
             latents=torch.from_numpy(noise.copy()),
             callback_on_step_end=keep_latents,
         ).frames[0]
-        return Video(final["latents"].numpy(), np.rint(video * 255).astype(np.uint8))
+        return Video(final["latents"].float().numpy(), np.rint(video * 255).astype(np.uint8))
+
+
+@contextmanager
+def _in_autocast(pipeline: Any) -> Generator[None]:
+    """For the length of a `with`, models compute as PyTorch's autocast has it; what samples stays in float32."""
+    denoisers = [model for model in (pipeline.transformer, pipeline.transformer_2) if model is not None]
+    wrapped = [(model, "forward") for model in (pipeline.text_encoder, *denoisers)] + [(pipeline.vae, "decode")]
+    hooks = [
+        model.register_forward_hook(lambda _model, _inputs, outputs: (outputs[0].float(), *outputs[1:]))
+        for model in denoisers
+    ]
+    for owner, name in wrapped:
+        setattr(owner, name, torch.autocast("cpu", torch.bfloat16)(getattr(owner, name)))
+    try:
+        yield
+    finally:
+        for owner, name in wrapped:
+            delattr(owner, name)  # that of the class is there again
+        for hook in hooks:
+            hook.remove()
 
 
 def scheduler_of(sampling: SamplingSection) -> Any:

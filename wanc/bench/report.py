@@ -102,15 +102,20 @@ def _rows(report: dict[str, Any]) -> list[list[str]]:
     whole, integers = "psnr_db" in contenders[0], report["only"] == "int8"
     header = ["contender", "median s", "fastest–slowest", "times as fast as the slowest", "relative error"]
     shares = ["INT8 of Linears", "INT8 of all products"] if integers else []
-    rows = [[*header, *shares, *(["PSNR dB"] if whole else ["once per request, s"])]]
+    last = ["error / noise floor", "PSNR dB"] if whole else ["once per request, s"]
+    rows = [[*header, *shares, *last]]
     for entry in contenders:
         spread = f"{min(entry['seconds']):.3f}–{max(entry['seconds']):.3f}"
         ratio = f"{slowest / entry['median']:.2f}"
         row = [entry["name"], f"{entry['median']:.3f}", spread, ratio, f"{entry['rel_error']:.1e}"]
         if integers:
             row += [f"{entry['int8_linear_share']:.1%}", f"{entry['int8_total_share']:.1%}"]
-        last = entry.get("psnr_db", "equal") if whole else entry["once_seconds"]
-        rows.append([*row, "equal" if last is None else f"{last:g}" if isinstance(last, float) else str(last)])
+        if whole:
+            quality = "equal" if entry["psnr_db"] is None else f"{entry['psnr_db']:g}"
+            row += [f"{entry['floors']:.1f}" if "floors" in entry else "", quality]
+        else:
+            row.append(f"{entry['once_seconds']:g}")
+        rows.append(row)
     return rows
 
 
