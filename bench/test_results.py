@@ -110,6 +110,21 @@ def test_whole_videos_are_made_faster(video: str, names: tuple[str, ...], bound:
     assert ours["psnr_db"] is None or ours["psnr_db"] >= decibels
 
 
+@pytest.mark.parametrize(
+    ("video", "beside_bf16", "beside_diffusers"),
+    [("video-tiny-wan-int8", 1.0, 1.8), ("video-wan-1.3b-shape-int8", 1.25, 3.5)],
+)
+def test_whole_videos_in_int8_are_made_faster(video: str, beside_bf16: float, beside_diffusers: float) -> None:
+    """How far INT8 and bfloat16 are off is told in multiples of what a change in the last place of bfloat16 does."""
+    found = contenders(video)
+    ours, floats = found["wanc openvino bf16, int8"], found["wanc openvino bf16"]
+    assert times_as_fast(floats, ours) >= beside_bf16
+    assert times_as_fast(found["diffusers WanPipeline, eager fp32"], ours) >= beside_diffusers
+    assert times_as_fast(found["diffusers WanPipeline, autocast bf16"], ours) > 1
+    assert ours["int8_linear_share"] >= 0.9 and floats["int8_linear_share"] == 0
+    assert 0 < floats["floors"] < ours["floors"]
+
+
 @pytest.fixture(scope="module")
 def integers() -> Contenders:
     return contenders(INTEGERS)

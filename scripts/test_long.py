@@ -39,6 +39,7 @@ HALF_AN_HOUR = (
     "tests/bench/test_engines.py::",
     "tests/bench/test_decoder.py::",
     "tests/bench/test_offload.py::",
+    "tests/report/test_matrix.py::",
 )
 """What takes so long by itself is in no sample, record or not."""
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-m", "long")

@@ -81,7 +81,10 @@ def bench_end_to_end(
 
     Raises UserError where the recipe's model is no checkpoint that diffusers can read.
     """
-    (loaded,) = load(recipe, overrides)
+    loaded, *others = load(recipe, overrides)
+    if others:
+        hint = f"measure one of them, as a recipe of its own; it has {1 + len(others)}"
+        raise UserError("a recipe of several variants is not measured at once", where=str(recipe), hint=hint)
     source = loaded.recipe.model.source
     if source is None or loaded.recipe.sampling is None or not (Path(source) / "model_index.json").is_file():
         raise UserError("a whole video is compared with diffusers': the recipe needs a checkpoint in its layout")
@@ -134,8 +137,10 @@ def bench_end_to_end(
 def _pipeline(
     recipe: Path, overrides: list[str], contender: Contender, threads: int, output: Path, progress: bool
 ) -> Pipeline:
-    bundle_name = re.sub(r"[ ,]+", "-", contender.name.removeprefix("wanc "))
-    (loaded,) = load(recipe, [*overrides, *contender.overrides, f"name=bench-{bundle_name}"])
+    own = re.sub(r"[ ,]+", "-", contender.name.removeprefix("wanc "))
+    (loaded,) = load(recipe, [*overrides, *contender.overrides])
+    name = f"name={loaded.recipe.name}-{own}"
+    (loaded,) = load(recipe, [*overrides, *contender.overrides, name])
     return Pipeline.open(build(loaded, output, progress=progress).bundle, threads=threads)
 
 
