@@ -27,7 +27,7 @@ RUNS: Mapping[str, tuple[str, ...]] = {
     "int8-2240": ("--case", "latent=5x32x56", "--only", "int8", "--rounds", "5"),
     "video-tiny": ("--e2e", "recipes/tiny-wan.yaml", "--rounds", "5"),
     "video-shape": SHAPE,
-    "video-tiny-int8": ("--e2e", "bench/tiny-wan-int8.yaml", "--rounds", "5"),
+    "video-tiny-int8": ("--e2e", "bench/tiny-wan-int8.yaml", "--rounds", "9"),
     "video-shape-int8": ("--e2e", "bench/wan-1.3b-shape-int8.yaml", "--rounds", "2"),
 }
 

@@ -117,6 +117,19 @@ def test_videos_take_what_was_measured(name: str, digits: int) -> None:
     assert rows(name) == [f"{found['diffusers WanPipeline, eager fp32']['median']:.{digits}f}", *ours]
 
 
+@pytest.mark.parametrize(("name", "digits"), [("video-tiny-wan-int8", 2), ("video-wan-1.3b-shape-int8", 1)])
+def test_videos_in_int8_take_what_was_measured(name: str, digits: int) -> None:
+    found = contenders(name)
+    others = ("diffusers WanPipeline, autocast bf16", "wanc openvino bf16", "wanc openvino bf16, int8")
+    assert rows(name) == [
+        f"{found['diffusers WanPipeline, eager fp32']['median']:.{digits}f}",
+        *(
+            f"{entry['median']:.{digits}f}, {entry['floors']:.0f} floors, {entry['psnr_db']:.0f} dB"
+            for entry in (found[other] for other in others)
+        ),
+    ]
+
+
 INTEGERS = {
     "wanc on OpenVINO, attention in bf16": "wanc openvino int8 bf16",
     "NNCF on OpenVINO, bf16 hint": "OpenVINO + NNCF INT8, bf16",

@@ -22,7 +22,7 @@ CALIBRATE = f"calibrate: {{prompts: {ROOT}/recipes/prompts/tiny-wan-calibrate.tx
     [
         ("recipes/tiny-wan.yaml", [], FLOATS),
         ("recipes/tiny-wan.yaml", ["engine.kind=openvino"], FLOATS[1:]),
-        ("recipes/tiny-wan.yaml", ["precision.compute=bf16"], FLOATS[2:]),
+        ("recipes/tiny-wan.yaml", ["engine.kind=openvino", "precision.compute=bf16"], FLOATS[2:]),
         ("recipes/tiny-wan.yaml", ["engine.kind=onnxruntime", "precision.compute=fp32"], FLOATS[:1]),
         ("recipes/tiny-wan-int8.yaml", [], [name for float_ in FLOATS for name in (float_, f"{float_}, int8")]),
         ("bench/tiny-wan-int8.yaml", [], ["wanc openvino bf16", "wanc openvino bf16, int8"]),
