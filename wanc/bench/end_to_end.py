@@ -35,7 +35,7 @@ PROMPT, SEED = "A red circle moves to the left.", 3
 
 
 @dataclass(frozen=True)
-class Contender:
+class MeasuredVariant:
     """A bundle of the recipe: what it is called, and the overrides that it is built with."""
 
     name: str
@@ -43,7 +43,7 @@ class Contender:
     overrides: tuple[str, ...]
 
 
-def contenders(loaded: LoadedRecipe) -> list[Contender]:
+def contenders(loaded: LoadedRecipe) -> list[MeasuredVariant]:
     """The bundles of a recipe that are measured: for every engine that it leaves open, in floats and as it quantises.
 
     Raises UserError where it fixes an engine that is not executed on a processor.
@@ -64,13 +64,13 @@ def contenders(loaded: LoadedRecipe) -> list[Contender]:
             hint="leave it to the benchmark: --set engine.kind=openvino --set precision.compute=bf16",
         )
     schemes = ", ".join(recipe.quantize.schemes)
-    found: list[Contender] = []
+    found: list[MeasuredVariant] = []
     for kind, compute in engines:
         name = f"wanc {kind}" if compute == "fp32" else f"wanc {kind} {compute}"
         settings = (f"engine.kind={kind}", f"precision.compute={compute}")
-        found.append(Contender(name, compute, (*settings, *([NOT_QUANTIZED] if schemes else []))))
+        found.append(MeasuredVariant(name, compute, (*settings, *([NOT_QUANTIZED] if schemes else []))))
         if schemes:
-            found.append(Contender(f"{name}, {schemes}", compute, settings))
+            found.append(MeasuredVariant(f"{name}, {schemes}", compute, settings))
     return found
 
 
@@ -135,7 +135,7 @@ def bench_end_to_end(
 
 
 def _pipeline(
-    recipe: Path, overrides: list[str], contender: Contender, threads: int, output: Path, progress: bool
+    recipe: Path, overrides: list[str], contender: MeasuredVariant, threads: int, output: Path, progress: bool
 ) -> Pipeline:
     own = re.sub(r"[ ,]+", "-", contender.name.removeprefix("wanc "))
     (loaded,) = load(recipe, [*overrides, *contender.overrides])
