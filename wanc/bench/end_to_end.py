@@ -18,6 +18,7 @@ import torch
 from wanc.bench.contest import FLOAT_TOOLS, ContestResult, contest, machine
 from wanc.bench.reference import DiffusersReference, psnr, relative_error
 from wanc.compiler.pipeline import build
+from wanc.compiler.program.program import ENGINE_REPORT
 from wanc.compiler.reference.last_place import Unit
 from wanc.errors import UserError
 from wanc.recipe.load import LoadedRecipe, load
@@ -146,6 +147,6 @@ def _pipeline(
 
 def _shares(folder: PlainFolder) -> tuple[float, float]:
     """The least shares in INT8 of a bundle's denoisers: of the Linears of a step, and of all that it multiplies."""
-    report = folder.read("engine_report.json", lambda path: json.loads(path.read_bytes()))
+    report = folder.read(ENGINE_REPORT, lambda path: json.loads(path.read_bytes()))
     steps = [graphs[GRAPH] for graphs in report["components"].values() if GRAPH in graphs]
     return min(step["int8_linear_share"] for step in steps), min(step["int8_total_share"] for step in steps)

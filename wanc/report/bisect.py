@@ -18,9 +18,8 @@ from wanc.report.document import DocumentPart
 from wanc.report.quality import floors
 from wanc.report.reference import ReferenceRecord
 from wanc.report.statistics import relative_error
-from wanc.report.subject import Subject
+from wanc.report.subject import LOCK, Subject, read_sealed
 from wanc.runtime.denoise import TIMESTEP, Expert
-from wanc.runtime.strict_json import parse_object
 
 Array = np.ndarray[Any, Any]
 ENGINE = "engine"
@@ -183,9 +182,7 @@ def _check_weights(mine: Subject, theirs: Subject) -> None:
 
 def _weights(subject: Subject) -> Mapping[str, str]:
     """Digests of the files of weights that a bundle's lock names."""
-    folder = subject.pipeline.bundle.folder
-    lock = folder.read("recipe.lock.json", lambda path: parse_object(path.read_bytes(), where=str(path)))
-    inputs = lock.object("inputs")
+    inputs = read_sealed(subject.pipeline.bundle.folder, LOCK).object("inputs")
     return {name: inputs.object(name).text("sha256") for name in inputs.values if name.endswith(".safetensors")}
 
 

@@ -48,9 +48,9 @@ class Subject:
         pipeline = Pipeline.open(path, threads=threads, on_progress=on_progress)
         manifest, folder = pipeline.bundle.manifest, pipeline.bundle.folder
         listed = [file.path for file in manifest.files]
-        recipe = _read(folder, LOCK).object("recipe")
-        report = _read(folder, ENGINE_REPORT)
-        tables = [_read(folder, file) for file in listed if file.startswith(TABLES)]
+        recipe = read_sealed(folder, LOCK).object("recipe")
+        report = read_sealed(folder, ENGINE_REPORT)
+        tables = [read_sealed(folder, file) for file in listed if file.startswith(TABLES)]
         quantize = recipe.object("quantize")
         segments = max(len(segments.files) for segments in pipeline.bundle.engines.values())
         facts = Facts(
@@ -67,7 +67,8 @@ class Subject:
         return cls(name, path, pipeline, recipe.text("name"), facts, _block_ends(report), _worst(tables))
 
 
-def _read(folder: PlainFolder, name: str) -> Fields:
+def read_sealed(folder: PlainFolder, name: str) -> Fields:
+    """One of a bundle's own JSON files. Raises BundleError where it is none."""
     return folder.read(name, lambda path: parse_object(path.read_bytes(), where=folder.shown(name)))
 
 

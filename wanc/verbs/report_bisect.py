@@ -34,10 +34,11 @@ def report_bisect(
     from wanc.report.reference import ReferenceRecord
 
     (loaded, *_) = load(recipe, list(overrides))
-    record = ReferenceRecord.read(*make_reference(loaded, store, progress=progress))
     opened = Store.existing(store)
     source = resolve(loaded, SourceDigests(opened), progress=progress).source.locate()
     builds = [BuiltBundle(opened, path, source).stages for path in (new, baseline)]
+    # Behind what is refused: it takes long where it is not made yet.
+    record = ReferenceRecord.read(*make_reference(loaded, store, progress=progress))
     found = bisect(new, baseline, builds, record)
     if as_json:
         print_result(text(found).rstrip("\n"))
