@@ -29,7 +29,7 @@ test: $(STAMP)  ## the test suite: at most 12 minutes on 2 cores
 	$(PYTEST)
 
 test-slow: $(STAMP)  ## the tests that take minutes each
-	$(PYTEST) -m slow
+	$(PYTEST) -m 'slow and not long'
 
 test-long: $(STAMP)  ## the longest tests, in parts; goes on where it was stopped, and writes docs/results/test-long.json
 	$(BIN)/python -m scripts.test_long

@@ -277,3 +277,20 @@ def test_what_is_larger_than_its_budget_keeps_it(name: str) -> None:
     rows = json.loads((RESULTS / "offload.json").read_bytes())["rows"]
     assert list(faults(rows[name], name, quiet=True)) == []
     assert offload_table(rows) == (RESULTS / "offload.md").read_text()
+
+
+def test_a_cache_that_does_not_grow_saves_what_the_documentation_says() -> None:
+    found = json.loads((RESULTS / "causal.json").read_bytes())
+    assert found["flat"]["late_over_early"] < 1.10
+    assert abs(found["flat"]["memory_late_over_early"] - 1) < 0.01
+    assert found["flat"]["times_as_fast_at_chunk_40"] >= 10
+    assert found["attention_720p_30s"]["saved"] >= 0.90
+    assert found["kept_db"]["int8"] >= 40
+    for engine in found["formats"].values():
+        for name, times in (("int8", 1.9), ("int4", 3.5)):
+            assert engine[name]["times_less_memory"] >= times
+            assert engine[name]["times_the_seconds"] <= 1.04
+    streaming = found["streaming"]
+    assert streaming["first_frame_in_chunks"] <= 2
+    assert streaming["share"] >= 0.25 and streaming["chunks"] >= 8
+    assert streaming["sooner"] >= 0.18

@@ -103,7 +103,7 @@ class Bench:
         }
 
     def _run(self, experts: list[torch.nn.Module], requests: Requests) -> Run:
-        return trajectories.run(experts, self.sampling, requests)
+        return self.sampling.run(experts, requests)
 
 
 def train(bench: Bench, scheme: Scheme, start: Decisions, rounds: int, work: Path) -> tuple[Decisions, list[Any]]:

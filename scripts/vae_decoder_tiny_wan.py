@@ -57,7 +57,7 @@ def denoised(pipeline: Pipeline, videos: int) -> list[Array]:
 def frames(pipeline: Pipeline, latents: Array) -> Array:
     """What a bundle shows of latents, uint8 [frames, height, width, 3]."""
     model, interfaces = pipeline.bundle.model, pipeline.bundle.interfaces(DECODER)
-    made = decode(latents, model.latent_mean, model.latent_std, pipeline.executor, interfaces)
+    made = decode([latents], model.latent_mean, model.latent_std, pipeline.executor, interfaces)
     return np.concatenate([picture.copy() for picture in made])
 
 

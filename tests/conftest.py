@@ -38,6 +38,7 @@ FIRST = (
     "compiler/test_parity_layouts.py", "compiler/test_fused_models.py", "compiler/test_parity.py",
     "compiler/test_tracing.py", "bundle/test_cut.py", "faults/test_concurrency.py",
     "faults/test_random_kills.py", "models/test_onnx_file_fuzz.py", "models/test_onnx_file_limits.py",
+    "report/test_planted.py", "report/test_bisect.py", "bench/test_bench_report.py", "bundle/test_decoder_of_codes.py",
 )  # fmt: skip
 
 stay_offline()  # before a test loads an engine's library of its own accord

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from scripts import compare_tiny_wan
-from scripts.tiny_wan import comparison, detector, evaluation, scenes
+from scripts.tiny_wan import comparison, evaluation, scenes
 from scripts.tiny_wan.comparison import Clip
+from wanc.report.detectors import moving_shapes
 
 COUNT = 20
 CASES = {case.seed: case for case in evaluation.cases(COUNT)}
@@ -124,9 +125,9 @@ def test_psnr_of_a_known_error() -> None:
 def test_travel_is_what_the_scene_moves() -> None:
     scene = scenes.random_scene(np.random.default_rng(1), scenes.ALL_COMBINATIONS[0])
     clip = scenes.render(scene)
-    assert detector.travel(clip) == pytest.approx(scene.speed * (scenes.FRAMES - 1), rel=0.02)
-    assert detector.travel(np.repeat(clip[:1], scenes.FRAMES, axis=0)) == pytest.approx(0, abs=1e-3)
-    assert detector.travel(np.zeros_like(clip)) == 0
+    assert moving_shapes.travel(clip) == pytest.approx(scene.speed * (scenes.FRAMES - 1), rel=0.02)
+    assert moving_shapes.travel(np.repeat(clip[:1], scenes.FRAMES, axis=0)) == pytest.approx(0, abs=1e-3)
+    assert moving_shapes.travel(np.zeros_like(clip)) == 0
 
 
 # the command

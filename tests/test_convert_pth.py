@@ -97,6 +97,27 @@ def test_a_checkpoint_of_pickles_reads_after_conversion(tmp_path: Path) -> None:
         assert list(found.components[name].weights) == list(component.weights)
 
 
+@pytest.mark.parametrize(
+    ("saved", "taken"),
+    [
+        ({"generator": 1.0, "generator_ema": 2.0, "critic": 3.0}, 2.0),
+        ({"generator": 1.0, "critic": 3.0}, 1.0),
+    ],
+)
+def test_a_denoiser_in_the_checkpoint_of_a_training(tmp_path: Path, saved: dict[str, float], taken: float) -> None:
+    """As Self-Forcing and CausVid publish theirs: the averaged weights if there are any, and names without wrappers."""
+    names = ["model.blocks.0.ffn.0.weight", "model._fsdp_wrapped_module.blocks.0._fsdp_wrapped_module.norm3.bias"]
+    torch.save(
+        {key: {name: torch.full((2,), value) for name in names} for key, value in saved.items()}, tmp_path / "a.pt"
+    )
+    assert main([str(tmp_path / "a.pt")]) == 0
+    found = load_file(tmp_path / "a.safetensors")
+    assert {name: value[0].item() for name, value in found.items()} == {
+        "blocks.0.ffn.0.weight": taken,
+        "blocks.0.norm3.bias": taken,
+    }
+
+
 def refused(path: Path, capfd: pytest.CaptureFixture[str], code: int = 65) -> str:
     """What people see of a refusal, which leaves nothing behind."""
     before = sorted(os.listdir(path.parent))

@@ -26,14 +26,14 @@ ERROR = {"final": 2e-3, "along": 1e-3, "typical": 5e-4}
 @pytest.mark.parametrize(
     ("scheme", "method", "most"),
     [
-        pytest.param("int4-weight", Method("moments"), 0.9, marks=pytest.mark.slow),
+        pytest.param("int4-weight", Method("moments"), 0.9, marks=pytest.mark.long),
         pytest.param("int8", Method("nearest", "absmax"), 1.0, marks=pytest.mark.long),
     ],
 )
 def test_training_lowers_the_error(scheme: Scheme, method: Method, most: float, tmp_path: Path) -> None:
     bench = qat_tiny_wan.Bench(MODEL, SIZES)
     observed = quantization.observe(
-        bench.teachers, scheme, lambda: qat_tiny_wan.trajectories.run(bench.teachers, bench.sampling, bench.calibration)
+        bench.teachers, scheme, lambda: bench.sampling.run(bench.teachers, bench.calibration)
     )
     start = [quantization.decide(expert, scheme, method) for expert in observed]
     trained, _ = qat_tiny_wan.train(bench, scheme, start, 2, tmp_path)

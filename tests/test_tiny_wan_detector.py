@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 
 from scripts import evaluate_tiny_wan
 from scripts.tiny_wan import evaluation, scenes
-from scripts.tiny_wan.detector import UNKNOWN, detect
+from wanc.report.detectors.drawn_shapes import Attributes
+from wanc.report.detectors.moving_shapes import UNKNOWN, detect
 
 CLIPS = 384  # four of each combination
 
 
-def rendered(index: int) -> tuple[scenes.Attributes, NDArray[np.uint8]]:
+def rendered(index: int) -> tuple[Attributes, NDArray[np.uint8]]:
     """Clip number ``index`` of seeds that nothing trains on."""
     attributes = scenes.ALL_COMBINATIONS[index % len(scenes.ALL_COMBINATIONS)]
     return attributes, scenes.render(scenes.random_scene(np.random.default_rng([77, index]), attributes))
@@ -38,7 +39,21 @@ def test_detector_reads_rendered_clips(damage: bool) -> None:
         attributes, clip = rendered(index)
         found = detect(spoilt(clip, random) if damage else clip)
         right += [one == other for one, other in zip(found, attributes, strict=True)]
-    assert (right / CLIPS >= 0.98).all(), dict(zip(scenes.Attributes._fields, right / CLIPS, strict=True))
+    assert (right / CLIPS >= 0.98).all(), dict(zip(Attributes._fields, right / CLIPS, strict=True))
+
+
+def test_detector_follows_a_shape_that_goes_round() -> None:
+    """65 frames are about one and a half times through the picture: without that, a path jumps back."""
+    right, straight = np.zeros(3), 0.0
+    for index, attributes in enumerate(scenes.ALL_COMBINATIONS):
+        scene = scenes.random_scene(np.random.default_rng([78, index]), attributes)
+        clip = scenes.render_round(scene, 65)
+        assert np.array_equal(clip[: scenes.FRAMES], scenes.render(scene))
+        right += [one == other for one, other in zip(detect(clip, goes_round=True), attributes, strict=True)]
+        straight += detect(clip).direction == attributes.direction
+    count = len(scenes.ALL_COMBINATIONS)
+    assert (right / count >= 0.98).all()
+    assert straight / count < 0.7, "a path would do without"
 
 
 def test_detector_finds_nothing_in_grey_noise() -> None:

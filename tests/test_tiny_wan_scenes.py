@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from scripts.tiny_wan import captions, evaluation, scenes, tokenizer
+from wanc.report.detectors.drawn_shapes import SHAPES, Attributes, coverage, pixel_centres
+from wanc.report.detectors.shape_words import WORDS
 
 
 def test_every_value_is_trained_and_held_out_in_some_combination() -> None:
@@ -36,7 +38,7 @@ def test_a_clip_is_a_pure_function_of_its_seed() -> None:
 
 
 @pytest.mark.parametrize("attributes", scenes.ALL_COMBINATIONS[::5], ids="-".join)
-def test_the_shape_stays_inside(attributes: scenes.Attributes) -> None:
+def test_the_shape_stays_inside(attributes: Attributes) -> None:
     random = np.random.default_rng(4)
     for _ in range(10):
         clip = scenes.render(scenes.random_scene(random, attributes)).astype(int)
@@ -50,16 +52,17 @@ def test_a_window_is_a_part_of_the_whole_clip() -> None:
     np.testing.assert_array_equal(window, scenes.render(scene)[4:9, 20:52, 10:42])
 
 
-@pytest.mark.parametrize("shape", scenes.SHAPES)
+@pytest.mark.parametrize("shape", SHAPES)
 def test_all_shapes_of_a_radius_have_the_same_area(shape: str) -> None:
     centre = np.asarray([32.0], dtype=np.float32)
-    area = scenes.coverage(shape, centre, centre, 9.0).sum()
+    grid = pixel_centres(scenes.SIZE)
+    area = coverage(shape, centre, centre, 9.0, grid, grid).sum()
     assert area == pytest.approx(np.pi * 81, rel=0.03)
 
 
 @pytest.mark.parametrize("language", captions.LANGUAGES)
 def test_captions_name_every_attribute_and_differ(language: str) -> None:
-    words = captions.WORDS[language]
+    words = WORDS[language]
     templates = range(len(captions.TEMPLATES[language]))
     for attributes in scenes.ALL_COMBINATIONS:
         sentences = [captions.caption(attributes, language, template) for template in templates]

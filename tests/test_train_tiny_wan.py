@@ -144,7 +144,7 @@ def test_the_noise_of_a_seed_is_fixed() -> None:
     assert abs(float(noise.std()) - 1) < 0.05
 
 
-@pytest.mark.parametrize("script", ["train_tiny_wan", "evaluate_tiny_wan"])
+@pytest.mark.parametrize("script", [pytest.param("train_tiny_wan", marks=pytest.mark.slow), "evaluate_tiny_wan"])
 def test_help_shows_an_example(script: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", f"scripts.{script}", "--help"], cwd=ROOT, capture_output=True, text=True, check=True

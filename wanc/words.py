@@ -56,3 +56,13 @@ CAPABILITIES: Mapping[DeviceKind, Target] = {
     "rtx4090": "sm89", "rtx5090": "sm120",
 }  # fmt: skip
 """What an engine is compiled for that a kind of device executes."""
+
+Family = Literal["wan", "wan-causal"]
+"""Of a Wan checkpoint: it makes a whole video at once, or chunk by chunk, looking back alone."""
+CacheFormat = Literal["fp32", "fp16", "int8", "int4"]
+"""In what keys and values of finished chunks are kept."""
+CachePositions = Literal["absolute", "relative"]
+"""Where the frames stand that a causal model sees: in the video, or in the order of what is in sight."""
+
+Against = Literal["reference", "baseline"]
+"""What a report's gates are about."""

@@ -4,29 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from .scenes import COLOURS, DIRECTIONS, SHAPES, Attributes
+from wanc.report.detectors.drawn_shapes import Attributes
+from wanc.report.detectors.shape_words import WORDS
 
 LANGUAGES = ("en", "zh")
-
-WORDS: dict[str, dict[str, str]] = {
-    "en": {word: word for word in (*SHAPES, *COLOURS, *DIRECTIONS)},
-    "zh": {
-        "circle": "圆形",
-        "square": "正方形",
-        "triangle": "三角形",
-        "cross": "十字形",
-        "red": "红色",
-        "green": "绿色",
-        "blue": "蓝色",
-        "yellow": "黄色",
-        "purple": "紫色",
-        "cyan": "青色",
-        "left": "左",
-        "right": "右",
-        "up": "上",
-        "down": "下",
-    },
-}
 
 # In English some sentences want "to the left" and others "leftwards"; up and down have no "to the" form.
 _TOWARDS = {"left": "to the left", "right": "to the right", "up": "upwards", "down": "downwards"}

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .detector import detect, travel
+from wanc.report.detectors.drawn_shapes import Attributes
+from wanc.report.detectors.moving_shapes import detect, travel
+
 from .evaluation import Answer, Case, agreement
-from .scenes import Attributes
 
 IDENTICAL_DB = 100.0  # instead of infinity: about what one value off by one gives in a clip of 17x64x64
 

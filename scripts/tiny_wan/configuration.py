@@ -17,6 +17,10 @@ MAX_TEXT_TOKENS = 64
 
 LATENT_SHAPE = (16, 5, 8, 8)  # channels, frames, height, width of a 17x64x64 clip
 
+# tiny-wan-causal: chunks of one latent frame, each behind so many finished ones at most.
+CAUSAL_WINDOW = 6
+CAUSAL_FRAMES = 65  # of a training clip
+
 TEXT_WIDTH = 128
 
 VAE: Config = {

@@ -8,15 +8,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from wanc.report.detectors.drawn_shapes import Attributes
+from wanc.report.detectors.moving_shapes import detect
+
 from .captions import LANGUAGES, TEMPLATES, caption
 from .configuration import LATENT_SHAPE
-from .detector import detect
-from .scenes import HELD_OUT, Attributes
+from .scenes import HELD_OUT
 
 FIRST_SEED = 1000
 
 Generate = Callable[[str, int], NDArray[np.uint8]]
 """(prompt, seed) to uint8 [frames, height, width, 3]."""
+
+GenerateChanged = Callable[[str, str, int], NDArray[np.uint8]]
+"""(prompt, later prompt, seed) to the same."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,34 @@ def noise(seed: int) -> NDArray[np.float32]:
     return np.random.Generator(np.random.Philox(seed)).standard_normal((1, *LATENT_SHAPE), dtype=np.float32)
 
 
-def answer(generate: Generate, chosen: list[Case]) -> Iterator[Answer]:
-    """Generate and read one clip after the other."""
+def answer(generate: Generate, chosen: list[Case], *, goes_round: bool = False) -> Iterator[Answer]:
+    """Generate and read one clip after the other; in long ones the shape ``goes_round``."""
     for case in chosen:
-        yield Answer(case, detect(generate(case.prompt, case.seed)))
+        yield Answer(case, detect(generate(case.prompt, case.seed), goes_round=goes_round))
+
+
+def changed_cases(count: int) -> list[tuple[Case, Case]]:
+    """``count`` cases, however few, from all held-out combinations; each with the next one, round and round, that is
+    about another shape, colour and direction.
+    """
+    every = cases(max(count, len(LANGUAGES) * len(HELD_OUT)))
+    found = []
+    for index in range(0, len(every), len(every) // count)[:count]:
+        case, others = every[index], every[index + 1 :] + every[:index]
+        found.append((case, next(one for one in others if not set(one.attributes) & set(case.attributes))))
+    return found
+
+
+def answer_changed(
+    generate: GenerateChanged, chosen: list[tuple[Case, Case]], first: int
+) -> Iterator[tuple[Answer, Answer, Answer]]:
+    """Clips whose prompt becomes another one at frame number `first`: what is seen before it, what from it on, and the
+    latter scored against the prompt that no longer holds.
+    """
+    for case, other in chosen:
+        frames = generate(case.prompt, other.prompt, case.seed)
+        before, after = (detect(part, goes_round=True) for part in (frames[:first], frames[first:]))
+        yield Answer(case, before), Answer(other, after), Answer(case, after)
 
 
 def agreement(answers: list[Answer]) -> dict[str, float]:

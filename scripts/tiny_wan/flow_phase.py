@@ -19,6 +19,8 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import UMT5Config, UMT5EncoderModel
 
+from wanc.report.detectors.drawn_shapes import Attributes
+
 from . import configuration, tokenizer, training
 from .captions import random_caption
 from .latents_phase import Latents
@@ -67,11 +69,11 @@ def tokenise(prompts: list[str], built: Tokenizer) -> tuple[torch.Tensor, torch.
     return identifiers, mask
 
 
-def random_prompt(combination: int, random: np.random.Generator) -> str:
+def random_prompt(shown: Attributes, random: np.random.Generator) -> str:
     """A caption, or the empty prompt that guidance needs. Half of the captions are cleaned as the pipeline cleans."""
     if random.random() < EMPTY_PROMPT_CHANCE:
         return ""
-    caption = random_caption(TRAINING[combination], random)
+    caption = random_caption(shown, random)
     return prompt_clean(caption) if random.random() < 0.5 else caption
 
 
@@ -107,7 +109,7 @@ def train(latents: Latents, plan: training.Plan, batch: int) -> Denoiser:
 
     def step_function(_step: int, random: np.random.Generator) -> float:
         chosen = random.integers(len(latents.values), size=2 * batch)
-        prompts = [random_prompt(latents.combinations[index], random) for index in chosen]
+        prompts = [random_prompt(TRAINING[latents.combinations[index]], random) for index in chosen]
         text = model.embed(*tokenise(prompts, built))
         clean = latents.values[torch.from_numpy(chosen)]
         leaf = text.detach().requires_grad_()

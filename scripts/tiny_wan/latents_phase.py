@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
 from numpy.typing import NDArray
 
 from . import configuration
-from .scenes import TRAINING, random_scene, render
+from .scenes import TRAINING, Scene, random_scene, render
 from .training import SECONDS_BETWEEN_CHECKPOINTS
 from .vae_phase import encode as posterior
 from .vae_phase import to_tensor
@@ -34,35 +35,45 @@ class Latents:
     std: torch.Tensor
 
 
-@torch.no_grad()
 def encode(vae: AutoencoderKLWan, clips: int, seed: int, file: Path) -> Latents:
     """Encode ``clips`` random clips; the means of the posteriors go to ``file`` every two minutes."""
-    values: torch.Tensor = torch.load(file, weights_only=True) if file.exists() else torch.empty(0)
     combinations = [index % len(TRAINING) for index in range(clips)]
-    begun = saved = time.monotonic()
-    first = len(values)
-    parts = [values] if first else []
-    for start in range(first, clips, BATCH):
-        batch = [_clip(seed, index, combinations[index]) for index in range(start, min(start + BATCH, clips))]
-        parts.append(posterior(vae, to_tensor(np.stack(batch))).mode())
-        done = start + len(batch)
-        if done == clips or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
-            parts = [torch.cat(parts)]
-            _save(parts[0], file)
-            saved = time.monotonic()
-        if done == clips or start // BATCH % 20 == 0:
-            left = (time.monotonic() - begun) / (done - first) * (clips - done) / 60
-            print(f"latents: {done}/{clips}  {left:.1f} min left", flush=True)
-    values = torch.cat(parts)[:clips]
+    values = means(vae, clips, lambda index: render(scene(seed, index, combinations[index])), file)
     mean, std = values.mean(dim=(0, 2, 3, 4)), values.std(dim=(0, 2, 3, 4))
     normalised = (values - mean.view(1, -1, 1, 1, 1)) / std.view(1, -1, 1, 1, 1)
     assert tuple(normalised.shape[1:]) == configuration.LATENT_SHAPE
     return Latents(normalised, combinations, mean, std)
 
 
-def _clip(seed: int, index: int, combination: int) -> NDArray[np.uint8]:
-    """Clip number ``index``: uint8 [17, 64, 64, 3]."""
-    return render(random_scene(np.random.default_rng([seed, 1, index]), TRAINING[combination]))
+def scene(seed: int, index: int, combination: int) -> Scene:
+    """What clip number ``index`` shows."""
+    return random_scene(np.random.default_rng([seed, 1, index]), TRAINING[combination])
+
+
+@torch.no_grad()
+def means(
+    vae: AutoencoderKLWan, clips: int, clip: Callable[[int], NDArray[np.uint8]], file: Path, batch: int = BATCH
+) -> torch.Tensor:
+    """The means of the posteriors of clips by their numbers, float32 [clips, 16, frames, height, width].
+
+    A killed run goes on from ``file``, which is written every two minutes.
+    """
+    values: torch.Tensor = torch.load(file, weights_only=True) if file.exists() else torch.empty(0)
+    begun = saved = time.monotonic()
+    first = len(values)
+    parts = [values] if first else []
+    for start in range(first, clips, batch):
+        pictures = [clip(index) for index in range(start, min(start + batch, clips))]
+        parts.append(posterior(vae, to_tensor(np.stack(pictures))).mode())
+        done = start + len(pictures)
+        if done == clips or time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+            parts = [torch.cat(parts)]
+            _save(parts[0], file)
+            saved = time.monotonic()
+        if done == clips or start // batch % 20 == 0:
+            left = (time.monotonic() - begun) / (done - first) * (clips - done) / 60
+            print(f"latents: {done}/{clips}  {left:.1f} min left", flush=True)
+    return torch.cat(parts)[:clips]
 
 
 def _save(values: torch.Tensor, file: Path) -> None:

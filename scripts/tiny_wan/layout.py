@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl_wan import AutoencoderKLWan
+from diffusers.models.transformers.transformer_wan import WanTransformer3DModel
 from diffusers.pipelines.wan.pipeline_wan import WanPipeline
 from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 from transformers import AutoTokenizer
@@ -14,6 +16,9 @@ from transformers import AutoTokenizer
 from . import configuration, tokenizer
 from .flow_phase import Denoiser
 from .vae_phase import held_out_clips, psnr
+
+CAUSAL_CLASS = "CausalWanTransformer3DModel"
+"""What says of the denoiser that it is causal: its weights do not."""
 
 
 def save(folder: Path, vae: AutoencoderKLWan, denoiser: Denoiser, mean: torch.Tensor, std: torch.Tensor) -> None:
@@ -37,6 +42,16 @@ def save(folder: Path, vae: AutoencoderKLWan, denoiser: Denoiser, mean: torch.Te
     pipeline.save_pretrained(folder)
     # The pipeline writes its own wording of the tokenizer's settings; ours is the shorter one.
     tokenizer.save(folder / "tokenizer")
+
+
+def save_causal(folder: Path, expert: WanTransformer3DModel) -> None:
+    """Write the denoiser alone: what it shares with tiny-wan is taken from there."""
+    expert.bfloat16().save_pretrained(folder / "transformer")
+    config = folder / "transformer" / "config.json"
+    marked = {**json.loads(config.read_text("utf-8")), "_class_name": CAUSAL_CLASS, "num_frame_per_block": 1}
+    config.write_text(f"{json.dumps(marked, indent=2)}\n", "utf-8")
+    index = {"_class_name": "WanCausalPipeline", "transformer": ["diffusers", CAUSAL_CLASS]}
+    (folder / "model_index.json").write_text(f"{json.dumps(index, indent=2)}\n", "utf-8")
 
 
 def size_in_bytes(folder: Path) -> int:

@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -78,8 +79,7 @@ def load_experts(model: Path) -> list[torch.nn.Module]:
 def sampling() -> TrajectorySampling:
     """As the model's recipe says."""
 
-    def solver() -> Any:
-        return create_solver("unipc", shift=configuration.FLOW_SHIFT, steps=configuration.STEPS)
+    solver = partial(create_solver, "unipc", shift=configuration.FLOW_SHIFT, steps=configuration.STEPS)
 
     high = count_high_noise_steps(solver().timesteps, configuration.BOUNDARY_RATIO)
     assert configuration.TRAIN_TIMESTEPS == TRAINING_TIMESTEPS
@@ -108,7 +108,7 @@ class Texts:
     def _requests(self, prompts: list[str], seeds: list[int]) -> Requests:
         noise = torch.from_numpy(np.concatenate([evaluation.noise(seed) for seed in seeds]))
         negative = self._embed([configuration.NEGATIVE_PROMPT]).expand(len(prompts), -1, -1)
-        return Requests(noise, self._embed(prompts), negative)
+        return Requests(noise, self._embed(prompts), negative, torch.tensor(seeds))
 
     @torch.no_grad()
     def _embed(self, prompts: list[str]) -> torch.Tensor:

@@ -7,44 +7,27 @@ ones; the model never sees a held-out combination, in no language.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from wanc.report.detectors.drawn_shapes import (
+    COLOURS,
+    DIRECTIONS,
+    REACH,
+    SHAPES,
+    Attributes,
+    coverage,
+    pixel_centres,
+)
+
 FRAMES = 17
 SIZE = 64
-
-SHAPES = ("circle", "square", "triangle", "cross")
-COLOURS: dict[str, tuple[int, int, int]] = {
-    "red": (225, 40, 40),
-    "green": (40, 185, 60),
-    "blue": (50, 85, 235),
-    "yellow": (235, 210, 45),
-    "purple": (185, 50, 205),
-    "cyan": (50, 205, 215),
-}
-DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 RADIUS_RANGE = (7.5, 10.5)  # pixels, of the circle with the same area
 SPEED_RANGE = (1.1, 1.75)  # pixels per frame
 BACKGROUND_RANGE = (22.0, 42.0)  # grey level, of 255
-
-_TRIANGLE_REACH = math.sqrt(4 * math.pi / math.sqrt(3)) / math.sqrt(3)  # centre to corner, area pi
-_SQUARE_HALF = math.sqrt(math.pi) / 2
-_CROSS_ARM = 0.36  # width of an arm over the width of the cross
-_CROSS_HALF = math.sqrt(math.pi / (4 * (2 * _CROSS_ARM - _CROSS_ARM**2)))
-_REACH = {"circle": 1.0, "square": _SQUARE_HALF, "triangle": _TRIANGLE_REACH, "cross": _CROSS_HALF}
-
-
-class Attributes(NamedTuple):
-    """What a caption tells and the detector finds."""
-
-    shape: str
-    colour: str
-    direction: str
 
 
 @dataclass(frozen=True)
@@ -74,7 +57,7 @@ def random_scene(random: np.random.Generator, attributes: Attributes) -> Scene:
     """Draw size, speed, start and background so that the whole shape stays inside of every frame."""
     radius = random.uniform(*RADIUS_RANGE)
     speed = random.uniform(*SPEED_RANGE)
-    reach = radius * _REACH[attributes.shape] + 1.0
+    reach = radius * REACH[attributes.shape] + 1.0
     start = []
     for step in DIRECTIONS[attributes.direction]:
         travel = step * speed * (FRAMES - 1)
@@ -82,46 +65,37 @@ def random_scene(random: np.random.Generator, attributes: Attributes) -> Scene:
     return Scene(attributes, radius, speed, (start[0], start[1]), random.uniform(*BACKGROUND_RANGE))
 
 
-def coverage(
-    shape: str,
-    centre_x: NDArray[np.float32],
-    centre_y: NDArray[np.float32],
-    radius: float,
-    left: int = 0,
-    top: int = 0,
-    size: int = SIZE,
-) -> NDArray[np.float32]:
-    """How much of each pixel the shape covers: [frames, size, size] in [0, 1], smooth over about 1.5 pixels.
-
-    ``centre_x`` and ``centre_y`` are [frames], the centre of mass in pixels of the whole picture; ``left``, ``top`` and
-    ``size`` choose the window that is rendered. ``radius`` is that of the circle with the same area.
-    """
-    grid = np.arange(size, dtype=np.float32) + 0.5
-    x = (grid + left)[None, None, :] - centre_x[:, None, None]
-    y = (grid + top)[None, :, None] - centre_y[:, None, None]
-    if shape == "circle":
-        distance = np.sqrt(x * x + y * y) - radius
-    elif shape == "square":
-        distance = np.maximum(np.abs(x), np.abs(y)) - radius * _SQUARE_HALF
-    elif shape == "triangle":
-        slanted = np.abs(x) * (math.sqrt(3) / 2) - y / 2
-        distance = np.maximum(slanted, y) - radius * _TRIANGLE_REACH / 2
-    else:
-        half = radius * _CROSS_HALF
-        x, y = np.abs(x), np.abs(y)
-        distance = np.maximum(np.minimum(x, y) - half * _CROSS_ARM, np.maximum(x, y) - half)
-    edge = np.clip(0.5 - distance / 1.5, 0.0, 1.0)
-    return (edge * edge * (3 - 2 * edge)).astype(np.float32)
-
-
 def render(
     scene: Scene, first_frame: int = 0, frames: int = FRAMES, left: int = 0, top: int = 0, size: int = SIZE
 ) -> NDArray[np.uint8]:
     """Render a window of the clip: uint8 [frames, size, size, 3]."""
+    columns, rows = pixel_centres(size, left), pixel_centres(size, top)
+    centres = _centres(scene, np.arange(first_frame, first_frame + frames))
+    return _painted(scene, coverage(scene.attributes.shape, *centres, scene.radius, columns, rows))
+
+
+def render_round(scene: Scene, frames: int) -> NDArray[np.uint8]:
+    """A clip of any length: what leaves the picture on one side comes in on the other. uint8 [frames, 64, 64, 3]."""
+    pixels = pixel_centres(SIZE)
+    centre_x, centre_y = (centre % SIZE for centre in _centres(scene, np.arange(frames)))
+    shown = [
+        coverage(scene.attributes.shape, centre_x + right, centre_y + down, scene.radius, pixels, pixels)
+        for right in (-SIZE, 0, SIZE)
+        for down in (-SIZE, 0, SIZE)
+    ]
+    return _painted(scene, np.maximum.reduce(shown))
+
+
+def _centres(scene: Scene, frames: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Where the shape is in these frames, in pixels from the left and from the top."""
     step_x, step_y = DIRECTIONS[scene.attributes.direction]
-    time = np.arange(first_frame, first_frame + frames, dtype=np.float32) * np.float32(scene.speed)
-    centre_x, centre_y = scene.start[0] + step_x * time, scene.start[1] + step_y * time
-    alpha = coverage(scene.attributes.shape, centre_x, centre_y, scene.radius, left, top, size)[..., None]
+    time = frames.astype(np.float32) * np.float32(scene.speed)
+    return scene.start[0] + step_x * time, scene.start[1] + step_y * time
+
+
+def _painted(scene: Scene, covered: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """uint8 [frames, rows, columns, 3] of how much of each pixel the shape covers."""
+    alpha = covered[..., None]
     colour = np.asarray(COLOURS[scene.attributes.colour], dtype=np.float32)
     picture = alpha * colour + (1 - alpha) * np.float32(scene.background)
     return np.rint(picture).astype(np.uint8)

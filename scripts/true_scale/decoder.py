@@ -131,7 +131,7 @@ def _decode(bundle: Path, size: tuple[int, int], pictures: Path) -> Figures:
     latents = np.random.Generator(np.random.Philox(0)).standard_normal(shape, dtype=np.float32)
     started = time.process_time()
     shown: list[Array] = []
-    for frames in pipeline.decode(latents, timer, lambda *_: peaks.append(peak_rss_bytes())):
+    for frames in pipeline.decode([latents], timer, lambda *_: peaks.append(peak_rss_bytes())):
         assert frames.std() > 1, "the picture is of one colour"
         shown.append(frames.copy())
     peak = peak_rss_bytes()

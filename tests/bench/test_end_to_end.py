@@ -59,7 +59,7 @@ def test_a_recipe_of_several_variants_is_refused_in_words(wanc: Wanc, tmp_path: 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_shares_and_floors_are_read_from_what_was_built_and_measured(wanc: Wanc, tmp_path: Path) -> None:
     few = ("--set", "quantize.calibrate.clips=1", "--set", "sampling.steps=4")
     recipe = ROOT / "bench" / "tiny-wan-int8.yaml"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +17,7 @@ from wanc.recipe.schema import Recipe
 from wanc.runtime import bundle as bundle_module
 from wanc.runtime.main import main
 
-from ..conftest import Finished
+from ..conftest import ROOT, Finished
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Variant:
 
 
 WITHIN = ("partition.cut=blocks", "runtime.budgets.device=160MiB")
+CAUSAL_WITHIN = ("partition.cut=2", "runtime.budgets.device=160MiB")
 MakeVariant = Callable[..., Variant]
 RunPy = Callable[..., Finished]
 
@@ -61,6 +64,72 @@ def few_step(variant: MakeVariant) -> Variant:
 def within(variant: MakeVariant) -> Variant:
     """A bundle within a budget of memory, in which all of it finds room: runs get smaller ones."""
     return variant("within", *WITHIN)
+
+
+CAUSAL = """\
+wanc: 1
+name: causal
+model: {{source: {source}, family: wan-causal, companion: {companion}}}
+shapes: [{{name: 64p, height: 64, width: 64, frames: 17}}]
+sampling: {{solver: unipc, steps: 2, shift: 4.0, guidance: {{high: 3.0, low: 3.0}}}}
+runtime: {{kv_cache: {{chunk: 1, window: 2, sink: 1}}}}
+"""
+
+
+@pytest.fixture(scope="session")
+def causal_recipe(together: Path) -> Path:
+    """Of the experts of tiny-wan, as a fine-tune that makes videos chunk by chunk would come: denoisers alone."""
+    companion, folder = ROOT / "models" / "tiny-wan", together / "causal"
+    recipe = folder / "recipe.yaml"
+    with (together / "causal.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not recipe.exists():
+            _write_causal_experts(companion, folder)
+            recipe.write_text(CAUSAL.format(source=folder, companion=companion))
+    return recipe
+
+
+def _write_causal_experts(companion: Path, folder: Path) -> None:
+    kind = "CausalWanTransformer3DModel"
+    index: dict[str, object] = {"_class_name": "WanCausalPipeline", "boundary_ratio": 0.875}
+    for name in ("transformer", "transformer_2"):
+        index[name] = ["diffusers", kind]
+        shutil.copytree(companion / name, folder / name)
+        config = json.loads((companion / name / "config.json").read_bytes())
+        (folder / name / "config.json").write_text(json.dumps({**config, "_class_name": kind}))
+    (folder / "model_index.json").write_text(json.dumps(index))
+
+
+@pytest.fixture(scope="session")
+def causal_bundle(causal_recipe: Path, together: Path) -> Path:
+    """A bundle of two causal experts. Tests read it and never change it.
+
+    It is in the store of `tiny_bundle`: the text encoder and the decoder are the same.
+    """
+    (loaded,) = load(causal_recipe)
+    return build(loaded, together / "tiny", progress=False).bundle
+
+
+@pytest.fixture(scope="session")
+def pairwise_bundle(causal_recipe: Path, causal_bundle: Path) -> Path:
+    """The same with chunks of two latent frames, so that the last one of an odd number is shorter."""
+    (loaded,) = load(causal_recipe, ["name=causal-pairs", "runtime.kv_cache.chunk=2"])
+    return build(loaded, causal_bundle.parents[1], progress=False).bundle
+
+
+@pytest.fixture(scope="session")
+def causal_within(causal_recipe: Path, causal_bundle: Path) -> Path:
+    """The same in two pieces, within a budget of memory in which all of it finds room: runs get smaller ones."""
+    (loaded,) = load(causal_recipe, ["name=causal-within", *CAUSAL_WITHIN])
+    return build(loaded, causal_bundle.parents[1], progress=False).bundle
+
+
+@pytest.fixture(scope="session")
+def relative_bundle(causal_recipe: Path, causal_bundle: Path) -> Path:
+    """That with positions which are relative to what is in sight."""
+    overrides = ["name=causal-relative", "runtime.kv_cache.chunk=2", "runtime.kv_cache.positions=relative"]
+    (loaded,) = load(causal_recipe, overrides)
+    return build(loaded, causal_bundle.parents[1], progress=False).bundle
 
 
 @pytest.fixture

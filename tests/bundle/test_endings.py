@@ -19,7 +19,6 @@ import pytest
 
 from wanc.compiler.pipeline import build
 from wanc.recipe.load import load
-from wanc.runtime.ending import GRACE_SECONDS
 
 from .conftest import Variant
 
@@ -269,7 +268,8 @@ def test_many_videos_end_at_once_where_they_can(tiny_bundle: Path, tmp_path: Pat
     started = time.monotonic()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
-    assert time.monotonic() - started < GRACE_SECONDS, "nothing had to be ended by force"
+    # A machine that is busy may take longer than the grace that a bundle gives; here it gives more.
+    assert time.monotonic() - started < LONG_GRACE_SECONDS, "nothing had to be ended by force"
     assert process.returncode == 143
     made = sorted(os.listdir(folder))
     assert made == [f"{number:04}.mp4" for number in range(1, len(made) + 1)]
@@ -279,13 +279,17 @@ def test_many_videos_end_at_once_where_they_can(tiny_bundle: Path, tmp_path: Pat
             assert sum(1 for _ in video.decode(video=0)) == 5
 
 
-EACH_TOLD = """
+LONG_GRACE_SECONDS = 30.0
+"""Far less than a thousand videos take."""
+EACH_TOLD = f"""
 import sys
 from pathlib import Path
 
 sys.path.insert(0, sys.argv[1])
+from runtime import ending
 from runtime.ticket import Ticket
 
+ending.GRACE_SECONDS = {LONG_GRACE_SECONDS}
 finish = Ticket.finish
 
 def told(ticket, result):

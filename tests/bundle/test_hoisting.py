@@ -127,7 +127,7 @@ def test_the_video_is_that_of_the_graphs_as_exported(
 @pytest.mark.parametrize(
     ("name", "overrides", "least"),
     [
-        pytest.param("openvino", ["engine.kind=openvino"], LEAST_PSNR, id="fp32"),
+        pytest.param("openvino", ["engine.kind=openvino"], LEAST_PSNR, id="fp32", marks=pytest.mark.slow),
         pytest.param(
             "bf16",
             ["engine.kind=openvino", "precision.compute=bf16"],

@@ -125,6 +125,7 @@ def test_a_look_at_the_machine(trace: Trace, folder: Path) -> None:
     assert_alone(done, folder)
 
 
+@pytest.mark.slow
 def test_the_tests_themselves(trace: Trace, folder: Path) -> None:
     """Libraries that a test imports of its own accord are told before."""
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import tests.conftest, onnxruntime, openvino, nncf"

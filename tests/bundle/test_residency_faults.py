@@ -209,6 +209,7 @@ def full_disk() -> Iterator[Callable[[int], None]]:
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_fails_the_video_that_has_no_room(
     bundle: Path, engines: Engines, recorder: Recorder, tmp_path: Path, full_disk: Callable[[int], None]
 ) -> None:
@@ -309,6 +310,7 @@ def test_an_engine_that_stays_when_it_is_closed_is_found(within: Variant, monkey
     assert grown > LEFT_BYTES
 
 
+@pytest.mark.slow
 def test_fifty_requests_within_the_least_budget(
     bundle: Path, engines: Engines, recorder: Recorder, tmp_path: Path
 ) -> None:

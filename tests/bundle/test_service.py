@@ -295,6 +295,7 @@ def test_a_disk_that_gets_full_fails_one_request(
     assert parts(tmp_path) == ["1.mp4"]
 
 
+@pytest.mark.slow
 def test_fifty_requests_of_which_ten_are_cancelled(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -125,7 +125,7 @@ def in_tiles(pipeline: Pipeline, latents: Array, tiling: Tiling) -> NDArray[np.u
 
 def whole(pipeline: Pipeline, latents: Array) -> NDArray[np.uint8]:
     model, graphs = pipeline.bundle.model, pipeline.bundle.interfaces(DECODER)
-    return np.concatenate(list(decode(latents, model.latent_mean, model.latent_std, pipeline.executor, graphs)))
+    return np.concatenate(list(decode([latents], model.latent_mean, model.latent_std, pipeline.executor, graphs)))
 
 
 def layout_of(latents: Array, tiling: Tiling) -> Layout:
@@ -345,7 +345,7 @@ from wanc.runtime.tiling import Tiling
 pipeline = Pipeline.open(Path(sys.argv[1]), threads=1)
 model, graphs, run = pipeline.bundle.model, pipeline.bundle.interfaces(DECODER), pipeline.executor
 latents = np.random.default_rng(0).standard_normal((1, 16, 21, 6, 8)).astype(np.float32)
-print(json.dumps([peak_rss_bytes() for _ in decode(latents, model.latent_mean, model.latent_std, run, graphs)]))
+print(json.dumps([peak_rss_bytes() for _ in decode([latents], model.latent_mean, model.latent_std, run, graphs)]))
 tiles = []
 tiling = Tiling((32, 48), (24, 40))
 for _ in decode_tiled(latents, model, tiling, run, graphs, lambda _: tiles.append(peak_rss_bytes())):

@@ -61,7 +61,7 @@ def make(pipeline: Pipeline, video: Path, options: Mapping[str, Any] = OPTIONS) 
     plan = VideoPlan.of(pipeline, video, Request(PROMPT, **options))
     timer = Timer()
     with plan.create() as file:
-        for chunk in pipeline.decode(pipeline.denoise(plan.request, timer), timer):
+        for chunk in pipeline.decode([pipeline.denoise(plan.request, timer)], timer):
             file.write(chunk)
     return video.read_bytes()
 

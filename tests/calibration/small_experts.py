@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -15,7 +17,7 @@ from wanc.runtime.solvers.create import create_solver  # noqa: E402
 SHAPE = (2, 1, 2, 3)
 LATENTS, TOKENS, TEXT, HIDDEN = 12, 3, 5, 128
 LEVELS = 3  # so coarse that training has much to mend
-SAMPLING = TrajectorySampling(lambda: create_solver("unipc", shift=3.0, steps=6), (2.0, 1.5), 2)
+SAMPLING = TrajectorySampling(partial(create_solver, "unipc", shift=3.0, steps=6), (2.0, 1.5), 2)
 
 
 class SmallExpert(torch.nn.Module):
@@ -42,7 +44,7 @@ def experts() -> list[SmallExpert]:
 def requests(count: int, seed: int = 0) -> Requests:
     random = torch.Generator().manual_seed(seed)
     noise, text = torch.randn(count, *SHAPE, generator=random), torch.randn(count, TOKENS, TEXT, generator=random)
-    return Requests(noise, text, torch.zeros(count, TOKENS, TEXT))
+    return Requests(noise, text, torch.zeros(count, TOKENS, TEXT), torch.arange(count))
 
 
 def decisions(expert: SmallExpert, activation_scale: float | None = None) -> dict[str, Decision]:

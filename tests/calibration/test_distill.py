@@ -16,7 +16,7 @@ from wanc.artifacts.kept import forget_damaged  # noqa: E402
 from wanc.calibration.distill import TrainingOutcome, TrainingPlan, distill  # noqa: E402
 from wanc.calibration.fake_quantize import quantize_module  # noqa: E402
 from wanc.calibration.lessons import Task  # noqa: E402
-from wanc.calibration.trajectories import errors, guided_velocity, run  # noqa: E402
+from wanc.calibration.trajectories import errors, guided_velocity  # noqa: E402
 from wanc.errors import BundleError, OutputError, UserError  # noqa: E402
 
 from .small_experts import LEVELS, SAMPLING, SmallExpert, decisions, equal, experts, requests  # noqa: E402
@@ -55,7 +55,7 @@ def quantised(expert: SmallExpert, outcome: TrainingOutcome) -> SmallExpert:
 def final_error(pair: list[Any]) -> float:
     """On requests that no training has seen."""
     asked = requests(64, seed=3)
-    return float(errors(run(pair, SAMPLING, asked), run(experts(), SAMPLING, asked))[-1].mean())
+    return float(errors(SAMPLING.run(pair, asked), SAMPLING.run(experts(), asked))[-1].mean())
 
 
 @pytest.mark.parametrize("trained", [0, 1])
@@ -86,7 +86,7 @@ def test_the_low_noise_expert_is_trained_behind_the_quantised_one() -> None:
     high = quantised(experts()[0], TrainingOutcome(decisions(experts()[0]), ()))
     asked = task(1, others=[high, experts()[1]])
     lessons = asked.lessons(experts()[1], 0, 128, torch.ones(4))
-    ended = run([high, experts()[1]], SAMPLING, asked.training[:64], stop=2).latents[2]
+    ended = SAMPLING.run([high, experts()[1]], asked.training[:64], stop=2).latents[2]
     torch.testing.assert_close(lessons.states.latents[:64], ended)
 
 
@@ -95,8 +95,8 @@ def test_half_of_the_lessons_come_from_the_student() -> None:
     asked = task(0)
     student = quantised(experts()[0], TrainingOutcome(asked.decisions, ()))
     lessons = asked.lessons(student, 0, 128, torch.tensor([0.1, 0.9]))
-    by_teacher = run(asked.teachers, SAMPLING, asked.training[:64], stop=2)
-    by_student = run([student, asked.teachers[1]], SAMPLING, asked.training[64:128], stop=2)
+    by_teacher = SAMPLING.run(asked.teachers, asked.training[:64], stop=2)
+    by_student = SAMPLING.run([student, asked.teachers[1]], asked.training[64:128], stop=2)
     torch.testing.assert_close(lessons.states.latents, torch.cat([*by_teacher.latents[:2], *by_student.latents[:2]]))
     answers = guided_velocity(asked.teachers[0], lessons.states, SAMPLING.guidance[0])
     torch.testing.assert_close(lessons.targets, answers)

@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="training needs torch, an extra")
 
-from wanc.calibration.trajectories import Run, errors, guided_velocity, influence, run  # noqa: E402
+from wanc.calibration.trajectories import Run, errors, guided_velocity, influence  # noqa: E402
 
 from .small_experts import SAMPLING, experts, requests  # noqa: E402
 
@@ -17,7 +17,7 @@ from .small_experts import SAMPLING, experts, requests  # noqa: E402
 def test_a_run_is_what_the_runtime_does() -> None:
     """The loop of `denoise`, written out for one request."""
     both, asked = experts(), requests(3)
-    found = run(both, SAMPLING, asked)
+    found = SAMPLING.run(both, asked)
     solver = SAMPLING.create_solver()
     latents, text, negative = asked.noise[1:2], asked.text[1:2], asked.negative[1:2]
     for step, timestep in enumerate(solver.timesteps.tolist()):
@@ -34,7 +34,7 @@ def test_a_run_is_what_the_runtime_does() -> None:
 
 def test_a_run_can_end_early_and_begin_with_what_is_known() -> None:
     both, asked = experts(), requests(3)
-    whole, part = run(both, SAMPLING, asked), run(both, SAMPLING, asked, stop=2)
+    whole, part = SAMPLING.run(both, asked), SAMPLING.run(both, asked, stop=2)
     assert len(part.velocities) == 2
     torch.testing.assert_close(part.latents, whole.latents[:3], rtol=0, atol=0)
 
@@ -42,13 +42,13 @@ def test_a_run_can_end_early_and_begin_with_what_is_known() -> None:
         raise AssertionError("the high-noise expert's velocities are known")
 
     torch.testing.assert_close(
-        run([never, both[1]], SAMPLING, asked, known=[*part.velocities]).latents, whole.latents, rtol=0, atol=0
+        SAMPLING.run([never, both[1]], asked, known=[*part.velocities]).latents, whole.latents, rtol=0, atol=0
     )
 
 
 def test_errors_are_of_every_step_and_request() -> None:
     asked = requests(4)
-    expected = run(experts(), SAMPLING, asked)
+    expected = SAMPLING.run(experts(), asked)
     assert not errors(expected, expected).any()
     moved = expected.latents.clone()
     moved[3, 1] += 0.5
@@ -68,7 +68,7 @@ def test_the_influence_of_a_step_is_the_solvers_own_where_velocities_do_not_answ
     def wrong(latents: torch.Tensor, *_rest: Any) -> torch.Tensor:
         return torch.full_like(latents, 0.5)
 
-    expected = run([still, still], SAMPLING, asked)
+    expected = SAMPLING.run([still, still], asked)
     for expert, steps in ((0, range(2)), (1, range(2, 6))):
         found = influence([still, still], SAMPLING, asked, expected, wrong, expert)
         for ratio, step in zip(found.tolist(), steps, strict=True):

@@ -78,6 +78,29 @@ def test_a_single_value_is_handed_on() -> None:
     assert [piece and piece.inputs for piece in pieces] == [["x", "t"], ["t", "x1"], ["t", "x2"], ["t", "x3"]]
 
 
+def test_what_is_past_is_turned_where_it_is_seen() -> None:
+    """By a table that all blocks share; nothing of another block's past is handed on."""
+    keys = [f"k{index} = Mul (past__{index}__key, turned)" for index in range(COUNT)]
+    blocks = [
+        f"p{index} = MatMul (x{index}, blocks.{index}.weight)  r{index} = Add (p{index}, k{index})"
+        f"  x{index + 1} = Add (x{index}, r{index})"
+        for index in range(COUNT)
+    ]
+    kinds = [f"float[4, 4] blocks.{index}.weight, float[n, 4] past__{index}__key" for index in range(COUNT)]
+    text = f"turned = Cos (past_cos)  {'  '.join((*keys, *blocks))}"
+    header = f"float[n, 4] x0, float[n, 4] past_cos, {', '.join(kinds)}"
+    model = parse(f"g ({header}) => (float[n, 4] x{COUNT}) {{ {text} }}", *(f"{name}.weight" for name in NAMES))
+    for value in model.graph.inputs:
+        value.name = str(value.name).replace("__", ".")
+    pieces = cut_by_blocks(model, NAMES, range(1, COUNT))
+    for index, piece in enumerate(pieces):
+        assert piece is not None
+        assert [name for name in piece.inputs if name.startswith("past.")] == [f"past.{index}.key"]
+        assert not {f"k{block}" for block in range(COUNT)} & {*piece.inputs}
+    feeds = noise(model, {"n": 3}, 0)
+    assert_close(executed(pieces, feeds)[f"x{COUNT}"], run(model, feeds)[f"x{COUNT}"])
+
+
 def test_what_goes_from_block_to_block_has_a_name() -> None:
     assert block_ends(residual(), NAMES) == ["x1", "x2", "x3"]
     assert block_ends(residual(late=True), NAMES) == ["x1", "x2", "x3"]

@@ -80,9 +80,10 @@ def rewrite(root: Path, *rewritings: Rewriting) -> None:
 
 @pytest.mark.parametrize(
     "rewritings",
-    [(documented, commented), pytest.param((reformatted, documented), marks=pytest.mark.slow)],
+    [(documented, commented), (reformatted, documented)],
     ids=["more", "other"],
 )
+@pytest.mark.slow
 def test_no_key_changes_with_how_code_is_written(
     copy: Path, rewritings: tuple[Rewriting, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -91,6 +92,7 @@ def test_no_key_changes_with_how_code_is_written(
     assert keys(copy, monkeypatch) == before
 
 
+@pytest.mark.slow
 def test_a_wanc_with_other_comments_and_docstrings_finds_what_was_built(copy: Path) -> None:
     """The real thing, in processes of their own; the seal's key as well, although the runtime's text is in a bundle."""
     before = in_a_process(ROOT.parent)

@@ -114,7 +114,7 @@ def test_stages_write_what_they_say(tiny_bundle: Path, tmp_path: Path, overrides
 ENCODER = ("quantize.text_encoder=int8", "quantize.keep.sensitivity={int8_share: 0.9}", *FEW)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_quantised_text_encoder_writes_what_it_says(tiny_bundle: Path, tmp_path: Path) -> None:
     """Compiled it is so small that a tenth of it is padding, and said to be less."""
     found = measured(tiny_bundle, tmp_path, *ENCODER)

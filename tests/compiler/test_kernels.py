@@ -138,6 +138,7 @@ def test_the_report_counts_kernels_by_precision() -> None:
         "fused": {"RotaryEmbedding": 2},
         "int8_linear_share": 0.75,
         "int8_total_share": 0.25,
+        "attention_share": 1 - 4 / 12,
         "precision": "half",
         "bytes": 5,
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import onnx
@@ -10,6 +12,7 @@ import pytest
 
 from scripts.checkpoints.models import MODELS
 from scripts.make_checkpoint import make
+from tests.models.refusals import edit
 from wanc.recipe.load import load
 from wanc.recipe.schema import Recipe
 
@@ -66,9 +69,6 @@ def test_a_checkpoint_of_either_layout(name: str, layout: str, wanc: Wanc) -> No
 
 
 def test_what_the_checkpoint_does_not_say_the_recipe_says(wanc: Wanc) -> None:
-    import json
-    import shutil
-
     shutil.copytree(ROOT / "models/tiny-wan", "model")
     index = json.loads(Path("model/model_index.json").read_text())
     Path("model/model_index.json").write_text(json.dumps({**index, "boundary_ratio": None}))
@@ -76,6 +76,53 @@ def test_what_the_checkpoint_does_not_say_the_recipe_says(wanc: Wanc) -> None:
     assert recipe.sampling.boundary == 0.875
     assert (recipe.shapes[0].height, recipe.shapes[0].frames) == (64, 17), "small models make small videos"
     assert recipe.sampling.shift == 4.0, "of its scheduler's configuration"
+
+
+TINY, CAUSAL = ROOT / "models" / "tiny-wan", ROOT / "models" / "tiny-wan-causal"
+
+
+@pytest.mark.parametrize(
+    ("said", "cache"),
+    [
+        ({}, (1, 6, 0)),
+        ({"num_frame_per_block": 3, "local_attn_size": 21, "sink_size": 3}, (3, 5, 1)),
+        ({"num_frame_per_block": None, "local_attn_size": 12}, (3, 3, 0)),
+        ({"num_frame_per_block": 4, "sink_size": 8, "local_attn_size": 2**60}, (4, 1024, 2)),
+    ],
+    ids=str,
+)
+def test_a_causal_model(said: dict[str, object], cache: tuple[int, int, int], wanc: Wanc) -> None:
+    shutil.copytree(CAUSAL, "model")
+    edit(Path("model/transformer/config.json"), **said)
+    recipe, text = new(wanc, "model", "--companion", TINY)
+    assert (recipe.model.family, recipe.model.companion) == ("wan-causal", TINY)
+    kept = recipe.runtime.kv_cache
+    assert kept is not None and (kept.chunk, kept.window, kept.sink) == cache
+    assert ("does not say how many" in text) is (said.get("num_frame_per_block", 1) is None)
+    assert (recipe.sampling.solver, recipe.sampling.shift) == ("unipc", 4.0), "of its companion's scheduler"
+
+
+@pytest.mark.parametrize(
+    ("name", "timesteps", "shift"),
+    [("Self-Forcing-1.3B", (1000, 750, 500, 250), 5.0), ("causvid", (1000, 757, 522), 1.0)],
+)
+def test_a_distilled_one_is_known_by_its_name(name: str, timesteps: tuple[int, ...], shift: float, wanc: Wanc) -> None:
+    shutil.copytree(CAUSAL, name)
+    sampling = new(wanc, name, "--companion", TINY)[0].sampling
+    assert (sampling.solver, sampling.timesteps, sampling.shift) == ("lcm", timesteps, shift)
+    assert (sampling.guidance.high, sampling.guidance.low) == (1.0, 1.0)
+
+
+def test_denoisers_alone_want_a_companion(wanc: Wanc) -> None:
+    finished = wanc("recipe", "new", CAUSAL)
+    assert (finished.code, finished.out) == (65, "")
+    assert finished.err == (
+        f"error: {CAUSAL}: the model has no component text_encoder\n"
+        "hint: of denoisers alone name a checkpoint with the text encoder, the tokenizer and the VAE: "
+        "--companion FOLDER\n"
+    )
+    finished = wanc("recipe", "new", CAUSAL, "--companion", "nowhere")
+    assert (finished.code, finished.out) == (65, "") and "nowhere: no such folder" in finished.err
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,9 @@ def built(project: Project, scheme: str, folder: Path, setting: dict[str, str], 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be taken away here")
-@pytest.mark.parametrize("scheme", QUANTISED)
+@pytest.mark.parametrize(
+    "scheme", [pytest.param(scheme, marks=[pytest.mark.long] * ("trained" in scheme)) for scheme in QUANTISED]
+)
 def test_all_of_them_together(project: Project, scheme: str, tmp_path: Path) -> None:
     together = {name: value for setting in settings().values() for name, value in setting.items()}
     one = built(project, scheme, tmp_path / "plain", {}, cores=os.cpu_count() or 1)

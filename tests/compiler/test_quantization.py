@@ -98,6 +98,35 @@ def test_what_runs_again(store: Store, fused: Tree, override: str, again: list[s
     assert [name for name, key in after.items() if before[name] != key] == again
 
 
+CAUSAL = {
+    "name": "int8",
+    "quantize.scheme": "int8",
+    "quantize.calibrate.prompts": ROOT / "recipes" / "prompts" / "tiny-wan-calibrate.txt",
+}
+
+
+@pytest.mark.parametrize(
+    ("override", "again"),
+    [
+        ("quantize.scheme=int8-weight", [QUANTIZE_HIGH]),
+        ("quantize.scheme=int4-weight", [QUANTIZE_HIGH]),
+        ("quantize.scheme=int8-dynamic", [QUANTIZE_HIGH]),
+        ("runtime.kv_cache.window=5", [CALIBRATE_HIGH, QUANTIZE_HIGH]),
+        ("runtime.kv_cache.sink=1", [CALIBRATE_HIGH, QUANTIZE_HIGH]),
+        ("runtime.kv_cache.precision=int8", [CALIBRATE_HIGH, QUANTIZE_HIGH]),
+    ],
+)
+def test_what_of_a_causal_model_runs_again(store: Store, fused: Tree, override: str, again: list[str]) -> None:
+    """Clips are made once for all schemes; what is seen of the past makes them others."""
+    asked = [f"{key}={value}" for key, value in CAUSAL.items()]
+    before, after = (
+        keys(QuantizeStages.of(resolved(store, *asked, *more, recipe="tiny-wan-causal")), fused)
+        for more in ([], [override])
+    )
+    assert [*before] == [TEXTS, CALIBRATE_HIGH, QUANTIZE_HIGH]
+    assert [name for name, key in after.items() if before[name] != key] == again
+
+
 def test_another_program_runs_everything_again(store: Store, fused: Tree) -> None:
     quantization = QuantizeStages.of(resolved(store))
     another = replace(fused, digests={"program": "another"})

@@ -78,7 +78,7 @@ class Decoder(StageInputs):
         assert model is not None
         run = ByHost(self.files, folder)
         return np.concatenate(
-            [frames.copy() for frames in decoded(latents, model.latent_mean, model.latent_std, run, graphs)], axis=2
+            [frames.copy() for frames in decoded([latents], model.latent_mean, model.latent_std, run, graphs)], axis=2
         )
 
 

@@ -62,10 +62,8 @@ def peaks(layers: int, scheme: str, folder: Path) -> dict[str, int]:
     return {"quantize": quantising, "texts": encoding}
 
 
-@pytest.mark.parametrize(
-    "scheme",
-    [pytest.param("int8-weight", marks=pytest.mark.slow), pytest.param("int8", marks=pytest.mark.long)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("scheme", ["int8-weight", "int8"])
 def test_memory_is_that_of_one_segment(scheme: str, tmp_path: Path) -> None:
     found: dict[int, dict[str, int]] = {}
     for layers in NUMBERS:

@@ -48,6 +48,8 @@ from wanc.compiler.stages.stage import Stage, Tree, tool_version
 from wanc.compiler.trajectory import Trajectory
 from wanc.models.source import ModelSource
 from wanc.recipe.schema import Recipe
+from wanc.runtime.cache_facts import CacheFacts
+from wanc.runtime.kvcache import KeyValueWindow
 
 DIGEST = f"sha256:{'a' * 64}"
 OTHER = f"sha256:{'b' * 64}"
@@ -57,9 +59,14 @@ SEGMENT = Segment("denoiser_high", 0, 0, 2, "cpu")
 TRAJECTORY = Trajectory("unipc", 20, None, 4.0, 3.0, 3.0, 0.875)
 FASTER = dataclasses.replace(TRAJECTORY, steps=10)
 SIZE = (64, 64, 17)
+CACHE = CacheFacts(1, KeyValueWindow(0, 6), "fp32")
 # Every stage, with a value for each field and another one.
 FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
-    Export: {"components": (("text_encoder", "vae_decoder"), ("text_encoder",))},
+    Export: {
+        "components": (("text_encoder", "vae_decoder"), ("text_encoder",)),
+        "cache": (None, "fp32"),
+        "positions": ("absolute", "relative"),
+    },
     ExportOnnx: {"example": ({"rows": 2}, {"rows": 3}), "values": ({}, {"rate": 16000.0})},
     ExportTorch: {
         "factory": ("package:build", "package:build_other"),
@@ -100,6 +107,7 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "negative_prompt": ("", "b"),
         "draws": (1, 2),
         "tokenizer": ("tokenizer.json", "other/tokenizer.json"),
+        "cache": (None, CacheFacts(1, KeyValueWindow(0, 6), "fp32")),
     },
     Calibrate: {
         "component": ("denoiser_high", "denoiser_low"),
@@ -108,6 +116,7 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "clips": (16, 8),
         "timestep_bins": (4, 2),
         "seed": (0, 1),
+        "cache": (None, CACHE),
     },
     Quantize: {
         "component": ("denoiser_high", "denoiser_low"),
@@ -121,6 +130,7 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "is_trained": (False, True),
         "zeros": (None, ("proj_out.weight",)),
         "attention": ("float", "fp8"),
+        "cache": (None, CACHE),
     },
     Train: {
         "component": ("denoiser_high", "denoiser_low"),
@@ -134,6 +144,7 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "rounds": (4, 5),
         "requests": (384, 32),
         "validation": (12, 4),
+        "cache": (None, CACHE),
     },
     Partition: {
         "cut": ("none", "blocks"),
@@ -143,6 +154,8 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
     SurveyComponent: {
         "component": ("vae_decoder", "text_encoder"),
         "fuse": (Fuse(None, (), ("time",)), Fuse(None, ("rope",), ("time",))),
+        "cache": (None, "int8"),
+        "positions": ("absolute", "relative"),
     },
     Compile: {
         "engine": ENGINES,
@@ -165,6 +178,7 @@ FIELDS: dict[type[Stage], dict[str, tuple[Any, Any]]] = {
         "engine": ENGINES,
         "timesteps": ((999.0, 500.0), (999.0,)),
         "boundary": (0.875, None),
+        "everywhere": ((), (0.0,)),
     },
     CheckBuild: {
         "engine": ENGINES,

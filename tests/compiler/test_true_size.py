@@ -38,7 +38,7 @@ class Exported:
     processor_seconds: float
 
 
-@pytest.fixture(scope="module", params=["diffusers", "original"])
+@pytest.fixture(scope="module", params=["diffusers", pytest.param("original", marks=pytest.mark.long)])
 def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     """The whole model, both experts, umT5-xxl and the VAE, exported in a worker as a build does."""
     folder = tmp_path_factory.mktemp(request.param)

@@ -170,7 +170,7 @@ CASES: dict[str, Case] = {
         f"{BUILD} --set runtime.offload={{experts:swap}}",
         code=2,
         err="error: --set runtime.offload={experts:swap}: runtime.offload is not built yet; today runtime takes: "
-        "threads, decode, budgets\n",
+        "threads, decode, budgets, kv_cache\n",
     ),
     "wrong --set": Case(
         f"{BUILD} --set sampling.steps=many",

@@ -21,6 +21,7 @@ from .project import STAGES, Project, assert_resumes, assert_sound, stages_run
 EIGHT = 8
 
 
+@pytest.mark.slow
 def test_eight_builds_at_once_compute_each_stage_once(block: Project, folder: Path) -> None:
     output = folder / "output"
     with ExitStack() as stack:

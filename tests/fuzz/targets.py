@@ -19,6 +19,7 @@ from wanc.models.graph import Input, Output
 from wanc.models.onnx_file import open_onnx
 from wanc.models.weights import Weight
 from wanc.recipe.load import load as load_recipe
+from wanc.report.model_card import CARD, read_card
 from wanc.runtime import safetensors
 from wanc.runtime.dimensions import split_dimension
 from wanc.runtime.engine_file import EngineFile
@@ -138,6 +139,23 @@ def read_recipe(data: bytes, folder: Path) -> object:
     return load_recipe(written(data, folder / "r.yaml"))
 
 
+def read_model_card(data: bytes, folder: Path) -> object:
+    """Whatever is wrong with a card is told, and no failure."""
+    written(data, folder / CARD)
+    card = read_card(folder)
+    assert card.detector is None or not card.notes
+    return card
+
+
+def cards() -> list[bytes]:
+    """tiny-wan's front matter, and one with all that others write there."""
+    own = (ROOT / "models/tiny-wan" / CARD).read_bytes()[:400]
+    return [
+        own,
+        b"---\nlicense: apache-2.0\ntags: [a, {b: c}]\nwanc: {detector: another}\nmodel-index:\n- name: x\n---\n# x\n",
+    ]
+
+
 def files(*names: str) -> Callable[[], list[bytes]]:
     return lambda: [(ROOT / name).read_bytes() for name in names]
 
@@ -154,6 +172,7 @@ TARGETS: Mapping[str, Target] = {
         Target("safetensors", lambda: [tensors_of("model", "main", rows) for rows in (0, 1, 5)], read_safetensors),
         Target("recipe", files(*(f"recipes/{name}" for name in RECIPES)), read_recipe),
         Target("tokenizer", tokenizers, read_tokenizer),
+        Target("card", cards, read_model_card),
         Target("golden", lambda: [tensors_of("denoiser", "time", 3), TOLERANCES], read_golden),
     )
 }

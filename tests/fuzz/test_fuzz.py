@@ -21,6 +21,7 @@ from .target import Target
 COUNTS = {
     "onnx": (1200, 20), "inspect": (800, 4), "manifest": (500, 4), "program": (500, 3), "safetensors": (600, 3),
     "recipe": (400, 3), "tokenizer": (400, 2), "golden": (600, 2),
+    "card": (200, 1),
 }  # fmt: skip
 PART = 5000
 assert sum(count for count, _ in COUNTS.values()) >= 5000

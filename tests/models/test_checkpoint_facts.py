@@ -15,6 +15,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from wanc.errors import CheckpointError
 from wanc.models.wan.checkpoint import open_checkpoint
 from wanc.models.wan.class_defaults import DEFAULTS, WITHOUT_EFFECT
 from wanc.models.wan.configuration import DENOISER, REQUIRED, TEXT_ENCODER, VAE, Field
@@ -264,7 +265,6 @@ OTHERS = [
     for name, kind in (
         ("WanVACETransformer3DModel", "a VACE model"),
         ("WanAnimateTransformer3DModel", "an Animate model"),
-        ("SkyReelsV2Transformer3DModel", "a causal model"),
         ("ChronoEditTransformer3DModel", "a ChronoEdit model"),
     )
 ]
@@ -284,8 +284,6 @@ def test_another_models_keys_under_our_class(model: Path, name: str, kind: str) 
 @pytest.mark.parametrize(
     ("file", "key", "value", "kind"),
     [
-        ("transformer/config.json", "local_attn_size", 21, "a causal model"),
-        ("transformer_2/config.json", "num_frame_per_block", 3, "a causal model"),
         ("transformer/config.json", "add_control_adapter", True, "a control model"),
         ("transformer/config.json", "audio_dim", 1024, "a speech-to-video model"),
         (
@@ -323,10 +321,9 @@ def test_a_pipeline_of_another_model(model: Path, name: str, kind: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["WanVACETransformer3DModel", "CausalWanModel"])
 @pytest.mark.parametrize("file", ["transformer/config.json", "model_index.json"])
-def test_a_class_of_another_model(model: Path, file: str, name: str) -> None:
-    kind = "a VACE model" if "VACE" in name else "a causal model"
+def test_a_class_of_another_model(model: Path, file: str) -> None:
+    kind, name = "a VACE model", "WanVACETransformer3DModel"
     is_index = file == "model_index.json"
     edit(model / file, **({"transformer": ["diffusers", name]} if is_index else {"_class_name": name}))
     subject = "the class of transformer" if is_index else "its class"
@@ -334,6 +331,51 @@ def test_a_class_of_another_model(model: Path, file: str, name: str) -> None:
         f"error: MODEL/{file}: this is {kind}, not supported yet: {subject} is {name}; "
         "WanTransformer3DModel was expected"
     )
+
+
+CHUNK_BY_CHUNK = (
+    "it makes videos chunk by chunk, and looks back alone\nhint: write `family: wan-causal` under model, and under "
+    "runtime what it keeps: `kv_cache: {chunk: 3, …}`"
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "by"),
+    [
+        ("transformer/config.json", {"local_attn_size": 21}, "local_attn_size"),
+        ("transformer_2/config.json", {"num_frame_per_block": 3}, "num_frame_per_block"),
+        ("transformer/config.json", {"is_causal": True}, "is_causal"),
+        ("transformer/config.json", {"_class_name": "CausalWanModel"}, "class, CausalWanModel"),
+        ("model_index.json", {"transformer": ["diffusers", "CausalWanModel"]}, "class, CausalWanModel"),
+        ("model_index.json", {"_class_name": "WanCausalDMDPipeline"}, "class, WanCausalDMDPipeline"),
+    ],
+)
+def test_a_causal_model_is_not_taken_for_one_that_sees_all_frames(
+    model: Path, file: str, changes: dict[str, Any], by: str
+) -> None:
+    edit(model / file, **changes)
+    assert refusal(model) == f"error: MODEL/{file}: this is a causal model, by its {by}: {CHUNK_BY_CHUNK}"
+    assert open_checkpoint(model, family="wan-causal").causal
+
+
+def test_a_causal_family_is_not_taken_for_granted(model: Path) -> None:
+    """Weights of both have the same names: a bidirectional model would make noise of chunks."""
+    with pytest.raises(CheckpointError, match="nothing says that this model is causal") as caught:
+        open_checkpoint(model, family="wan-causal")
+    assert "family: wan" in str(caught.value.hint) and "allow: [family]" in str(caught.value.hint)
+    assert open_checkpoint(model, family="wan-causal", allowed=("family",)).causal == {}
+
+
+def test_a_first_frame_alone_is_not_built_yet(model: Path) -> None:
+    edit(model / "transformer/config.json", is_causal=True, independent_first_frame=True)
+    assert "that makes its first frame alone, by its independent_first_frame: not built yet" in refusal(model)
+
+
+@pytest.mark.parametrize("key", ["num_frame_per_block", "sink_size", "local_attn_size"])
+@pytest.mark.parametrize("value", ["4", 1.5, -2, [3]], ids=str)
+def test_latent_frames_that_are_no_number(model: Path, key: str, value: object) -> None:
+    edit(model / "transformer/config.json", **{key: value})
+    assert f"{key} is {json.dumps(value)}, and not a number of latent frames" in refusal(model)
 
 
 def test_an_image_encoder_makes_an_image_to_video_model(model: Path) -> None:
@@ -494,12 +536,7 @@ def original(tmp_path: Path) -> Path:
     ("changes", "message", "names"),
     [
         ({"vace_layers": [0, 2]}, "this is a VACE model, by its vace_layers: not supported yet", None),
-        ({"num_frame_per_block": 3}, "this is a causal model, by its num_frame_per_block: not supported yet", None),
-        (
-            {"_class_name": "CausalWanModel"},
-            "this is a causal model, not supported yet: its class is CausalWanModel",
-            None,
-        ),
+        ({"model_type": "i2v"}, 'models of type "i2v" are not built yet', None),
         ({"rope_scaling": 2.0}, "rope_scaling is 2.0, and wanc does not know this key", "rope_scaling"),
     ],
 )
@@ -508,6 +545,16 @@ def test_keys_of_the_original_layout(original: Path, changes: dict[str, Any], me
     first, *rest = refusal(original).splitlines()
     assert first.startswith(f"error: MODEL/high_noise_model/config.json: {message}")
     assert rest == ([ALLOW.format(names)] if names else [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "by"),
+    [({"num_frame_per_block": 3}, "num_frame_per_block"), ({"_class_name": "CausalWanModel"}, "class, CausalWanModel")],
+)
+def test_a_causal_model_in_the_original_layout(original: Path, changes: dict[str, Any], by: str) -> None:
+    file = "high_noise_model/config.json"
+    edit(original / file, **changes)
+    assert refusal(original) == f"error: MODEL/{file}: this is a causal model, by its {by}: {CHUNK_BY_CHUNK}"
 
 
 def test_the_models_own_checkpoint_is_without_doubts(tmp_path: Path) -> None:

@@ -313,6 +313,8 @@ def test_settings_without_a_schedule(judge: Judge) -> None:
         ("wan2.2-t2v-a14b-fp8", TWO, 0.875),
         ("mlperf-wan2.2", TWO, 0.875),
         ("wan2.1-t2v-1.3b", ONE, None),
+        ("tiny-wan-causal", ONE, None),
+        ("self-forcing-1.3b", ONE, None),
     ],
 )
 def test_ready_recipes_pass(name: str, components: tuple[str, ...], boundary: float | None) -> None:
@@ -324,7 +326,9 @@ def test_no_ready_recipe_is_forgotten() -> None:
     found = {path.stem for path in RECIPES.glob("*.yaml")}
     large = {f"wan2.2-t2v-a14b{end}" for end in ("", "-bf16", "-int8", "-fp8")}
     assert found == {
+        "self-forcing-1.3b",
         "tiny-wan",
+        "tiny-wan-causal",
         "tiny-wan-int8",
         "tiny-wan-matrix",
         "tiny-wan-rtx",

@@ -192,7 +192,7 @@ MISTAKES = {
         f"  solver: euler\n{STEPS}",
         "8:11",
         "cannot be ddim",
-        "unipc, euler or",
+        "unipc, euler, dpm++ or",
     ),
     "capitals": change(
         STEPS, f"  solver: UniPC\n{STEPS}", f"  solver: unipc\n{STEPS}", "8:11", "cannot be UniPC", "mean unipc?"

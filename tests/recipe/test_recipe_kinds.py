@@ -532,8 +532,8 @@ def test_faults_of_the_parts_are_reported_together(refuse: Refuse) -> None:
     assert first == "model.outputs.0 cannot be 1st"
     assert others == [
         f"  also recipe.yaml:8:21: model.example.tokens has to be at least 1, not the number 0 ({EXAMPLE})",
-        "  also recipe.yaml:10:3: model has no key colour (its keys are source, onnx, torch, components, inputs, "
-        "outputs, files, example, values, allow, allow_not_finite)",
+        "  also recipe.yaml:10:3: model has no key colour (its keys are source, family, companion, onnx, torch, "
+        "components, inputs, outputs, files, example, values, allow, allow_not_finite)",
     ]
 
 

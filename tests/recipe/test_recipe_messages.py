@@ -38,10 +38,10 @@ WRONG: dict[str, tuple[str, str, str, str, str]] = {
     ),
     "key like a planned one": (
         "wanc: 1",
-        "wanc: 1\nruntime: {kv_cach: {cross: true}}",
+        "wanc: 1\nruntime: {ofload: {experts: swap}}",
         "4:11",
-        "runtime has no key kv_cach",
-        "did you mean kv_cache? (it is not built yet)",
+        "runtime has no key ofload",
+        "did you mean offload? (it is not built yet)",
     ),
     "misspelt extends": (
         "wanc: 1",
@@ -216,7 +216,7 @@ WRONG: dict[str, tuple[str, str, str, str, str]] = {
         "wanc: 1\nfuse: {hoist: [time, text]}",
         "4:22",
         "fuse.hoist.1 cannot be text",
-        "it can be time, shape or request",
+        "it can be time, shape, request or chunk",
     ),
     "part twice": (
         "wanc: 1",

@@ -103,7 +103,7 @@ WRONG: dict[str, tuple[str, str, str, str, str]] = {
         "solver: no",
         "16:11",
         "sampling.solver cannot be 'no'",
-        "it can be unipc, euler or dpm++",
+        "it can be unipc, euler, dpm++ or lcm",
     ),
     "no steps": ("steps: 20", "steps: 0", "17:10", "sampling.steps has to be at least 1, not the number 0", STEPS),
     "1,001 steps": (

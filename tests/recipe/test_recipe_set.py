@@ -129,7 +129,7 @@ FROM_FILE = "write it in the recipe's file"
             f"sampling.solver={'x' * 100}",
             f"sampling.solver cannot be {'x' * 59}…",
             f"--set sampling.solver={'x' * 43}…",
-            "it can be unipc, euler or dpm++",
+            "it can be unipc, euler, dpm++ or lcm",
         ),
         ("sampling.solver=x\ny", "sampling.solver cannot be x y", "--set sampling.solver=x�y", None),
     ],

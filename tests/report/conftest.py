@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 
 from wanc.compiler.make_reference import make_reference
+from wanc.compiler.pipeline import build
 from wanc.recipe.load import load
 from wanc.report.reference import ReferenceRecord
+
+from ..bundle.conftest import WITHIN, causal_bundle, causal_recipe
+
+__all__ = ["causal_bundle", "causal_recipe"]
 
 PROMPTS = ("A red circle moves left.", "A blue square moves down.", "一个绿色的三角形向右移动。")
 CLIPS = 2
@@ -31,3 +36,10 @@ def record(evaluated: Path, tiny_bundle: Path) -> ReferenceRecord:
     """Two clips of the untouched model, and of each a change in the last place of either format."""
     (loaded,) = load(evaluated)
     return ReferenceRecord.read(*make_reference(loaded, tiny_bundle.parents[1] / "store", progress=False))
+
+
+@pytest.fixture(scope="session")
+def budgeted(tiny_recipe: Path, tiny_bundle: Path) -> Path:
+    """tiny-wan cut at every block, within a budget of memory in which all of it finds room."""
+    (loaded,) = load(tiny_recipe, ["name=within", *WITHIN])
+    return build(loaded, tiny_bundle.parents[1], progress=False).bundle

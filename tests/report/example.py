@@ -13,6 +13,7 @@ from wanc.report.document import (
     BlockError,
     Branch,
     Cause,
+    ChunkError,
     Clip,
     Cohort,
     Drift,
@@ -22,6 +23,7 @@ from wanc.report.document import (
     Floor,
     GateResult,
     Invariant,
+    LayerGroup,
     Media,
     MemoryPoint,
     Outcome,
@@ -41,6 +43,7 @@ from wanc.report.document import (
 from wanc.report.media import write_media
 
 STEPS, BLOCKS, FRAMES, BOUNDARY = 20, 12, 17, 7
+CHUNKS = 5
 EXPERTS = ("denoiser_high", "denoiser_low")
 HOSTILE = "</script><script>alert('<b>1</b>')</script><img src=x onerror=alert(2)> $x %{y} | `a` *b* @team"
 PROMPTS = ("绿色三角形向右移动。🙂 A green triangle moves right.", HOSTILE)
@@ -60,7 +63,7 @@ def example(media: dict[str, list[Media]] | None = None) -> ReportDocument:
         wanc="1.4.0",
         verdict=Verdict(
             outcome="regression",
-            summary=f"{NEW} takes 0.70× the time of {BASELINE}, and its velocity error is 3.2 times as large: 2 of 8 "
+            summary=f"{NEW} takes 0.70× the time of {BASELINE}, and its velocity error is 3.2 times as large: 2 of 9 "
             "gates are not met.",
             cause=Cause(
                 kind="layer",
@@ -98,6 +101,8 @@ def reference(media: list[Media]) -> ReportedReference:
         solver="unipc",
         key="c" * 64,
         floors=floors,
+        detector="moving-shapes",
+        prompt_agreement=Estimate(mean=0.917, low=0.833, high=1.0, count=1),
         media=media,
     )
 
@@ -107,6 +112,7 @@ def floor(unit: str, error: float) -> Floor:
         "psnr_db": around(-20 * math.log10(error) - 8),
         "ssim": around(1 - error),
         "cosine": around(1 - error**2),
+        "prompt_agreement": around(1.0),
     }
     return Floor.model_validate(
         {"unit": unit, "draws": 4, "velocity_error": error, "drift": drift(error), "summary": summary}
@@ -143,6 +149,23 @@ def step_errors(error: float) -> list[StepError]:
     ]
 
 
+def chunk_errors(error: float) -> list[ChunkError]:
+    """As of a causal model, which the example is not: no report has everything."""
+    return [
+        ChunkError(
+            chunk=chunk,
+            first_frame=1 + 4 * (chunk - 1) if chunk else 0,
+            frames=4 if chunk else 1,
+            steps=[error * (1 + chunk / 10)] * STEPS,
+            velocity_error=error * (1 + chunk / 10),
+            cosine=1 - error**2,
+            sqnr_db=-20 * math.log10(error) - chunk,
+            psnr_db=-20 * math.log10(error) - 8 - chunk,
+        )
+        for chunk in range(CHUNKS)
+    ]
+
+
 def block_errors(error: float, fault: tuple[int, float]) -> list[BlockError]:
     first, factor = fault
     return [
@@ -161,18 +184,20 @@ def block_errors(error: float, fault: tuple[int, float]) -> list[BlockError]:
 
 def quality(error: float, fault: tuple[int, float]) -> Quality:
     psnr = -20 * math.log10(error) - 8
-    videos = [{"psnr_db": psnr + 1, "ssim": 1 - 2 * error, "cosine": 1 - error**2}]
+    videos = [{"psnr_db": psnr + 1, "ssim": 1 - 2 * error, "cosine": 1 - error**2, "prompt_agreement": 2 / 3}]
     videos.append({"psnr_db": psnr - 1, "ssim": 1 - 4 * error, "cosine": 1 - 3 * error**2})
     return Quality(
         steps=step_errors(error),
         blocks=block_errors(error, fault),
         drift=drift(error),
+        chunks=chunk_errors(error),
         videos=videos,
         summary={
             "velocity_error": Estimate(mean=error, low=error * 0.93, high=error * 1.08, count=2),
             "psnr_db": Estimate(mean=psnr, low=psnr - 1.2, high=psnr + 1.1, count=2),
             "ssim": Estimate(mean=1 - 3 * error, low=1 - 4 * error, high=1 - 2 * error, count=2),
             "cosine": Estimate(mean=1 - 2 * error**2, low=1 - 3 * error**2, high=1 - error**2, count=2),
+            "prompt_agreement": Estimate(mean=2 / 3, low=2 / 3, high=2 / 3, count=1),
         },
         invariants=[
             Invariant(name="repeatable", holds=True, detail="three runs, equal bytes"),
@@ -209,8 +234,9 @@ def speed(total: float, peak: float) -> Speed:
     return Speed(
         phases={phase: times(total * share) for phase, share in shares.items()},
         videos_per_hour=3600 / total,
+        frames_per_second=FRAMES / total,
+        session_bytes=3 * 2**20,
         peak_rss_bytes=round(peak * 2**30),
-        attention_share=0.184,
         memory=memory(total, peak),
     )
 
@@ -250,14 +276,32 @@ def entry(
             size_bytes=round(peak * 1.9e8),
             build_seconds=None if name == OTHER else 93.4,
             int8_linear_share=dict.fromkeys(EXPERTS, 0.0 if name == BASELINE else 0.973),
+            attention_share=dict.fromkeys(EXPERTS, 0.184),
             schemes={} if name == BASELINE else dict.fromkeys(linears, scheme),
         ),
         quality=quality(error, fault),
         speed=speed(total, peak),
         ratios=[] if name == BASELINE else ratios,
+        groups=[] if name == BASELINE else groups(scheme, ratio),
         media=list(media),
         external=scores() if name == NEW else None,
     )
+
+
+def groups(scheme: str, ratio: float) -> list[LayerGroup]:
+    seconds = {"attn1.to_q, k, v": 0.004, "ffn.net.2": 0.0031}
+    return [
+        LayerGroup(
+            expert=expert,
+            group=group,
+            scheme=scheme,
+            seconds=took * ratio,
+            baseline_scheme="float",
+            baseline_seconds=took,
+        )
+        for expert in EXPERTS
+        for group, took in seconds.items()
+    ]
 
 
 def scores() -> ExternalScores:
@@ -272,6 +316,7 @@ def gates() -> list[GateResult]:
         ("velocity_error", "quality", "<= 3 floors", 4.1e-3, 2.73e-3, "", "regression", "4.5 floors of bf16"),
         ("total", "speed", "<= 0.8 baseline", 0.697, 0.8, "×", "pass", "0.70× the baseline's"),
         ("size", "size", "<= 64MiB", 58900000.0, 67108864.0, "bytes", "pass", "what the bundle's files hold"),
+        ("prompt_agreement", "quality", ">= 0.6", 2 / 3, 0.6, "share", "pass", "0.6667 >= 0.6"),
         ("batch", "exact", "holds", None, None, "", "regression", "two prompts at once are not what each is alone"),
         ("ms_ssim", "quality", ">= 2 floors", None, None, "", "needs-calibration", "no floor has it"),
         (

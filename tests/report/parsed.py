@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 
 VOID = {"meta", "img", "input", "br"}
 BLOCKS = {"small", "td", "th"}
-FACTORS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "%": 0.01}
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]\d+)?")
+FACTORS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+NUMBER = re.compile(r"(-?\d+(?:\.\d+)?(?:e[+-]\d+)?)(%?)")
 Tables = dict[str, list[list[str]]]
 """By caption, rows under their header. What stands in small print follows behind a line break."""
 
@@ -94,6 +94,6 @@ def plain(markdown: str) -> str:
 
 def numbers(text: str) -> list[float]:
     """All numbers of a text; those with a unit in what it is a multiple of."""
-    found = [float(number) for number in NUMBER.findall(text)]
+    found = [float(number) * (0.01 if percent else 1) for number, percent in NUMBER.findall(text)]
     factor = next((factor for unit, factor in FACTORS.items() if text.split("\n")[0].endswith(unit)), 1)
     return [found[0] * factor, *found[1:]] if found else []

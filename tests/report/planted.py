@@ -99,6 +99,20 @@ def with_a_frame_dropped(bundle: Path, copy: Path) -> Path:
     return with_graph(bundle, copy, "vae_decoder", "steady", rewrite)
 
 
+def with_the_picture_mirrored(bundle: Path, copy: Path) -> Path:
+    """What is on the left of tiny-wan's 64 columns is on the right, in the first frame and in all later ones."""
+
+    def rewrite(graph: onnx.GraphProto) -> None:
+        (last,) = [node for node in graph.node if "frames" in node.output]
+        _insert(graph, last, "Gather", np.arange(64)[::-1].copy(), axis=-1)
+
+    half = copy.with_name(f"{copy.name}-half")
+    with_graph(bundle, half, "vae_decoder", "first", rewrite)
+    made = with_graph(half, copy, "vae_decoder", "steady", rewrite)
+    shutil.rmtree(half)
+    return made
+
+
 def with_more_work(bundle: Path, copy: Path, products: int) -> Path:
     """Products in every step that nobody asked for, and whose results go for nothing: its values are as they were."""
 

@@ -195,6 +195,34 @@ def test_what_was_not_measured_is_no_regression() -> None:
     assert against.outcome == "not-comparable"
 
 
+def agreed(demand: str, new: ReportedBundle, baseline: ReportedBundle | None = None, detector: str = "") -> GateResult:
+    """With a floor by which a change in the last place moves the agreement by a tenth."""
+    judge = Judge(new, baseline, (floor(prompt_agreement=0.9),), detector or None)
+    (result,) = judge.judge({"prompt_agreement": demand})
+    return result
+
+
+def test_agreement_with_the_prompt() -> None:
+    assert agreed(">= 0.9", entry(prompt_agreement=0.95)).outcome == "pass"
+    failed = agreed(">= 0.9", entry(prompt_agreement=0.85))
+    assert (failed.outcome, failed.kind, failed.unit) == ("regression", "quality", "share")
+    old = entry("old", prompt_agreement=0.8)
+    assert agreed("<= 1.5 baseline", entry(prompt_agreement=0.61), old).outcome == "pass", (
+        "1.5 × 0.2, and the floor's 0.1"
+    )
+    assert agreed("<= 1.5 baseline", entry(prompt_agreement=0.59), old).outcome == "regression"
+
+
+def test_agreement_that_nothing_measures_is_neither_a_pass_nor_a_fault() -> None:
+    for demand, baseline in ((">= 0.9", None), ("<= 1.05 baseline", entry("old"))):
+        found = agreed(demand, entry(), baseline)
+        assert found.outcome == "needs-calibration"
+        assert found.reason == "the model card names no detector that wanc knows"
+        found = agreed(demand, entry(), baseline, detector="moving-shapes")
+        assert found.outcome == "needs-calibration"
+        assert found.reason == "no prompt names anything that moving-shapes knows"
+
+
 # Verdicts
 
 

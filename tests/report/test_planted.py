@@ -60,9 +60,8 @@ FAULTS: dict[str, tuple[Plant, str, tuple[str, str]]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "fault", ["scaled", *(pytest.param(name, marks=pytest.mark.slow) for name in FAULTS if name != "scaled")]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_found_and_its_cause_named(
     fault: str, tiny_bundle: Path, record: ReferenceRecord, tmp_path: Path
 ) -> None:
@@ -71,6 +70,7 @@ def test_a_fault_is_found_and_its_cause_named(
     failed = {result.name: result.kind for result in report.gates if result.outcome == "regression"}
     assert report.verdict.outcome == "regression" and gate in failed
     assert set(failed.values()) == {"quality"}
+    assert report.notes[-1].endswith(f": wanc report bisect new --baseline {report.baseline}")
     found = report.verdict.cause
     assert found is not None and (found.kind, found.name) == cause
 

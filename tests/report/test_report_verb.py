@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from wanc.report.make import ReportRequest, make_report
+from wanc.report.reference import ReferenceRecord
+
 from ..conftest import Wanc
 
 
@@ -45,8 +48,26 @@ def test_a_quick_report(wanc: Wanc, tiny_bundle: Path, evaluated: Path, record: 
     assert done.code == 0, done.err
     document = json.loads(done.out)
     assert document["verdict"]["outcome"] == "pass" and document["bundles"][0]["speed"] is None
+    assert document["reference"]["detector"] == "moving-shapes", "as the model's card says"
     assert json.loads((tmp_path / "out/report.json").read_text("utf-8")) == document
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {
         "index.html", "report.json", "report.md", "report.junit.xml", "test-result.intoto.json", "media",
     }  # fmt: skip
+
+
+def test_gates_about_a_baseline_that_was_not_named(wanc: Wanc, tiny_bundle: Path, tmp_path: Path) -> None:
+    done = wanc("report", tiny_bundle, "--against", "baseline", "-o", tmp_path / "out")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == ("error: no baseline was given that gates could be about\nhint: name it: --baseline BUNDLE\n")
+
+
+@pytest.mark.slow
+def test_against_the_reference_alone(tiny_bundle: Path, record: ReferenceRecord) -> None:
+    """The baseline is shown, and only what is exact is demanded."""
+    request = ReportRequest(
+        "tiny-wan", [tiny_bundle], [], tiny_bundle, record, "tiny-wan", {}, 0, against="reference", threads=1
+    )
+    report = make_report(request, progress=False).report
+    assert len(report.bundles) == 2 and report.baseline == report.bundles[1].name
+    assert {gate.kind for gate in report.gates} == {"exact"} and report.verdict.outcome == "pass"

@@ -30,7 +30,7 @@ from .parsed import Tables, numbers, parse_markdown, parse_page
 NOWHERE = Path("/nowhere")
 RICH = example()
 FILES = ["report.json", "report.md", "report.junit.xml", "test-result.intoto.json", "index.html"]
-GATES, QUALITY, SPEED, OUTSIDE = "4 of 8 gates passed", "Quality against the reference", "Speed", "Scores from outside"
+GATES, QUALITY, SPEED, OUTSIDE = "5 of 9 gates passed", "Quality against the reference", "Speed", "Scores from outside"
 WORST = f"Worst prompts of {NEW}"
 
 
@@ -54,7 +54,7 @@ def values() -> dict[str, Any]:
 
 def test_page_and_markdown_have_the_same_tables(html: Tables) -> None:
     written = parse_markdown(markdown(RICH))
-    assert written.keys() == {GATES, QUALITY, SPEED, OUTSIDE, WORST}
+    assert written.keys() == {GATES, QUALITY, "Chunk by chunk", SPEED, OUTSIDE, WORST}
     for name, rows in written.items():
         assert html[name] == rows, name
 
@@ -108,6 +108,21 @@ def test_outside_scores_hold_the_documents_numbers(html: Tables, values: dict[st
         assert scores["source"] in whole.replace("\\", "") and scores["sha256"] in whole
 
 
+def test_agreement_with_prompts_is_in_all_writers(html: Tables, values: dict[str, Any]) -> None:
+    """In the page, which Markdown's tables are equal to, with the reference's own, and in JUnit."""
+    rows = {row[0].split("\n")[0]: row for row in html[QUALITY][1:]}
+    head, new, *_, floor = rows["prompt agreement"]
+    assert head == "prompt agreement\nhigher is better; the reference has 91.7% [83.3%, 100.0%]"
+    assert (new, floor) == ("66.7% [66.7%, 66.7%]", "100.0%")
+    place = html[WORST][0].index("prompt agreement")
+    assert {row[0]: row[place] for row in html[WORST][1:]} == {"0": "66.7%", "1": "not measured"}
+    assert ["detector", values["reference"]["detector"]] in html["Reference"]
+    told = {
+        case.get("name"): case.findtext("system-out") for case in ElementTree.fromstring(junit(RICH)).iter("testcase")
+    }
+    assert told["prompt_agreement"] == "demand >= 0.6; value 66.7%; bound 60.0%"
+
+
 def test_worst_prompts_are_told_by_their_distance(html: Tables, values: dict[str, Any]) -> None:
     videos = values["bundles"][0]["quality"]["videos"]
     header, *rows = html[WORST]
@@ -145,6 +160,7 @@ def test_quantities_have_their_units() -> None:
     assert quantity(0.973, "share") == "97.3%" and quantity(0.6971, "×") == "0.697×"
     assert quantity(None, "dB") == "not measured" and quantity(30.0, "dB") == "30 dB"
     assert (better("velocity_error"), better("psnr_db"), better("colour")) == ("lower", "higher", None)
+    assert (label("prompt_agreement"), better("prompt_agreement")) == ("prompt agreement", "higher")
 
 
 def test_how_many_floors_it_is() -> None:
@@ -152,7 +168,7 @@ def test_how_many_floors_it_is() -> None:
     assert multiple("psnr_db", 40, 60) == pytest.approx(10)
     assert multiple("ms_ssim", 0.97, 0.99) == pytest.approx(3)
     assert multiple("cosine", 0.9, 1.0) is None and multiple("velocity_error", 1, 0) is None
-    assert multiple("colour", 1, 2) is None
+    assert multiple("colour", 1, 2) is multiple("prompt_agreement", 0.8, 0.9) is None
 
 
 @pytest.mark.parametrize("outcome", get_args(Outcome))
@@ -168,7 +184,7 @@ def test_every_outcome_is_told_in_words(outcome: Outcome) -> None:
 
 def test_junit_tells_failures_from_what_could_not_be_judged() -> None:
     suite = ElementTree.fromstring(junit(RICH))[0]
-    assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["8", "2", "0", "2"]
+    assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["9", "2", "0", "2"]
     found = {case.get("name"): [child.tag for child in case][:-1] for case in suite}
     assert found["total"] == [] and found["batch"] == ["failure"] and found["ms_ssim"] == ["skipped"]
     message = suite.find("testcase[@name='velocity_error']/failure")
@@ -192,7 +208,7 @@ def test_the_statement_names_the_bundle_and_its_gates() -> None:
     predicate = found["predicate"]
     assert predicate["failedTests"] == [f"{NEW}: velocity_error", f"{NEW}: batch"]
     assert predicate["warnedTests"] == [f"{NEW}: ms_ssim", f"{NEW}: peak_rss"]
-    assert len(predicate["passedTests"]) == 4
+    assert len(predicate["passedTests"]) == 5
     assert [one["name"] for one in predicate["configuration"]] == ["report.json", "reference", "baseline tiny-wan-bf16"]
     assert all(len(one["digest"]["sha256"]) == 64 for one in predicate["configuration"])
 

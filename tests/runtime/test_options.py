@@ -15,6 +15,8 @@ from wanc.runtime.main import _parser
 from wanc.runtime.options import OPTIONS, VIDEO, options_of
 from wanc.runtime.request import Request
 
+OF_FILES = ("prompts", "stream", "keep_partial")
+"""What says nothing of a video itself."""
 OWN = {
     "run.py": ["help", "output", "json", "selftest"],
     "wanc run": ["bundle", "output", "as_json", "quiet", "verbose", "log_file"],
@@ -25,7 +27,8 @@ OWN = {
 def test_run_py_has_them_all_and_in_this_order() -> None:
     actions = [action for action in _parser()._actions if action.dest not in OWN["run.py"]]
     shown = [(action.option_strings, action.dest, action.type, action.metavar, action.help) for action in actions]
-    assert shown == [([o.flag], o.name, o.type, o.metavar, o.help) for o in OPTIONS]
+    typed = {o.name: (None, None) if o.type is bool else (o.type, o.metavar) for o in OPTIONS}
+    assert shown == [([o.flag], o.name, *typed[o.name], o.help) for o in OPTIONS]
     assert all(action.default is None for action in actions), "what is not given is not an option of another task"
 
 
@@ -33,7 +36,7 @@ def test_wanc_run_has_them_all_and_in_this_order() -> None:
     command = typer.main.get_command(cli.app).commands["run"]  # type: ignore[attr-defined]
     parameters = [entry for entry in command.params if entry.name not in OWN["wanc run"]]
     shown = [(entry.opts, entry.name, entry.metavar, entry.help) for entry in parameters]
-    assert shown == [([o.flag], o.name, o.metavar, o.help) for o in OPTIONS]
+    assert shown == [([o.flag], o.name, o.metavar or None, o.help) for o in OPTIONS]
     annotations = cli.run.__annotations__
     assert [get_args(annotations[o.name])[0] for o in OPTIONS] == [o.type | None for o in OPTIONS]
     assert all(entry.default is None for entry in parameters)
@@ -41,7 +44,7 @@ def test_wanc_run_has_them_all_and_in_this_order() -> None:
 
 def test_a_request_has_those_that_make_a_video() -> None:
     fields = [field.name for field in dataclasses.fields(Request)]
-    assert fields == [option.name for option in options_of(VIDEO) if option.name != "prompts"]
+    assert fields == [option.name for option in options_of(VIDEO) if option.name not in OF_FILES]
 
 
 def test_what_is_not_given_is_said_where_something_else_holds() -> None:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wanc.runtime import residency as residency_module
 from wanc.runtime.engine_file import EngineFile, EngineMemory
 from wanc.runtime.errors import TargetError
 from wanc.runtime.events import RESIDENT, recording
 from wanc.runtime.pool import PAGE
 from wanc.runtime.residency import Residency
+from wanc.runtime.shared_room import SharedRoom
 
 SECONDS = 30
 """After which a test that waits has failed."""
@@ -464,3 +468,76 @@ def test_what_cannot_be_read_is_for_who_needs_it_to_tell() -> None:
         for file in files:
             with residency.use(file) as session:
                 assert session == file.file
+
+
+# Who waits for room
+
+
+def reserving(residency: Residency[str], size: int, got: list[int], go_on: threading.Event) -> threading.Thread:
+    def reserve() -> None:
+        with residency.reserve(size, ()):
+            got.append(size)
+            assert go_on.wait(SECONDS)
+
+    thread = threading.Thread(target=reserve, daemon=True)
+    thread.start()
+    return thread
+
+
+def in_line(residency: Residency[str], count: int) -> None:
+    """Until so many wait."""
+    end = time.monotonic() + SECONDS
+    while len(residency._line) < count:
+        assert time.monotonic() < end
+        threading.Event().wait(0.001)
+
+
+def test_who_came_first_has_room_first_though_others_ask_for_less() -> None:
+    residency, _ = residency_of([(0, 0)], 10)
+    got, go_on = list[int](), threading.Event()
+    with residency.reserve(8, ()):
+        threads = list[threading.Thread]()
+        for count, size in enumerate((9, 2, 1), 1):
+            threads.append(reserving(residency, size, got, go_on))
+            in_line(residency, count)
+        assert got == []
+    end = time.monotonic() + SECONDS
+    while got != [9]:
+        assert time.monotonic() < end
+    assert len(residency._line) == 2, "beside the first nothing fits but the last one, which came last"
+    go_on.set()
+    for thread in threads:
+        thread.join(SECONDS)
+    assert got == [9, 2, 1] and residency._reserved == 0
+
+
+def test_without_a_budget_it_is_the_machine_that_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What arrays have of it already is the reservations' own."""
+    monkeypatch.setattr(residency_module, "available_bytes", lambda: 10 * PAGE)
+    residency, _ = residency_of([(0, 0)], None)
+    assert residency.room == 10 * PAGE
+    array = residency.pool.empty((2 * PAGE,), np.uint8)
+    assert residency.room == 12 * PAGE
+    got, go_on = list[int](), threading.Event()
+    go_on.set()
+    with residency.reserve(7 * PAGE, ()):
+        thread = reserving(residency, 6 * PAGE, got, go_on)
+        in_line(residency, 1)
+        with residency.reserve(0, ()):
+            pass  # who asks for nothing waits for nobody
+        assert got == []
+    thread.join(SECONDS)
+    assert got == [6 * PAGE]
+    del array
+
+
+@pytest.mark.parametrize("holders", [1, 2, 3])
+def test_shared_room_is_reserved_while_anybody_is_in_it(holders: int) -> None:
+    residency, _ = residency_of([(0, 0)], 10)
+    room = SharedRoom(lambda: residency.reserve(8, ()))
+    for _ in range(2):
+        with ExitStack() as inside:
+            for _ in range(holders):
+                inside.enter_context(room)
+                assert residency._reserved == 8
+        assert residency._reserved == 0

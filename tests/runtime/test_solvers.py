@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import diffusers
 import numpy as np
 import pytest
 import torch
+from diffusers.schedulers import scheduling_flow_match_lcm
 
 from wanc.runtime.errors import UserError
 from wanc.runtime.solvers.base import Solver
@@ -28,7 +30,23 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 STEP_TOLERANCE = 1e-6
 
 
+REAL_TIMESTEPS = ("euler", "lcm")
+NOISE = np.random.default_rng(5).standard_normal(SHAPE, dtype=np.float32)
+
+
+@pytest.fixture(autouse=True)
+def same_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What one scheduler adds of noise is drawn from torch's generator, which we do not have."""
+    monkeypatch.setattr(scheduling_flow_match_lcm, "randn_tensor", lambda *_, **__: torch.from_numpy(NOISE))
+
+
+def solver_of(name: str, **settings: Any) -> Solver:
+    return create_solver(name, noise_of=lambda _step, shape: NOISE.reshape(shape), **settings)
+
+
 def reference_scheduler(name: str, shift: float):
+    if name == "lcm":
+        return diffusers.FlowMatchLCMScheduler(shift=shift)
     if name == "euler":
         return diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
     flow = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": shift, "solver_order": 2}
@@ -98,7 +116,7 @@ def largest_step_error(solver: Solver, scheduler, dtype: torch.dtype) -> float:
 @pytest.mark.parametrize("name", sorted(SOLVERS))
 def test_every_step_equals_diffusers_in_exact_arithmetic(name: str, shift: float) -> None:
     for steps in STEPS:
-        solver, scheduler = create_solver(name, steps=steps, shift=shift), even_reference(name, steps, shift)
+        solver, scheduler = solver_of(name, steps=steps, shift=shift), even_reference(name, steps, shift)
         assert_same_schedule(solver, scheduler)
         assert largest_step_error(solver, scheduler, torch.float64) < STEP_TOLERANCE, f"{steps} steps"
 
@@ -108,7 +126,7 @@ def test_every_step_equals_diffusers_in_exact_arithmetic(name: str, shift: float
 def test_every_step_equals_diffusers_as_shipped(name: str, shift: float) -> None:
     """In float32 diffusers carries its own roundings, so what is checked is that they are all there is."""
     for steps in (1, 2, 3, 4, 14, 15, 20, 40, 50):
-        solver, scheduler = create_solver(name, steps=steps, shift=shift), even_reference(name, steps, shift)
+        solver, scheduler = solver_of(name, steps=steps, shift=shift), even_reference(name, steps, shift)
         assert largest_step_error(solver, scheduler, torch.float32) < STEP_TOLERANCE, f"{steps} steps"
 
 
@@ -116,7 +134,7 @@ def test_every_step_equals_diffusers_as_shipped(name: str, shift: float) -> None
 @pytest.mark.parametrize("shift", SHIFTS)
 @pytest.mark.parametrize("name", sorted(SOLVERS))
 def test_listed_timesteps_equal_diffusers(name: str, shift: float, timesteps: list[float]) -> None:
-    solver, scheduler = create_solver(name, timesteps=timesteps, shift=shift), listed_reference(name, timesteps, shift)
+    solver, scheduler = solver_of(name, timesteps=timesteps, shift=shift), listed_reference(name, timesteps, shift)
     assert_same_schedule(solver, scheduler)
     assert largest_step_error(solver, scheduler, torch.float64) < STEP_TOLERANCE
 
@@ -124,7 +142,7 @@ def test_listed_timesteps_equal_diffusers(name: str, shift: float, timesteps: li
 @pytest.mark.parametrize("name", sorted(SOLVERS))
 def test_whole_trajectory_equals_diffusers(name: str) -> None:
     """Each side goes its own way for 40 steps: the smooth flow to a Gaussian target neither amplifies roundings."""
-    solver, scheduler = create_solver(name, steps=40, shift=12.0), even_reference(name, 40, 12.0)
+    solver, scheduler = solver_of(name, steps=40, shift=12.0), even_reference(name, 40, 12.0)
     scheduler.set_begin_index(0)
     ours = np.random.default_rng(1).standard_normal(SHAPE, dtype=np.float32)
     theirs = torch.from_numpy(ours.copy())
@@ -178,7 +196,7 @@ def test_steps_of_the_two_experts(steps: int, shift: float, boundary: float, hig
 @pytest.mark.parametrize("name", sorted(SOLVERS))
 def test_few_step_schedule_gives_each_expert_two_steps(name: str) -> None:
     schedule = create_schedule(name, timesteps=[1000, 750, 500, 250], shift=5.0)
-    expected = [1000.0, 937.5, 2500 / 3, 625.0] if name == "euler" else [999, 937, 833, 625]
+    expected = [1000.0, 937.5, 2500 / 3, 625.0] if name in REAL_TIMESTEPS else [999, 937, 833, 625]
     np.testing.assert_allclose(schedule.timesteps, expected, rtol=1e-6)
     assert count_high_noise_steps(schedule.timesteps, 0.875) == 2
 
@@ -194,6 +212,16 @@ def test_schedules_stay_finite_up_to_the_most_steps() -> None:
         for sigma in solver.sigmas[:-1].tolist():
             latents = solver.step(gaussian_velocity(latents, sigma), latents)
         assert np.isfinite(latents).all(), name
+
+
+def test_noise_that_is_added_anew_is_other_noise_at_each_step() -> None:
+    """A step goes to the clean sample, here zero: what stands behind it is noise alone, and behind the last nothing."""
+    solver, latents = create_solver("lcm", steps=4, shift=5.0), np.ones((1, 500), np.float32)
+    seen = [latents := solver.step(latents / np.float32(sigma), latents) for sigma in solver.sigmas[:-1]]
+    for (index, one), sigma in zip(enumerate(seen[:-1]), solver.sigmas[1:], strict=False):
+        assert abs(float(one.std()) / float(sigma) - 1) < 0.2
+        assert all(abs(np.corrcoef(one, other)[0, 1]) < 0.2 for other in seen[index + 1 : -1])
+    assert not np.abs(seen[-1]).max() > 1e-6
 
 
 def misuse_of(arguments: dict[str, object]) -> Callable[[], object]:

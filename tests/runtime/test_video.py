@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
+import io
 import os
 import resource
+import select
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 
+from wanc.runtime import mp4
 from wanc.runtime.errors import EXIT_IO, UserError
 from wanc.runtime.video import create_video
 
@@ -209,3 +216,34 @@ def test_frames_of_another_kind_are_a_bug(tmp_path: Path, frames: np.ndarray) ->
     ):
         video.write(frames)
     assert os.listdir(tmp_path) == []
+
+
+def test_a_full_pipe_that_does_not_wait_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a parent may have made it; without, each try would be made again at once."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    is_full, waits, wait = Event(), 0, select.select
+
+    def waited(*descriptors: Any) -> Any:
+        nonlocal waits
+        waits += 1
+        is_full.set()
+        return wait(*descriptors, 60)
+
+    def read() -> bytes:
+        assert is_full.wait(60)
+        with open(reading, "rb") as pipe:
+            return pipe.read()
+
+    monkeypatch.setattr(mp4.select, "select", waited)
+    frames = np.random.default_rng(3).integers(0, 255, (9, 64, 64, 3), np.uint8)
+    with ThreadPoolExecutor(1) as pool, open(writing, "wb", buffering=0) as file:
+        video = pool.submit(read)
+        writer = mp4.Mp4Writer(file, 64, 64, 16, {}, in_fragments=True)
+        writer.write(frames)
+        writer.finish()
+        file.close()
+        with av.open(io.BytesIO(video.result(60))) as container:
+            assert sum(1 for _ in container.decode(video=0)) == 9
+    assert 1 <= waits < 1000

@@ -25,6 +25,7 @@ from wanc.compiler.quantize.component import Keep, Samples, quantize_component
 from wanc.compiler.quantize.decisions import Settings
 from wanc.compiler.stages.stage import Files
 from wanc.compiler.weights.finite import FiniteCheck
+from wanc.models.graph import Graph
 from wanc.models.wan import transformer
 from wanc.models.wan.stored import file_weights
 from wanc.recipe.quantize import CalibrateSection, QuantizeSection
@@ -34,7 +35,7 @@ from wanc.runtime.folder import PlainFolder
 from wanc.runtime.interface import Interface
 from wanc.runtime.parts import Parts
 from wanc.runtime.segments import Segments
-from wanc.runtime.value import as_array
+from wanc.runtime.value import Value, as_array
 from wanc.words import ISLANDS
 
 Array = np.ndarray[Any, Any]
@@ -73,7 +74,11 @@ class Ours:
 
     def step(self, inputs: Mapping[str, Array]) -> Array:
         """The velocity; what is known of the request and the timestep is computed at the first call alone."""
-        return self._parts.run(GRAPH, inputs, branch="conditional")["velocity"].numpy()
+        return self.run(inputs)["velocity"].numpy()
+
+    def run(self, inputs: Mapping[str, Array]) -> dict[str, Value]:
+        """All that the step gives."""
+        return self._parts.run(GRAPH, inputs, branch="conditional")
 
     def products(self, inputs: Mapping[str, Array]) -> Products:
         """What the step multiplies, in which numbers, from one more execution."""
@@ -89,15 +94,15 @@ class Ours:
         return sum(counter["seconds"] for name, counter in counters.items() if name != f"{COMPONENT}/{GRAPH}")
 
 
-def export(case: Case, source: Mapping[str, Path], folder: Path) -> dict[str, Path]:
-    """Trace the denoiser and write it as a program of one component; the files by their names."""
-    (graph,) = transformer.graphs(case.config(), TEXT_LENGTH)
+def export(case: Case, source: Mapping[str, Path], folder: Path, graph: Graph | None = None) -> dict[str, Path]:
+    """Trace the denoiser, or another graph of its weights, as a program of one component; the files by their names."""
+    graph = graph or transformer.graphs(case.config(), TEXT_LENGTH)[0]
     (name,) = source
     weights = file_weights(source[name].parent, name)
     file = f"{COMPONENT}/{GRAPH}.onnx"
     (folder / COMPONENT).mkdir(parents=True)
     save(bind(trace(graph), weights, where=str(folder)), folder / file)
-    entry = ProgramGraph(file, graph.inputs, graph.outputs, graph.example, graph.values)
+    entry = ProgramGraph(file, graph.inputs, graph.outputs, graph.example, graph.values, named=graph.named)
     Program("graph", None, {COMPONENT: ProgramComponent({GRAPH: entry}, weights)}, None).write(folder)
     return _files(folder)
 

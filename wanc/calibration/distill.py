@@ -98,7 +98,7 @@ class _Trainer:
         self.average = copy.deepcopy(self.student).requires_grad_(False)
         self.averages = {name: value for name, value in self.average.named_parameters() if name in self.parameters}
         self.optimizer = torch.optim.AdamW(self.parameters.values(), betas=BETAS, weight_decay=0.0)
-        self.expected = trajectories.run(task.teachers, task.sampling, task.validation)
+        self.expected = task.sampling.run(task.teachers, task.validation)
         self.run = _digest(task, plan)
         # Of the student as it begins, also where a killed run goes on.
         self.chances = task.influence(self.student, self.expected)
@@ -153,7 +153,7 @@ class _Trainer:
                 self.averages[name].lerp_(value, 1 - decay)
 
     def _validate(self) -> float:
-        actual = trajectories.run(self.task.experts(self.average), self.task.sampling, self.task.validation)
+        actual = self.task.sampling.run(self.task.experts(self.average), self.task.validation)
         final = trajectories.errors(actual, self.expected)[-1]
         error = float((final + trajectories.NO_ERROR).log().mean().exp())
         if not math.isfinite(error):
@@ -191,13 +191,14 @@ def _assign(parameters: dict[str, torch.nn.Parameter], values: dict[str, torch.T
 
 def _digest(task: Task, plan: TrainingPlan) -> str:
     """What tells a run from others: the plan, what it starts from, and what it learns from and beside."""
-    digest = hashlib.sha256(f"{plan} {task.trained} {task.sampling.guidance} {task.sampling.high_steps}".encode())
+    digest = hashlib.sha256(f"{plan} {task.trained} {task.sampling}".encode())
     for name, decision in sorted(task.decisions.items()):
         digest.update(f"{name} {decision.activation_scale}".encode())
         arrays = (decision.codes.values, decision.codes.scales, decision.smoothing)
         digest.update(b"".join(array.tobytes() for array in arrays if array is not None))
     for requests in (task.training, task.validation):
-        digest.update(b"".join(part.numpy().tobytes() for part in (requests.noise, requests.text, requests.negative)))
+        parts = (requests.noise, requests.text, requests.negative, requests.seeds)
+        digest.update(b"".join(part.numpy().tobytes() for part in parts))
     for expert in (*task.teachers, *task.experts(task.teacher)):
         digest.update(b"".join(tensor.numpy().tobytes() for tensor in expert.state_dict().values()))
     return digest.hexdigest()

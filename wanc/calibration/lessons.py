@@ -102,11 +102,10 @@ class Task:
     def _lessons(self, expert: torch.nn.Module, chosen: torch.Tensor, chances: torch.Tensor) -> list[Lessons]:
         """Lessons on the states that this expert comes to, one for each step."""
         requests = self.training[chosen]
-        run = trajectories.run(self.experts(expert), self.sampling, requests, stop=self.steps.stop)
-        timesteps = self.sampling.create_solver().timesteps.tolist()
+        run = self.sampling.run(self.experts(expert), requests, stop=self.steps.stop)
         parts: list[Lessons] = []
         for chance, step in zip(chances, self.steps, strict=True):
-            states = requests.at(run.latents[step], timesteps[step])
+            states = self.sampling.states(requests, run, step)
             own = expert is self.teacher
             targets = run.velocities[step] if own else guided_velocity(self.teacher, states, self.guidance)
             parts.append(Lessons(states, targets, chance.expand(len(chosen))))

@@ -6,11 +6,12 @@ The runtime's own solver makes the steps: what is measured here is what a bundle
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import torch
 
-from wanc.runtime.solvers.base import Solver
+from wanc.runtime.solvers.base import NoiseOf, Solver
 
 # Added where an error may be none at all, and its logarithm or a ratio is wanted.
 NO_ERROR = 1e-20
@@ -43,45 +44,25 @@ class States:
 
 @dataclass(frozen=True)
 class Requests:
-    """What `n` runs start from: noise [n, channels, frames, height, width], and text states [n, tokens, width]."""
+    """What `n` runs start from: noise [n, channels, frames, height, width], and text states [n, tokens, width].
+
+    `seeds`, int64 [n], are those of what a solver may add on the way.
+    """
 
     noise: torch.Tensor
     text: torch.Tensor
     negative: torch.Tensor
+    seeds: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.noise)
 
     def __getitem__(self, chosen: slice | torch.Tensor) -> Requests:
-        return Requests(self.noise[chosen], self.text[chosen], self.negative[chosen])
+        return Requests(self.noise[chosen], self.text[chosen], self.negative[chosen], self.seeds[chosen])
 
     def at(self, latents: torch.Tensor, timestep: float) -> States:
         """Where all of these runs are at a timestep."""
         return States(latents, torch.full((len(self),), float(timestep)), self.text, self.negative)
-
-
-@dataclass(frozen=True)
-class TrajectorySampling:
-    """How runs are made: a fresh solver for each, and the guidance of the high- and of the low-noise expert.
-
-    The high-noise expert makes the first `high_steps` steps.
-    """
-
-    create_solver: Callable[[], Solver]
-    guidance: tuple[float, float]
-    high_steps: int
-
-    @property
-    def steps(self) -> int:
-        return self.create_solver().steps
-
-    def expert_at(self, step: int) -> int:
-        """0 for the high-noise expert, 1 for the low-noise one."""
-        return int(step >= self.high_steps)
-
-    def steps_of(self, expert: int) -> range:
-        """The steps that an expert makes."""
-        return range(self.high_steps, self.steps) if expert else range(self.high_steps)
 
 
 @dataclass(frozen=True)
@@ -90,6 +71,21 @@ class Run:
 
     latents: torch.Tensor
     velocities: torch.Tensor
+
+    @classmethod
+    def of(
+        cls,
+        solver: Solver,
+        noise: torch.Tensor,
+        velocity_at: Callable[[int, torch.Tensor], torch.Tensor],
+        stop: int | None = None,
+    ) -> Run:
+        """Go from noise up to the step `stop`; `velocity_at` is told the step and the latents before it."""
+        latents, velocities = [noise], list[torch.Tensor]()
+        for step in range(solver.steps)[:stop]:
+            velocities.append(velocity_at(step, latents[-1]))
+            latents.append(torch.from_numpy(solver.step(velocities[-1].numpy(), latents[-1].numpy())))
+        return cls(torch.stack(latents), torch.stack(velocities))
 
 
 def guided_velocity(denoiser: Denoiser, states: States, guidance: float) -> torch.Tensor:
@@ -100,31 +96,65 @@ def guided_velocity(denoiser: Denoiser, states: States, guidance: float) -> torc
     return unconditional + guidance * (conditional - unconditional)
 
 
-@torch.no_grad()
-def run(
-    experts: Sequence[Denoiser],
-    sampling: TrajectorySampling,
-    requests: Requests,
-    *,
-    stop: int | None = None,
-    known: Sequence[torch.Tensor] = (),
-) -> Run:
-    """Sample every request with these two experts, without gradients, up to the step `stop`.
+class CreateSolver(Protocol):
+    """Makes a fresh solver; `noise_of` gives what it may add behind a step."""
 
-    `known` are guided velocities of the first steps, which no expert is asked for.
+    def __call__(self, *, noise_of: NoiseOf | None = None) -> Solver: ...
+
+
+@dataclass(frozen=True)
+class TrajectorySampling:
+    """How runs are made: a fresh solver for each, and the guidance of the high- and of the low-noise expert.
+
+    The high-noise expert makes the first `high_steps` steps.
     """
-    solver = sampling.create_solver()
-    latents, velocities = [requests.noise], list[torch.Tensor]()
-    for step, timestep in enumerate(solver.timesteps[:stop].tolist()):
-        if step < len(known):
-            velocity = known[step]
-        else:
-            expert = sampling.expert_at(step)
-            states = requests.at(latents[-1], timestep)
-            velocity = guided_velocity(experts[expert], states, sampling.guidance[expert])
-        velocities.append(velocity)
-        latents.append(torch.from_numpy(solver.step(velocity.numpy(), latents[-1].numpy())))
-    return Run(torch.stack(latents), torch.stack(velocities))
+
+    create_solver: CreateSolver = field(repr=False)
+    guidance: tuple[float, float]
+    high_steps: int
+
+    @property
+    def steps(self) -> int:
+        return self.create_solver().steps
+
+    @property
+    def timesteps(self) -> list[float]:
+        return self.create_solver().timesteps.tolist()
+
+    def expert_at(self, step: int) -> int:
+        """0 for the high-noise expert, 1 for the low-noise one."""
+        return int(step >= self.high_steps)
+
+    def steps_of(self, expert: int) -> range:
+        """The steps that an expert makes."""
+        return range(self.high_steps, self.steps) if expert else range(self.high_steps)
+
+    def states(self, requests: Requests, run: Run, step: int) -> States:
+        """What an expert is asked at a step of a run of these requests; its answer is shaped as the run's velocity."""
+        return requests.at(run.latents[step], self.timesteps[step])
+
+    @torch.no_grad()
+    def run(
+        self,
+        experts: Sequence[Denoiser],
+        requests: Requests,
+        *,
+        stop: int | None = None,
+        known: Sequence[torch.Tensor] = (),
+    ) -> Run:
+        """Sample every request with these two experts, without gradients; steps from `stop` on need not be made.
+
+        `known` are guided velocities of the first steps, which no expert is asked for.
+        """
+        timesteps = self.timesteps
+
+        def velocity_at(step: int, latents: torch.Tensor) -> torch.Tensor:
+            if step < len(known):
+                return known[step]
+            expert = self.expert_at(step)
+            return guided_velocity(experts[expert], requests.at(latents, timesteps[step]), self.guidance[expert])
+
+        return Run.of(self.create_solver(), requests.noise, velocity_at, stop)
 
 
 def errors(actual: Run, expected: Run) -> torch.Tensor:
@@ -147,13 +177,12 @@ def influence(
     this number. The geometric mean over the requests: some are about to tip over to another picture, and whatever
     pushes them moves them far.
     """
-    timesteps = sampling.create_solver().timesteps.tolist()
     ratios: list[torch.Tensor] = []
     for step in sampling.steps_of(expert):
-        states = requests.at(expected.latents[step], timesteps[step])
+        states = sampling.states(requests, expected, step)
         velocity = guided_velocity(wrong, states, sampling.guidance[expert])
         known = [*expected.velocities[:step], velocity]
-        final = run(experts, sampling, requests, known=known).latents[-1]
+        final = sampling.run(experts, requests, known=known).latents[-1]
         error = (velocity - expected.velocities[step]).square().flatten(1).mean(dim=1)
         moved = (final - expected.latents[-1]).square().flatten(1).mean(dim=1)
         ratios.append(((moved + NO_ERROR) / (error + NO_ERROR)).log().mean().exp())

@@ -1,4 +1,4 @@
-"""What the stages of a build left of a bundle's denoisers: programs that can be executed, from export on."""
+"""What the stages of a build left of a bundle's components: programs that can be executed, from export on."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from wanc.artifacts.records import ActionRecord
 from wanc.artifacts.refs import last_sealed, read_ref, ref_of
 from wanc.artifacts.store import Store
-from wanc.compiler.host.chain import chain_of
+from wanc.compiler.host.chain import Chain, chain_of
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.stages.stage import Files
 from wanc.errors import EXIT_NOT_COMPARABLE, BundleError, UserError
+from wanc.runtime.interface import Interface
 from wanc.runtime.manifest import Manifest
 
-Array = np.ndarray[Any, Any]
 EXPORT = "export"
 STAGES = (EXPORT, "fuse", "quantize", "train")
-"""The names of those that change what a denoiser computes, in their order; the engine comes behind them."""
+"""The names of those that change what a component computes, in their order; the engine comes behind them."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +41,14 @@ class BuiltComponent:
         """Of the files that are the component's own; what they name of a checkpoint is the same for all."""
         return {path: blob.digest for path, blob in self.record.files.items() if path.startswith(f"{self.name}/")}
 
-    def velocities(self, inputs: list[dict[str, Array]], folder: Path) -> list[Array]:
-        """What its one graph gives for each of the inputs; pieces of it are written below `folder`, which is made."""
-        chain = chain_of(self.files, self.files.only_graph, folder)
-        return [next(iter(outputs.values())) for outputs in chain.run_once(inputs)]
+    @property
+    def interfaces(self) -> dict[str, Interface]:
+        """Of its graphs."""
+        return self.files.component.interfaces
+
+    def graph(self, name: str, folder: Path) -> Chain:
+        """One of its graphs, ready to be executed; pieces of it are written below `folder`, which is made."""
+        return chain_of(self.files, name, folder)
 
 
 class BuiltBundle:
@@ -94,5 +96,4 @@ def _told(record: ActionRecord) -> Mapping[str, Any]:
 
 
 def _is_about(record: ActionRecord, component: str) -> bool:
-    """Stages that work on one component alone say on which."""
-    return _told(record).get("component", component) == component
+    return any(path.startswith(f"{component}/") for path in record.files)

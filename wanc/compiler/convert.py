@@ -37,6 +37,8 @@ DTYPES = {
     torch.uint8: "U8",
     torch.bool: "BOOL",
 }
+GENERATORS = ("generator_ema", "generator")
+WRAPPED = re.compile(r"^model\.|_fsdp_wrapped_module\.|_orig_mod\.")
 PIECE_BYTES = 16 * 2**20
 NAME = re.compile(r"[A-Za-z0-9._/-]{1,512}")
 
@@ -93,11 +95,24 @@ def read_tensors(path: Path) -> Mapping[str, torch.Tensor]:
         raise CheckpointError(message, where=str(path), hint=hint) from None
     if not isinstance(loaded, dict):
         raise CheckpointError(f"is of type {type(loaded).__name__}, not tensors by name", where=str(path))
-    tensors = cast("dict[object, object]", loaded)
+    tensors = _denoiser(cast("dict[object, object]", loaded))
     for name, value in tensors.items():
         if fault := _fault(name, value):
             raise CheckpointError(fault, where=str(path))
     return cast("dict[str, torch.Tensor]", tensors)
+
+
+def _denoiser(loaded: dict[object, object]) -> dict[object, object]:
+    """The tensors of a denoiser that lies in a training's checkpoint, under the names that Wan has for them; all that
+    is there where it is none.
+
+    Self-Forcing and CausVid save their generator so, its averaged weights beside the last ones, inside of wrappers.
+    """
+    found = next((loaded[key] for key in GENERATORS if isinstance(loaded.get(key), dict)), None)
+    if found is None:
+        return loaded
+    tensors = cast("dict[object, object]", found)
+    return {WRAPPED.sub("", name) if isinstance(name, str) else name: value for name, value in tensors.items()}
 
 
 def _fault(name: object, value: object) -> str | None:

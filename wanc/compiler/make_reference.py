@@ -14,6 +14,9 @@ from wanc.compiler.reference.stage import SampleReference
 from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.stages.runner import Runner
 from wanc.recipe.load import LoadedRecipe
+from wanc.recipe.schema import Recipe
+from wanc.runtime.cache_facts import CacheFacts
+from wanc.runtime.kvcache import KeyValueWindow
 from wanc.runtime.voice import say
 
 
@@ -50,4 +53,12 @@ def _stage(resolved: Resolved, clips: tuple[tuple[str, int], ...]) -> SampleRefe
         negative_prompt=recipe.sampling.negative_prompt,
         draws=recipe.evaluate.draws,
         tokenizer=resolved.tokenizer,
+        cache=_cache(recipe),
     )
+
+
+def _cache(recipe: Recipe) -> CacheFacts | None:
+    """How a causal model's videos are divided; in whatever a bundle keeps the past, the reference has it in float32."""
+    if (asked := recipe.runtime.kv_cache) is None:
+        return None
+    return CacheFacts(asked.chunk, KeyValueWindow(asked.sink, asked.window), "fp32")

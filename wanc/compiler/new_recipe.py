@@ -11,13 +11,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from wanc.compiler.kv_cache import trained_cache
 from wanc.compiler.stages.worker import call_in_worker
-from wanc.errors import EXIT_NO_INPUT, RecipeError
+from wanc.errors import EXIT_NO_INPUT, CheckpointError, RecipeError
 from wanc.models.graph import Input
 from wanc.models.onnx_keys import symbols_of
-from wanc.models.wan.checkpoint import Checkpoint, open_checkpoint
+from wanc.models.wan.causal_marks import CHUNK_KEYS
+from wanc.models.wan.checkpoint import Checkpoint, open_checkpoint, read_denoisers
+from wanc.models.wan.companion import SHARED
 from wanc.models.wan.lints import CONVERTED_SHIFT, EXPERTS, TUNED_SHIFT
 from wanc.recipe.new import StarterFacts, check_name, graph_starter, starter
+from wanc.recipe.new_causal import causal_starter
 from wanc.recipe.paths import path_hint
 
 ORIGINAL_SHIFT = 5.0
@@ -25,16 +29,18 @@ ORIGINAL_SHIFT = 5.0
 SMALLEST_WIDTH = 1024
 """Of a denoiser: Wan's own have 1536 channels and more."""
 FACTORY_NAMES = ("build", "make", "create", "load", "get", "model")
+ALONE = "of denoisers alone name a checkpoint with the text encoder, the tokenizer and the VAE: --companion FOLDER"
 GUESSED_SIZE = 8
 SIZES = {"batch": 1, "n": 1, "height": 64, "width": 64, "h": 64, "w": 64, "channels": 3}
 """Sizes that names stand for; all others are guessed."""
 
 
-def new_recipe(source: str, name: str | None) -> str:
+def new_recipe(source: str, name: str | None, companion: str | None = None) -> str:
     """The text of a recipe for `source`: a Wan checkpoint's folder, an ONNX file, a Python module or its package.
 
     Paths in the text are as given: it is to be saved in the working directory. Without a name the recipe is called
-    after the source. Raises UserError where the source cannot be read, RecipeError where it is nothing of the kind.
+    after the source. Denoisers alone take what they lack from a `companion`, another checkpoint. Raises UserError where
+    the source cannot be read, RecipeError where it is nothing of the kind.
     """
     path = Path(source)
     if name is not None:
@@ -49,8 +55,12 @@ def new_recipe(source: str, name: str | None) -> str:
         return _for_torch(path, name)
     if path.is_dir() and (found := sorted(path.glob("*.onnx"))) and len(list(path.glob("*.json"))) == 0:
         return _for_onnx(str(found[0]), name)
-    checkpoint = open_checkpoint(path)
-    return starter(source, name, _facts(path, checkpoint))
+    checkpoint = _open(path, companion)
+    facts, causal = _facts(path, checkpoint, companion), checkpoint.causal
+    if not causal:
+        return starter(source, name, facts)
+    says_chunk = any(key in causal for key in CHUNK_KEYS)
+    return causal_starter(source, name, facts, trained_cache(causal), says_chunk=says_chunk)
 
 
 def _name_of(path: Path) -> str:
@@ -61,11 +71,25 @@ def _name_of(path: Path) -> str:
 # Checkpoints
 
 
-def _facts(path: Path, checkpoint: Checkpoint) -> StarterFacts:
+def _open(path: Path, companion: str | None) -> Checkpoint:
+    family = "wan-causal" if read_denoisers(path).causal else "wan"
+    try:
+        checkpoint = open_checkpoint(path, family=family, companion=None if companion is None else Path(companion))
+    except CheckpointError as error:
+        if companion is not None or family == "wan":
+            raise
+        hint = f"{error.hint}; {ALONE}" if error.hint else ALONE
+        raise CheckpointError(error.message, where=error.where, hint=hint) from error
+    if missing := [part for part in SHARED if part not in checkpoint.components]:
+        raise CheckpointError(f"the model has no component {missing[0]}", where=str(path), hint=ALONE)
+    return checkpoint
+
+
+def _facts(path: Path, checkpoint: Checkpoint, companion: str | None) -> StarterFacts:
     experts = [checkpoint.components[name] for name in EXPERTS if name in checkpoint.components]
     config = experts[0].config if experts else {}
     width = config.get("num_attention_heads", 0) * config.get("attention_head_dim", 0)
-    shift = _declared_shift(path)
+    shift = _declared_shift(path) or (_declared_shift(Path(companion)) if companion else None)
     if len(experts) == 2 and shift in (None, CONVERTED_SHIFT):
         shift = TUNED_SHIFT
     return StarterFacts(
@@ -74,6 +98,7 @@ def _facts(path: Path, checkpoint: Checkpoint) -> StarterFacts:
         says_boundary=checkpoint.boundary is not None,
         is_small=width < SMALLEST_WIDTH,
         about=f"It has {', '.join(checkpoint.components)}, and reads {checkpoint.text_length} tokens of a prompt.",
+        companion=companion,
     )
 
 

@@ -62,6 +62,7 @@ from wanc.compiler.within_budget import WithinBudget, within_budget
 from wanc.errors import EXIT_UNAVAILABLE, NotBuiltYetError, RecipeError, UserError
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
+from wanc.runtime.cache_facts import CLEAN
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.solvers.create import create_schedule
 from wanc.runtime.tables import SUFFIX as TABLE
@@ -201,7 +202,7 @@ def export_stage(resolved: Resolved) -> Stage:
         inputs = tuple(TorchInput(entry.name, entry.dtype, entry.shape) for entry in model.inputs or ())
         is_checked = resolved.recipe.engine.check == "on"
         return ExportTorch(model.torch, inputs, model.outputs, example, values, is_checked)
-    return Export(resolved.model.components)
+    return Export(resolved.model.components, resolved.recipe.cache_format, resolved.recipe.cache_positions)
 
 
 def _origin(resolved: Resolved) -> Origin:
@@ -262,7 +263,8 @@ def _tables(resolved: Resolved, engine: Engine) -> Tables | None:
         return None
     steps, timesteps = sampling.steps, sampling.timesteps
     schedule = create_schedule(sampling.solver, shift=sampling.shift, steps=steps, timesteps=timesteps)
-    return Tables(engine, tuple(schedule.timesteps.tolist()), resolved.boundary)
+    everywhere = (CLEAN,) if resolved.recipe.runtime.kv_cache is not None else ()
+    return Tables(engine, tuple(schedule.timesteps.tolist()), resolved.boundary, everywhere)
 
 
 def build(

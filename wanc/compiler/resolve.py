@@ -16,6 +16,7 @@ from wanc.artifacts.pins import PinnedFiles
 from wanc.artifacts.records import Blob
 from wanc.artifacts.sources import SourceDigests, changed
 from wanc.compiler.clips import clips_of
+from wanc.compiler.kv_cache import check_cache
 from wanc.compiler.program.program import Task
 from wanc.compiler.stages.stage import Tree
 from wanc.compiler.stages.worker import call_in_worker
@@ -24,7 +25,7 @@ from wanc.errors import CheckpointError, RecipeError, UserError
 from wanc.models.source import NEEDED, ModelSource, open_source
 from wanc.models.wan.lints import check_sampling
 from wanc.recipe.load import LoadedRecipe
-from wanc.recipe.model import KINDS
+from wanc.recipe.model import KINDS, ModelSection
 from wanc.recipe.paths import FOLDER, path_hint
 from wanc.recipe.prompts import read_prompts
 from wanc.recipe.schema import Recipe
@@ -97,7 +98,11 @@ class Resolved:
         report asks of that.
         """
         described = self.recipe.model_dump(mode="json", exclude_none=True, exclude={"evaluate"})
-        model = {key: value for key, value in described["model"].items() if key not in ("source", "onnx", "files")}
+        model = {
+            key: value
+            for key, value in described["model"].items()
+            if key not in ("source", "companion", "onnx", "files")
+        }
         if self.model.components:
             model["components"] = list(self.model.components)
         if (prompts := self.prompts_blob) is not None:
@@ -147,9 +152,17 @@ def open_model(loaded: LoadedRecipe) -> ModelSource:
         raise
     except UserError as error:
         # The reader wrote the recipe, not the model: say first which line led there.
-        key, hint = _wrong_path(loaded) or (f"model.{kind}", None)
+        key, hint = _wrong_path(loaded) or (f"model.{_guilty(model, kind, error)}", None)
         message = "the model cannot be read"
         raise CheckpointError(message, where=marks.where(key), hint=hint, exit_code=error.exit_code) from error
+
+
+def _guilty(model: ModelSection, kind: str, error: UserError) -> str:
+    """The key of the checkpoint whose files are at fault, where the model is of two."""
+    if model.companion is None or model.source is None or error.where is None:
+        return kind
+    where = Path(error.where)
+    return "companion" if where.is_relative_to(model.companion) and not where.is_relative_to(model.source) else kind
 
 
 def _wrong_path(loaded: LoadedRecipe) -> tuple[str, str] | None:
@@ -157,7 +170,8 @@ def _wrong_path(loaded: LoadedRecipe) -> tuple[str, str] | None:
     model = loaded.recipe.model
     if model.source is not None and model.source.suffix == ".onnx" and model.source.is_file():
         return "model.source", "an ONNX file is given as `onnx`, in place of `source`"
-    paths = [("source", model.source, (FOLDER,)), ("onnx", model.onnx, (".onnx",))]
+    folders = [("source", model.source, (FOLDER,)), ("companion", model.companion, (FOLDER,))]
+    paths = [*folders, ("onnx", model.onnx, (".onnx",))]
     paths += [(f"files.{number}", path, ()) for number, path in enumerate(model.files or ())]
     for key, path, wanted in paths:
         folder = loaded.marks.folder(f"model.{key}")
@@ -173,6 +187,7 @@ def check_fits(loaded: LoadedRecipe, model: ModelSource) -> None:
         assert model.facts is not None, "a model with all of its components has facts"
         check_sampling(loaded, model.components, model.boundary, model.facts.shift)
         check_video(loaded, model.facts)
+        check_cache(loaded, model.causal)
 
 
 def _check_components(loaded: LoadedRecipe, model: ModelSource) -> None:

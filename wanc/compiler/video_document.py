@@ -19,6 +19,7 @@ from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.problems import RecipeProblem, as_error
 from wanc.recipe.schema import Recipe
 from wanc.recipe.shapes import ShapeSection
+from wanc.runtime.cache_facts import KEY as CACHE
 from wanc.runtime.model import Model
 from wanc.runtime.strict_json import FieldError, Fields
 from wanc.runtime.tiling import Tiling
@@ -41,6 +42,7 @@ def video_document(recipe: Recipe, model: Model, chosen: Mapping[str, Tiling] | 
         "sampling": recipe.sampling.model_dump(mode="json", exclude={"boundary", "allow"}),
         "shapes": [shape.model_dump(mode="json") for shape in recipe.shapes],
         **({DECODE: tilings_document(tilings)} if tilings else {}),
+        **({CACHE: cache.model_dump(mode="json")} if (cache := recipe.runtime.kv_cache) else {}),
     }
 
 

@@ -18,6 +18,7 @@ def describe_checkpoint(root: Path) -> dict[str, Any]:
         "path": str(root),
         "layout": checkpoint.layout,
         "boundary": checkpoint.boundary,
+        "causal": {key: mark.value for key, mark in checkpoint.causal.items()},
         "text_length": checkpoint.text_length,
         "size": sum((root / name).stat().st_size for name in checkpoint.files),
         "components": {

@@ -6,10 +6,11 @@ Nothing is executed and no weight is read; torch is not imported.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from wanc.errors import RecipeError
+from wanc.models.wan.causal_marks import CausalMark, Marks
 from wanc.models.wan.checkpoint import open_checkpoint
 from wanc.models.wan.facts import WanFacts, facts_of
 from wanc.recipe.model import ModelSection
@@ -23,7 +24,8 @@ class ModelSource:
     """The files of a model, by the names under which stages and weights refer to them.
 
     A Wan checkpoint also says which components it has, where its tokenizer is, and where its experts change over;
-    `facts` are there where it has all that a video takes. `zeros` are the weights that may be nothing but zeros.
+    `facts` are there where it has all that a video takes. `zeros` are the weights that may be nothing but zeros, and
+    `causal` is what the checkpoint says of making videos chunk by chunk.
     """
 
     files: Mapping[str, Path]
@@ -32,6 +34,7 @@ class ModelSource:
     boundary: float | None = None
     facts: WanFacts | None = None
     zeros: tuple[str, ...] = ()
+    causal: Marks = field(default_factory=dict[str, CausalMark])
 
 
 def open_source(model: ModelSection, folder: Path) -> ModelSource:
@@ -41,7 +44,7 @@ def open_source(model: ModelSection, folder: Path) -> ModelSource:
     something else of it.
     """
     if model.source is not None:
-        return _checkpoint(model.source, model.components, model.allow or ())
+        return _checkpoint(model.source, model)
     if model.onnx is not None:
         from wanc.models.onnx_file import open_onnx
         from wanc.models.onnx_keys import check_keys
@@ -55,9 +58,12 @@ def open_source(model: ModelSection, folder: Path) -> ModelSource:
     return ModelSource(find_files(model.torch, folder, model.files or ()))
 
 
-def _checkpoint(root: Path, components: tuple[str, ...] | None, allowed: tuple[str, ...]) -> ModelSource:
-    checkpoint = open_checkpoint(root, components, allowed)
-    said = {doubt.name for doubt in checkpoint.doubts}
+def _checkpoint(root: Path, model: ModelSection) -> ModelSource:
+    allowed = model.allow or ()
+    checkpoint = open_checkpoint(
+        root, model.components, allowed, family=model.family or "wan", companion=model.companion
+    )
+    said = {doubt.name for doubt in checkpoint.doubts} | ({"family"} if model.family == "wan-causal" else set())
     tensors = {name for component in checkpoint.components.values() for name in component.weights}
     if unused := [name for name in allowed if name not in said | tensors]:
         raise RecipeError(
@@ -66,10 +72,11 @@ def _checkpoint(root: Path, components: tuple[str, ...] | None, allowed: tuple[s
             hint="remove it, or look with wanc inspect what the weights are called",
         )
     return ModelSource(
-        files={name: checkpoint.root / name for name in checkpoint.files},
+        files={name: checkpoint.path(name) for name in checkpoint.files},
         components=tuple(checkpoint.components),
-        tokenizer=checkpoint.root / checkpoint.tokenizer if checkpoint.tokenizer else None,
+        tokenizer=checkpoint.path(checkpoint.tokenizer) if checkpoint.tokenizer else None,
         boundary=checkpoint.boundary,
+        causal=checkpoint.causal,
         facts=facts_of(checkpoint) if {*NEEDED} <= checkpoint.components.keys() else None,
         zeros=tuple(name for name in allowed if name in tensors),
     )

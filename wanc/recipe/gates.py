@@ -15,12 +15,18 @@ from typing import Literal
 
 Kind = Literal["quality", "speed", "size"]
 Of = Literal["value", "baseline", "floors"]
+CHUNK_GATES: Mapping[str, str] = {
+    "chunk_velocity_error": "velocity_error",
+    "chunk_sqnr_db": "sqnr_db",
+    "chunk_psnr_db": "psnr_db",
+}
+"""Of the chunk of each video of a causal model that is furthest from the reference, what others are of all of it."""
 GATES: Mapping[str, Kind] = {
     **dict.fromkeys(
         ("psnr_db", "ssim", "ms_ssim", "xpsnr_db", "vmaf", "flicker_ratio", "motion_ratio",
          "motion_direction_degrees", "repeated_frames", "time_shift_frames", "colour_shift_delta_e",
          "saturation_shift", "brightness_shift", "cosine", "sqnr_db", "velocity_error", "block_error", "text_error",
-         "decoded_psnr_db"),
+         "decoded_psnr_db", "prompt_agreement", *CHUNK_GATES),
         "quality",
     ),
     **dict.fromkeys(
@@ -107,6 +113,10 @@ def gate_fault(name: str, demand: Demand) -> str | None:
         return f"{name} is no distance from the reference, and has no noise floor"
     if demand.of != "value" and kind == "quality" and demand.is_least:
         return f"multiples of a distance are bounded from above, such as `<= {demand.number:g} {demand.of}`"
+    if name == "prompt_agreement" and demand.of == "floors":
+        return "prompt_agreement is of prompts, and a noise floor a distance from the reference"
+    if name == "prompt_agreement" and demand.of == "value" and demand.number > 1:
+        return "prompt_agreement is between 0 and 1"
     if name == "block_error" and demand.of != "baseline":
         return "block_error is of a baseline's blocks, such as `<= 1.05 baseline`"
     if name == "step_speedup" and demand.of != "value":

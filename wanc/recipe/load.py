@@ -21,6 +21,7 @@ from wanc.recipe.tree import Marks, Node, marks_of, plain
 # Values that name files; relative ones start from the folder of the text that they are written in.
 _PATHS = (
     ("model", "source"),
+    ("model", "companion"),
     ("model", "onnx"),
     ("model", "files", "*"),
     ("quantize", "calibrate", "prompts"),

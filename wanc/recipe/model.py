@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, mo
 from wanc.recipe.checks import LARGEST_SIZE, dimension, fault, not_empty, without_repeats
 from wanc.recipe.section import FACTORY, IDENTIFIER, Section
 from wanc.runtime.dimensions import Dtype, split_dimension
+from wanc.words import Family
 
 Component = Literal["text_encoder", "denoiser_high", "denoiser_low", "vae_decoder"]
 COMPONENTS: tuple[Component, ...] = ("text_encoder", "denoiser_high", "denoiser_low", "vae_decoder")
@@ -48,6 +49,8 @@ class InputSection(Section):
 KINDS = ("source", "onnx", "torch")
 # Keys that only some kinds of model have a use for.
 _KINDS_WITH = {
+    "family": ("source",),
+    "companion": ("source",),
     "components": ("source",),
     "allow": ("source",),
     "example": ("onnx", "torch"),
@@ -63,6 +66,10 @@ class ModelSection(Section):
 
     source: SourcePath | None = None
     """The folder of a Wan checkpoint, relative to the file that this line is written in."""
+    family: Family | None = None
+    """What kind of checkpoint it is: wan unless given, or wan-causal for one that makes videos chunk by chunk."""
+    companion: SourcePath | None = None
+    """Another checkpoint, of which the text encoder, the tokenizer and the VAE are taken; source has the denoisers."""
     onnx: SourcePath | None = None
     """An ONNX file, relative to the file that this line is written in."""
     torch: Annotated[str, Field(pattern=FACTORY, max_length=256)] | None = None

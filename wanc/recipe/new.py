@@ -19,18 +19,15 @@ version: 0.1.0
 model:
 """
 _VIDEO = """\
-  source: {source}  # relative to this file{about}
+  source: {source}  # relative to this file{about}{companion}
 
 # Each size is compiled. Height and width are multiples of 16, frames are 4n + 1.
 shapes:
   - {shape}
 
 sampling:
-  solver: unipc  # or euler, dpm++
-  steps: {steps}
-  shift: {shift}  # how much the steps lean towards high noise
-  guidance: {guidance}
-{boundary}  # negative_prompt: ""
+{sampling}
+  # negative_prompt: ""
   # fps: 16
 
 # What follows are the defaults.
@@ -68,6 +65,17 @@ class StarterFacts:
     """It was made for trying things out: what large models are made for would take it minutes."""
     about: str = ""
     """A line about what lies there."""
+    companion: str | None = None
+    """Where its text encoder, its tokenizer and its VAE are, unless they lie there."""
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """What stands in the text of a recipe for it, whichever its family."""
+        return {
+            "about": f"\n  # {self.about}" if self.about else "",
+            "companion": f"\n  companion: {flow(self.companion)}" if self.companion else "",
+            "shape": flow(_SMALL if self.is_small else _LARGE),
+        }
 
 
 def starter(source: str, name: str, facts: StarterFacts = StarterFacts()) -> str:
@@ -76,19 +84,22 @@ def starter(source: str, name: str, facts: StarterFacts = StarterFacts()) -> str
     Raises:
         RecipeError: `name` cannot be the name of a bundle.
     """
+    return head(name) + _VIDEO.format(name=name, source=flow(source), sampling=sampling_lines(facts), **facts.lines)
+
+
+def sampling_lines(facts: StarterFacts) -> str:
+    """How a model is sampled that was not distilled."""
     two = facts.experts == 2
-    mark = "# " if facts.says_boundary else ""
-    meaning = "the noise level at which the experts change over; the model's own unless given"
-    return _head(name) + _VIDEO.format(
-        name=name,
-        source=flow(source),
-        about=f"\n  # {facts.about}" if facts.about else "",
-        shape=flow(_SMALL if facts.is_small else _LARGE),
-        steps=40 if two else 50,
-        shift=flow(facts.shift),
-        guidance=_TWO_SCALES if two else _ONE_SCALE,
-        boundary=f"  {mark}boundary: 0.875  # {meaning}\n" if two else "",
-    )
+    lines = [
+        "solver: unipc  # or euler, dpm++",
+        f"steps: {40 if two else 50}",
+        f"shift: {flow(facts.shift)}  # how much the steps lean towards high noise",
+        f"guidance: {_TWO_SCALES if two else _ONE_SCALE}",
+    ]
+    if two:
+        meaning = "the noise level at which the experts change over; the model's own unless given"
+        lines.append(f"{'# ' if facts.says_boundary else ''}boundary: 0.875  # {meaning}")
+    return "\n".join(f"  {line}" for line in lines)
 
 
 def graph_starter(name: str, model: Mapping[str, object], comments: Sequence[str] = ()) -> str:
@@ -96,7 +107,7 @@ def graph_starter(name: str, model: Mapping[str, object], comments: Sequence[str
     lines = [f"  # {comment}" for comment in comments]
     for key, value in model.items():
         lines += _entry(key, value)
-    return _head(name) + "\n".join(lines) + "\n" + _GRAPH
+    return head(name) + "\n".join(lines) + "\n" + _GRAPH
 
 
 def _entry(key: str, value: object) -> list[str]:
@@ -111,6 +122,7 @@ def check_name(name: str) -> None:
         raise RecipeError(f"{flow(name)} is no name for a recipe", hint=f"it has to be {PATTERNS[FILE_NAME]}")
 
 
-def _head(name: str) -> str:
+def head(name: str) -> str:
+    """How a recipe begins, up to what its model is. Raises RecipeError."""
     check_name(name)
     return _HEAD.format(name=flow(name))

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 
 KEYS = (
-    "runtime.kv_cache",
     "runtime.offload",
     "runtime.budgets.host",
 )

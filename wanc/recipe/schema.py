@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
+from wanc.recipe.causal_rules import CAUSAL_RULES
 from wanc.recipe.checks import (
     LIST,
     MAPPING,
@@ -35,10 +36,12 @@ from wanc.recipe.shapes import Shapes
 from wanc.runtime.video_limits import (
     GUIDANCE_RANGE,
     LARGEST_SIDE,
+    MOST_CHUNK_FRAMES,
+    MOST_CHUNKS,
     MOST_FPS,
     MOST_STEPS,
 )
-from wanc.words import Compute, EngineKind, FusedOperator, Island, Target
+from wanc.words import CacheFormat, CachePositions, Compute, EngineKind, FusedOperator, Island, Target
 
 One = Annotated[Literal[1], BeforeValidator(whole_number)]
 FileName = Annotated[str, Field(pattern=FILE_NAME, max_length=64)]
@@ -47,7 +50,7 @@ PassName = Literal[
     "dead-code", "opset", "fold", "share", "tidy", "strided-writes", "rope", "norms", "activations", "linear",
     "padding", "attention", "attention-heads", "modulate", "merge-projections",
 ]  # fmt: skip
-PartName = Literal["time", "shape", "request"]
+PartName = Literal["time", "shape", "request", "chunk"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
 Scale = Annotated[float, Field(ge=GUIDANCE_RANGE[0], le=GUIDANCE_RANGE[1])]
 
@@ -67,7 +70,7 @@ NO_GUIDANCE = GuidanceSection(high=1.0, low=1.0)
 class SamplingSection(Section):
     """How a video is made from noise."""
 
-    solver: Literal["unipc", "euler", "dpm++"] = "unipc"
+    solver: Literal["unipc", "euler", "dpm++", "lcm"] = "unipc"
     """The method of integration."""
     steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
     """The number of denoising steps, evenly spaced before the shift."""
@@ -135,7 +138,7 @@ class FuseSection(Section):
     skip: Annotated[tuple[PassName, ...], AfterValidator(without_repeats)] = ()
     """Passes to leave out."""
     hoist: Annotated[tuple[PartName, ...], AfterValidator(without_repeats)] = PARTS
-    """What is cut off the denoising step and computed once: time per timestep, shape and request per request."""
+    """What is cut off the denoising step and computed once: per timestep, request, and, if it is causal, chunk."""
 
 
 class EngineSection(Section):
@@ -188,6 +191,21 @@ class DecodeSection(Section):
     """The tiles in which they are decoded: off for none, auto for those that fit the budget, or their sizes."""
 
 
+class KeyValueCacheSection(Section):
+    """What a causal model keeps of finished chunks: keys and values of each block, expert and guidance branch."""
+
+    chunk: Annotated[int, Field(ge=1, le=MOST_CHUNK_FRAMES)]
+    """Latent frames that are made together: what the model was trained with, such as 3."""
+    window: Annotated[int, Field(ge=1, le=MOST_CHUNKS)]
+    """How many finished chunks a chunk sees besides itself and the sink, the last ones."""
+    sink: Annotated[int, Field(ge=0, le=MOST_CHUNKS)] = 0
+    """How many of a video's first chunks are never given up."""
+    precision: CacheFormat = "fp32"
+    """The format in which they are kept; int8 and int4 have a scale for each token and head."""
+    positions: CachePositions = "absolute"
+    """Of frames in the video, or relative to what is in sight, in the order of that: such positions stay bounded."""
+
+
 class RuntimeSection(Section):
     """How the bundle behaves when it runs."""
 
@@ -195,6 +213,7 @@ class RuntimeSection(Section):
     """CPU threads; 0 is all cores."""
     decode: DecodeSection = DecodeSection()
     budgets: BudgetsSection | None = None
+    kv_cache: KeyValueCacheSection | None = None
 
     @property
     def device_budget(self) -> int | None:
@@ -237,6 +256,16 @@ class Recipe(Section):
         if self.division == "closed":
             check_closed(self)
         return self
+
+    @property
+    def cache_format(self) -> CacheFormat | None:
+        """In what a causal model keeps keys and values; None of any other model."""
+        return self.runtime.kv_cache.precision if self.runtime.kv_cache else None
+
+    @property
+    def cache_positions(self) -> CachePositions:
+        """By what a causal model tells apart the frames that it sees."""
+        return self.runtime.kv_cache.positions if self.runtime.kv_cache else "absolute"
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -286,6 +315,12 @@ class Recipe(Section):
             raise fault("only text-to-video models are reported on so far", "remove it", ("evaluate",))
         if self.model.source is None and self.runtime.decode != DecodeSection():
             raise fault("only a model given as source makes videos", "remove it", ("runtime", "decode"))
+        return self
+
+    @model_validator(mode="after")
+    def _causal_models_have_caches(self) -> Self:
+        for rule in CAUSAL_RULES:
+            rule(self)
         return self
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wanc.report.chunks import last_chunk, part
 from wanc.report.document import Branch, Cause, Floor, GateResult, ReportedBundle
 from wanc.report.gates import NEGLIGIBLE, PHASES, block_ratios, distance_of, noise
 from wanc.report.reference import ReferenceRecord
@@ -105,10 +106,11 @@ class Suspects:
 
     def _error_of(self, expert: str, step: int) -> float:
         """Of an expert's conditional velocity at a step's state, whoever is to make that step."""
-        pipeline, clip = self.subject.pipeline, self.record.clips[0]
-        parts, timestep = pipeline.parts(expert), self.record.timesteps[step]
-        found = Expert(expert, 1.0).velocities(parts, clip.latents[step], timestep, *clip.texts)
-        return relative_error(found[0], clip.velocities(step)[0])
+        clip, timestep = self.record.clips[0], self.record.timesteps[step]
+        span, parts = last_chunk(self.subject.pipeline, clip)
+        latents = part(clip.latents[step], span)
+        found = Expert(expert, 1.0).velocities(parts(expert), latents, timestep, *clip.texts)
+        return relative_error(found[0], part(clip.velocities(step)[0], span))
 
     def _guidance(self) -> Cause | None:
         """Branches that are what they were, and what they come to is not."""

@@ -72,12 +72,16 @@ class Facts(DocumentPart):
     """What its stages took together, each when it was computed: one that the store had already counts as well."""
     int8_linear_share: dict[str, float]
     """By component; of what its Linears compute, at most 1."""
+    attention_share: dict[str, float] = {}
+    """By expert; of the FLOPs of all products of a step. 8-bit Linears do nothing about these."""
+    kv_cache: str | None = None
+    """How a causal model's videos are divided, and what is kept of the past."""
     schemes: dict[str, str]
     """`<component>/<Linear>` → how it is computed, of every Linear that a QuantTable names."""
 
 
 class StepError(DocumentPart):
-    """Of an expert's velocity at the reference's own state, mean over clips."""
+    """Of an expert's velocity at the reference's own state, mean over clips, and over chunks of a causal model's."""
 
     step: int
     timestep: float
@@ -87,7 +91,9 @@ class StepError(DocumentPart):
 
 
 class BlockError(DocumentPart):
-    """Of the residual stream behind a block, at the reference's own state, conditional branch, mean over clips."""
+    """Of the residual stream behind a block, at the reference's own state, conditional branch, mean over clips; of a
+    causal model's last chunk.
+    """
 
     step: int
     expert: str
@@ -101,6 +107,24 @@ class Drift(DocumentPart):
     step: int
     cosine: float
     sqnr_db: float
+
+
+class ChunkError(DocumentPart):
+    """Of one chunk of a causal model's videos, mean over clips."""
+
+    chunk: int
+    first_frame: int
+    frames: int
+    steps: list[float]
+    """Of the guided velocity, at the reference's own states and behind its own past; by step, of a floor by tapped
+    step.
+    """
+    velocity_error: float
+    """The mean of these."""
+    cosine: float
+    sqnr_db: float
+    """Of clean latents of a free run, as that has drifted from chunk to chunk; and of its frames:"""
+    psnr_db: float
 
 
 class Invariant(DocumentPart):
@@ -132,10 +156,16 @@ class Quality(DocumentPart):
     steps: list[StepError]
     blocks: list[BlockError]
     drift: list[Drift]
+    chunks: list[ChunkError] = []
+    """Of a causal model, from the first to the last."""
     videos: list[dict[str, float]]
-    """By clip: metric → value, as `metrics.video` names them, and `cosine` of the final latents."""
+    """By clip: metric → value, as `metrics.video` names them, `cosine` of the final latents, and `prompt_agreement`,
+    from 0 to 1, where the model card names a detector and the prompt something that this one knows.
+    """
     summary: dict[str, Estimate]
-    """By metric, and `velocity_error`, the mean of `steps` of each guided velocity."""
+    """By metric, and `velocity_error`, the mean of `steps` of each guided velocity; of a causal model also
+    `chunk_velocity_error`, `chunk_sqnr_db` and `chunk_psnr_db`, of the chunk of each clip that is furthest off.
+    """
     invariants: list[Invariant]
     worst_layers: list[WorstLayer]
     worst_frames: list[WorstFrame]
@@ -160,14 +190,19 @@ class MemoryPoint(DocumentPart):
 
 class Speed(DocumentPart):
     """What a bundle takes. Phases: open, first_step, text, `step denoiser_high`, `step denoiser_low`, switch, decode,
-    encode, first_frame, total.
+    encode, first_frame, total. A causal model makes chunks while earlier ones are decoded; denoise is all of them, and
+    first_chunk, early_chunk (the second one) and late_chunk (the last but one) are chunks with their clean passes.
     """
 
     phases: dict[str, Times]
     videos_per_hour: float
+    frames_per_second: float | None = None
+    """From the prompt to the file."""
+    denoised_frames_per_second: float | None = None
+    """Of a causal model: frames of the video by what making their latents takes."""
+    session_bytes: int | None = None
+    """Keys and values that a causal model keeps of one video."""
     peak_rss_bytes: int
-    attention_share: float | None = None
-    """Of a step's FLOPs."""
     memory: list[MemoryPoint] = []
 
 
@@ -180,6 +215,20 @@ class Ratio(DocumentPart):
     high: float
     """Bounds of the median with 95 %."""
     pairs: int
+
+
+class LayerGroup(DocumentPart):
+    """Linears at the same place of every block, inside a step of one branch: what they take, and how they compute.
+
+    Of the baseline the same, where there is one whose engines say it.
+    """
+
+    expert: str
+    group: str
+    scheme: str
+    seconds: float
+    baseline_scheme: str | None
+    baseline_seconds: float | None
 
 
 class Media(DocumentPart):
@@ -212,6 +261,8 @@ class ReportedBundle(DocumentPart):
     speed: Speed | None = None
     ratios: list[Ratio] = []
     """To the baseline."""
+    groups: list[LayerGroup] = []
+    """Where one of the two is quantised."""
     media: list[Media] = []
     """By clip."""
     external: ExternalScores | None = None
@@ -222,13 +273,15 @@ class ReportedBundle(DocumentPart):
 class Floor(DocumentPart):
     """What a change of one unit in the last place of the reference does: the least that means anything.
 
-    `unit` is of which format that place is. `draws` are so many changes, each another number of another layer.
+    `unit` is of which format that place is. `draws` are so many changes, each another number of another layer. The
+    `prompt_agreement` of a floor is 1 less how far that of the changed reference is from the unchanged one's.
     """
 
     unit: Literal["fp32", "bf16"]
     draws: int
     velocity_error: float
     drift: list[Drift]
+    chunks: list[ChunkError] = []
     summary: dict[str, Estimate]
     """By metric, as of `Quality`: between the reference and its changed selves."""
 
@@ -243,9 +296,15 @@ class ReportedReference(DocumentPart):
     fps: int
     steps: int
     solver: str
+    chunks: str | None = None
+    """How videos of a causal model are divided, and how far back each chunk sees: all in float32."""
     key: str
     """The store's."""
     floors: list[Floor]
+    detector: str | None = None
+    """What `prompt_agreement` is measured with; None where the model card names nothing that wanc knows."""
+    prompt_agreement: Estimate | None = None
+    """Its own, over the clips whose prompts name something that the detector knows."""
     media: list[Media] = []
 
 

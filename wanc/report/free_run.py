@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from wanc.report.chunks import request_of
 from wanc.report.document import Drift, WorstFrame
 from wanc.report.reference import ReferenceClip
 from wanc.report.statistics import cosine, sqnr_db
+from wanc.runtime.causal import CausalVideo
 from wanc.runtime.pipeline import Pipeline
-from wanc.runtime.request import Request
 from wanc.runtime.timer import Timer
 
 Array = np.ndarray[Any, Any]
@@ -28,17 +29,38 @@ class FreeRun:
     frames: Array
 
 
-def free_run(pipeline: Pipeline, prompt: str, noise: Array) -> FreeRun:
-    """A video as the bundle makes it, its own text states and guidance included. Raises what `generate` raises."""
-    shape = next(shape for shape in pipeline.bundle.shapes if pipeline.bundle.latent_shape(shape) == noise.shape)
-    request, timer = Request(prompt, latents=noise, shape=shape.name), Timer()
-    latents = [noise]
+def free_run(pipeline: Pipeline, clip: ReferenceClip) -> FreeRun:
+    """A clip's video as the bundle makes it, its own text states and guidance included. Raises what `generate` does."""
+    request, timer = request_of(pipeline, clip), Timer()
     texts = pipeline.encode(request, timer)
-    final = pipeline.sample(
-        pipeline.start(request), texts, timer, on_latents=lambda array: latents.append(array.copy())
-    )
-    frames = np.concatenate([chunk.copy() for chunk in pipeline.decode(final, timer)])
-    return FreeRun(np.stack(latents), frames)
+    if pipeline.bundle.cache is not None:
+        with pipeline.room(request):
+            latents = causal_latents(pipeline.video(request, texts), pipeline.latent_frames(request))
+            return FreeRun(latents, decoded_frames(pipeline, latents[-1]))
+    start = pipeline.start(request)
+    steps = [start[1].copy()]
+    final = pipeline.sample(start, texts, timer, on_latents=lambda array: steps.append(array.copy()))
+    return FreeRun(np.stack(steps), decoded_frames(pipeline, final))
+
+
+def causal_latents(video: CausalVideo, frames: int, meanwhile: Callable[[], object] = lambda: None) -> Array:
+    """Those of each chunk at each step of its own, side by side in time; `meanwhile` is called behind each chunk."""
+    lengths, found = video.model.facts.lengths(frames), list[Array]()
+    for number, length in enumerate(lengths):
+        steps = [video.noise_of(number, length).copy()]
+        video.make(
+            length,
+            on_latents=lambda array, steps=steps: steps.append(array.copy()),
+            is_last=number == len(lengths) - 1,
+        )
+        found.append(np.stack(steps))
+        meanwhile()
+    return np.concatenate(found, axis=3)
+
+
+def decoded_frames(pipeline: Pipeline, latents: Array) -> Array:
+    """All frames of clean latents, uint8 [frames, height, width, 3]. Raises what `Pipeline.decode` raises."""
+    return np.concatenate([chunk.copy() for chunk in pipeline.decode([latents], Timer())])
 
 
 def drift(latents: Sequence[Array], clips: Sequence[ReferenceClip]) -> list[Drift]:

@@ -13,6 +13,7 @@ from difflib import get_close_matches
 from wanc.recipe.gates import EXTERNAL, MEAN, Demand, is_external, kind_of
 from wanc.report.document import BlockError, Floor, GateResult, Outcome, Quality, ReportedBundle, Times
 from wanc.report.metrics.video import METRICS
+from wanc.report.prompt_agreement import PROMPT_AGREEMENT
 
 DEFAULTS: Mapping[str, str] = {
     "velocity_error": "<= 1.05 baseline",
@@ -40,12 +41,14 @@ PHASES: Mapping[str, str] = {
     "first_frame_seconds": "first_frame",
     "total_seconds": "total",
 }
-DECIBELS = ("psnr_db", "xpsnr_db", "decoded_psnr_db", "sqnr_db")
-ERRORS = ("velocity_error", "text_error")
-PERFECT: Mapping[str, float] = {"cosine": 1.0}
+DECIBELS = ("psnr_db", "xpsnr_db", "decoded_psnr_db", "chunk_psnr_db", "sqnr_db", "chunk_sqnr_db")
+ERRORS = ("velocity_error", "chunk_velocity_error", "text_error")
+PERFECT: Mapping[str, float] = {"cosine": 1.0, PROMPT_AGREEMENT: 1.0}
 UNITS: Mapping[str, str] = {
     "speed": "s",
     "velocity_error": "",
+    "chunk_velocity_error": "",
+    PROMPT_AGREEMENT: "share",
     "size_bytes": "bytes",
     "peak_rss_bytes": "bytes",
     f"{EXTERNAL}{MEAN}": "percent",
@@ -53,7 +56,7 @@ UNITS: Mapping[str, str] = {
 NEGLIGIBLE = 1e-6
 """Of a distance: less than float32 tells apart."""
 RESOLUTION: Mapping[str, float] = {
-    **dict.fromkeys(DECIBELS[:3], 1e-4),
+    **dict.fromkeys(DECIBELS[:4], 1e-4),
     "ssim": 1e-4,
     "ms_ssim": 1e-4,
     "vmaf": 0.1,
@@ -70,7 +73,7 @@ makes them, and nobody sees them.
 
 
 def distance(name: str, value: float) -> float:
-    """How far from the reference a figure says that a video is, growing with the error: 0 at best."""
+    """How far from the reference or the prompt a figure says that a video is, growing with the error: 0 at best."""
     if name in DECIBELS:
         return 10 ** (-value / 20)
     if name in ERRORS:
@@ -80,11 +83,12 @@ def distance(name: str, value: float) -> float:
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges one bundle; `baseline` is None where there is none to compare with."""
+    """Judges one bundle; `baseline` is None where there is none to compare with, `detector` where no card names one."""
 
     entry: ReportedBundle
     baseline: ReportedBundle | None
     floors: Sequence[Floor]
+    detector: str | None = None
 
     def judge(self, gates: Mapping[str, str]) -> list[GateResult]:
         """One result for each gate, those of a baseline only where there is one; and the invariants."""
@@ -106,6 +110,11 @@ class Judge:
             return self._result(name, demand, None, None, "infrastructure-error", self.entry.failure or "not measured")
         if name == "block_error":
             return self._of_blocks(demand)
+        if name == PROMPT_AGREEMENT and name not in self.entry.quality.summary:
+            return self._unseen(name, demand)
+        if name not in self.entry.quality.summary:
+            reason = "its model makes all frames at once, and has no chunks"
+            return self._result(name, demand, None, None, "not-comparable", reason)
         value = self.entry.quality.summary[name].mean
         if demand.of == "value":
             return self._compared(name, demand, value, demand.number)
@@ -118,15 +127,29 @@ class Judge:
             return self._compared(name, demand, distance_of(name, self.entry.quality), bound)
         assert self.baseline is not None
         if self.baseline.quality is None:
-            return self._result(name, demand, value, None, "not-comparable", "the baseline was not measured")
+            return self._result(name, demand, value, None, "not-comparable", self._not_measured)
         bound = demand.number * distance_of(name, self.baseline.quality) + self._slack(name)
         return self._compared(name, demand, distance_of(name, self.entry.quality), bound)
+
+    @property
+    def _not_measured(self) -> str:
+        """Why there is nothing of the baseline."""
+        why = self.baseline.failure if self.baseline else None
+        return f"the baseline was not measured: {why}" if why else "the baseline was not measured"
+
+    def _unseen(self, name: str, demand: Demand) -> GateResult:
+        """Nothing is known of what the videos show, and nothing is broken."""
+        none = "the model card names no detector that wanc knows"
+        reason = f"no prompt names anything that {self.detector} knows" if self.detector else none
+        return self._result(name, demand, None, None, "needs-calibration", reason)
 
     def _of_blocks(self, demand: Demand) -> GateResult:
         """The largest ratio of a block's error to that of the baseline's same block."""
         assert self.entry.quality is not None and self.baseline is not None
         before = self.baseline.quality.blocks if self.baseline.quality else []
         ratios = block_ratios(self.entry.quality.blocks, before, self._slack("velocity_error"))
+        if self.baseline.quality is None:
+            return self._result("block_error", demand, None, None, "not-comparable", self._not_measured)
         if not ratios:
             reason = "the engines of one of the two do not show what goes from block to block"
             return self._result("block_error", demand, None, None, "not-comparable", reason)
@@ -137,6 +160,8 @@ class Judge:
         ratios = [ratio for ratio in self.entry.ratios if ratio.phase == "step"]
         if demand.of == "value" and name == "step_seconds":
             return self._plain(name, demand)
+        if not ratios and self.baseline is not None and self.baseline.failure:
+            return self._result(name, demand, None, None, "not-comparable", self._not_measured)
         if not ratios:
             return self._result(name, demand, None, None, "infrastructure-error", "no steps were timed in turn")
         (ratio,) = ratios
@@ -158,7 +183,7 @@ class Judge:
             return self._compared(name, demand, value, demand.number)
         before = _figure(name, self.baseline)
         if before is None:
-            return self._result(name, demand, value, None, "not-comparable", "the baseline was not measured")
+            return self._result(name, demand, value, None, "not-comparable", self._not_measured)
         return self._compared(name, demand, value, demand.number * before)
 
     def _of_outside(self, name: str, demand: Demand) -> GateResult:

@@ -10,6 +10,7 @@ from wanc.report.tables import ReportCell, ReportTable
 from wanc.report.wording import OUTCOMES
 
 WORST_PROMPTS = 10
+MOST_CHUNKS = 12
 """Of hundreds a comment would be too long."""
 # What begins a heading or a list does so at the beginning alone, and would spoil every negative number elsewhere.
 MARKS = re.compile(r"([\\`*_\[\]<>|~$&]|^[#+-])")
@@ -23,6 +24,7 @@ def markdown(report: ReportDocument) -> str:
     if cause := verdict.cause:
         parts.append(f"It begins at the {cause.kind} **{_escaped(cause.name)}**: {_escaped(cause.detail)}")
     shown = [_table(tell(report)) for tell in (tables.gates, tables.quality, tables.external, tables.speed)]
+    shown.insert(2, _table(tables.chunks(report, MOST_CHUNKS)))
     shown += [_table(tables.worst_prompts(report, new, WORST_PROMPTS)) for new in report.bundles[:1]]
     parts += [table for table in shown if table]
     parts += [f"- {_escaped(note)}" for note in report.notes]

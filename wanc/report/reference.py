@@ -11,6 +11,8 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from wanc.errors import BundleError
+from wanc.runtime.cache_facts import CacheFacts
+from wanc.runtime.kvcache import KeyValueWindow
 from wanc.runtime.safetensors import SafetensorsFile
 
 Array = np.ndarray[Any, Any]
@@ -32,7 +34,9 @@ class Changed:
 
 @dataclass(frozen=True)
 class ReferenceClip:
-    """One clip; arrays as `compiler.reference.clip` has them, read when they are asked for."""
+    """One clip; arrays as `compiler.reference.clip` has them, read when they are asked for. Of a causal model they hold
+    its chunks side by side in time, each at that step of its own.
+    """
 
     number: int
     prompt: str
@@ -70,7 +74,9 @@ class ReferenceClip:
 
 @dataclass(frozen=True)
 class ReferenceRecord:
-    """All clips; `experts` make the steps, and at the `tapped` ones there are rows of blocks."""
+    """All clips; `experts` make the steps, and at the `tapped` ones there are rows of blocks. `cache` says how a causal
+    model's videos are divided.
+    """
 
     key: str
     timesteps: tuple[float, ...]
@@ -78,6 +84,7 @@ class ReferenceRecord:
     tapped: tuple[int, ...]
     changes: tuple[tuple[Unit, int], ...]
     clips: tuple[ReferenceClip, ...]
+    cache: CacheFacts | None = None
 
     @classmethod
     def read(cls, key: str, files: Mapping[str, Path]) -> ReferenceRecord:
@@ -90,10 +97,17 @@ class ReferenceRecord:
             for number, clip in enumerate(found["clips"])
         )
         changes = tuple(cast("list[tuple[Unit, int]]", found["changes"]))
-        return cls(key, tuple(found["timesteps"]), tuple(found["experts"]), tuple(found["tapped"]), changes, clips)
+        timesteps, experts, tapped = (tuple(found[name]) for name in ("timesteps", "experts", "tapped"))
+        return cls(key, timesteps, experts, tapped, changes, clips, _cache(found["chunks"]))
 
     def changed(self, clip: ReferenceClip) -> Iterator[Changed]:
         """What a change in the last place did to a clip, change by change."""
         for unit, draw in self.changes:
             latents, guided, frames = (clip.arrays[f"{unit}/{draw}/{name}"] for name in ("latents", "guided", "frames"))
             yield Changed(unit, latents, guided, frames)
+
+
+def _cache(found: Mapping[str, int] | None) -> CacheFacts | None:
+    if found is None:
+        return None
+    return CacheFacts(found["chunk"], KeyValueWindow(found["sink"], found["window"]), "fp32")

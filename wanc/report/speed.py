@@ -20,10 +20,12 @@ from typing import Any
 import numpy as np
 
 from wanc.errors import UserError
+from wanc.report.chunks import part, spans
 from wanc.report.document import Cohort, MemoryPoint, Ratio, Speed, Times
 from wanc.report.reference import ReferenceRecord
 from wanc.report.statistics import median_with_bounds
-from wanc.report.timed import Sample, State, serve
+from wanc.report.timed import State, serve
+from wanc.report.timed_clip import Sample
 from wanc.runtime.cores import available_cores
 
 ROUNDS = 3
@@ -39,6 +41,8 @@ class Told:
     memory: list[Sample]
     steps: list[float]
     peak: int = 0
+    frames: int = 0
+    session: int | None = None
 
 
 def timed(
@@ -58,10 +62,10 @@ def timed(
         with _opened(bundles, threads) as workers:
             for name, worker in workers.items():
                 told[name].phases.setdefault("open", []).append(worker.open_seconds)
-                phases, memory = worker.ask("clip", clip.prompt, clip.latents[0])
-                for phase, seconds in phases.items():
+                found = worker.ask("clip", clip.prompt, clip.seed, clip.latents[0])
+                for phase, seconds in found.phases.items():
                     told[name].phases.setdefault(phase, []).append(seconds)
-                told[name].memory = memory
+                told[name].memory, told[name].frames = found.memory, found.frames
                 told[name].peak = max(told[name].peak, worker.ask("peak"))
                 advance()
     with _opened(bundles, threads) as workers:
@@ -69,6 +73,8 @@ def timed(
         for worker in workers.values():
             for state in states:
                 worker.ask("step", state)  # opens engines, and what a request computes once
+        for name, worker in workers.items():
+            told[name].session = worker.ask("session_bytes")
         for pair in range(pairs):
             # By turns each of them comes first: whoever follows another finds other things in the caches.
             names = list(workers) if pair % 2 else list(reversed(workers))
@@ -139,8 +145,11 @@ def _opened(bundles: Mapping[str, Path], threads: int | None) -> Generator[dict[
 
 
 def _state(record: ReferenceRecord, step: int) -> State:
+    """Of a causal model in the last chunk, behind the clean ones of the reference."""
     clip = record.clips[0]
-    return State(clip.latents[step], record.timesteps[step], *clip.texts)
+    *before, last = spans(record.cache, clip.latents.shape[3])
+    past = [part(clip.latents[-1], span) for span in before]
+    return State(part(clip.latents[step], last), record.timesteps[step], *clip.texts, past)
 
 
 def _ratio(steps: Sequence[float], before: Sequence[float]) -> Ratio:
@@ -155,6 +164,9 @@ def _speed(told: Told) -> Speed:
     return Speed(
         phases=phases,
         videos_per_hour=3600 / phases["total"].median,
+        frames_per_second=told.frames / phases["total"].median,
+        denoised_frames_per_second=told.frames / phases["denoise"].median if "denoise" in phases else None,
+        session_bytes=told.session,
         peak_rss_bytes=told.peak,
         memory=[MemoryPoint(seconds=seconds, rss_bytes=size, phase=phase) for seconds, size, phase in told.memory],
     )

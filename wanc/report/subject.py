@@ -6,23 +6,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wanc.report.chunks import division
 from wanc.report.document import Facts, WorstLayer
 from wanc.runtime.denoise import GRAPH
 from wanc.runtime.folder import PlainFolder
 from wanc.runtime.pipeline import Pipeline
 from wanc.runtime.progress import OnProgress, ignore
 from wanc.runtime.request import Request
-from wanc.runtime.strict_json import Fields, parse_object
+from wanc.runtime.strict_json import Fields, JsonValue, parse_object
 
 LOCK, ENGINE_REPORT, TABLES = "recipe.lock.json", "engine_report.json", "quantization/"
 FLOAT = "float"
+OF_PLACES = ("budgets", "offload")
+"""What `runtime` says of where engines lie, and of how much memory they have."""
 WORST = 10
 """Layers that are named."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """`block_ends` are, by component, the values that go from block to block of its `step` graph."""
+    """`block_ends` are, by component, the values that go from block to block of its `step` graph. `settings` are the
+    recipe's, but for what says where it is cut, and what that takes; `weights` are digests, by the name of the file.
+    """
 
     name: str
     path: Path
@@ -31,6 +36,8 @@ class Subject:
     facts: Facts
     block_ends: Mapping[str, Sequence[str]]
     worst_layers: Sequence[WorstLayer]
+    settings: Mapping[str, JsonValue]
+    weights: Mapping[str, str]
 
     @property
     def timesteps(self) -> list[float]:
@@ -39,8 +46,7 @@ class Subject:
 
     def close(self) -> None:
         """Give its engines' memory back; they are opened again when they are needed."""
-        for component, _ in self.pipeline.bundle.graphs:
-            self.pipeline.executor.close(component)
+        close_engines(self.pipeline)
 
     @classmethod
     def open(cls, path: Path, name: str, *, threads: int | None = None, on_progress: OnProgress = ignore) -> Subject:
@@ -48,7 +54,8 @@ class Subject:
         pipeline = Pipeline.open(path, threads=threads, on_progress=on_progress)
         manifest, folder = pipeline.bundle.manifest, pipeline.bundle.folder
         listed = [file.path for file in manifest.files]
-        recipe = read_sealed(folder, LOCK).object("recipe")
+        lock = read_sealed(folder, LOCK)
+        recipe = lock.object("recipe")
         report = read_sealed(folder, ENGINE_REPORT)
         tables = [read_sealed(folder, file) for file in listed if file.startswith(TABLES)]
         quantize = recipe.object("quantize")
@@ -62,14 +69,43 @@ class Subject:
             segments=segments,
             size_bytes=sum(file.size for file in manifest.files),
             int8_linear_share=_shares(report),
+            attention_share=_attention(report),
+            kv_cache=(cache := pipeline.bundle.cache) and f"{division(cache)}, in {cache.precision}",
             schemes=_schemes(tables),
         )
-        return cls(name, path, pipeline, recipe.text("name"), facts, _block_ends(report), _worst(tables))
+        return cls(
+            name,
+            path,
+            pipeline,
+            recipe.text("name"),
+            facts,
+            _block_ends(report),
+            _worst(tables),
+            _settings(recipe),
+            _weights(lock),
+        )
+
+
+def close_engines(pipeline: Pipeline) -> None:
+    """Give the memory of a pipeline's engines back; they are opened again when they are needed."""
+    for component, _ in pipeline.bundle.graphs:
+        pipeline.executor.close(component)
 
 
 def read_sealed(folder: PlainFolder, name: str) -> Fields:
     """One of a bundle's own JSON files. Raises BundleError where it is none."""
     return folder.read(name, lambda path: parse_object(path.read_bytes(), where=folder.shown(name)))
+
+
+def _settings(recipe: Fields) -> dict[str, JsonValue]:
+    runtime = {key: value for key, value in recipe.object("runtime").values.items() if key not in OF_PLACES}
+    others = {key: value for key, value in recipe.values.items() if key not in ("name", "version", "partition")}
+    return {**others, "runtime": runtime}
+
+
+def _weights(lock: Fields) -> dict[str, str]:
+    inputs = lock.object("inputs")
+    return {name: inputs.object(name).text("sha256") for name in inputs.values if name.endswith(".safetensors")}
 
 
 def _shares(report: Fields) -> dict[str, float]:
@@ -80,6 +116,17 @@ def _shares(report: Fields) -> dict[str, float]:
         graphs = components.object(component)
         shares[component] = max(graphs.object(graph).number("int8_linear_share") for graph in graphs.values)
     return shares
+
+
+def _attention(report: Fields) -> dict[str, float]:
+    """Of engines that were built where they could be looked into."""
+    components = report.object("components")
+    steps = {name: components.object(name).values.get(GRAPH) for name in components.values}
+    return {
+        name: components.object(name).object(GRAPH).number("attention_share")
+        for name, step in steps.items()
+        if isinstance(step, dict) and "attention_share" in step
+    }
 
 
 def _block_ends(report: Fields) -> dict[str, list[str]]:

@@ -6,8 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from wanc.amdahl import at_most
 from wanc.report import wording
-from wanc.report.document import Outcome, ReportDocument, ReportedBundle
+from wanc.report.document import ChunkError, Outcome, ReportDocument, ReportedBundle
+from wanc.report.prompt_agreement import PROMPT_AGREEMENT
 from wanc.report.values import (
     METRICS,
     SEVERITY,
@@ -73,13 +77,43 @@ def quality(report: ReportDocument) -> ReportTable:
     rows: list[list[ReportCell]] = []
     for metric in metrics(report):
         unit, way = wording.unit_of(metric), wording.better(metric)
-        head = ReportCell(wording.label(metric), note=f"{way} is better" if way else "")
+        notes = [f"{way} is better" if way else "", _of_reference(report, metric)]
+        head = ReportCell(wording.label(metric), note="; ".join(filter(None, notes)))
         cells = [quality_cell(report, entry, metric) for entry in report.bundles]
         floors = [ReportCell(quantity(floor_value(floor, metric), unit)) for floor in floors_of(report)]
         rows.append([head, *cells, *floors])
     header = ["Metric", *_names(report), *(f"{floor.unit} floor" for floor in floors_of(report))]
     note = "Mean over clips and its 95 % interval; below it, how many times as far from the reference as a floor is."
     return ReportTable("Quality against the reference", header, rows, note)
+
+
+def chunks(report: ReportDocument, most: int | None = None) -> ReportTable:
+    """How far each chunk of a causal model's videos is from the reference; of at most so many chunks, evenly spaced."""
+    found = [*(entry.quality.chunks if entry.quality else [] for entry in report.bundles)]
+    floors = [floor.chunks for floor in floors_of(report)]
+    count = max((len(one) for one in found), default=0)
+    shown = sorted({round(place) for place in np.linspace(0, count - 1, min(most or count, count))})
+    rows = [[ReportCell(str(chunk)), *(_chunk_cell(one, chunk) for one in (*found, *floors))] for chunk in shown]
+    header = ["Chunk", *_names(report), *(f"{floor.unit} floor" for floor in floors_of(report))]
+    left_out = f" {len(shown)} of {count} chunks, evenly spaced." if len(shown) < count else ""
+    note = (
+        "Error of the guided velocity at the reference's own states and behind its own past; below it, SQNR of the "
+        f"latents and PSNR of the frames as they have drifted.{left_out}"
+    )
+    return ReportTable("Chunk by chunk", header, rows, note)
+
+
+def _chunk_cell(chunks: Sequence[ChunkError], chunk: int) -> ReportCell:
+    if chunk >= len(chunks):
+        return ReportCell(NOT_MEASURED)
+    one = chunks[chunk]
+    return ReportCell(quantity(one.velocity_error), f"{quantity(one.sqnr_db, 'dB')} · {quantity(one.psnr_db, 'dB')}")
+
+
+def _of_reference(report: ReportDocument, metric: str) -> str:
+    """What the reference comes to by the one figure that is not relative to it."""
+    own = report.reference.prompt_agreement if report.reference and metric == PROMPT_AGREEMENT else None
+    return f"the reference has {wording.interval(own, wording.unit_of(metric))}" if own else ""
 
 
 def quality_cell(report: ReportDocument, entry: ReportedBundle, metric: str) -> ReportCell:
@@ -103,7 +137,8 @@ def speed(report: ReportDocument) -> ReportTable:
         for phase in phases(report)
     ]
     if rows:
-        rows += [[ReportCell(name), *(ReportCell(tell(entry)) for entry in report.bundles)] for name, tell in RATES]
+        told = {name: [tell(entry) for entry in report.bundles] for name, tell in RATES}
+        rows += [[ReportCell(name), *map(ReportCell, cells)] for name, cells in told.items() if any(cells)]
     note = "Median of rounds and where four fifths of them lie (10th to 90th percentile)"
     if baseline := baseline_of(report):
         note += f"; below it, times as long as {baseline.name}, in pairs of the same round, with its 95 % interval"
@@ -119,13 +154,16 @@ def speed_cell(entry: ReportedBundle, phase: str) -> ReportCell:
     return ReportCell(wording.spread(times), note=wording.ratio(found) if found else "")
 
 
+def _if_known(value: float | None, unit: str = "") -> str:
+    return "" if value is None else quantity(value, unit)
+
+
 RATES: Sequence[tuple[str, Callable[[ReportedBundle], str]]] = (
     ("videos per hour", lambda entry: quantity(entry.speed and entry.speed.videos_per_hour)),
+    ("frames per second, prompt to file", lambda entry: _if_known(entry.speed and entry.speed.frames_per_second)),
+    ("frames per second, denoising", lambda entry: _if_known(entry.speed and entry.speed.denoised_frames_per_second)),
+    ("keys and values of a video", lambda entry: _if_known(entry.speed and entry.speed.session_bytes, "bytes")),
     ("peak memory", lambda entry: quantity(entry.speed and entry.speed.peak_rss_bytes, "bytes")),
-    (
-        "attention's share of a step's FLOPs",
-        lambda entry: quantity(entry.speed and entry.speed.attention_share, "share"),
-    ),
 )
 
 FACTS: Sequence[tuple[str, Callable[[ReportedBundle], str]]] = (
@@ -175,10 +213,17 @@ def external(report: ReportDocument) -> ReportTable:
 def facts(report: ReportDocument) -> ReportTable:
     """What each bundle is, as it was built."""
     rows = [[name, *(tell(entry) for entry in report.bundles)] for name, tell in FACTS]
+    if any(entry.facts.kv_cache for entry in report.bundles):
+        rows.append(["made in", *(entry.facts.kv_cache or "all frames at once" for entry in report.bundles)])
     components = sorted({name for entry in report.bundles for name in entry.facts.int8_linear_share})
     for component in components:
         shares = [entry.facts.int8_linear_share.get(component) for entry in report.bundles]
         rows.append([f"INT8 share of {component}'s Linears", *(quantity(share, "share") for share in shares)])
+    for expert in sorted({name for entry in report.bundles for name in entry.facts.attention_share}):
+        attention = [entry.facts.attention_share.get(expert) for entry in report.bundles]
+        rows.append([f"attention's share of {expert}'s FLOPs", *(quantity(share, "share") for share in attention)])
+        bounds = [None if share is None else at_most(1 - share) for share in attention]
+        rows.append([f"most that 8-bit Linears gain {expert}", *(quantity(bound, "×") for bound in bounds)])
     return text_table("The bundles as they were built", ["Fact", *_names(report)], rows)
 
 

@@ -6,19 +6,29 @@ libraries promise but for the last place: a value that is looked at is not fused
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wanc.errors import EXIT_UNAVAILABLE, UserError
 from wanc.runtime.bundle import Bundle
-from wanc.runtime.engine_file import EngineFile
+from wanc.runtime.engine_file import CPU, EngineFile
 from wanc.runtime.value import Given, as_array
 
+if TYPE_CHECKING:
+    import onnx
+
 Array = np.ndarray[Any, Any]
+LOOKED_INTO = ("onnxruntime", "openvino")
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+def can_be_looked_into(bundle: Bundle, component: str, graph: str) -> bool:
+    """Whether a bundle has the graph, and all of its files are of engines that tell here what is inside of them."""
+    segments = bundle.engines.get((component, graph))
+    return segments is not None and all(file.target == CPU and file.engine in LOOKED_INTO for file in segments.files)
 
 
 class Tapped:
@@ -37,10 +47,15 @@ class Tapped:
 
     def run(self, inputs: Mapping[str, Given]) -> dict[str, Array]:
         """All that is known behind an execution: inputs, what goes from file to file, outputs and taps."""
-        values = {name: as_array(given) for name, given in inputs.items()}
-        for file, run in zip(self._files, self._runs, strict=True):
-            values |= run({name: values[name] for name in file.inputs})
-        return values
+        return run_files(self._files, self._runs, inputs)
+
+
+def run_files(files: Sequence[EngineFile], runs: Sequence[Run], inputs: Mapping[str, Given]) -> dict[str, Array]:
+    """Execute a graph's files one after the other: all that is known then, by name."""
+    values = {name: as_array(given) for name, given in inputs.items()}
+    for file, run in zip(files, runs, strict=True):
+        values |= run({name: values[name] for name in file.inputs})
+    return values
 
 
 def _open(file: EngineFile, path: Path, names: Collection[str], threads: int) -> tuple[Run, set[str]]:
@@ -50,7 +65,8 @@ def _open(file: EngineFile, path: Path, names: Collection[str], threads: int) ->
     return _open_onnxruntime(path, names, threads)
 
 
-def _open_onnxruntime(path: Path, names: Collection[str], threads: int) -> tuple[Run, set[str]]:
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """A file of ONNX Runtime's, without its weights. Raises UserError where the package is missing."""
     try:
         import onnx
     except ModuleNotFoundError:
@@ -59,11 +75,16 @@ def _open_onnxruntime(path: Path, names: Collection[str], threads: int) -> tuple
             hint="pip install 'wanc[report]'",
             exit_code=EXIT_UNAVAILABLE,
         ) from None
+    return onnx.load(path, load_external_data=False)
+
+
+def _open_onnxruntime(path: Path, names: Collection[str], threads: int) -> tuple[Run, set[str]]:
+    model = read_onnx(path)
+    import onnx
     import onnxruntime
 
     from wanc.runtime.backends.onnxruntime import SLOWER, ask, session_options
 
-    model = onnx.load(path, load_external_data=False)
     given = {value.name for value in model.graph.output}
     there = {name for node in model.graph.node for name in node.output} & set(names)
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(there - given))

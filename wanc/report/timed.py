@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,47 +14,28 @@ from typing import Any
 
 import numpy as np
 
-from wanc.runtime.memory import peak_rss_bytes, rss_bytes
+from wanc.report.chunks import request_for
+from wanc.report.timed_chunks import timed_chunks
+from wanc.report.timed_clip import MemoryWatch, TimedClip
+from wanc.runtime.causal import CausalVideo
+from wanc.runtime.denoise import Denoiser
+from wanc.runtime.memory import peak_rss_bytes
 from wanc.runtime.pipeline import Pipeline
 from wanc.runtime.request import Request
 from wanc.runtime.timer import Timer
 
 Array = np.ndarray[Any, Any]
-Sample = tuple[float, int, str]
-"""Of memory: seconds since the clip was begun, bytes, and the phase."""
-EVERY_SECONDS = 0.02
 
 
 @dataclass(frozen=True)
 class State:
-    """Where one step is made: latents, timestep, and text states of both branches."""
+    """Where one step is made: latents, timestep, text states of both branches, and of a causal model clean chunks."""
 
     latents: Array
     timestep: float
     text: Array
     negative: Array
-
-
-@dataclass
-class MemoryWatch:
-    """Looks at the memory of this process now and then, in a thread of its own, for the length of a `with`."""
-
-    phase: str = ""
-    samples: list[Sample] = field(default_factory=list[Sample])
-
-    def __enter__(self) -> MemoryWatch:
-        self._end, self._started = threading.Event(), time.perf_counter()
-        self._thread = threading.Thread(target=self._watch, name="memory", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._end.wait(EVERY_SECONDS):
-            self.samples.append((time.perf_counter() - self._started, rss_bytes(), self.phase))
+    past: Sequence[Array] = ()
 
 
 class TimedBundle:
@@ -64,14 +45,18 @@ class TimedBundle:
         started = time.perf_counter()
         self._pipeline = Pipeline.open(path, threads=threads)
         self.open_seconds = time.perf_counter() - started
+        self._parts: Callable[[str], Denoiser] | None = None
+        self._video: CausalVideo | None = None
 
-    def clip(self, prompt: str, noise: Array) -> tuple[dict[str, float], list[Sample]]:
-        """Make a video file, as `wanc run` does: seconds by phase, and the memory on the way."""
+    def clip(self, prompt: str, seed: int, noise: Array) -> TimedClip:
+        """Make a video file, as `wanc run` does."""
+        request = request_for(self._pipeline, prompt, seed, noise)
+        return self._at_once(request) if self._pipeline.bundle.cache is None else timed_chunks(self._pipeline, request)
+
+    def _at_once(self, request: Request) -> TimedClip:
         from wanc.runtime.video import create_video
 
         pipeline, timer = self._pipeline, Timer()
-        shape = next(one for one in pipeline.bundle.shapes if pipeline.bundle.latent_shape(one) == noise.shape)
-        request = Request(prompt, latents=noise, shape=shape.name)
         steps: list[float] = []
         with MemoryWatch("text") as watch, TemporaryDirectory() as folder:
             started = time.perf_counter()
@@ -81,7 +66,7 @@ class TimedBundle:
             start = pipeline.start(request)
             latents = pipeline.sample(start, texts, timer, on_latents=lambda _: steps.append(time.perf_counter()))
             watch.phase = "decode"
-            chunks = pipeline.decode(latents, timer)
+            chunks = pipeline.decode([latents], timer)
             first = next(chunks)
             first_frame = time.perf_counter()
             frames = np.concatenate([first.copy(), *(chunk.copy() for chunk in chunks)])
@@ -100,16 +85,32 @@ class TimedBundle:
             "first_frame": first_frame - started,
             "total": ended - started,
         }
-        return phases, watch.samples
+        return TimedClip(phases, watch.samples, len(frames))
 
     def step(self, state: State) -> float:
         """Seconds of one step, all branches."""
         expert = self._pipeline.expert_at(state.timestep)
-        if not hasattr(self, "_parts") or self._parts.component != expert.component:
-            self._parts = self._pipeline.parts(expert.component)
+        parts = self._parts_at(state)(expert.component)
         started = time.perf_counter()
-        expert.velocity(self._parts, state.latents, state.timestep, state.text, state.negative)
+        expert.velocity(parts, state.latents, state.timestep, state.text, state.negative)
         return time.perf_counter() - started
+
+    def _parts_at(self, state: State) -> Callable[[str], Denoiser]:
+        """All states are of one clip: what is past is so once."""
+        if self._parts is None:
+            pipeline, texts = self._pipeline, (state.text, state.negative)
+            if pipeline.bundle.cache is None:
+                self._parts = cache(pipeline.parts)
+            else:
+                self._video = pipeline.video(Request(""), texts)
+                for chunk in state.past:
+                    self._video.keep(chunk)
+                self._parts = self._video.seeing(state.latents)
+        return self._parts
+
+    def session_bytes(self) -> int | None:
+        """Keys and values that a causal model keeps of the video of which a step was made."""
+        return self._video and self._video.cache_bytes
 
     def peak(self) -> int:
         """The most memory that this process ever had, in bytes."""

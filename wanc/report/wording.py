@@ -40,9 +40,11 @@ LABELS: Mapping[str, str] = {
 }
 UNITS: Mapping[str, str] = {"db": "dB", "seconds": "s", "bytes": "bytes", "share": "share", "total": "s"}
 """Endings of names that say in what a value is measured."""
+SHARES = ("prompt_agreement",)
+"""Names of shares that do not say so."""
 
 LOWER = ("error", "seconds", "bytes", "total", "rss")
-HIGHER = ("psnr", "ssim", "sqnr", "cosine", "videos")
+HIGHER = ("psnr", "ssim", "sqnr", "cosine", "agreement", "videos")
 
 
 def label(name: str) -> str:
@@ -54,8 +56,8 @@ def label(name: str) -> str:
 
 
 def unit_of(name: str) -> str:
-    """Of a metric, by its name's ending; nothing where that does not say."""
-    return UNITS.get(name.rpartition("_")[2], "")
+    """Of a metric, by its name; nothing where that does not say."""
+    return "share" if name in SHARES else UNITS.get(name.rpartition("_")[2], "")
 
 
 def better(name: str) -> Literal["lower", "higher"] | None:
@@ -100,7 +102,9 @@ def _size(count: float) -> str:
 
 
 def interval(estimate: Estimate, unit: str = "") -> str:
-    """A mean and its bounds."""
+    """A mean and its bounds, which are shares where that is one."""
+    if unit == "share":
+        return f"{quantity(estimate.mean, unit)} [{quantity(estimate.low, unit)}, {quantity(estimate.high, unit)}]"
     return f"{quantity(estimate.mean, unit)} [{number(estimate.low)}, {number(estimate.high)}]"
 
 

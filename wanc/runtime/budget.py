@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from .byte_size import byte_size
+from .cache_facts import KEY as KV_CACHE
 from .engine_file import EngineFile
 from .errors import TargetError, UserError
 from .memory import available_bytes
@@ -13,8 +14,15 @@ from .model import DECODER, HIGH, LOW, TEXT_ENCODER
 from .strict_json import Fields
 from .voice import say
 
-COMPONENTS: Mapping[str, tuple[str, ...]] = {"text": (TEXT_ENCODER,), "denoise": (HIGH, LOW), "decode": (DECODER,)}
+COMPONENTS: Mapping[str, tuple[str, ...]] = {
+    "text": (TEXT_ENCODER,),
+    "denoise": (HIGH, LOW),
+    "decode": (DECODER,),
+    "video": (HIGH, LOW, DECODER),
+}
 """Whose engines a phase executes."""
+AT_ONCE, IN_CHUNKS = ("text", "denoise", "decode"), ("text", "video")
+"""The phases of a video, and those of a causal model, whose pictures are decoded while later chunks are made."""
 
 
 @dataclass(frozen=True)
@@ -60,11 +68,11 @@ class MemoryFacts:
         """None of a bundle without a budget; else for its `shapes` and engine `files`. Raises BundleError."""
         if "memory" not in runtime.values:
             return None
-        fields = runtime.object("memory")
+        fields, names = runtime.object("memory"), IN_CHUNKS if KV_CACHE in runtime.values else AT_ONCE
         planned = fields.object("shapes")
         return cls(
             fields.object("budgets").integer("device", minimum=1),
-            {name: _phases(planned.object(name), files) for name in shapes},
+            {name: _phases(planned.object(name), files, names) for name in shapes},
         )
 
     @property
@@ -84,9 +92,9 @@ class MemoryFacts:
         return round(self.shapes[shape][phase].values * max(share, 1.0))
 
 
-def _phases(fields: Fields, files: Sequence[EngineFile]) -> dict[str, PhaseMemory]:
+def _phases(fields: Fields, files: Sequence[EngineFile], names: Sequence[str]) -> dict[str, PhaseMemory]:
     """What stands there besides `values` follows from the files."""
-    return {phase: PhaseMemory.of(phase, fields.object(phase).integer("values"), files) for phase in COMPONENTS}
+    return {phase: PhaseMemory.of(phase, fields.object(phase).integer("values"), files) for phase in names}
 
 
 def chosen_budget(planned: MemoryFacts | None, asked: str | None) -> int | None:

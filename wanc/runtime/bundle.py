@@ -8,13 +8,15 @@ from functools import partial
 from typing import cast
 
 from .backends.offline import stay_offline
+from .cache_facts import KEY as KV_CACHE
+from .cache_facts import RELATIVE
 from .check_bundle import check_bundle
 from .directory import Root
 from .engine_file import BUILD_IT, CPU, CUDA, ON_TARGET, EngineFile, Key, read_engine_files
 from .errors import BundleError, TargetError
 from .folder import VerifiedFolder
 from .interface import Interface
-from .manifest import MANIFEST, SEGMENTS, Manifest
+from .manifest import CAUSAL, MANIFEST, RELATIVE_POSITIONS, SEGMENTS, Manifest
 from .progress import OnProgress, ignore
 from .requirements import INSTALL
 from .segments import Segments
@@ -56,6 +58,7 @@ class Bundle:
         by_graph: dict[Key, list[EngineFile]] = {}
         for file in files:
             by_graph.setdefault((file.component, file.graph), []).append(file)
+        _check_required(manifest, runtime, folder)
         components = topology.object("components")
         graphs = {(name, graph): Interface.read(components.object(name).object(graph)) for name, graph in by_graph}
         engines = {key: _segments(graphs[key], files, folder, manifest) for key, files in by_graph.items()}
@@ -134,6 +137,20 @@ def _segments(
             where=folder.shown(MANIFEST),
         )
     return segments
+
+
+def _check_required(manifest: Manifest, runtime: Fields, folder: VerifiedFolder) -> None:
+    """Raises BundleError where `requires` does not say of a causal model what the runtime's section says."""
+    is_causal = KV_CACHE in runtime.values
+    is_relative = is_causal and runtime.object(KV_CACHE).values.get("positions") == RELATIVE
+    for feature, is_so, said, unsaid in (
+        (CAUSAL, is_causal, "runtime.kv_cache is there", "runtime.kv_cache is missing"),
+        (RELATIVE_POSITIONS, is_relative, f"positions are {RELATIVE}", f"positions are not {RELATIVE}"),
+    ):
+        if is_so and feature not in manifest.requires:
+            raise BundleError(f"{said}, and `requires` lacks {feature!r}", where=folder.shown(MANIFEST))
+        if feature in manifest.requires and not is_so:
+            raise BundleError(f"`requires` names {feature!r}, and {unsaid}", where=folder.shown(MANIFEST))
 
 
 def _check_cuda() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
 
+from .cache_facts import NEW, PAST, CacheFacts, left_by_a_chunk
 from .denoise import GRAPH as STEP
 from .denoise import TIMESTEP
 from .encode import COMPONENT as ENCODER
@@ -15,6 +16,7 @@ from .engine_file import Key
 from .errors import BundleError
 from .folder import VerifiedFolder
 from .interface import Interface, carried
+from .kvcache import BIAS, ring_arrays
 from .manifest import MANIFEST
 from .model import DECODER, HIGH, LOW
 from .shape_run import Described, ShapeRun
@@ -24,7 +26,12 @@ from .video_facts import Shape, VideoFacts
 
 MOST_GRAPHS = 16
 """Of one component: a step has three parts."""
-KNOWN = {"latents": ("step", "request"), TIMESTEP: ("build", "expert"), "text": ("request", "branch")}
+KNOWN = {
+    "latents": ("step", "request"),
+    TIMESTEP: ("build", "expert"),
+    "text": ("request", "branch"),
+    **dict.fromkeys(("frame_cos", "frame_sin", "past_cos", "past_sin", BIAS), ("chunk", "request")),
+}
 """What the loop gives to an expert: when it becomes known, and for whom. What is kept of its parts goes by that."""
 
 
@@ -76,8 +83,35 @@ def _encode(run: ShapeRun, text_length: int) -> Described:
 def _denoise(run: ShapeRun, facts: VideoFacts, shape: Shape, text: Described) -> None:
     latents = _latents(facts, shape)
     given = {"latents": latents, TIMESTEP: Described("float32", (1,)), "text": text}
+    if facts.cache is not None:
+        _denoise_chunks(run, facts.cache, latents, given)
+        return
     results = _PartsRun(run, given).run(STEP)
     run.expect(STEP, results, "velocity", latents)
+
+
+def _denoise_chunks(run: ShapeRun, cache: CacheFacts, video: Described, given: Mapping[str, Described]) -> None:
+    """A whole chunk, which leaves what the next one takes, and a last one that is shorter."""
+    one, channels, frames, *size = video.shape
+    assert frames is not None, "a video's size is known"
+    left = left_by_a_chunk(
+        run.graphs.get(STEP, Interface((), ())), cache.chunk, [side or 0 for side in size], run.where
+    )
+    ring = ring_arrays(cache.window, left, cache.precision)
+    past = {name: Described(dtype, shape) for name, (shape, dtype) in ring.items()}
+    if cache.is_relative:
+        past |= dict.fromkeys(("past_cos", "past_sin"), Described("float32", (past[BIAS].shape[-1], None)))
+    for length in sorted(set(cache.lengths(frames))):
+        latents = Described("float32", (one, channels, length, *size))
+        turned = Described("float32", (length, None))
+        seen = {**given, "latents": latents, "frame_cos": turned, "frame_sin": turned, **past}
+        results = _PartsRun(run, seen).run(STEP)
+        run.expect(STEP, results, "velocity", latents)
+        for name in left:
+            run.expect(STEP, results, name.replace(PAST, NEW, 1), Described("float32", (1, None, None, None)))
+    taken = {tensor.name for interface in run.graphs.values() for tensor in interface.inputs}
+    if untaken := [name for name in past if name not in taken]:
+        raise run.fault(STEP, f"does not take {untaken[0]}, which it is given")
 
 
 def _decode(run: ShapeRun, facts: VideoFacts, shape: Shape) -> None:
@@ -109,8 +143,9 @@ def _check_given(run: ShapeRun) -> None:
     """What is kept between steps goes by when an input becomes known: a wrong word there is a wrong video."""
     for graph, interface in run.graphs.items():
         for tensor in interface.inputs:
-            if tensor.name in KNOWN and (tensor.binding, tensor.per) != KNOWN[tensor.name]:
-                binding, per = KNOWN[tensor.name]
+            binding, per = KNOWN.get(tensor.name, ("chunk", "branch"))
+            is_known = tensor.name in KNOWN or tensor.name.startswith(PAST)
+            if is_known and (tensor.binding, tensor.per) != (binding, per):
                 raise run.fault(
                     graph, f"takes {tensor.name} by {tensor.binding} and {tensor.per}, not {binding}, {per}"
                 )

@@ -6,7 +6,7 @@ caches of its own, and what is seen of it waits in a scratch file for the others
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from typing import Protocol
 
@@ -39,13 +39,13 @@ class Runs(Protocol):
 
 
 def decode(
-    latents: NDArray[np.float32],
+    latents: Iterable[NDArray[np.float32]],
     mean: tuple[float, ...],
     std: tuple[float, ...],
     executor: Executor,
     graphs: Mapping[str, Interface],
 ) -> Generator[Frames]:
-    """Yield the frames of each latent frame in turn, uint8 [frames, height, width, 3].
+    """Yield the frames of each latent frame in turn, uint8 [frames, height, width, 3]; `latents` come piece by piece.
 
     The first latent frame gives one video frame and the decoder's caches, each later one gives the next frames and
     the next caches, which `graphs` tells apart. `mean` and `std` are the latent statistics per channel. Raises
@@ -74,7 +74,7 @@ def decode_tiled(
     with closing(Scratch(layout.bytes, executor.empty)) as scratch:
         for tile in layout.tiles:
             first = 0
-            for frames in decoded(_cut(latents, tile, model), model.latent_mean, model.latent_std, executor, graphs):
+            for frames in decoded([_cut(latents, tile, model)], model.latent_mean, model.latent_std, executor, graphs):
                 _expect_size(frames, tile, model.temporal_stride if first else 1)
                 blended = _blended(frames, tile, first, layout, scratch, executor.empty)
                 _keep(blended, tile, first, layout, scratch, executor.empty)
@@ -106,7 +106,7 @@ def to_pixels(frames: NDArray[np.float32], empty: Empty = np.empty) -> Frames:
 
 
 def decoded(
-    latents: NDArray[np.float32],
+    latents: Iterable[NDArray[np.float32]],
     mean: tuple[float, ...],
     std: tuple[float, ...],
     executor: Runs,
@@ -117,17 +117,23 @@ def decoded(
     scale, offset = np.array(std, np.float32).reshape(per_channel), np.array(mean, np.float32).reshape(per_channel)
     caches: dict[str, Value] = {}
     done = 0
-    for index in range(latents.shape[2]):
-        latent = copied(latents[:, :, index : index + 1], executor.empty)
+    for latent in _one_by_one(latents, executor.empty):
         latent *= scale
         latent += offset
-        graph = STEADY if index else FIRST
+        graph = STEADY if done else FIRST
         outputs = executor.run(DECODER, graph, {"latent": latent, **caches})
         caches = carried(graphs[graph].outputs, outputs)
         frames = expect(outputs["frames"], "frames", (1, 3, None, None, None))
         _check_finite(frames, graph, done)
         done += frames.shape[2]
         yield frames
+
+
+def _one_by_one(latents: Iterable[NDArray[np.float32]], empty: Empty) -> Iterator[NDArray[np.float32]]:
+    """A copy of each latent frame."""
+    for piece in latents:
+        for index in range(piece.shape[2]):
+            yield copied(piece[:, :, index : index + 1], empty)
 
 
 def _check_finite(frames: NDArray[np.float32], graph: str, done: int) -> None:

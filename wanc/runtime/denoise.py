@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import TargetError
-from .parts import Parts
 from .pool import Empty
 from .progress import OnProgress, ignore
 from .solvers.base import Solver
 from .value import Value, expect, is_finite
 
 Latents = NDArray[np.float32]
-GRAPH, TIMESTEP = "step", "timestep"
+GRAPH, TIMESTEP, TEXT = "step", "timestep", "text"
+BRANCHES = ("conditional", "unconditional")
+"""Of guidance; without it there is the first alone."""
 
 
 class Denoiser(Protocol):
@@ -56,10 +57,7 @@ class Expert:
         self, parts: Denoiser, latents: Latents, timestep: float, text: Latents, negative: Latents
     ) -> list[Latents]:
         """Of each branch, the conditional one first, each shaped as the latents."""
-        known = {"latents": latents, TIMESTEP: np.array([timestep], np.float32)}
-        texts = {"conditional": text} if self.branches == 1 else {"conditional": text, "unconditional": negative}
-        given = {branch: {**known, "text": embeddings} for branch, embeddings in texts.items()}
-        found = parts.run_branches(GRAPH, given)
+        found = parts.run_branches(GRAPH, given_to_branches(self, latents, timestep, text, negative))
         return [expect(results["velocity"], "velocity", latents.shape) for results in found]
 
     def guided(self, velocities: Sequence[Latents], empty: Empty = np.empty) -> Latents:
@@ -73,8 +71,17 @@ class Expert:
         return guided
 
 
+def given_to_branches(
+    expert: Expert, latents: Latents, timestep: float, text: Latents, negative: Latents
+) -> dict[str, dict[str, Latents]]:
+    """What each branch of an expert takes of the loop, by the branch's name, the conditional one first."""
+    known = {"latents": latents, TIMESTEP: np.array([timestep], np.float32)}
+    texts = zip(BRANCHES[: expert.branches], (text, negative), strict=False)
+    return {branch: {**known, TEXT: states} for branch, states in texts}
+
+
 def denoise(
-    parts_of: Callable[[str], Parts],
+    parts_of: Callable[[str], Denoiser],
     solver: Solver,
     expert_at: Callable[[float], Expert],
     latents: Latents,
@@ -91,12 +98,13 @@ def denoise(
     `empty` makes arrays. `on_latents` is told what stands behind each step.
     Raises TargetError where a NaN or an infinity turns up: it would decode to a picture of nothing.
     """
-    parts: Parts | None = None
+    parts: Denoiser | None = None
+    component = None
     on_progress("denoise", 0, solver.steps)
     for done, timestep in enumerate(solver.timesteps.tolist(), 1):
         expert = expert_at(timestep)
-        if parts is None or parts.component != expert.component:
-            parts = parts_of(expert.component)
+        if parts is None or component != expert.component:
+            parts, component = parts_of(expert.component), expert.component
         velocity = expert.velocity(parts, latents, timestep, text, negative, empty)
         latents = solver.step(velocity, latents)
         if not is_finite(latents):

@@ -14,7 +14,7 @@ from .progress import OnNote
 from .request import Cut, Request
 from .suffixes import require_frames, suffix_of
 from .timer import Timer
-from .video import VideoFile, create_video
+from .video import Appears, VideoFile, create_video
 
 
 @dataclass(frozen=True)
@@ -45,26 +45,35 @@ class VideoPlan:
     tags: Mapping[str, str]
     cut: Cut
     work: float
+    appears: Appears = "whole"
 
     @classmethod
-    def of(cls, pipeline: Pipeline, output: Path, request: Request, latents: Path | None = None) -> VideoPlan:
+    def of(
+        cls,
+        pipeline: Pipeline,
+        output: Path,
+        request: Request,
+        latents: Path | None = None,
+        appears: Appears = "whole",
+    ) -> VideoPlan:
         """For an open bundle; `latents` is the file that those of the request are from. Raises UserError for what
         cannot be made.
         """
         shape, fps = pipeline.bundle.shape(request.shape, request.frames), pipeline.bundle.sampling.fps
         require_frames(output, suffix_of(output, VIDEO), shape.frames)
+        pipeline.check_room(request)
         tags, cut = pipeline.tags(request), pipeline.cut(request)
         work = pipeline.work(request)
         if latents is not None:
             name = latents.name.encode(errors="backslashreplace").decode()  # a file's name need not be a text
             tags["seed"] = f"latents from {name}"
         size = {"height": shape.height, "width": shape.width, "frames": shape.frames, "fps": fps}
-        return cls(output, request, size, tags, cut, work)
+        return cls(output, request, size, tags, cut, work, appears)
 
     def create(self) -> AbstractContextManager[VideoFile]:
         """The file, which appears when the block ends well: see `create_video`."""
         size: dict[str, Any] = dict(self.size)
-        return create_video(self.output, **size, metadata=self.tags)
+        return create_video(self.output, **size, metadata=self.tags, appears=self.appears)
 
     def tell_cuts(self, on_note: OnNote) -> None:
         """Say of which texts the model does not read all."""

@@ -93,7 +93,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help=OUTPUT_HELP)
     for option in OPTIONS:
-        parser.add_argument(option.flag, type=option.type, metavar=option.metavar, help=option.help)
+        if option.type is bool:
+            parser.add_argument(option.flag, action="store_const", const=True, help=option.help)
+        else:
+            parser.add_argument(option.flag, type=option.type, metavar=option.metavar, help=option.help)
     parser.add_argument("--json", action="store_true", help="Print JSON on stdout.")
     parser.add_argument("--selftest", action="store_true", help="Replay the golden inputs instead.")
     return parser

@@ -28,7 +28,11 @@ RANKS = "ranks/1"
 """A graph may be several engine files, executed in order."""
 TILES = "tiles/1"
 """Pictures may be decoded in tiles: whole, they would be others, and take more memory than was planned."""
-FEATURES = frozenset({SEGMENTS, RANKS, TILES})
+CAUSAL = "causal/1"
+"""Videos are made chunk by chunk: at once, they would be noise."""
+RELATIVE_POSITIONS = "relative-positions/1"
+"""Keys of finished chunks are rotated where they are read: by their places among what is in sight."""
+FEATURES = frozenset({SEGMENTS, RANKS, TILES, CAUSAL, RELATIVE_POSITIONS})
 """What `requires` may name: features without which a reader would misread the bundle."""
 
 NOT_CHECKED: Mapping[str, JsonValue] = {"mode": "off"}

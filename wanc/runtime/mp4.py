@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import IO
@@ -17,18 +18,34 @@ _BT709 = 1  # ITU-T H.273: primaries, transfer function and matrix share the cod
 
 
 class Mp4Writer:
-    """Writes a video into an open file on disk. Its methods raise FFmpegError where that fails."""
+    """Writes a video into an open file on disk. Its methods raise FFmpegError where that fails.
 
-    def __init__(self, file: IO[bytes], height: int, width: int, fps: int, metadata: Mapping[str, str]) -> None:
+    In fragments it can be played as far as it was written, and the file may be a pipe; the encoder then looks at no
+    frame ahead, which takes a little more space.
+    """
+
+    def __init__(
+        self,
+        file: IO[bytes],
+        height: int,
+        width: int,
+        fps: int,
+        metadata: Mapping[str, str],
+        *,
+        in_fragments: bool = False,
+    ) -> None:
         self._size, self._count = (height, width), 0
         # FFmpeg opens files by name, this one twice: to move the index to the front it reads what it wrote.
         name = file.name if isinstance(file.name, str) else f"/proc/self/fd/{file.name}"
         # bitexact: no date and no library version. Without use_metadata_tags only a few tag names are kept.
-        options = {"movflags": "+faststart+use_metadata_tags", "fflags": "+bitexact"}
-        self._container = av.open(name, "w", format="mp4", options=options)
+        flags = "+frag_every_frame+empty_moov+default_base_moof" if in_fragments else "+faststart"
+        options = {"movflags": f"{flags}+use_metadata_tags", "fflags": "+bitexact"}
+        self._container = av.open(_Written(file) if in_fragments else name, "w", format="mp4", options=options)
         self._container.metadata.update(metadata)
         # x264's macroblock tree reads memory that nobody has written: its files differ from run to run.
         encoder = {"crf": str(CONSTANT_RATE_FACTOR), "mbtree": "0"}
+        if in_fragments:
+            encoder |= {"tune": "zerolatency", "g": str(fps)}
         self._stream = self._container.add_stream("libx264", rate=fps, options=encoder)
         self._stream.height, self._stream.width = height + height % 2, width + width % 2
         self._stream.pix_fmt = "yuv420p"
@@ -63,3 +80,20 @@ class Mp4Writer:
         if height % 2 == width % 2 == 0:
             return frame
         return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+
+
+class _Written:
+    """What FFmpeg may do with a pipe."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        """All of it: a pipe takes what it has room for."""
+        left = memoryview(data)
+        while left:
+            taken = self._file.write(left)
+            if not taken:  # whoever made this pipe has it not wait, and it is full
+                select.select([], [self._file], [])
+            left = left[taken or 0 :]
+        return len(data)

@@ -10,7 +10,7 @@ from .interface import TASK as GRAPH
 
 VIDEO = "text-to-video"
 
-OptionType: TypeAlias = type[str] | type[int] | type[Path]
+OptionType: TypeAlias = type[str] | type[int] | type[Path] | type[bool]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ OPTIONS = (
     Option("shape", str, "NAME", "One of the bundle's shapes", "its first"),
     Option("frames", int, "N", "Number of frames, 4n+1", "the shape's"),
     Option("latents", Path, "FILE", "Initial noise from a .npy file, instead of a seed"),
+    Option("changes", Path, "FILE", "Further prompts of a causal model's video: lines of a chunk's number and a text"),
+    Option("memory", str, "keep|renew", "What a change of prompt does to what is kept of finished chunks", "keep"),
+    Option("stream", bool, "", "Write a video to standard output while it is made, in fragments"),
+    Option("keep_partial", bool, "", "Let a video grow as NAME.partial.mp4, and stay if it ends early"),
     Option("threads", int, "N", "CPU threads, 0 for every core", "the recipe's", task=None),
     Option("device_budget", str, "BYTES", "Memory for engines and values, such as 6GiB", "the recipe's", task=None),
     Option("trace", Path, "FILE.json", "Write what the run did, and when, as a trace that Perfetto shows", task=None),

@@ -21,6 +21,8 @@ from .tables import Table
 from .value import Given, Value, as_array
 
 Key = tuple[object, ...]
+PASSING = ("build", "chunk")
+"""When values are known that others follow, within a request, and that do not come back: timesteps, chunks."""
 
 
 @dataclass
@@ -80,8 +82,8 @@ class Parts:
         key = self._key(graph, given, branch)
         kept = self._kept.setdefault(graph, {})
         if key not in kept:
-            if any(tensor.binding == "build" for tensor in self.graphs[graph].inputs):
-                kept.clear()  # one timestep follows another and does not come back
+            if any(tensor.binding in PASSING for tensor in self.graphs[graph].inputs):
+                kept.clear()
             table = self.tables.get(graph)
             found = None if table is None else table.find(given, self.executor.empty)
             kept[key] = found or self.run(graph, given, branch=branch)
@@ -99,7 +101,7 @@ class Parts:
                 if giver not in givers:  # most inputs come from one or two others: each goes in once
                     givers.add(giver)
                     parts.append(self._key(giver, given, branch))
-            elif tensor.binding == "build":
+            elif tensor.binding in PASSING:
                 parts.append(as_array(given[tensor.name]).tobytes())
             elif tensor.per == "branch":
                 parts.append(branch)

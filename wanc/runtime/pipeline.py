@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, closing
+import itertools
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -13,8 +15,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from .ahead import made_ahead
 from .arrays import CheckHeader, any_header, read_array
 from .budget import COMPONENTS, chosen_budget
+from .causal import CausalVideo
+from .causal_requests import CausalRequests, changes_of, latent_frames
 from .cores import threads_to_use
 from .decode import decode, decode_tiled, scratch_bytes
 from .denoise import Expert, denoise
@@ -28,17 +33,22 @@ from .model import DECODER, HIGH, Model
 from .noise import initial_noise
 from .parts import Parts
 from .progress import OnProgress, ignore
+from .prompts import require_readable
 from .request import Cut, Frames, Request, Result
 from .scratch import require_room
-from .solvers.base import Solver
+from .shared_room import SharedRoom
+from .solvers.base import NoiseOf, Solver
 from .solvers.create import create_solver
 from .text import clean_prompt
 from .text_bundle import open_text
+from .tiling import Tiling
 from .timer import Timer
 from .uses import GraphUse
 from .version import VERSION
 from .video_bundle import Sampling, Shape, VideoBundle
 
+PIECES_AHEAD = 2
+"""Chunks of a causal video that are denoised and not decoded yet, however long it is."""
 Start: TypeAlias = tuple[Solver, NDArray[np.float32]]
 """A solver with its schedule, and the noise to begin with."""
 Texts: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
@@ -80,29 +90,38 @@ class Pipeline:
         """Make a whole video in memory; the options are the fields of `Request`. Raises UserError."""
         request, timer = Request(prompt, **options), Timer()
         latents = self.denoise(request, timer, on_progress)
-        return self.result(request, latents, self.decode(latents, timer, on_progress), timer)
+        with self.room(request):
+            return self.result(request, [latents], self.decode([latents], timer, on_progress), timer)
 
-    def result(self, request: Request, latents: NDArray[np.float32], chunks: Iterable[Frames], timer: Timer) -> Result:
-        """What was made, in arrays that are the caller's own. `chunks` are all frames of the video, in their order."""
+    def result(
+        self, request: Request, latents: Sequence[NDArray[np.float32]], chunks: Iterable[Frames], timer: Timer
+    ) -> Result:
+        """What was made, in arrays that are the caller's own. `chunks` are all frames of the video, in their order;
+        `latents`, in pieces, are read when these are there.
+        """
         shape = self.bundle.shape(request.shape, request.frames)
         frames, done = np.empty((shape.frames, shape.height, shape.width, 3), np.uint8), 0
         for chunk in chunks:
             frames[done : done + len(chunk)] = chunk
             done += len(chunk)
         fps, tags, cut = self.bundle.sampling.fps, self.tags(request), self.cut(request)
-        return Result(frames, latents.copy(), timer.seconds, fps, tags, cut)
+        return Result(frames, np.concatenate(latents, axis=2), timer.seconds, fps, tags, cut)
 
     def check(self, request: Request) -> None:
         """Raises UserError where the video cannot be made, of its last phase as well: before there is any work."""
-        self.check_room(self.bundle.shape(request.shape, request.frames))
+        self.check_room(request)
         self.tags(request)
 
-    def check_room(self, shape: Shape) -> None:
-        """Raises UserError where a video of this size has no room in the budget, or its tiles have none on disk."""
+    def check_room(self, request: Request) -> None:
+        """Raises UserError where a video has no room in memory, or its tiles have none on disk."""
+        shape = self.bundle.shape(request.shape, request.frames)
+        if self.bundle.cache is not None:
+            self._causal.check_room(shape)
         if (tiling := self.bundle.tiling(shape.height, shape.width)) is not None:
             require_room(scratch_bytes(self.bundle.latent_shape(shape), self.bundle.model, tiling))
-        for phase, components in COMPONENTS.items():
-            self.executor.check_room(self._values(phase, shape), components)
+        for phase in self.bundle.phases:
+            self.executor.check_room(self._values(phase, shape), COMPONENTS[phase])
+        self.executor.check_room(self._whole_room(request), COMPONENTS["video"])
 
     def fits_side_by_side(self, request: Request) -> bool:
         """Whether such requests find room in the budget while each is in another phase, and no file is closed."""
@@ -110,7 +129,7 @@ class Pipeline:
         if memory is None or budget is None:
             return True
         shape = self.bundle.shape(request.shape, request.frames)
-        values = sum(self._values(phase, shape) for phase in COMPONENTS)
+        values = sum(self._values(phase, shape) for phase in self.bundle.phases)
         return values + memory.weights(self._planned(shape.height, shape.width).name) <= budget
 
     def tags(self, request: Request) -> dict[str, str]:
@@ -119,6 +138,7 @@ class Pipeline:
         cut = {f"{name}_cut": f"{kept} of {count} tokens" for name, (kept, count) in self.cut(request).items()}
         return {
             **self._prompts(request),
+            **self._changed_prompts(request),
             **cut,
             "seed": str(request.seed) if request.latents is None else "latents",
             "steps": str(self._solver(request).steps),
@@ -133,11 +153,17 @@ class Pipeline:
     def cut(self, request: Request) -> Cut:
         """The texts of a request that are longer than the model reads: tokens kept and in all. Raises UserError."""
         kept = self.bundle.model.text_length
-        counts = {name: self._tokenizer.count(clean_prompt(text)) for name, text in self._prompts(request).items()}
+        texts = {**self._prompts(request), **self._changed_prompts(request)}
+        counts = {name: self._tokenizer.count(clean_prompt(text)) for name, text in texts.items()}
         return {name: (kept, count) for name, count in counts.items() if count > kept}
 
     def denoise(self, request: Request, timer: Timer, on_progress: OnProgress = ignore) -> NDArray[np.float32]:
         """The clean latents of a request, float32 [1, channels, latent frames, latent height, latent width]."""
+        if self.bundle.cache is not None:
+            self.check_room(request)
+            texts = self.encode(request, timer, on_progress)
+            with self.room(request):
+                return np.concatenate(list(self.chunks(request, texts, timer, on_progress)), axis=2)
         start = self.start(request)
         uses = [*encodings(len(self._prompts(request))), *self._steps(start[0])]
         with self.executor.expect(uses):
@@ -145,9 +171,71 @@ class Pipeline:
 
     def start(self, request: Request) -> Start:
         """Where a request begins. Raises UserError for one that cannot be made."""
+        self.check_room(request)
+        return self._solver(request), self._start(request, self.bundle.shape(request.shape, request.frames))
+
+    def room(self, request: Request) -> AbstractContextManager[None]:
+        """Memory for what a video of a causal model keeps: whoever makes or decodes its chunks is in it meanwhile. It
+        is waited for where others have it. Those of other models have room phase by phase.
+        """
+        if self.bundle.cache is None:
+            return nullcontext()
+        return SharedRoom(partial(self.executor.reserve, self._whole_room(request), COMPONENTS["video"]))
+
+    def _whole_room(self, request: Request) -> int:
+        """Its bytes: those that are kept, or as they were planned, with engines' own; of a prompt that changes on the
+        way the encoder's as well.
+        """
         shape = self.bundle.shape(request.shape, request.frames)
-        self.check_room(shape)
-        return self._solver(request), self._start(request, shape)
+        if self.bundle.cache is None:
+            return 0
+        if self.bundle.memory is None:
+            return sum(self._causal.session_bytes(shape).values())
+        text = self._values("text", self.bundle.shapes[0]) if request.changes else 0
+        return text + self._values("video", shape)
+
+    def chunks(
+        self, request: Request, texts: Texts, timer: Timer, on_progress: OnProgress = ignore
+    ) -> Iterator[NDArray[np.float32]]:
+        """The clean latents of a request, piece by piece: all at once, but of a causal model, for whose videos there
+        has to be `room`. Raises TargetError.
+        """
+        if self.bundle.cache is None:
+            yield self.sample(self.start(request), texts, timer, on_progress)
+            return
+        with self.executor.expect(self._steps(self._solver(request))):  # every chunk uses the same again
+            yield from self._causal.chunks(request, texts, timer, on_progress)
+
+    def latent_frames(self, request: Request) -> int:
+        """How many a video of this request has. Raises UserError."""
+        return latent_frames(self.bundle, request)
+
+    @contextmanager
+    def frames(self, request: Request, timer: Timer, on_progress: OnProgress = ignore) -> Generator[Iterator[Frames]]:
+        """For the length of a `with`: the frames of a request, latent frame by latent frame, as they are made.
+
+        Of a causal model chunks are denoised in another thread while those before them are decoded.
+        """
+        count = self.latent_frames(request)
+        if self.bundle.cache is None:
+            clean = self.denoise(request, timer, on_progress)
+            yield self.decode([clean], timer, on_progress)
+            return
+        self.check_room(request)
+        pieces = self.chunks(request, self.encode(request, timer, on_progress), timer, on_progress)
+        with self.room(request), made_ahead(pieces, PIECES_AHEAD) as ahead:
+            yield self.decode(ahead, timer, frames=count)
+
+    def video(self, request: Request, texts: Texts) -> CausalVideo:
+        """A video of a causal model that is made chunk by chunk: several may be on their way. Raises UserError."""
+        return self._causal.video(request, texts)
+
+    @property
+    def _causal(self) -> CausalRequests:
+        """Raises UserError for a bundle of another model."""
+        return CausalRequests(
+            self.bundle, self.executor, self._texts.of, self._start, self._solver, self.expert_at, self.parts
+        )
 
     def work(self, request: Request) -> float:
         """How much there is to compute for it: values of latents, of all steps. Raises what `start` raises."""
@@ -190,36 +278,72 @@ class Pipeline:
             empty = self.executor.empty
             return denoise(self.parts, solver, self.expert_at, latents, *texts, on_progress, empty, on_latents)
 
-    def decode(self, latents: NDArray[np.float32], timer: Timer, on_progress: OnProgress = ignore) -> Iterator[Frames]:
-        """The frames of clean latents, chunk by chunk: uint8 [frames, height, width, 3].
+    def decode(
+        self,
+        latents: Iterable[NDArray[np.float32]],
+        timer: Timer,
+        on_progress: OnProgress = ignore,
+        *,
+        frames: int | None = None,
+    ) -> Iterator[Frames]:
+        """The frames of clean latents, which come piece by piece, latent frame by latent frame: uint8 [frames, height,
+        width, 3].
 
-        Progress counts latent frames; where pictures are decoded in tiles, those of all tiles.
+        Of `frames` latent frames in all, those of the first piece unless it is said, progress counts those that are
+        done; where pictures are decoded in tiles, those of all tiles.
         """
-        model, total = self.bundle.model, latents.shape[2]
-        height, width = (size * model.spatial_stride for size in latents.shape[3:])
-        graphs, tiling = self._interfaces(DECODER), self.bundle.tiling(height, width)
-        tiles = tiling.count(height, width) if tiling else 1
+        pieces = iter(latents)
+        first = next(pieces)
+        shape = self._shape_of(first, frames)
+        tiling = self.bundle.tiling(shape.height, shape.width)
+        if tiling is not None:
+            return self._decode_tiled(np.concatenate([first, *pieces], axis=2), shape, tiling, timer, on_progress)
+        return self._decode(itertools.chain([first], pieces), shape, timer, on_progress)
+
+    def _decode(
+        self, pieces: Iterable[NDArray[np.float32]], shape: Shape, timer: Timer, on_progress: OnProgress
+    ) -> Iterator[Frames]:
+        model, total, done = self.bundle.model, self.bundle.latent_shape(shape)[2], 0
+        waiting: deque[NDArray[np.float32]] = deque()
+        decoded = decode(_taken(waiting), model.latent_mean, model.latent_std, self.executor, self._interfaces(DECODER))
+        on_progress("decode", 0, total)
+        with closing(decoded), self._room("decode", shape), self.executor.expect(chunks(total)):
+            for piece in pieces:  # whoever makes them takes that time
+                waiting.append(piece)
+                for _ in range(piece.shape[2]):
+                    with timer.phase("decode"):
+                        chunk = next(decoded)
+                    yield self._expected(chunk, shape, is_first=not done)
+                    done += 1
+                    on_progress("decode", done, total)
+
+    def _decode_tiled(
+        self, latents: NDArray[np.float32], shape: Shape, tiling: Tiling, timer: Timer, on_progress: OnProgress
+    ) -> Iterator[Frames]:
+        total, tiles = latents.shape[2], tiling.count(shape.height, shape.width)
         work = total * tiles
-        if tiling is None:
-            decoded = decode(latents, model.latent_mean, model.latent_std, self.executor, graphs)
-        else:
-            decoded = decode_tiled(
-                latents, model, tiling, self.executor, graphs, lambda done: on_progress("decode", done, work)
-            )
-        on_progress("decode", 0, work)
-        room, uses = self._room("decode", self._shape_of(latents)), self.executor.expect(chunks(total) * tiles)
-        with closing(decoded), room, uses:
+        told = partial(on_progress, "decode")
+        decoded = decode_tiled(
+            latents, self.bundle.model, tiling, self.executor, self._interfaces(DECODER), lambda done: told(done, work)
+        )
+        told(0, work)
+        with closing(decoded), self._room("decode", shape), self.executor.expect(chunks(total) * tiles):
             for done in range(total):
                 with timer.phase("decode"):
                     chunk = next(decoded)
-                if chunk.shape != (wanted := (model.temporal_stride if done else 1, height, width, 3)):
-                    raise TargetError(f"an engine gives frames of {list(chunk.shape)}, and {list(wanted)} was expected")
-                yield chunk
-                if tiling is None:
-                    on_progress("decode", done + 1, work)
+                yield self._expected(chunk, shape, is_first=not done)
+
+    def _expected(self, chunk: Frames, shape: Shape, *, is_first: bool) -> Frames:
+        """Raises TargetError for frames that are not of this video."""
+        wanted = (1 if is_first else self.bundle.model.temporal_stride, shape.height, shape.width, 3)
+        if chunk.shape != wanted:
+            raise TargetError(f"an engine gives frames of {list(chunk.shape)}, and {list(wanted)} was expected")
+        return chunk
 
     def _room(self, phase: str, shape: Shape) -> AbstractContextManager[None]:
-        """Memory for a phase of a video of this size, where there is a budget of it."""
+        """Memory for a phase of a video of this size, where there is a budget of it; `room` has other phases' in it."""
+        if phase not in self.bundle.phases:
+            return nullcontext()
         return self.executor.reserve(self._values(phase, shape), COMPONENTS[phase])
 
     def _values(self, phase: str, shape: Shape) -> int:
@@ -228,22 +352,24 @@ class Pipeline:
         if memory is None:
             return 0
         planned = self._planned(shape.height, shape.width)
-        return memory.values(planned.name, phase, shape.frames / planned.frames)
+        # What a causal model computes of a chunk is the same however long the video is.
+        share = shape.frames / planned.frames if self.bundle.cache is None else 1.0
+        return memory.values(planned.name, phase, share)
 
     def _planned(self, height: int, width: int) -> Shape:
         return next(one for one in self.bundle.shapes if (one.height, one.width) == (height, width))
 
-    def _shape_of(self, latents: NDArray[np.float32]) -> Shape:
-        """Of the video that they become."""
+    def _shape_of(self, latents: NDArray[np.float32], count: int | None = None) -> Shape:
+        """Of the video that they become, of so many latent frames unless it is all of them."""
         model = self.bundle.model
         height, width = (size * model.spatial_stride for size in latents.shape[3:])
-        frames = (latents.shape[2] - 1) * model.temporal_stride + 1
+        frames = ((count or latents.shape[2]) - 1) * model.temporal_stride + 1
         return replace(self._planned(height, width), frames=frames)
 
     def _steps(self, solver: Solver) -> list[GraphUse]:
         return list(steps(solver.timesteps.tolist(), self.expert_at, self.parts))
 
-    def _solver(self, request: Request) -> Solver:
+    def _solver(self, request: Request, noise_of: NoiseOf | None = None) -> Solver:
         sampling = self.bundle.sampling
         if request.steps is not None:
             if sampling.timesteps is not None:
@@ -258,6 +384,7 @@ class Pipeline:
             steps=sampling.steps,
             timesteps=sampling.timesteps,
             empty=self.executor.empty,
+            noise_of=noise_of,
         )
 
     def load_latents(self, path: Path, shape: str | None = None, frames: int | None = None) -> NDArray[np.float32]:
@@ -294,13 +421,11 @@ class Pipeline:
         elif request.negative_prompt is not None:
             raise UserError("the negative prompt has no effect: this bundle samples without guidance")
         for name, text in texts.items():
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8 are lone surrogates
-                raise UserError(f"the {name.replace('_', ' ')} is not valid Unicode") from error
-            if "\0" in text:
-                raise UserError(f"the {name.replace('_', ' ')} holds a null character")
+            require_readable(name.replace("_", " "), text)
         return texts
+
+    def _changed_prompts(self, request: Request) -> dict[str, str]:
+        return {f"prompt_from_chunk_{chunk}": text for chunk, text in changes_of(self.bundle, request).items()}
 
     def _encode(self, prompt: str) -> NDArray[np.float32]:
         return encode_prompt(prompt, self._tokenizer, self._table, self.executor, self.executor.empty)
@@ -312,6 +437,12 @@ class Pipeline:
     def expert_at(self, timestep: float) -> Expert:
         """Who makes the step at a timestep, and with which guidance."""
         return choose_expert(self.bundle.model, self.bundle.sampling, timestep)
+
+
+def _taken(waiting: deque[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    """What waits, up to the last."""
+    while waiting:
+        yield waiting.popleft()
 
 
 def choose_expert(model: Model, sampling: Sampling, timestep: float) -> Expert:

@@ -35,3 +35,39 @@ def read_prompts(path: Path, *, error: type[UserError] = UserError) -> tuple[str
     if not prompts:
         raise error("it holds no prompt", where=str(path), hint="write a prompt in each line")
     return prompts
+
+
+def read_changes(path: Path) -> dict[int, str]:
+    """The prompts in the file at `path` by the numbers of chunks that stand before them, such as `10 A blue square.`
+
+    Empty lines and comments are left out. Raises UserError as `read_prompts` does, and for a line without a number, or
+    with one that does not rise.
+    """
+    size = "a list of changes is a few kilobytes of text, a number and a prompt in each line"
+    text = read_text(path, str(path), Kind("list of changes", "changes.txt", size))
+    changes: dict[int, str] = {}
+    for number, line in enumerate((line.strip() for line in io.StringIO(text, newline=None)), 1):
+        if not line or line.startswith("#"):
+            continue
+        chunk, _, prompt = line.partition(" ")
+        where, hint = f"{path}:{number}:1", "write a chunk's number and a prompt: 10 A blue square moves up."
+        if not (chunk.isascii() and chunk.isdecimal() and len(chunk) < 10 and prompt.strip()):
+            raise UserError("the line has no number and prompt", where=where, hint=hint)
+        if int(chunk) <= max(changes, default=0):
+            raise UserError(f"{chunk} does not rise above {max(changes, default=0)}", where=where, hint=hint)
+        if fault := prompt_fault(prompt):
+            raise UserError(f"the line {fault}", where=where, hint="write a shorter prompt")
+        changes[int(chunk)] = prompt.strip()
+    if not changes:
+        raise UserError("it holds no change", where=str(path), hint="write a chunk's number and a prompt in each line")
+    return changes
+
+
+def require_readable(what: str, text: str) -> None:
+    """Raises UserError for a prompt that no tokenizer reads."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # bytes of a command line that are not UTF-8 are lone surrogates
+        raise UserError(f"the {what} is not valid Unicode") from error
+    if "\0" in text:
+        raise UserError(f"the {what} holds a null character")

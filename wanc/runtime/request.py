@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from numbers import Integral
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +25,19 @@ _KINDS: Mapping[OptionType, tuple[type, str]] = {
     # What a command line reads from a file.
     Path: (np.ndarray, "an array"),
 }
+MEMORY = ("keep", "renew")
+"""What a change of prompt does to what is kept of finished chunks."""
 
 
 @dataclass(frozen=True)
 class Request:
     """What to make: the options of a run, by their names. Unset fields take the recipe's values.
 
-    `latents`, float32 [1, channels, latent frames, latent height, latent width], replace the seeded noise. Raises
-    UserError for a value of another type, for a text that is too long, and for a seed that latents leave without
+    `latents`, float32 [1, channels, latent frames, latent height, latent width], replace the seeded noise. Of a causal
+    model's video `changes` are further prompts, each by the number of the chunk from which on it holds; with the
+    `memory` kept, what is in sight of the past stays as it was made, renewed it is computed again for the new prompt.
+
+    Raises UserError for a value of another type, for a text that is too long, and for a seed that latents leave without
     effect.
     """
 
@@ -42,10 +48,15 @@ class Request:
     shape: str | None = None
     frames: int | None = None
     latents: Latents | None = None
+    changes: Mapping[int, str] | None = None
+    memory: str = "keep"
 
     def __post_init__(self) -> None:
         options = {option.name: option for option in OPTIONS}
+        self._check_changes()
         for entry in fields(self):
+            if entry.name == "changes":
+                continue
             value = getattr(self, entry.name)
             wanted, words = _KINDS[options[entry.name].type]
             # To Python, true is a whole number.
@@ -56,6 +67,15 @@ class Request:
                 raise UserError(f"{entry.name} {too_long}")
         if self.latents is not None and self.seed:
             raise UserError("the seed has no effect: the latents replace the seeded noise", hint="give one of them")
+        if self.memory not in MEMORY:
+            raise UserError(f"memory is {ascii(self.memory)[:80]}, not {' or '.join(MEMORY)}")
+
+    def _check_changes(self) -> None:
+        for chunk, text in (self.changes or {}).items():
+            if isinstance(chunk, bool) or not isinstance(cast(object, chunk), Integral) or chunk < 1:
+                raise UserError(f"a change is at {ascii(chunk)[:80]}, not the number of a chunk from 1 on")
+            if fault := prompt_fault(text) if isinstance(cast(object, text), str) else "is no text":
+                raise UserError(f"the prompt from chunk {chunk} on {fault}")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from .checkpoint import checkpoint
 from .engine_file import EngineFile, EngineMemory
 from .errors import TargetError
 from .events import EVICTIONS, RESIDENT, count, gauge
+from .memory import available_bytes
 from .pool import ArrayPool
 from .uses import Uses
 
@@ -69,6 +71,7 @@ class Residency(Generic[Opened]):
         self._largest = max((self._memory(file).opening for file in self._files.values()), default=0)
         self._entries: dict[str, _Entry[Opened]] = {}
         self._reserved = 0
+        self._line: deque[object] = deque()  # who waits for a reservation, in the order in which they came
         self.pool = ArrayPool(self._make_room_for_arrays)
         self._in_need = 0  # threads that wait for room
         self._uses = Uses()
@@ -110,13 +113,14 @@ class Residency(Generic[Opened]):
     def reserve(self, size: int, files: Iterable[EngineFile]) -> Generator[None]:
         """Keep room for so many bytes of values while these files are used, for the length of a `with`.
 
-        Beside all reservations the largest file has room, so that whoever has one comes to an end; another one waits
-        for that. A thread holds one at a time. Raises TargetError where the budget is too small for this one alone.
+        Beside all reservations the largest file has room, so that whoever has one comes to an end; others wait for
+        that, in their order. A thread holds one at a time. Raises TargetError where the budget is too small for this
+        one alone.
         """
         self.check_room(size, files)
         with self._changed:
-            while self.budget is not None and self._reserved and self._reserved + size + self._largest > self.budget:
-                self._wait()
+            if size:
+                self._wait_for_room(size)
             self._reserved += size
         try:
             with self._changed:
@@ -129,6 +133,30 @@ class Residency(Generic[Opened]):
                 self._reserved -= size
                 self._tell()
                 self._changed.notify_all()
+
+    @property
+    def room(self) -> int | None:
+        """Bytes that can be reserved in all: of the budget what the largest file leaves; without one what this machine
+        has free, and what arrays have of it by now. None where the system does not say.
+        """
+        if self.budget is not None:
+            return self.budget - self._largest
+        available = available_bytes()
+        return None if available is None else available + self.pool.counts().held
+
+    def _wait_for_room(self, size: int) -> None:
+        """Until so many bytes can be reserved, and who came before has got theirs."""
+        turn = object()
+        self._line.append(turn)
+        try:
+            while self._line[0] is not turn or (self._reserved and not self._has_room(size)):
+                self._wait()
+        finally:
+            self._line.remove(turn)
+            self._changed.notify_all()
+
+    def _has_room(self, size: int) -> bool:
+        return (room := self.room) is None or self._reserved + size <= room
 
     def close(self, files: Iterable[EngineFile]) -> None:
         """Close those of these files that nobody is executing."""

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -37,6 +38,7 @@ CHUNKS_AHEAD = 2
 """Chunks of frames, of one latent frame each, that are decoded and not yet written, however long a video is."""
 
 T = TypeVar("T")
+Latents = NDArray[np.float32]
 Deliver = Callable[["_Job[T]", Iterable[Frames]], T]
 NONE: Mapping[str, Quota] = MappingProxyType({})
 
@@ -49,14 +51,20 @@ class _Job(Generic[T]):
     ticket: Ticket[T]
     deliver: Deliver[T]
     on_progress: OnProgress
+    keeps_latents: bool
+    pieces: Channel[Latents]
+    room: AbstractContextManager[None]
     timer: Timer = field(default_factory=Timer)
     texts: Texts | None = None
-    latents: NDArray[np.float32] | None = None
     frames: Channel[Frames] = field(default_factory=lambda: Channel[Frames](CHUNKS_AHEAD))
+    latents: list[Latents] = field(default_factory=list[Latents])
+    """The pieces that were decoded, where they are asked for."""
 
     def let_go(self, _: Ticket[T]) -> None:
         """Nobody needs it any more."""
-        self.texts = self.latents = None
+        self.texts = None
+        self.latents.clear()
+        self.pieces.close()
         self.frames.close()
 
 
@@ -83,7 +91,7 @@ class Service:
         if unknown := set(quotas) - set(STAGES):
             raise UserError(f"there is no stage {min(unknown)!r}", hint=f"there are: {', '.join(STAGES)}")
         self._pipeline = pipeline
-        self._turn = nullcontext() if side_by_side else Lock()
+        self._turn, self._is_side_by_side = nullcontext() if side_by_side else Lock(), side_by_side
         works: Mapping[str, Work[_Job[Any]]] = {
             TEXT: self._encode,
             DENOISE: self._denoise,
@@ -114,11 +122,9 @@ class Service:
         self._pipeline.check(request)
 
         def deliver(job: _Job[Result], chunks: Iterable[Frames]) -> Result:
-            latents = job.latents
-            assert latents is not None
-            return self._pipeline.result(request, latents, chunks, job.timer)
+            return self._pipeline.result(request, job.latents, chunks, job.timer)
 
-        return self._submit(request, work, deliver, tenant, deadline, on_progress)
+        return self._submit(request, work, deliver, tenant, deadline, on_progress, keeps_latents=True)
 
     def write(
         self,
@@ -180,9 +186,12 @@ class Service:
         tenant: str,
         deadline: float | None,
         on_progress: OnProgress,
+        *,
+        keeps_latents: bool = False,
     ) -> Ticket[T]:
         ticket = Ticket[T](deadline)
-        job = _Job(request, ticket, deliver, on_progress)
+        pieces = Channel[Latents](CHUNKS_AHEAD if self._is_side_by_side else sys.maxsize)
+        job = _Job(request, ticket, deliver, on_progress, keeps_latents, pieces, self._pipeline.room(request))
         ticket.add_done_callback(job.let_go)
         self._crew.submit(job, tenant=tenant, cost=work)
         return ticket
@@ -193,21 +202,39 @@ class Service:
         with self._turn:
             job.texts = self._pipeline.encode(job.request, job.timer, job.on_progress)
 
-    def _denoise(self, job: _Job[Any], _: Callable[[], None]) -> None:
+    def _denoise(self, job: _Job[Any], hand_on: Callable[[], None]) -> None:
         texts, job.texts = job.texts, None
         if texts is not None:  # else nobody wants it any more
-            with self._turn:
-                start = self._pipeline.start(job.request)
-                job.latents = self._pipeline.sample(start, texts, job.timer, job.on_progress)
+            with self._turn, job.room:
+                if self._is_side_by_side:
+                    _stays_in_room(job)
+                for piece in self._pipeline.chunks(job.request, texts, job.timer, job.on_progress):
+                    job.pieces.put(piece)
+                    hand_on()  # of a causal model the first ones are decoded while later ones are made
+                job.pieces.complete()
 
     def _decode(self, job: _Job[Any], hand_on: Callable[[], None]) -> None:
-        latents = job.latents
-        if latents is not None:
-            with self._turn:
-                hand_on()  # it is written while it is decoded
-                for chunk in self._pipeline.decode(latents, job.timer, job.on_progress):
-                    job.frames.put(chunk)
-                job.frames.complete()
+        with self._turn, job.room:
+            hand_on()  # it is written while it is decoded
+            frames = self._pipeline.latent_frames(job.request)
+            for chunk in self._pipeline.decode(_noted(job), job.timer, job.on_progress, frames=frames):
+                job.frames.put(chunk)
+            job.frames.complete()
 
     def _write(self, job: _Job[Any], _: Callable[[], None]) -> None:
         job.ticket.finish(job.deliver(job, job.frames))
+
+
+def _stays_in_room(job: _Job[Any]) -> None:
+    """Until it is decided: who decodes its last chunks waits for nobody else's room, or two could for each other."""
+    stays = ExitStack()
+    stays.enter_context(job.room)
+    job.ticket.add_done_callback(lambda _: stays.close())
+
+
+def _noted(job: _Job[Any]) -> Iterator[Latents]:
+    """The pieces of a job's latents as they come; what is to be delivered of them is kept."""
+    for piece in job.pieces:
+        if job.keeps_latents:
+            job.latents.append(piece)
+        yield piece

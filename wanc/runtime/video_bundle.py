@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from .budget import MemoryFacts
+from .budget import AT_ONCE, IN_CHUNKS, MemoryFacts
 from .bundle import Bundle, listed, section
+from .cache_facts import CacheFacts
 from .directory import Root
 from .errors import UserError
 from .model import Model
@@ -28,6 +29,7 @@ class VideoBundle(Bundle):
     shapes: tuple[Shape, ...]
     tilings: Mapping[str, Tiling]
     memory: MemoryFacts | None = None
+    cache: CacheFacts | None = None
 
     @classmethod
     def open(cls, root: Root, *, on_progress: OnProgress = ignore) -> VideoBundle:
@@ -56,7 +58,13 @@ class VideoBundle(Bundle):
                 [shape.name for shape in facts.shapes],
                 [file for segments in bundle.engines.values() for file in segments.files],
             ),
+            cache=facts.cache,
         )
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """In which its videos are made, each with memory of its own."""
+        return AT_ONCE if self.cache is None else IN_CHUNKS
 
     def shape(self, name: str | None, frames: int | None) -> Shape:
         """The named shape (default: the first), with another number of frames if given. Raises UserError."""
@@ -73,7 +81,8 @@ class VideoBundle(Bundle):
                 f"{frames} frames cannot be made: the first latent frame gives one frame, each other one {stride}",
                 hint=f"ask for {below} or {below + stride}",
             )
-        if frames > (most := self.model.most_frames):
+        # What a causal model computes of positions ends nowhere.
+        if self.cache is None and frames > (most := self.model.most_frames):
             raise UserError(f"{frames} frames cannot be made: the model has positions for {most}")
         return Shape(shape.name, shape.height, shape.width, frames)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from .cache_facts import CacheFacts
 from .errors import UserError
 from .manifest import is_component
 from .model import Model
@@ -66,20 +67,22 @@ class Sampling:
 class VideoFacts:
     """The part of a manifest's `runtime` that the task text-to-video has.
 
-    `tilings` are of the shapes, by name, whose pictures are decoded in tiles.
+    `tilings` are of the shapes, by name, whose pictures are decoded in tiles; `cache` is what a causal model keeps.
     """
 
     model: Model
     sampling: Sampling
     shapes: tuple[Shape, ...]
     tilings: Mapping[str, Tiling]
+    cache: CacheFacts | None = None
 
     @classmethod
     def read(cls, runtime: Fields) -> VideoFacts:
         """Raises BundleError, by the field's name, for what no model has and nobody can sample with."""
         model = _model(runtime.object("model"))
         shapes = _shapes(runtime, model)
-        return cls(model, _sampling(runtime.object("sampling")), shapes, _tilings(runtime, shapes, model))
+        cache = CacheFacts.read(runtime)
+        return cls(model, _sampling(runtime.object("sampling")), shapes, _tilings(runtime, shapes, model), cache)
 
 
 def _model(fields: Fields) -> Model:

@@ -6,6 +6,10 @@ MOST_POSITIONS = 1024
 """Per axis, of Wan's position table: a token is 2 x 2 latents of 8 x 8 pixels, and one latent frame."""
 LARGEST_SIDE = MOST_POSITIONS * 16
 MOST_FRAMES = (MOST_POSITIONS - 1) * 4 + 1
+MOST_CHUNK_FRAMES = 64
+"""Latent frames that a causal model makes together."""
+MOST_CHUNKS = 1024
+"""That it looks back at."""
 LONGEST_TEXT = 512
 MOST_CHANNELS = 1024
 LARGEST_STRIDE = 64

@@ -15,20 +15,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cost import RunCost
-from .destination import require_replaceable
+from .destination import STDOUT, require_replaceable
 from .directory import Root
 from .ending import unfinished
 from .errors import EXIT_IO, UserError
 from .made_video import MadeVideo, VideoPlan
+from .options import VIDEO
+from .partial_file import partial_name
 from .pipeline import Pipeline
 from .progress import OnNote, OnProgress, ignore, ignore_note
-from .prompts import read_prompts
+from .prompts import read_changes, read_prompts
 from .request import Request
 from .service import Service
-from .suffixes import MP4
+from .suffixes import MP4, suffix_of
 from .ticket import FAILED, Ticket
 from .timer import Timer, shown_seconds
-from .video import WHAT
+from .video import WHAT, Appears
 from .whole_file import require_writable
 
 FEWEST_DIGITS = 4
@@ -74,22 +76,31 @@ def run_video(
     *,
     prompt: str,
     latents: Path | None = None,
+    changes: Path | None = None,
+    stream: bool = False,
+    keep_partial: bool = False,
     threads: int | None = None,
     device_budget: str | None = None,
     on_progress: OnProgress = ignore,
     on_note: OnNote = ignore_note,
     **options: Any,
 ) -> VideoReport:
-    """Generate one video into a file, which appears only when it is complete.
+    """Generate one video into a file, which appears only when it is complete, unless it is asked for otherwise.
 
     `options` are the other fields of `Request`. Raises UserError.
     """
-    require_writable(output, WHAT)
+    appears = _appears(output, stream=stream, keep_partial=keep_partial)
+    if changes is not None:
+        options["changes"] = read_changes(changes)
+    if appears != "streamed":
+        require_writable(output, WHAT)
+    if appears == "partial":
+        require_replaceable(partial_name(output), WHAT)
     timer = Timer()
     with timer.phase("verify"):
         pipeline = Pipeline.open(root, threads=threads, device_budget=device_budget, on_progress=on_progress)
     noise = _noise(pipeline, latents, options)
-    plan = VideoPlan.of(pipeline, output, Request(prompt, latents=noise, **options), latents)
+    plan = VideoPlan.of(pipeline, output, Request(prompt, latents=noise, **options), latents, appears)
     made = _make(pipeline, plan, on_progress, on_note)
     timer.add(made.seconds)
     return VideoReport(made, RunCost.so_far(timer, pipeline.executor))
@@ -101,6 +112,9 @@ def run_videos(
     *,
     prompts: Path,
     latents: Path | None = None,
+    changes: Path | None = None,
+    stream: bool = False,
+    keep_partial: bool = False,
     threads: int | None = None,
     device_budget: str | None = None,
     on_progress: OnProgress = ignore,
@@ -112,6 +126,10 @@ def run_videos(
     Each is the video that the prompt alone would give with the same options, seed included, and appears when it is
     complete: those that are stay whatever happens to the next. Raises UserError.
     """
+    if given := [name for name, value in (("--stream", stream), ("--keep-partial", keep_partial)) if value]:
+        raise UserError(f"{given[0]} is for a single video", hint="give --prompt in place of --prompts")
+    if changes is not None:
+        options["changes"] = read_changes(changes)
     texts, timer = read_prompts(prompts), Timer()
     digits = max(FEWEST_DIGITS, len(str(len(texts))))
     outputs = [folder / f"{number:0{digits}}{MP4}" for number in range(1, len(texts) + 1)]
@@ -134,6 +152,19 @@ def run_videos(
     return VideosReport(made, RunCost.so_far(timer, pipeline.executor))
 
 
+def _appears(output: Path, *, stream: bool, keep_partial: bool) -> Appears:
+    """Raises UserError where it cannot appear so."""
+    if stream and keep_partial:
+        raise UserError("--stream and --keep-partial exclude each other", hint="give one of them")
+    if stream and output != STDOUT:
+        raise UserError(
+            "--stream writes to standard output alone", where=str(output), hint="write `-o -`, or take --keep-partial"
+        )
+    if keep_partial and (output == STDOUT or suffix_of(output, VIDEO) != MP4):
+        raise UserError(f"--keep-partial is for an {MP4}", where=str(output), hint="name it out.mp4")
+    return "streamed" if stream else "partial" if keep_partial else "whole"
+
+
 def _noise(pipeline: Pipeline, latents: Path | None, options: Mapping[str, Any]) -> NDArray[np.float32] | None:
     """What a file holds of initial noise for the videos of these options."""
     if latents is None:
@@ -146,10 +177,10 @@ def _make(pipeline: Pipeline, plan: VideoPlan, on_progress: OnProgress, on_note:
     timer = Timer()
     with plan.create() as video:
         plan.tell_cuts(on_note)
-        clean = pipeline.denoise(plan.request, timer, on_progress)
-        for chunk in pipeline.decode(clean, timer, on_progress):
-            with timer.phase("video"):
-                video.write(chunk)
+        with pipeline.frames(plan.request, timer, on_progress) as frames:
+            for chunk in frames:
+                with timer.phase("video"):
+                    video.write(chunk)
     return plan.made(timer)
 
 

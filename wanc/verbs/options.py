@@ -12,7 +12,7 @@ import typer
 
 from wanc import completion
 from wanc.folders import OUTPUT_VARIABLE, STORE_VARIABLE
-from wanc.runtime.options import OPTIONS
+from wanc.runtime.options import OPTIONS, Option
 
 RecipeFile = Annotated[
     Path,
@@ -98,7 +98,7 @@ def with_options_of_a_run(verb: Callable[..., None]) -> Callable[..., None]:
             option.name,
             Parameter.KEYWORD_ONLY,
             default=None,
-            annotation=Annotated[option.type | None, typer.Option(help=option.help, metavar=option.metavar)],
+            annotation=Annotated[option.type | None, _typer_option(option)],
         )
         for option in OPTIONS
     ]
@@ -106,6 +106,13 @@ def with_options_of_a_run(verb: Callable[..., None]) -> Callable[..., None]:
     return _with_parameters(
         verb, [*places, *options, *(entry for entry in own if entry.kind == Parameter.KEYWORD_ONLY)]
     )
+
+
+def _typer_option(option: Option) -> Any:
+    """One that is given or not has no other name for not given."""
+    if option.type is bool:
+        return typer.Option(option.flag, help=option.help)
+    return typer.Option(help=option.help, metavar=option.metavar)
 
 
 def _with_parameters(verb: Callable[..., None], parameters: list[Parameter]) -> Callable[..., None]:

@@ -60,8 +60,14 @@ def recipe_new(
     name: Annotated[
         str | None, typer.Option(help="The bundle's name; the source's if unset.", show_default=False)
     ] = None,
+    companion: Annotated[
+        str | None,
+        typer.Option(
+            help="Of denoisers alone: the checkpoint with text encoder, tokenizer and VAE.", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Print a commented recipe that fits a model, to be saved in the working directory."""
     from wanc.compiler.new_recipe import new_recipe
 
-    print_result(new_recipe(source, name), end="")
+    print_result(new_recipe(source, name, companion), end="")

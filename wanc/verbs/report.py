@@ -15,6 +15,7 @@ from wanc.runtime.streams import print_result
 from wanc.runtime.voice import shows_progress
 from wanc.verbs.options import Json, Overrides, StoreFolder, that_speaks
 from wanc.verbs.report_bisect import refuse_without_effect, report_bisect, require_two
+from wanc.words import Against
 
 if TYPE_CHECKING:
     from wanc.recipe.load import LoadedRecipe
@@ -27,7 +28,8 @@ Bundles = Annotated[
     typer.Argument(
         metavar="[bisect] NEW [OTHER]...",
         help="The new bundle's folder, and those that are shown beside it. With `bisect` before it nothing is "
-        "written: which stage of the two builds brought the change that the new one is beside the baseline?",
+        "written: which stage of the two builds brought the change that the text encoder, a denoiser or the decoder of "
+        "the new one is beside the baseline's?",
         show_default=False,
         autocompletion=completion.bundles,
     ),
@@ -41,6 +43,13 @@ def report(
         Path | None,
         typer.Option(
             metavar="BUNDLE", help="An earlier bundle, which the new one is compared with.", show_default=False
+        ),
+    ] = None,
+    against: Annotated[
+        Against | None,
+        typer.Option(
+            help="What gates are about: with `reference` the baseline is shown, and none is about it.",
+            show_default="baseline where there is one",
         ),
     ] = None,
     recipe: Annotated[
@@ -90,12 +99,14 @@ def report(
 
     progress = shows_progress(as_json=as_json)
     if str(bundles[0]) == BISECT:
-        idle = {"--gates": gates, "--scores": scores, "--quick": quick, "--output": output}
+        idle = {"--against": against, "--gates": gates, "--scores": scores, "--quick": quick, "--output": output}
         refuse_without_effect([flag for flag, value in idle.items() if value])
         _bisect(bundles[1:], baseline, recipe, overrides, store, as_json=as_json)
         return
     for bundle in (*bundles, *([baseline] if baseline else [])):
         _require_bundle(bundle)
+    if against == "baseline" and baseline is None:
+        raise UserError("no baseline was given that gates could be about", hint="name it: --baseline BUNDLE")
     demanded = read_gates(gates) if gates else None
     scored = read_scores(scores) if scores else None
     new, *others = bundles
@@ -109,6 +120,7 @@ def report(
         baseline,
         folders.store,
         folder,
+        against=against or "baseline",
         gates=demanded,
         scores=scored,
         quick=quick,
@@ -146,39 +158,49 @@ def _reported(
     store: Path,
     folder: Path,
     *,
+    against: Against = "baseline",
     gates: Mapping[str, str] | None = None,
     scores: ExternalScores | None = None,
     quick: bool,
     progress: bool,
 ) -> tuple[ReportDocument, list[Path]]:
+    from wanc.artifacts.store import Store
     from wanc.compiler.make_reference import make_reference
+    from wanc.compiler.stages.code_version import code_version
+    from wanc.report import make
     from wanc.report.history import ReportHistory
-    from wanc.report.make import ReportRequest, make_report
+    from wanc.report.model_card import read_card
     from wanc.report.reference import ReferenceRecord
     from wanc.report.shown import with_media
+    from wanc.report.unfinished import Unfinished
     from wanc.report.write import require_report, write_report
 
     require_report(folder)
     record = ReferenceRecord.read(*make_reference(loaded, store, progress=progress))
     evaluate = loaded.recipe.evaluate
     assert evaluate is not None, "a reference was made"
-    request = ReportRequest(
-        title=loaded.files[0].stem if len(new) > 1 else loaded.recipe.name,
-        new=new,
-        others=others,
-        baseline=baseline,
-        record=record,
-        model=str(loaded.recipe.model.source and loaded.recipe.model.source.name),
-        gates=evaluate.gates if gates is None else gates,
-        pairs=0 if quick else evaluate.pairs,
-        scores=scores,
-        store=store,
-    )
-    made = with_media(make_report(request, progress=progress), record, folder)
-    history = ReportHistory(store)
-    made = made.model_copy(update={"trend": history.trend(made)})
-    written = write_report(made, folder, folder)
-    history.add(made)
+    with Unfinished.opened(Store.open(store), code_version(make.__name__)) as unfinished:
+        request = make.ReportRequest(
+            title=loaded.files[0].stem if len(new) > 1 else loaded.recipe.name,
+            new=new,
+            others=others,
+            baseline=baseline,
+            record=record,
+            model=str(loaded.recipe.model.source and loaded.recipe.model.source.name),
+            gates=evaluate.gates if gates is None else gates,
+            pairs=0 if quick else evaluate.pairs,
+            against=against,
+            scores=scores,
+            card=read_card(loaded.recipe.model.source),
+            store=store,
+            unfinished=unfinished,
+        )
+        made = with_media(make.make_report(request, progress=progress), record, folder)
+        history = ReportHistory(store)
+        made = made.model_copy(update={"trend": history.trend(made)})
+        written = write_report(made, folder, folder)
+        history.add(made)
+        unfinished.finish()
     return made, written
 
 

@@ -10,6 +10,7 @@ import typer
 
 from wanc.errors import UserError
 from wanc.runtime.streams import print_result
+from wanc.runtime.voice import say
 from wanc.terminal import TextTable, show
 
 if TYPE_CHECKING:
@@ -34,12 +35,15 @@ def report_bisect(
     from wanc.report.reference import ReferenceRecord
 
     (loaded, *_) = load(recipe, list(overrides))
+    if loaded.recipe.model.family == "wan-causal":
+        raise UserError("builds of causal models are not compared stage by stage yet", where=str(recipe))
     opened = Store.existing(store)
     source = resolve(loaded, SourceDigests(opened), progress=progress).source.locate()
-    builds = [BuiltBundle(opened, path, source).stages for path in (new, baseline)]
-    # Behind what is refused: it takes long where it is not made yet.
-    record = ReferenceRecord.read(*make_reference(loaded, store, progress=progress))
-    found = bisect(new, baseline, builds, record)
+    with opened.session(on_wait=say):
+        builds = [BuiltBundle(opened, path, source).stages for path in (new, baseline)]
+        # Behind what is refused: it takes long where it is not made yet.
+        record = ReferenceRecord.read(*make_reference(loaded, store, progress=progress))
+        found = bisect(new, baseline, builds, record)
     if as_json:
         print_result(text(found).rstrip("\n"))
     else:
@@ -58,14 +62,15 @@ def _table(found: Bisection) -> TextTable:
             one.component,
             one.stage,
             "the same" if one.is_same else number(one.difference),
+            number(one.noise),
             number(one.error),
             number(one.baseline_error),
             "not in both" if one.told is None else ", ".join(one.told),
         )
         for one in found.stages
     ]
-    title = f"{found.new} beside {found.baseline}: velocities, relative to their size; {found.noise:.0e} is none"
-    header = ("component", "stage", "between them", "error", "of the baseline", "told otherwise")
+    title = f"{found.new} beside {found.baseline}: text states, velocities and frames, relative to their size"
+    header = ("component", "stage", "between them", "noise", "error", "of the baseline", "told otherwise")
     return TextTable(title, rows, header)
 
 

@@ -328,6 +328,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "model.onnx"
 
 
+@pytest.mark.slow
 @settings(fuzzing, max_examples=600)
 @given(st.data())
 def test_sound_files_of_unsound_models(file: Path, data: st.DataObject) -> None:

@@ -75,7 +75,9 @@ CASES = [
     pytest.param(
         "transformer", 18, ({2: ANY, 3: ANY, 4: ANY}, None, None), (3, 4, 3), [(1, 2, 5), (5, 1, 1)], marks=SLOW
     ),
-    ("transformer", 20, ({2: ANY, 3: ANY, 4: ANY}, None, None), (3, 4, 3), [(1, 2, 5), (5, 1, 1)]),
+    pytest.param(
+        "transformer", 20, ({2: ANY, 3: ANY, 4: ANY}, None, None), (3, 4, 3), [(1, 2, 5), (5, 1, 1)], marks=SLOW
+    ),
     ("encoder", 20, ({1: ANY}, {1: ANY}), (9, 2), [(4, 1), (50, 0)]),
     pytest.param("decoder", 18, ({3: ANY, 4: ANY},), (4, 5), [(3, 7), (6, 2)], marks=SLOW),
 ]

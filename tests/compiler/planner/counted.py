@@ -33,7 +33,7 @@ def sparse(model: str, folder: Path) -> Path:
 @cache
 def surveys_of(root: Path) -> dict[str, Survey]:
     checkpoint = open_checkpoint(root)
-    fuse = {"passes": None, "skip": (), "hoist": ("time", "shape", "request")}
+    fuse = {"passes": None, "skip": (), "hoist": ("time", "shape", "request", "chunk")}
     found = {
         name: shipped(survey_key(name, component.config, checkpoint.text_length, fuse))
         for name, component in checkpoint.components.items()

@@ -124,9 +124,9 @@ def test_convolutions_count_what_each_point_of_the_result_takes() -> None:
     assert kernel.flops == 2 * (4 * 100 * 8) * (3 * 3 * 3)
 
 
-def test_a_size_that_is_no_product_is_refused() -> None:
+def test_a_size_that_is_no_sum_of_products_is_refused() -> None:
     model = parse(BLOCK, *WEIGHTS)
     value = model.graph.inputs[0]
-    value.shape = ir.Shape([ir.SymbolicDim("n + 1"), 8])
-    with pytest.raises(ValueError, match="no product"):
+    value.shape = ir.Shape([ir.SymbolicDim("n - 1"), 8])
+    with pytest.raises(ValueError, match="no sum of products"):
         observe(model, INPUTS, keeps_residual=True)

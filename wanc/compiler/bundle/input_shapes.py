@@ -8,15 +8,23 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from wanc.compiler.engines.lowered_graph import InputShapes, SizeRange
+from wanc.compiler.kv_cache import seen_tokens
 from wanc.compiler.resolve import Resolved
 from wanc.recipe.shapes import ShapeSection
+from wanc.runtime.kvcache import BIAS
 from wanc.runtime.model import Model
 
 
 def input_shapes(resolved: Resolved) -> tuple[InputShapes, ...]:
     """Those of a recipe; none for a model that makes no video: of its sizes nothing is known but an example."""
-    facts = resolved.model.facts
-    return () if facts is None else video_shapes(facts.model, resolved.recipe.shapes or ())
+    facts, cache, shapes = resolved.model.facts, resolved.recipe.runtime.kv_cache, resolved.recipe.shapes or ()
+    if facts is None:
+        return ()
+    videos = video_shapes(facts.model, shapes)
+    if cache is None:
+        return videos
+    seen = [seen_tokens(cache, facts, shape) for shape in shapes]
+    return tuple(_of_a_chunk(video, cache.chunk, tokens) for video, tokens in zip(videos, seen, strict=True))
 
 
 def video_shapes(model: Model, shapes: Iterable[ShapeSection]) -> tuple[InputShapes, ...]:
@@ -34,3 +42,12 @@ def video_shapes(model: Model, shapes: Iterable[ShapeSection]) -> tuple[InputSha
             }
         )
     return tuple(found)
+
+
+def _of_a_chunk(video: InputShapes, frames: int, seen: int) -> InputShapes:
+    """The same of a causal model, whose denoisers are given chunks: the last one may have fewer latent frames. The
+    past always has room for all tokens that are seen, from the first chunk on: one engine serves all of them.
+    """
+    batch, channels, _, height, width = video["latents"]
+    chunk, past = SizeRange(1, frames, frames), (batch, batch, batch, SizeRange(seen, seen, seen))
+    return {**video, "latents": (batch, channels, chunk, height, width), BIAS: past}

@@ -32,7 +32,9 @@ from wanc.compiler.stages.stage import KEY_SCHEMA, Tree, tool_version
 from wanc.compiler.tiles import tilings_document
 from wanc.compiler.video_document import video_document
 from wanc.errors import UserError
-from wanc.runtime.manifest import NOT_CHECKED, RANKS, SEGMENTS, TILES, Manifest
+from wanc.runtime.cache_facts import KEY as CACHE
+from wanc.runtime.cache_facts import RELATIVE
+from wanc.runtime.manifest import CAUSAL, NOT_CHECKED, RANKS, RELATIVE_POSITIONS, SEGMENTS, TILES, Manifest
 from wanc.runtime.memory import peak_rss_bytes
 from wanc.runtime.progress import ProgressBar
 from wanc.runtime.tiling import Tiling
@@ -240,6 +242,8 @@ def _required(program: programs.Program, video: Mapping[str, Any]) -> list[str]:
         SEGMENTS: any(file.segment for file in files),
         RANKS: any(file.ranks for file in files),
         TILES: DECODE in video,
+        CAUSAL: CACHE in video,
+        RELATIVE_POSITIONS: video.get(CACHE, {}).get("positions") == RELATIVE,
     }
     return sorted(feature for feature, is_needed in needed.items() if is_needed)
 

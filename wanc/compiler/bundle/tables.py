@@ -43,20 +43,23 @@ class Tables(EngineStage):
 
     timesteps: tuple[float, ...]
     boundary: float | None
+    everywhere: tuple[float, ...] = ()
+    """Timesteps at which every expert works."""
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         program = Program.read(inputs["engines"][FILE])
         assert program.model is not None
         model = replace(program.model, boundary=self.boundary)
         with ProgressBar(self.name, len(self.timesteps), enabled=progress) as bar:
-            for component, timesteps in by_component(model, self.timesteps).items():
+            for component, own in by_component(model, self.timesteps).items():
+                timesteps = [*own, *self.everywhere]
                 for name, graph in program.components[component].graphs.items():
                     if _takes_timestep_alone(graph):
                         rows = self._rows(program, component, name, inputs, out.parent, timesteps)
                         table = out / table_file(component, name)
                         table.parent.mkdir(parents=True, exist_ok=True)
                         safetensors.write(table, {tensor_name(component, name, key): rows[key] for key in rows})
-                bar.advance(len(timesteps))
+                bar.advance(len(own))
 
     def _rows(
         self,

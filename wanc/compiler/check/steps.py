@@ -15,6 +15,7 @@ from wanc.compiler.check.bisect import CUT, EXPORT, WEIGHTS, Culprit, Version
 from wanc.compiler.check.built import Together
 from wanc.compiler.check.plain import PlainGraph, TypedGraph
 from wanc.compiler.check.trials import Arrays
+from wanc.compiler.engines.onnxruntime.masks import stretch_masks
 from wanc.compiler.graphs.lowerable import LowerableGraph, lowerable
 from wanc.compiler.graphs.values import Place, place_of
 from wanc.compiler.passes.apply import apply_passes
@@ -49,6 +50,7 @@ class Workshop:
         copy, path = self.copied(model), self.folder / "as-written.onnx"
         if self._elsewhere and _is_in_16_bits(copy):
             return TypedGraph(copy, self.folder)
+        stretch_masks(copy)
         save(copy, path)
         return PlainGraph(path)
 

@@ -140,6 +140,7 @@ def describe(kernels: Kernels, size: int) -> dict[str, Any]:
         "fused": dict(sorted(kernels.fused.items())),
         "int8_linear_share": kernels.products.int8_linear_share,
         "int8_total_share": kernels.products.int8_total_share,
+        "attention_share": kernels.products.attention_share,
         **({"int8_convolution_share": kernels.products.int8_convolution_share} if kernels.products.convolution else {}),
         "precision": kernels.precision,
         "bytes": size,

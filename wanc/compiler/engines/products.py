@@ -59,6 +59,11 @@ class Products:
         return self.integer_convolution / self.convolution if self.convolution else 0.0
 
     @property
+    def attention_share(self) -> float:
+        """Of the FLOPs of all products, those of attention; 0 where there is no product."""
+        return 1 - self.linear / self.total if self.total else 0.0
+
+    @property
     def int8_total_share(self) -> float:
         """Of the FLOPs of all products, attention included, those of Linears in INT8; 0 where there is no product."""
         return self.integer_linear / self.total if self.total else 0.0

@@ -58,6 +58,7 @@ def finish(model: ir.Model, graph: Graph) -> ir.Model:
     """Give a traced graph its declared names, in place, and take out what the tracer noted down."""
     _name_interface(model, graph)
     _name_dimensions(model, graph)
+    _ask_first_inputs(model)
     _attach_constants(model, graph)
     _make_casts_explicit(model)
     model.producer_name, model.producer_version = "wanc", None
@@ -184,6 +185,28 @@ def _name_dimensions(model: ir.Model, graph: Graph) -> None:
     declared = (*graph.inputs, *graph.outputs)
     for value, entry in zip((*model.graph.inputs, *model.graph.outputs), declared, strict=True):
         value.shape = ir.Shape(entry.shape)
+
+
+def _ask_first_inputs(model: ir.Model) -> None:
+    """A size that several inputs have is read of the first of them, whichever torch has chosen.
+
+    So a denoiser asks its latents for sizes, and nothing else that is known at another time.
+    """
+    owners: dict[str, tuple[ir.Value, int]] = {}
+    for value in model.graph.inputs:
+        assert value.shape is not None
+        for axis, size in enumerate(value.shape):
+            owners.setdefault(str(size), (value, axis))
+    for node in model.graph:
+        value = node.inputs[0] if node.op_type == "Shape" else None
+        if value is None or not value.is_graph_input() or value.shape is None:
+            continue
+        start, end = (node.attributes.get_int(name, default) for name, default in (("start", 0), ("end", 0)))
+        if end != start + 1 or isinstance(size := value.shape[start], int):
+            continue
+        owner, axis = owners[str(size)]
+        node.replace_input_with(0, owner)
+        node.attributes["start"], node.attributes["end"] = ir.AttrInt64("start", axis), ir.AttrInt64("end", axis + 1)
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -18,6 +19,7 @@ from wanc.models.wan.checkpoint import Checkpoint, Component, embedding, open_lo
 from wanc.models.wan.facts import facts_of
 from wanc.models.wan.tokenizer import check_tokenizer
 from wanc.runtime.progress import ProgressBar
+from wanc.words import CacheFormat, CachePositions
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -31,13 +33,16 @@ class Export(Stage):
     tools: ClassVar[tuple[str, ...]] = ("torch", "diffusers", "transformers", "onnx", "onnx-ir", "onnxscript")
 
     components: tuple[str, ...]
+    cache: CacheFormat | None = None
+    """In what a causal model keeps keys and values; None of a model that makes a video at once."""
+    positions: CachePositions = "absolute"
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         checkpoint = open_located(inputs["source"], self.components)
         check_tokenizer(checkpoint)
         with ProgressBar(self.name, len(checkpoint.components), enabled=progress) as bar:
             components: dict[str, ProgramComponent] = {}
-            traced = Traced()
+            traced = Traced(self.cache, self.positions)
             for name, component in checkpoint.components.items():
                 components[name] = _export_component(checkpoint, name, component, traced, out)
                 bar.advance()
@@ -56,7 +61,7 @@ def _export_component(
     used: set[str] = set()
     (out / name).mkdir()
     for graph, model in traced.graphs(name, component, checkpoint):
-        bound = bind(model, component.weights, where=str(checkpoint.root / component.folder))
+        bound = bind(model, component.weights, where=str(checkpoint.path(component.folder)))
         file = f"{name}/{graph.name}.onnx"
         save(bound, out / file)
         used |= bound.graph.initializers.keys()
@@ -69,7 +74,8 @@ def _export_component(
 class Traced:
     """Graphs as traced, without weights. Two components of one configuration, as the experts are, share them."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: CacheFormat | None = None, positions: CachePositions = "absolute") -> None:
+        self._definitions = partial(definitions, cache=cache, positions=positions)
         self._models: dict[str, list[tuple[Graph, ir.Model]]] = {}
 
     def graphs(self, name: str, component: Component, checkpoint: Checkpoint) -> list[tuple[Graph, ir.Model]]:
@@ -77,7 +83,7 @@ class Traced:
 
         key = json.dumps(component.config, sort_keys=True)
         if key not in self._models:
-            graphs = definitions(name).graphs(component.config, checkpoint)
+            graphs = self._definitions(name).graphs(component.config, checkpoint)
             self._models[key] = [(graph, trace(graph)) for graph in graphs]
         return self._models[key]
 
@@ -89,8 +95,10 @@ class Definitions(NamedTuple):
     blocks: Callable[[Mapping[str, Any]], tuple[str, ...]]
 
 
-def definitions(component: str) -> Definitions:
-    """Those of a component; imported here, because these modules import torch."""
+def definitions(
+    component: str, cache: CacheFormat | None = None, positions: CachePositions = "absolute"
+) -> Definitions:
+    """Those of a component, the others as in `Export`; imported here, because these modules import torch."""
     if component == "text_encoder":
         from wanc.models.wan import text_encoder
 
@@ -99,6 +107,12 @@ def definitions(component: str) -> Definitions:
         from wanc.models.wan import vae
 
         return Definitions(lambda config, _: vae.graphs(config), vae.blocks)
+    if cache is not None:
+        from wanc.models.wan import causal
+
+        return Definitions(
+            lambda config, checkpoint: causal.graphs(config, checkpoint.text_length, cache, positions), causal.blocks
+        )
     from wanc.models.wan import transformer
 
     return Definitions(

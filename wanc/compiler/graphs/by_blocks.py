@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from wanc.compiler.graphs.pieces import Piece, Reach, alive, constants, copied, cut, reaching
 from wanc.compiler.graphs.values import Place, place_of
+from wanc.runtime.cache_facts import PAST
 
 
 def cut_by_blocks(model: ir.Model, blocks: Sequence[str], starts: Sequence[int]) -> list[Piece | None]:
@@ -107,7 +108,30 @@ def _earliest(nodes: Sequence[ir.Node], reach: Reach, blocks: Sequence[str]) -> 
         before = [earliest[giver] for value in values if (giver := value.producer()) is not None]
         block = _own_block(weights, blocks)
         earliest[node] = max([*before, -1 if block is None else block])
-    return earliest
+    return {**earliest, **_with_their_users(nodes, reach, earliest)}
+
+
+def _with_their_users(nodes: Sequence[ir.Node], reach: Reach, earliest: Mapping[ir.Node, int]) -> dict[ir.Node, int]:
+    """Of the nodes that are computed of what is past, and of nothing that a block has made, the block that first asks
+    for them.
+
+    Such an input is at hand in the segment of its block: it is decoded there, and rotated if positions are relative.
+    """
+    fresh: set[ir.Node] = set()
+    users: dict[ir.Node, list[ir.Node]] = {}
+    for node in nodes:
+        givers = [giver for value in reach(node)[0] if (giver := value.producer()) is not None]
+        for giver in givers:
+            users.setdefault(giver, []).append(node)
+        is_past = any(value is not None and str(value.name).startswith(PAST) for value in node.inputs)
+        if earliest[node] == -1 and (is_past or any(giver in fresh for giver in givers)):
+            fresh.add(node)
+    moved: dict[ir.Node, int] = {}
+    for node in reversed(nodes):
+        if node in fresh and not any(value.is_graph_output() for value in node.outputs):
+            first = min((moved.get(user, earliest[user]) for user in users.get(node, ())), default=-1)
+            moved[node] = max(first, -1)
+    return moved
 
 
 def _end(

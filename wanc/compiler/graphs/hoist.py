@@ -80,25 +80,30 @@ def hoist(
     `named` are names for computed sizes that the parts may come to have in their interface; others get one made up.
     Returns the graph alone where nothing can be moved. What a graph gives, it computes itself: no output moves.
     """
-    declared = {entry.name: entry for entry in inputs}
+    declared, outputs = {entry.name: entry for entry in inputs}, tuple(outputs)
     last = _last(declared.values())
     # Nothing else is run again and again for one request.
     times = _times(model, declared, set(parts), last) if last.binding == "step" else {}
     crossing = _crossing(times)
     if not crossing:
-        return [HoistedPiece(name, model, tuple(declared.values()), tuple(outputs), example)]
+        return [HoistedPiece(name, model, tuple(declared.values()), outputs, example)]
     _name(model, crossing)
     sizes, names = dict(example), SizeNames(named or {})
     moved = {str(value.name): _declare(value, known, sizes, names) for value, known in crossing.items()}
     names.apply(model.graph)
+    # What the graph gives may have such a size, whether or not a part does; what it takes may have one of that name.
+    given = {size for entry in outputs for size in entry.shape if isinstance(size, str)}
+    computed = {size: text for size, text in (named or {}).items() if size in given and size not in example}
+    for size, text in computed.items():
+        sizes.setdefault(size, _evaluated(text, sizes))
     order = [known for known in (*PARTS, last) if known in times.values()]
     pieces = cut(model, [[node for node, entry in times.items() if entry == known] for known in order])
     found = [
         _declared(name if known == last else PARTS[known], piece, {**declared, **moved}, sizes)
         for known, piece in zip(order, pieces, strict=True)
     ]
-    computed = names.computed()
-    return [replace(part, computed=computed) for part in (*found[:-1], replace(found[-1], outputs=tuple(outputs)))]
+    computed |= names.computed()
+    return [replace(part, computed=computed) for part in (*found[:-1], replace(found[-1], outputs=outputs))]
 
 
 def join(left: Known | None, right: Known | None, last: Known) -> Known | None:
@@ -247,12 +252,16 @@ def _declare(value: ir.Value, known: Known, sizes: dict[str, int], names: SizeNa
             shape.append(str(size))
             continue
         name = names.name(str(size) if size.value else f"{UNKNOWN}{value.name}_{axis}", sizes)
-        if name not in sizes:
-            example = size.evaluate(sizes)
-            sizes[name] = example if isinstance(example, int) else 1
+        sizes.setdefault(name, _evaluated(size, sizes))
         shape.append(name)
     value.shape = ir.Shape(shape)
     return Input(str(value.name), tuple(shape), known.binding, known.per, value.dtype.numpy().name)  # pyright: ignore
+
+
+def _evaluated(size: str | ir.SymbolicDim, sizes: Mapping[str, int]) -> int:
+    """What a size is in the example; 1 where nobody knows."""
+    example = (ir.SymbolicDim(size) if isinstance(size, str) else size).evaluate(sizes)
+    return example if isinstance(example, int) else 1
 
 
 def _declared(name: str, piece: Piece, inputs: Mapping[str, Input], sizes: Mapping[str, int]) -> HoistedPiece:

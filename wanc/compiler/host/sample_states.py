@@ -15,6 +15,7 @@ import numpy as np
 
 from wanc.artifacts.canonical import canonical
 from wanc.artifacts.kept import drop, forget_damaged, keep
+from wanc.compiler.host.past import Pasts
 
 Array = np.ndarray[Any, Any]
 Sample = Callable[[], Mapping[str, Array]]
@@ -26,11 +27,11 @@ NOTE = "samples.json"
 class SampleStates:
     """The samples' values by name: the graph's inputs, made anew when they are asked for, and what segments gave.
 
-    All samples have `passed` so many segments.
+    All samples have `passed` so many segments. `pasts` are what they leave to each other, of a causal expert.
     """
 
-    def __init__(self, samples: Sequence[Sample], folder: Path) -> None:
-        self._samples, self._folder = samples, folder
+    def __init__(self, samples: Sequence[Sample], folder: Path, pasts: Pasts | None = None) -> None:
+        self._samples, self._folder, self.pasts = samples, folder, pasts
         self.passed, self._count = 0, 0
         self._names: dict[str, int] = {}
         self._resume()

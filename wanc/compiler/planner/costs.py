@@ -59,7 +59,8 @@ class ComponentCosts:
     `heads` and `tokens` are of its self-attention; None where tokens cannot be split, as of a decoder. `executions` is
     how often the row is executed for one video and one branch: a denoiser's steps, a decoder's latent frames;
     `branches` how many executions of it are independent of each other. `timed` are the bytes, in float32, of the
-    weights that only a timestep meets: its engine is executed when a bundle is built, and is in no part.
+    weights that only a timestep meets: its engine is executed when a bundle is built, and is in no part. `left` is what
+    one execution of a causal expert leaves beside its velocity: keys and values of a chunk, of all blocks.
     """
 
     name: str
@@ -69,6 +70,12 @@ class ComponentCosts:
     heads: int | None = None
     tokens: int | None = None
     timed: int = 0
+    left: int = 0
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether it is causal: what it keeps of a video stays until that ends, whoever is at work meanwhile."""
+        return self.left > 0
 
     @property
     def weights(self) -> int:

@@ -19,6 +19,8 @@ from wanc.compiler.planner.survey import (
 
 BYTES: Mapping[Format, int] = {"fp32": 4, "fp16": 2, "bf16": 2, "fp8": 1, "int8": 1}
 PRECISE = BYTES["fp32"]
+ELSEWHERE = ("kept", "state", "past")
+"""The roles of what is counted by itself: it is there before and behind an execution."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,7 @@ class _Counted:
         """
         last = {value: number for number, kernel in enumerate(self.graph.kernels) for value in kernel.takes}
         last.update(dict.fromkeys(self.graph.leaves, len(self.graph.kernels)))
-        counted = {index for index, value in enumerate(self.graph.values) if value.role not in ("kept", "state")}
+        counted = {index for index, value in enumerate(self.graph.values) if value.role not in ELSEWHERE}
         counted -= set(self.graph.stays)
         alive = {index for index in counted if self.graph.values[index].role is not None}
         most = 0

@@ -55,7 +55,7 @@ def observe(model: ir.Model, inputs: Mapping[str, Input], *, keeps_residual: boo
     """One piece of a fused graph. `inputs` declare what enters it, as far as it is an input of the graph.
 
     `keeps_residual` says whether what goes from one kernel between products to another stays in fp32. Raises
-    ValueError for a size that is no product of names and numbers.
+    ValueError for a size that is no sum of products of names and numbers.
     """
     known = constants(model.graph)
     nodes = [node for node in model.graph if node not in known and any(map(_is_activation, node.outputs))]
@@ -202,7 +202,7 @@ def _role(value: ir.Value, inputs: Mapping[str, Input]) -> Role | None:
     if entry is None or entry.binding == "step":
         return "hidden"
     if entry.binding == "chunk":
-        return "state"
+        return "state" if entry.name.startswith("cache_") else "past" if entry.per == "branch" else "request"
     return "kept" if entry.per == "branch" else "request"
 
 
@@ -226,8 +226,9 @@ def _shape(value: ir.Value) -> tuple[Dimension, ...]:
     assert value.shape is not None, f"{value.name} has no shape"
     shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
     for size in shape:
-        if isinstance(size, str) and not all(factor.isidentifier() or factor.isdigit() for factor in size.split("*")):
-            raise ValueError(f"{value.name} has the size {size}, which is no product")
+        factors = (factor.strip() for term in str(size).split("+") for factor in term.split("*"))
+        if not all(factor.isidentifier() or factor.isdigit() for factor in factors):
+            raise ValueError(f"{value.name} has the size {size}, which is no sum of products")
     return shape
 
 

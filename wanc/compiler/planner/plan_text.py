@@ -23,7 +23,14 @@ def plan_tables(planned: RecipePlan) -> list[TextTable]:
     """The placement once, and for every size of video what it gives."""
     tables = [_placement(planned)]
     for entry in planned.shapes:
-        tables += [_speed(entry), _alternatives(entry), _memory(entry), _budget(entry), _published(entry)]
+        tables += [
+            _speed(entry),
+            _alternatives(entry),
+            _memory(entry),
+            _sessions(entry),
+            _budget(entry),
+            _published(entry),
+        ]
     return [table for table in tables if table.rows]
 
 
@@ -137,6 +144,15 @@ def _memory(entry: PlannedShape) -> TextTable:
     ]
     header = ("device", *(phase.replace("_", " ") for phase in PHASES), "there is")
     return TextTable(f"{entry.plan.shape}, peak memory by phase: {PREDICTED}", rows, header)
+
+
+def _sessions(entry: PlannedShape) -> TextTable:
+    found, header = entry.sessions, ("device", "what one video keeps", "videos")
+    if found is None:
+        return TextTable("", (), header)
+    rows = [(name, size_text(size), f"{found.fit_by_device[name]:,}") for name, size in found.bytes_per_session.items()]
+    videos = "1 video has" if found.fit == 1 else f"{found.fit:,} videos have"
+    return TextTable(f"{entry.plan.shape}, {videos} room at once: {PREDICTED}", rows, header)
 
 
 def _budget(entry: PlannedShape) -> TextTable:

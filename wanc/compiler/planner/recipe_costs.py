@@ -7,17 +7,19 @@ from dataclasses import replace
 from functools import cache
 from math import prod
 
+from wanc.compiler.kv_cache import seen_tokens
 from wanc.compiler.planner.costs import ComponentCosts, Format, VideoCosts
 from wanc.compiler.planner.count import BYTES, Numbers, count_component, video_sizes
 from wanc.compiler.planner.decoding import HELD, Decoder, HeldByDecoder
 from wanc.compiler.planner.devices import Device
+from wanc.compiler.planner.session_bytes import with_past
 from wanc.compiler.planner.survey import LAYERS, Survey
 from wanc.compiler.quantize.keep_patterns import fits
 from wanc.models.wan.checkpoint import Checkpoint
 from wanc.models.wan.facts import facts_of
 from wanc.models.weights import Weight
 from wanc.recipe.quantize import Scheme
-from wanc.recipe.schema import Recipe, SamplingSection
+from wanc.recipe.schema import KeyValueCacheSection, Recipe, SamplingSection
 from wanc.recipe.shapes import ShapeSection
 from wanc.runtime.model import DECODER, HIGH, LOW, TEXT_ENCODER, Model
 from wanc.runtime.solvers.create import create_schedule
@@ -46,32 +48,48 @@ def video_costs(
     scheme: Scheme | None = None,
 ) -> VideoCosts:
     """The costs of one of the recipe's sizes of video; with another `scheme` than the recipe's if one is given."""
-    assert recipe.sampling is not None
+    sampling = recipe.sampling
+    assert sampling is not None
     facts = facts_of(checkpoint)
     strides = (facts.model.temporal_stride, facts.model.spatial_stride)
     sizes = video_sizes(
         shape.height, shape.width, shape.frames,
         strides=strides, patch=facts.patch, text_length=facts.model.text_length,
     )  # fmt: skip
-    steps = steps_by_expert(recipe.sampling, facts.model)
+    steps = steps_by_expert(sampling, facts.model)
 
-    def counted(name: str, numbers: Numbers, executions: int, branches: int) -> ComponentCosts:
+    def counted(
+        name: str, numbers: Numbers, executions: int, branches: int, sizes: Mapping[str, int] = sizes
+    ) -> ComponentCosts:
         blocks = checkpoint.components[name].config.get(LAYERS)
         return count_component(name, surveys[name], blocks, sizes, numbers, executions=executions, branches=branches)
 
-    asked = scheme or recipe.quantize.scheme
-    experts = tuple(
-        replace(
-            counted(name, _numbers(recipe, name, asked), steps[name], _branches(recipe.sampling, name)),
-            timed=_timed(checkpoint.components[name].weights),
-        )
-        for name in (HIGH, LOW)
-        if steps.get(name)
-    )
+    asked, cache = scheme or recipe.quantize.scheme, recipe.runtime.kv_cache
+    denoised = _of_a_chunk(cache, checkpoint, shape, sizes) if cache else sizes
+    chunks = -(-sizes["frames"] // cache.chunk) if cache else 1
+
+    def expert(name: str) -> ComponentCosts:
+        # Behind each chunk of a causal model its clean latents are gone through once more.
+        executions = chunks * (steps[name] + (cache is not None))
+        branches = guidance_branches(sampling, name)
+        costs = counted(name, _numbers(recipe, name, asked), executions, branches, denoised)
+        if cache is not None:
+            costs = with_past(costs, checkpoint.components[name].config, cache, facts, shape)
+        return replace(costs, timed=_timed(checkpoint.components[name].weights))
+
+    experts = tuple(expert(name) for name in (HIGH, LOW) if steps.get(name))
     branches = max(expert.branches for expert in experts)
     text_encoder = counted(TEXT_ENCODER, _numbers(recipe, TEXT_ENCODER, recipe.quantize.text_encoder), 1, branches)
     frames = counted(DECODER, _decoder_numbers(recipe), sizes["frames"], 1)
     return VideoCosts(shape.name, text_encoder, experts, _decoder(frames, _decoder_format(recipe)))
+
+
+def _of_a_chunk(
+    cache: KeyValueCacheSection, checkpoint: Checkpoint, shape: ShapeSection, video: Mapping[str, int]
+) -> dict[str, int]:
+    """The sizes at which a causal denoiser is executed: those of a chunk, and what it sees when the ring is full."""
+    frames = min(cache.chunk, video["frames"])
+    return {**video, "frames": frames, "past": seen_tokens(cache, facts_of(checkpoint), shape)}
 
 
 def decoder(recipe: Recipe, checkpoint: Checkpoint, survey: Survey, shape: ShapeSection, device: Device) -> Decoder:
@@ -106,8 +124,8 @@ def steps_by_expert(sampling: SamplingSection, model: Model) -> dict[str, int]:
     return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
-def _branches(sampling: SamplingSection, expert: str) -> int:
-    """Guidance of 1 asks for no second branch."""
+def guidance_branches(sampling: SamplingSection, expert: str) -> int:
+    """How many branches an expert executes: guidance of 1 asks for no second one."""
     scale = sampling.guidance.high if expert == HIGH else sampling.guidance.low
     return 1 if scale == 1 else 2
 

@@ -20,6 +20,7 @@ from wanc.compiler.planner.published import Published, published_for
 from wanc.compiler.planner.recipe_cluster import cluster_of
 from wanc.compiler.planner.recipe_costs import decoder, video_costs
 from wanc.compiler.planner.resident import Bounds, Resident, VideoMemory, resident, segment_bounds
+from wanc.compiler.planner.sessions import Sessions, sessions_of
 from wanc.compiler.planner.survey import FILE, Survey, shipped, survey_key
 from wanc.compiler.planner.survey_stage import SurveyComponent
 from wanc.compiler.program.cuts import cut_blocks
@@ -35,7 +36,7 @@ from wanc.models.wan.facts import facts_of
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.partition import PartitionSection
 from wanc.recipe.quantize import Scheme
-from wanc.recipe.schema import FuseSection, Recipe
+from wanc.recipe.schema import Recipe
 from wanc.recipe.shapes import ShapeSection
 from wanc.runtime.model import DECODER
 from wanc.runtime.safetensors import header_bytes
@@ -59,6 +60,8 @@ class PlannedShape:
     published: tuple[Published, ...]
     resident: Resident | None = None
     """What it takes of the recipe's budget of memory, if it has one."""
+    sessions: Sessions | None = None
+    """How many of a causal model find room, and what one takes."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class RecipePlan:
                 "build": asdict(entry.building),
                 "published": [asdict(found) for found in entry.published],
                 **({"budget": entry.resident.as_json()} if entry.resident else {}),
+                **({"sessions": asdict(entry.sessions)} if entry.sessions else {}),
             }
             for entry in self.shapes
         }
@@ -111,7 +115,7 @@ class SurveyedModel:
         model = open_model(loaded)
         check_fits(loaded, model)
         checkpoint = open_located(model.files, model.components)
-        return cls(recipe, checkpoint, surveyed(recipe.fuse, model, checkpoint, run, components))
+        return cls(recipe, checkpoint, surveyed(recipe, model, checkpoint, run, components))
 
     def costs(self, shape: ShapeSection, scheme: Scheme | None = None) -> VideoCosts:
         """What a size of video costs; with another scheme than the recipe's if one is given."""
@@ -143,7 +147,8 @@ def plan_recipe(loaded: LoadedRecipe, run: Run, activations: Mapping[str, int] |
             lighter = (LIGHTER, model.costs(shape, LIGHTER)) if recipe.quantize.scheme == "none" else None
             plan = plan_video(costs, cluster, replace(options, lighter=lighter))
             how = model.decoding(shape, _decoding_device(plan, cluster), budget)
-            planned.append(_planned(shape, costs, plan, cluster, how))
+            sessions = sessions_of(plan, costs) if costs.experts[0].looks_back else None
+            planned.append(replace(_planned(shape, costs, plan, cluster, how), sessions=sessions))
             # One set of engines serves all sizes.
             options = _pinned(options, plan)
     except RecipeError as error:
@@ -222,13 +227,14 @@ def in_store(folders: Folders, *, progress: bool) -> Run:
 
 
 def surveyed(
-    fuse: FuseSection,
+    recipe: Recipe,
     model: ModelSource,
     checkpoint: Checkpoint,
     run: Run,
     components: Collection[str] | None = None,
 ) -> dict[str, Survey]:
     """The survey of each component, or of those named: one that ships, or one that is made, or was made before."""
+    fuse, cache, positions = recipe.fuse, recipe.cache_format, recipe.cache_positions
     passes = None if fuse.passes == "default" else fuse.passes
     stage = Fuse(passes, fuse.skip, fuse.hoist)
     by_key: dict[str, Survey] = {}
@@ -236,16 +242,16 @@ def surveyed(
     for name, component in checkpoint.components.items():
         if components is not None and name not in components:
             continue
-        key = survey_key(name, component.config, checkpoint.text_length, asdict(stage))
+        key = survey_key(name, component.config, checkpoint.text_length, asdict(stage), cache, positions)
         if key not in by_key:
-            by_key[key] = shipped(key) or _survey(name, stage, model, run)
+            by_key[key] = shipped(key) or _survey(SurveyComponent(name, stage, cache, positions), model, run)
         found[name] = by_key[key]
     return found
 
 
-def _survey(name: str, fuse: Fuse, model: ModelSource, run: Run) -> Survey:
-    say(f"tracing some blocks of {name}: no survey of this model ships with wanc")
-    result = run(SurveyComponent(name, fuse), {"source": _headers(model)})
+def _survey(stage: SurveyComponent, model: ModelSource, run: Run) -> Survey:
+    say(f"tracing some blocks of {stage.component}: no survey of this model ships with wanc")
+    result = run(stage, {"source": _headers(model)})
     return Survey.read(result.locate()[FILE])
 
 

@@ -89,17 +89,24 @@ def resident(video: VideoMemory, bounds: Bounds, budget: int, kind: EngineKind) 
     """The phases of one size of video, cut at these bounds."""
     costs = video.costs
 
-    def phase(components: Sequence[ComponentCosts], values: int, graphs: int = 1) -> PhaseMemory:
+    def phase(components: Sequence[ComponentCosts], values: int) -> PhaseMemory:
         segments = [(component, *pair) for component in components for pair in bounds[component.name]]
-        weights = graphs * sum(opened_bytes(*segment, kind) for segment in segments)
+        weights = sum(
+            opened_bytes(*segment, kind) * (DECODER_GRAPHS if segment[0] is costs.decoder else 1)
+            for segment in segments
+        )
         return PhaseMemory(values, weights, max(opening_bytes(*segment, kind) for segment in segments))
 
-    kept = max(sum(part.kept for part in expert.parts) * expert.branches for expert in costs.experts)
-    phases: dict[str, PhaseMemory] = {
-        "text": phase([costs.text_encoder], _activation([costs.text_encoder])),
-        "denoise": phase(costs.experts, kept + _activation(costs.experts)),
-        "decode": phase([costs.decoder], video.decoding, DECODER_GRAPHS),
-    }
+    text = phase([costs.text_encoder], _activation([costs.text_encoder]))
+    kept = [sum(part.kept for part in expert.parts) * expert.branches for expert in costs.experts]
+    if costs.experts[0].looks_back:
+        # Pictures are decoded while later chunks are made.
+        left = max(expert.left * expert.branches for expert in costs.experts)
+        values = sum(kept) + left + _activation(costs.experts) + video.decoding
+        phases = {"text": text, "video": phase([*costs.experts, costs.decoder], values)}
+    else:
+        denoise = phase(costs.experts, max(kept) + _activation(costs.experts))
+        phases = {"text": text, "denoise": denoise, "decode": phase([costs.decoder], video.decoding)}
     return Resident(costs.shape, budget, phases)
 
 

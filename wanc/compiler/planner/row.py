@@ -119,11 +119,11 @@ def _shared(experts: tuple[ComponentCosts, ...], mode: Experts, branches: int) -
             for phase, expert in zip(DENOISE, experts, strict=False)
         )
         largest = max(part.weights for part in parts)
-        kept = max(part.kept for part in parts)
+        # Whoever stays also keeps what was computed for a request, until the request ends; and who looks back.
+        stays = mode == "resident" or experts[0].looks_back
+        kept = (sum if stays else max)(part.kept for part in parts)
         if mode == "resident":
-            # Whoever stays also keeps what was computed for a request, until the request ends.
-            weights, kept = sum(part.weights for part in parts), sum(part.kept for part in parts)
-            yield RowPart(first, index, uses, weights, kept)
+            yield RowPart(first, index, uses, sum(part.weights for part in parts), kept)
         else:
             loads = largest if mode == "swap" and len(parts) > 1 else 0
             yield RowPart(first, index, uses, largest, kept, loads, streams=mode == "stream")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from wanc.amdahl import at_most
 from wanc.compiler.planner.costs import ComponentCosts, Kind
-
-# Products of 8-bit numbers are at most twice as fast as those of 16-bit ones.
-EIGHT_BIT_SPEED = 2
 
 
 def flops_share(component: ComponentCosts, kind: Kind) -> float:
@@ -16,5 +14,5 @@ def flops_share(component: ComponentCosts, kind: Kind) -> float:
 
 
 def eight_bit_bound(component: ComponentCosts) -> float:
-    """How many times faster a step of 16-bit products can become at most by 8-bit Linears alone (Amdahl's law)."""
-    return 1 / (1 - flops_share(component, "linear") * (1 - 1 / EIGHT_BIT_SPEED))
+    """How many times faster a step of 16-bit products can become at most by 8-bit Linears alone."""
+    return at_most(flops_share(component, "linear"))

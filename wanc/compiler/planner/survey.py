@@ -19,6 +19,7 @@ from pydantic import TypeAdapter
 from wanc.artifacts.canonical import canonical, digest_of
 from wanc.compiler.planner.costs import Kind
 from wanc.runtime.dimensions import Dimension
+from wanc.runtime.model import HIGH, LOW
 
 FILE = "survey.json"
 SURVEYED_BLOCKS = 3
@@ -27,8 +28,9 @@ LAYERS = "num_layers"
 """The key of a configuration that says how many blocks there are."""
 SHIPPED = Path(__file__).parent / "surveys"
 
-Role = Literal["hidden", "request", "kept", "state"]
-"""What a value is that enters: of this execution, of the request, kept for a branch's request, or of earlier frames."""
+Role = Literal["hidden", "request", "kept", "state", "past"]
+"""What a value is that enters: of this execution, of the request, kept for a branch's request, of earlier frames and
+replaced, or of finished chunks and left as it is."""
 
 
 @dataclass(frozen=True)
@@ -136,10 +138,20 @@ def kind_of(component: str) -> str:
     return "denoiser" if component.startswith("denoiser") else component
 
 
-def survey_key(component: str, config: Mapping[str, Any], text_length: int, fuse: Mapping[str, Any]) -> str:
-    """What a survey depends on: the configuration, however many blocks it counts, and what is fused."""
+def survey_key(
+    component: str,
+    config: Mapping[str, Any],
+    text_length: int,
+    fuse: Mapping[str, Any],
+    cache: str | None = None,
+    positions: str = "absolute",
+) -> str:
+    """What a survey depends on: the configuration, however many blocks it counts, what is fused, and of a causal model
+    the format in which it keeps what is past, and its positions.
+    """
     alike = {**config, LAYERS: surveyed_blocks(config)}
     document = {"component": kind_of(component), "config": alike, "text_length": text_length, "fuse": dict(fuse)}
+    document |= {"cache": cache, "positions": positions} if cache and component in (HIGH, LOW) else {}
     return digest_of(document).removeprefix("sha256:")[:16]
 
 
@@ -155,9 +167,13 @@ def shipped(key: str) -> Survey | None:
 
 
 def elements(shape: Sequence[Dimension], sizes: Mapping[str, int]) -> int:
-    """How many there are: sizes are numbers, names, or products of both. Raises KeyError for another name."""
-    factors = [factor for size in shape for factor in str(size).split("*")]
-    return prod(int(factor) if factor.isdigit() else sizes[factor] for factor in factors)
+    """How many there are: sizes are numbers, names, and sums of products of both. Raises KeyError for another name."""
+
+    def product(text: str) -> int:
+        factors = (factor.strip() for factor in text.split("*"))
+        return prod(int(factor) if factor.isdigit() else sizes[factor] for factor in factors)
+
+    return prod(sum(map(product, str(size).split("+"))) for size in shape)
 
 
 @cache

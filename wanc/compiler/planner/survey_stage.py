@@ -19,6 +19,7 @@ from wanc.compiler.planner.survey import (
 from wanc.compiler.stages.stage import Files, Stage
 from wanc.models.wan.checkpoint import Checkpoint, open_located
 from wanc.runtime.progress import ProgressBar
+from wanc.words import CacheFormat, CachePositions
 
 if TYPE_CHECKING:
     from wanc.compiler.graphs.hoist import HoistedPiece
@@ -38,16 +39,24 @@ class SurveyComponent(Stage):
 
     component: str
     fuse: Fuse
+    cache: CacheFormat | None = None
+    positions: CachePositions = "absolute"
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         checkpoint = open_located(inputs["source"])
         with ProgressBar(self.label, 1, enabled=progress) as bar:
-            survey(checkpoint, self.component, self.fuse).write(out / FILE)
+            survey(checkpoint, self.component, self.fuse, self.cache, self.positions).write(out / FILE)
             bar.advance()
 
 
-def survey(checkpoint: Checkpoint, name: str, fuse: Fuse) -> Survey:
-    """Trace and fuse some blocks of a component, and look at what became of each."""
+def survey(
+    checkpoint: Checkpoint,
+    name: str,
+    fuse: Fuse,
+    cache: CacheFormat | None = None,
+    positions: CachePositions = "absolute",
+) -> Survey:
+    """Trace and fuse some blocks of a component, and look at what became of each; the last two are a causal model's."""
     from wanc.compiler.export.tracing import bind, trace
     from wanc.compiler.export.wan import definitions
     from wanc.compiler.graphs.hoist import hoist
@@ -57,7 +66,7 @@ def survey(checkpoint: Checkpoint, name: str, fuse: Fuse) -> Survey:
     component = checkpoint.components[name]
     count = surveyed_blocks(component.config)
     config = {**component.config, LAYERS: count} if count is not None else component.config
-    made = definitions(name)
+    made = definitions(name, cache, positions)
     (graph,) = [entry for entry in made.graphs(config, checkpoint) if entry.name == MAIN.get(name, entry.name)]
     model = bind(trace(graph), component.weights, where=name)
     apply_passes(model, fuse.chosen(), where=f"{name}/{graph.name}")

@@ -22,6 +22,7 @@ from wanc.errors import BundleError
 from wanc.models.graph import Input, Output
 from wanc.models.weights import Weight
 from wanc.runtime.engine_file import EngineFile
+from wanc.runtime.interface import Interface
 from wanc.runtime.model import Model
 
 FILE = "program.json"
@@ -64,6 +65,11 @@ class ProgramComponent:
     graphs: Mapping[str, ProgramGraph]
     weights: Mapping[str, Weight]
     blocks: tuple[str, ...] = ()
+
+    @property
+    def interfaces(self) -> dict[str, Interface]:
+        """What each graph takes and gives."""
+        return {name: Interface(graph.inputs, graph.outputs) for name, graph in self.graphs.items()}
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from wanc.calibration.decision import write_decisions
 from wanc.calibration.sensitivity import kept_by_drop, kept_by_share
 from wanc.compiler.host.chain import Chain
+from wanc.compiler.host.past import Pasts
 from wanc.compiler.host.sample_states import Sample
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import ProgramComponent
@@ -48,10 +49,14 @@ class Keep:
 
 @dataclass(frozen=True)
 class Samples:
-    """What to calibrate on; `weights` tell how much an error in each one's result does to what comes of all."""
+    """What to calibrate on; `weights` tell how much an error in each one's result does to what comes of all.
+
+    Of a causal expert `pasts` are what samples leave to later ones; nobody asks for weights then.
+    """
 
     given: Sequence[Sample]
-    weights: Sequence[float]
+    weights: Sequence[float] = ()
+    pasts: Pasts | None = None
 
     def some(self, count: int) -> Samples:
         """At most about `count` of them, spread evenly over all."""
@@ -97,6 +102,7 @@ def quantize_component(
                 quantized.add,
                 bar.advance,
                 attentions.values,
+                samples.pasts,
             )
         scales = attentions.scales(peaks)
         effects: dict[str, float] = {}

@@ -23,6 +23,7 @@ from wanc.calibration.smoothing import ChannelStatistics, best_alpha, channel_sc
 from wanc.calibration.thresholds import threshold
 from wanc.calibration.weights import sqnr_db
 from wanc.compiler.host.chain import Chain, execute
+from wanc.compiler.host.past import Pasts, PiecePast
 from wanc.compiler.host.sample_states import Sample, SampleStates
 from wanc.compiler.quantize.group_decision import GroupDecision
 from wanc.compiler.quantize.kept_decisions import KeptDecisions, alone
@@ -75,20 +76,22 @@ def decide(
     on_linear: Callable[[GroupDecision], None],
     on_piece: Callable[[], None] = lambda: None,
     ranged: Sequence[str] = (),
+    pasts: Pasts | None = None,
 ) -> dict[str, float]:
     """Decide group after group, in the order of execution, and hand the decision on each Linear to `on_linear`.
 
     Of a group in which nothing is quantised only the rows are counted, and it is handed on as a whole.
     `chain` has the groups' inputs as taps; `weight_of` gives a Linear's weight, float32 [out, in]; `kept` is where
     what is finished lies, now and from before. Returns the largest magnitudes of the values that `ranged` names, taps
-    as well. Raises UserError where the samples do not show what has to be known.
+    as well. Of a causal expert `pasts` have what samples leave to later ones. Raises UserError where the samples do not
+    show what has to be known.
     """
     if len(samples) < 2:
         raise UserError(
             "one sample cannot show how far activations reach",
             hint="raise quantize.calibrate.clips or quantize.calibrate.timestep_bins",
         )
-    states, decisions = SampleStates(samples, kept), KeptDecisions(kept, groups)
+    states, decisions = SampleStates(samples, kept, pasts), KeptDecisions(kept, groups)
     of_input, ranges = {group.name: group for group in groups}, KeptRanges(kept, _by_piece(chain, ranged))
     by_piece = [[of_input[name] for name in names] for names in _by_piece(chain, of_input)]
     left = [[group for group in here if not decisions.has(group)] for here in by_piece]
@@ -174,10 +177,13 @@ def _executions(
 ) -> Iterator[tuple[int, dict[str, Array]]]:
     """Every sample's number, and all values of a piece that are known then."""
     piece, taken = chain.pieces[index], chain.taken_behind(index)
+    past = PiecePast(states.pasts, piece.inputs)
     with chain.open(index) as session:
         for number in range(len(states)):
-            given = states.read(number, piece.inputs)
+            stored = states.read(number, [name for name in piece.inputs if name not in past.names])
+            given = {**stored, **past.inputs(number)}
             outputs = execute(session, piece, given)
+            past.finish(number, {**given, **outputs})
             if keep:
                 states.write(number, {name: outputs[name] for name in piece.outputs if name in taken})
             yield number, {**given, **outputs}

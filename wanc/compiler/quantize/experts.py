@@ -25,6 +25,8 @@ from wanc.compiler.stages.stage import Stage, Tree
 from wanc.compiler.trajectory import Trajectory
 from wanc.recipe.quantize import CalibrateSection, QuantizeSection
 from wanc.recipe.schema import SamplingSection
+from wanc.runtime.cache_facts import RELATIVE, CacheFacts
+from wanc.runtime.kvcache import KeyValueWindow
 from wanc.runtime.model import DECODER, HIGH, LOW, TEXT_ENCODER
 
 EXPERTS = (HIGH, LOW)
@@ -74,14 +76,14 @@ class QuantizeStages:
         assert resolved.tokenizer is not None, "a text-to-video model has a tokenizer"
         prompts = resolved.prompts[: asked.calibrate.clips]
         texts = Texts((*prompts, sampling.negative_prompt), resolved.tokenizer)
-        trajectory = trajectory_of(sampling, resolved.boundary)
+        trajectory, cache = trajectory_of(sampling, resolved.boundary), _cache(resolved)
         sizes = tuple((shape.height, shape.width, shape.frames) for shape in shapes)
         components = tuple(name for name in quantized_components(resolved) if name in EXPERTS)
         experts = [
             ExpertStages(
-                calibrate=_calibrate(component, asked.calibrate, trajectory, sizes),
-                quantize=_quantize(component, asked, trajectory, resolved.model.zeros),
-                train=_train(component, components, asked, trajectory, sizes[0]) if asked.method == "qat" else None,
+                calibrate=_calibrate(component, asked.calibrate, trajectory, sizes, cache),
+                quantize=_quantize(component, asked, trajectory, resolved.model.zeros, cache),
+                train=_train(component, components, asked, trajectory, sizes[0], cache),
             )
             for component in components
         ]
@@ -158,7 +160,8 @@ def _decoder(resolved: Resolved, trajectory: Trajectory, sizes: tuple[Size, ...]
         keep=asked.patterns_of(DECODER),
         zeros=resolved.model.zeros,
     )
-    return DecoderStages(_calibrate(DECODER, asked.calibrate, trajectory, sizes), quantize)
+    calibrate = _calibrate(DECODER, asked.calibrate, trajectory, sizes, _cache(resolved))
+    return DecoderStages(calibrate, quantize)
 
 
 def trajectory_of(sampling: SamplingSection, boundary: float | None) -> Trajectory:
@@ -174,7 +177,21 @@ def trajectory_of(sampling: SamplingSection, boundary: float | None) -> Trajecto
     )
 
 
-def _calibrate(component: str, asked: CalibrateSection, trajectory: Trajectory, sizes: tuple[Size, ...]) -> Calibrate:
+def _cache(resolved: Resolved) -> CacheFacts | None:
+    """What a causal model keeps of a video, as its bundle will; None of a model that makes a video at once."""
+    if (cache := resolved.recipe.runtime.kv_cache) is None:
+        return None
+    window = KeyValueWindow(cache.sink, cache.window)
+    return CacheFacts(cache.chunk, window, cache.precision, cache.positions == RELATIVE)
+
+
+def _calibrate(
+    component: str,
+    asked: CalibrateSection,
+    trajectory: Trajectory,
+    sizes: tuple[Size, ...],
+    cache: CacheFacts | None,
+) -> Calibrate:
     return Calibrate(
         component=component,
         trajectory=trajectory,
@@ -182,10 +199,17 @@ def _calibrate(component: str, asked: CalibrateSection, trajectory: Trajectory, 
         clips=asked.clips,
         timestep_bins=asked.timestep_bins,
         seed=asked.seed,
+        cache=cache,
     )
 
 
-def _quantize(component: str, asked: QuantizeSection, trajectory: Trajectory, zeros: tuple[str, ...]) -> Quantize:
+def _quantize(
+    component: str,
+    asked: QuantizeSection,
+    trajectory: Trajectory,
+    zeros: tuple[str, ...],
+    cache: CacheFacts | None,
+) -> Quantize:
     rule = asked.keep.sensitivity
     return Quantize(
         component=component,
@@ -199,12 +223,20 @@ def _quantize(component: str, asked: QuantizeSection, trajectory: Trajectory, ze
         is_trained=asked.method == "qat",
         zeros=zeros,
         attention=asked.attention,
+        cache=cache,
     )
 
 
 def _train(
-    component: str, experts: tuple[str, ...], asked: QuantizeSection, trajectory: Trajectory, size: Size
-) -> Train:
+    component: str,
+    experts: tuple[str, ...],
+    asked: QuantizeSection,
+    trajectory: Trajectory,
+    size: Size,
+    cache: CacheFacts | None,
+) -> Train | None:
+    if asked.method != "qat":
+        return None
     return Train(
         component=component,
         experts=experts,
@@ -217,4 +249,5 @@ def _train(
         rounds=asked.train.rounds,
         requests=asked.train.requests,
         validation=asked.train.validation,
+        cache=cache,
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -14,13 +14,18 @@ from wanc.compiler.host.sample_states import Sample
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import FILE, Program
 from wanc.compiler.quantize.calibrate import LATENTS, PROMPT, TIMESTEPS
+from wanc.compiler.quantize.causal_clip import samples_of_passes
 from wanc.compiler.quantize.texts import RESULT as TEXTS
 from wanc.compiler.quantize.texts import TENSOR as TEXT
 from wanc.compiler.stages.stage import Files, Stage, scratch_of
 from wanc.compiler.trajectory import Trajectory
+from wanc.runtime.cache_facts import CacheFacts
 from wanc.runtime.denoise import TIMESTEP
 from wanc.runtime.safetensors import SafetensorsFile, read_header
 from wanc.words import AttentionFormat, Observer
+
+if TYPE_CHECKING:
+    from wanc.compiler.quantize.component import Samples
 
 Array = np.ndarray[Any, Any]
 
@@ -32,6 +37,7 @@ class Quantize(Stage):
     Written are its graphs, its codes beside them, `program.json`, its QuantTable and its probes. `scheme`, `observer`,
     `alpha`, `attention` and the rules of what to keep are a recipe's; `trajectory` is how it samples. Where training
     follows, the decisions are written as well. `zeros` are as in `Compile`, which sees no weight that was quantised.
+    Where there is a `cache` the model is causal.
     """
 
     name: ClassVar[str] = "quantize"
@@ -49,13 +55,14 @@ class Quantize(Stage):
     is_trained: bool = False
     zeros: tuple[str, ...] | None = None
     attention: AttentionFormat = "float"
+    cache: CacheFacts | None = None
 
     def disk_bytes(self, inputs: Mapping[str, Files]) -> int:
         from wanc.compiler.quantize.quantize_space import denoiser_states, quantize_bytes
 
         program, files = Program.read(inputs["program"][FILE]), ComponentFiles.read(self.component, inputs)
         assert program.model is not None
-        latents = _latents(inputs["samples"], branches=1 if self.trajectory.guidance(self.component) == 1.0 else 2)
+        latents = _latents(inputs["samples"], branches=1 + self._is_guided)
         return quantize_bytes(
             files,
             self.scheme,
@@ -67,14 +74,13 @@ class Quantize(Stage):
         )
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
-        from wanc.compiler.quantize.component import Keep, Samples, quantize_component
+        from wanc.compiler.quantize.component import Keep, quantize_component
         from wanc.compiler.quantize.decisions import Settings
 
-        program = Program.read(inputs["program"][FILE])
-        samples = samples_of(inputs["samples"], inputs["texts"], self.trajectory, self.component)
+        program, files = Program.read(inputs["program"][FILE]), ComponentFiles.read(self.component, inputs)
         component, table = quantize_component(
-            ComponentFiles.read(self.component, inputs),
-            Samples(*zip(*samples, strict=True)),
+            files,
+            self._samples(inputs, files),
             Settings(self.scheme, self.observer, self.alpha, self.attention),
             Keep(self.keep, self.max_drop_db, self.int8_share),
             out,
@@ -85,6 +91,21 @@ class Quantize(Stage):
         )
         table.write(out)
         replace(program, components={**program.components, self.component: component}).write(out)
+
+    def _samples(self, inputs: Mapping[str, Files], files: ComponentFiles) -> Samples:
+        from wanc.compiler.quantize.component import Samples
+
+        clips, texts = inputs["samples"], inputs["texts"]
+        if self.cache is None:
+            given, weights = zip(*samples_of(clips, texts, self.trajectory, self.component), strict=True)
+            return Samples(given, weights)
+        step, rows = files.component.interfaces[files.only_graph], SafetensorsFile(texts[TEXTS])[TEXT]
+        passes, pasts = samples_of_passes(clips, rows, self.cache, step, is_guided=self._is_guided)
+        return Samples(passes, pasts=pasts)
+
+    @property
+    def _is_guided(self) -> bool:
+        return self.trajectory.guidance(self.component) != 1.0
 
 
 def decisions_file(component: str) -> str:
@@ -113,8 +134,10 @@ def samples_of(clips: Files, texts: Files, trajectory: Trajectory, component: st
 
 def _latents(clips: Files, *, branches: int) -> list[tuple[int, ...]]:
     """The shape of every sample's latents; headers alone are read."""
-    shapes = [read_header(path)[LATENTS].shape for _, path in sorted(clips.items())]
-    return [shape[1:] for shape in shapes for _ in range(branches * shape[0])]
+    headers = [read_header(path) for _, path in sorted(clips.items())]
+    whole = [header[LATENTS].shape for header in headers if LATENTS in header]
+    passes = [one.shape for header in headers for name, one in header.items() if name.endswith(f"/{LATENTS}")]
+    return [*(shape[1:] for shape in whole for _ in range(branches * shape[0])), *branches * passes]
 
 
 def _sample(clip: Mapping[str, Array], step: int, texts: Array, row: int) -> dict[str, Array]:

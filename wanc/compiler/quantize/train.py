@@ -16,13 +16,14 @@ import numpy as np
 from wanc.artifacts.kept import forget_damaged
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import FILE, Program
+from wanc.compiler.quantize.causal_clip import lengths_of
 from wanc.compiler.quantize.quantize import decisions_file
 from wanc.compiler.quantize.texts import RESULT as TEXTS
 from wanc.compiler.quantize.texts import TENSOR as TEXT
 from wanc.compiler.stages.stage import Files, Stage, scratch_of
-from wanc.compiler.trajectory import Trajectory
+from wanc.compiler.trajectory import Trajectory, noise_of_video
+from wanc.runtime.cache_facts import CacheFacts
 from wanc.runtime.model import HIGH, LOW, Model
-from wanc.runtime.noise import initial_noise
 from wanc.runtime.safetensors import SafetensorsFile
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class Train(Stage):
 
     `program` has the component quantised, `fused` is the same before that. `shape` is the video size, (height, width,
     frames), that is trained on; `keep` are the recipe's patterns, `requests` and `validation` how many runs are learnt
-    from and judged by. The other experts are those of `program`: trained, where their turn has been.
+    from and judged by. The other experts are those of `program`: trained, where their turn has been. Where
+    there is a `cache` the model is causal, and a run as long as its clips.
     """
 
     name: ClassVar[str] = "train"
@@ -67,6 +69,7 @@ class Train(Stage):
     rounds: int
     requests: int
     validation: int
+    cache: CacheFacts | None = None
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         import torch
@@ -97,6 +100,7 @@ class Train(Stage):
         replace(program, components={**program.components, self.component: component}).write(out)
 
     def _task(self, inputs: Mapping[str, Files], model: Model, start: dict[str, Decision]) -> Task:
+        from wanc.calibration.causal_sampling import CausalSampling
         from wanc.calibration.lessons import Task
         from wanc.calibration.trajectories import TrajectorySampling
 
@@ -105,7 +109,8 @@ class Train(Stage):
         solver = self.trajectory.create_solver()
         high = sum(model.component_at(timestep) == HIGH for timestep in solver.timesteps.tolist())
         guidance = (self.trajectory.guidance(HIGH), self.trajectory.guidance(LOW))
-        sampling = TrajectorySampling(self.trajectory.create_solver, guidance, high)
+        how = (self.trajectory.create_solver, guidance, high)
+        sampling = TrajectorySampling(*how) if self.cache is None else CausalSampling(*how, self.cache)
         texts = SafetensorsFile(inputs["texts"][TEXTS])[TEXT]
         training = self._requests(texts, model, self.requests, TRAINING_SEED)
         validation = self._requests(texts, model, self.validation, VALIDATION_SEED)
@@ -113,11 +118,14 @@ class Train(Stage):
         return Task(teachers, others, trained, start, sampling, training, validation)
 
     def _teacher(self, component: str, inputs: Mapping[str, Files]) -> torch.nn.Module:
+        from wanc.models.wan.causal_sequence import causal_sequence
         from wanc.models.wan.checkpoint import open_located
-        from wanc.models.wan.transformer import load
+        from wanc.models.wan.transformer import load, step_module
 
         found = open_located(inputs["source"], (component,)).components[component]
-        return load(found.config, found.weights, inputs["source"])
+        config = found.config
+        module = step_module(config) if self.cache is None else causal_sequence(config, self.cache)
+        return load(module, found.weights, inputs["source"])
 
     def _other(self, component: str, teacher: torch.nn.Module, inputs: Mapping[str, Files]) -> torch.nn.Module:
         """An expert as it works beside the trained one: as it was decided, if it was, and in float otherwise."""
@@ -141,7 +149,10 @@ class Train(Stage):
 
         height, width, frames = self.shape
         shape = model.latent_shape(height=height, width=width, frames=frames)
-        noise = np.concatenate([initial_noise(shape, self.seed + first + number) for number in range(count)])
+        if self.cache is not None:
+            shape = (*shape[:2], sum(lengths_of(self.cache, shape[2])), *shape[3:])
+        seeds = np.arange(count) + self.seed + first
+        noise = np.concatenate([noise_of_video(shape, int(seed), self.cache) for seed in seeds])
         told = texts[[number % (len(texts) - 1) for number in range(count)]]
         negative = np.repeat(texts[-1:], count, axis=0)
-        return Requests(*(torch.from_numpy(array.copy()) for array in (noise, told, negative)))
+        return Requests(*(torch.from_numpy(array.copy()) for array in (noise, told, negative, seeds)))

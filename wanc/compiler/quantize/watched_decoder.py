@@ -22,7 +22,6 @@ from wanc.compiler.weights.finite import FiniteCheck
 from wanc.errors import UserError
 from wanc.runtime import safetensors
 from wanc.runtime.decode import decoded
-from wanc.runtime.interface import Interface
 from wanc.runtime.model import Model
 from wanc.runtime.pool import Empty
 from wanc.runtime.safetensors import SafetensorsFile
@@ -57,7 +56,7 @@ class WatchedDecoder:
     def __init__(self, files: ComponentFiles, model: Model, folder: Path, zeros: Sequence[str] | None) -> None:
         graphs = files.component.graphs
         self._model = model
-        self._graphs = {name: Interface(graph.inputs, graph.outputs) for name, graph in graphs.items()}
+        self._graphs = files.component.interfaces
         self._chains: dict[str, Chain] = {}
         self._here: dict[str, list[list[PatchLinear]]] = {}
         finite = FiniteCheck(files.name, zeros=zeros)
@@ -77,7 +76,7 @@ class WatchedDecoder:
         `patches` are taken of each input in every execution. Raises UserError where an input is not finite.
         """
         watch = _Watch(self._chains, self._here, patches, random)
-        for _ in decoded(latents, self._model.latent_mean, self._model.latent_std, watch, self._graphs):
+        for _ in decoded([latents], self._model.latent_mean, self._model.latent_std, watch, self._graphs):
             pass
         return watch.seen
 

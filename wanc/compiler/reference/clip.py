@@ -13,13 +13,20 @@ import numpy as np
 from wanc.compiler.program.program import Program
 from wanc.compiler.quantize.texts import prompt_reader
 from wanc.compiler.reference.last_place import Unit, one_place_off
-from wanc.compiler.reference.sampling import BlockRows, Sampled, Sampler, UntouchedDenoiser, pictures, tapped_steps
+from wanc.compiler.reference.sampling import (
+    BlockRows,
+    Sampled,
+    Sampler,
+    StepPlace,
+    UntouchedDenoiser,
+    pictures,
+    tapped_steps,
+)
 from wanc.compiler.stages.stage import Files
 from wanc.models.wan.checkpoint import open_located
 from wanc.models.wan.untouched import UntouchedComponent
 from wanc.runtime.encode import text_states
 from wanc.runtime.model import DECODER, HIGH, LOW, TEXT_ENCODER
-from wanc.runtime.noise import initial_noise
 from wanc.runtime.value import as_values
 
 if TYPE_CHECKING:
@@ -56,6 +63,12 @@ class ClipMaker:
             "experts": self._experts,
             "tapped": list(self._tapped),
             "changes": [[unit, draw] for unit, draw in self.changes],
+            "chunks": self.stage.cache
+            and {
+                "chunk": self.stage.cache.chunk,
+                "window": self.stage.cache.window.recent,
+                "sink": self.stage.cache.window.sink,
+            },
         }
 
     def make(self, prompt: str, seed: int, advance: Callable[[], object]) -> dict[str, Array]:
@@ -67,11 +80,14 @@ class ClipMaker:
         - `frames`: uint8 [frames, height, width, 3];
         - of each change: `<unit>/<draw>/latents` and `<unit>/<draw>/frames` of its own run, and
           `<unit>/<draw>/guided` [tapped steps, 1, …], velocities at the unchanged run's states.
+
+        Of a causal model all of these hold its chunks side by side in time, each at that step of its own; blocks are of
+        the last chunk.
         """
         text, negative = self._texts(prompt), self._texts(self.stage.negative_prompt)
         height, width, frames = self.stage.size
-        noise = initial_noise(self._model.latent_shape(height=height, width=width, frames=frames), seed)
-        run, blocks = self._watched(noise, text, negative)
+        noise = self._sampler.noise(self._model.latent_shape(height=height, width=width, frames=frames), seed)
+        run, blocks = self._watched(noise, seed, text, negative)
         found = {
             "text": text,
             "negative": negative,
@@ -83,19 +99,20 @@ class ClipMaker:
         }
         advance()
         for unit, draw in self.changes:
-            changed = self._changed(unit, draw, run, text, negative)
+            changed = self._changed(unit, draw, run, seed, text, negative)
             found |= {f"{unit}/{draw}/{name}": array for name, array in changed.items()}
             advance()
         return found
 
-    def _changed(self, unit: Unit, draw: int, run: Sampled, text: Array, negative: Array) -> dict[str, Array]:
+    def _changed(
+        self, unit: Unit, draw: int, run: Sampled, seed: int, text: Array, negative: Array
+    ) -> dict[str, Array]:
         """What a change of the model does to a run of it."""
         with ExitStack() as stack:
             for expert in set(self._experts):
                 stack.enter_context(one_place_off(self.untouched[expert].module, unit, draw))
-            changed = self._sampler.run(run.latents[0], text, negative)
-            places = [(run.latents[step], self._sampler.timesteps[step]) for step in self._tapped]
-            guided = np.stack([self._sampler.velocity(*place, text, negative) for place in places])
+            changed = self._sampler.run(run.latents[0], seed, text, negative)
+            guided = np.stack([self._sampler.guided_at(run, step, text, negative) for step in self._tapped])
         return {"latents": changed.latents, "guided": guided, "frames": self._pictures(changed)}
 
     @cached_property
@@ -105,8 +122,13 @@ class ClipMaker:
 
     @cached_property
     def _sampler(self) -> Sampler:
-        denoisers = {name: UntouchedDenoiser(self.untouched[name]) for name in (HIGH, LOW) if name in self.untouched}
-        return Sampler(self.stage.trajectory, self._model, denoisers)
+        cache = self.stage.cache
+        denoisers = {
+            name: UntouchedDenoiser(self.untouched[name], cache and cache.window)
+            for name in (HIGH, LOW)
+            if name in self.untouched
+        }
+        return Sampler(self.stage.trajectory, self._model, denoisers, cache)
 
     @cached_property
     def _blocks(self) -> dict[str, BlockRows]:
@@ -120,19 +142,19 @@ class ClipMaker:
     def _tapped(self) -> list[int]:
         return list(tapped_steps(self._experts))
 
-    def _watched(self, noise: Array, text: Array, negative: Array) -> tuple[Sampled, dict[int, Array]]:
-        """A run, and by step what was alive behind each block."""
+    def _watched(self, noise: Array, seed: int, text: Array, negative: Array) -> tuple[Sampled, dict[int, Array]]:
+        """A run, and by step what was alive behind each block; of a causal model as it made the last chunk."""
         blocks: dict[int, Array] = {}
 
         @contextmanager
-        def at_step(step: int, expert: str) -> Generator[None]:
-            if step in self._tapped:
-                self._blocks[expert].begin()
+        def at_step(place: StepPlace) -> Generator[None]:
+            if place.step in self._tapped:
+                self._blocks[place.expert].begin(place)
             yield
-            if step in self._tapped:
-                blocks[step] = self._blocks[expert].taken()
+            if place.step in self._tapped:
+                blocks[place.step] = self._blocks[place.expert].taken()
 
-        return self._sampler.run(noise, text, negative, at_step), blocks
+        return self._sampler.run(noise, seed, text, negative, at_step), blocks
 
     def _texts(self, prompt: str) -> Array:
         assert self.program.model is not None

@@ -22,6 +22,7 @@ from wanc.compiler.program.program import FILE, Program
 from wanc.compiler.stages.stage import Files, Stage, scratch_of
 from wanc.compiler.trajectory import Trajectory
 from wanc.runtime import safetensors
+from wanc.runtime.cache_facts import CacheFacts
 from wanc.runtime.progress import ProgressBar
 from wanc.runtime.strict_json import JsonValue
 
@@ -42,7 +43,8 @@ class SampleReference(Stage):
     """Inputs `exported` and `source`. Result: `reference.json`, and for each clip a file.
 
     `size` is that of the videos, height, width and frames; `clips` are a prompt and a seed each. `draws` are changes
-    in the last place that are tried with each of the clips, for float32 and for bfloat16.
+    in the last place that are tried with each of the clips, for float32 and for bfloat16. `cache` says how a causal
+    model's videos are divided, and how far it looks back; all that it sees of the past is float32.
     """
 
     name: ClassVar[str] = "reference"
@@ -56,6 +58,7 @@ class SampleReference(Stage):
     negative_prompt: str
     draws: int
     tokenizer: str
+    cache: CacheFacts | None = None
 
     def run(self, inputs: Mapping[str, Files], out: Path, *, progress: bool) -> None:
         import torch

@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from wanc.errors import CheckpointError
+from wanc.models.wan.causal_marks import CLASS
+from wanc.models.wan.companion import SHARED, with_companion
+from wanc.models.wan.configuration import named
 from wanc.models.wan.doubts import refuse
 from wanc.models.wan.foreign_files import kind_of_name, what_is_there
 from wanc.models.wan.layout_diffusers import is_diffusers, open_diffusers
 from wanc.models.wan.layout_original import is_original, open_original
-from wanc.models.wan.stored import Checkpoint, Component
+from wanc.models.wan.stored import COMPANION, Checkpoint, Component, parts_wanted
 from wanc.models.wan.tensors import SHARED_EMBEDDING
 from wanc.models.weights import Weight
+from wanc.words import Family
 
-__all__ = ["Checkpoint", "Component", "embedding", "open_checkpoint", "open_located", "read_checkpoint"]
+__all__ = [
+    "Checkpoint",
+    "Component",
+    "embedding",
+    "open_checkpoint",
+    "open_located",
+    "read_checkpoint",
+    "read_denoisers",
+]
 
 LAYOUTS_HINT = (
     "the diffusers layout has a model_index.json; the original layout has high_noise_model/ and low_noise_model/, "
@@ -35,24 +48,53 @@ def open_located(files: Mapping[str, Path], components: Sequence[str] | None = N
 
     What it says besides was refused or allowed when the recipe was resolved.
     """
-    name, path = next(iter(files.items()))
-    return read_checkpoint(path.parents[name.count("/")], components)
+    # The folder `companion/` is in names alone.
+    roots = {
+        name.startswith(COMPANION): path.parents[name.removeprefix(COMPANION).count("/")]
+        for name, path in files.items()
+    }
+    return read_checkpoint(roots[False], components, roots.get(True))
 
 
-def open_checkpoint(root: Path, components: Sequence[str] | None = None, allowed: Collection[str] = ()) -> Checkpoint:
+def open_checkpoint(
+    root: Path,
+    components: Sequence[str] | None = None,
+    allowed: Collection[str] = (),
+    *,
+    family: Family = "wan",
+    companion: Path | None = None,
+) -> Checkpoint:
     """Find out the layout of the checkpoint and open the components asked for (default: all that the model has).
 
-    Names and configurations are diffusers' whichever the layout. Raises CheckpointError where the folder holds no
-    checkpoint, where a file is missing, damaged or of another model, and where a configuration says something that
-    wanc does not do, unless its key is in `allowed`.
+    Names and configurations are diffusers' whichever the layout. Of a `companion`, another checkpoint, are the text
+    encoder, the tokenizer and the VAE. Raises CheckpointError where the folder holds no checkpoint, where a file is
+    missing, damaged or of another model, where the model is of another family, and where a configuration says something
+    that wanc does not do, unless its key is in `allowed`.
     """
-    checkpoint = read_checkpoint(root, components)
+    checkpoint = read_checkpoint(root, components, companion)
+    _check_family(checkpoint, family, allowed)
     refuse(checkpoint.doubts, allowed)
     return checkpoint
 
 
-def read_checkpoint(root: Path, components: Sequence[str] | None = None) -> Checkpoint:
-    """As `open_checkpoint`, with what it says besides in `doubts`, where whoever asked has to look at it."""
+def read_checkpoint(root: Path, components: Sequence[str] | None = None, companion: Path | None = None) -> Checkpoint:
+    """As `open_checkpoint`, with what it says besides in `doubts`, and its family in `causal`, for whoever asked."""
+    if companion is None:
+        checkpoint = _read(root, components, denoisers_alone=False)
+    else:
+        both = with_companion(_read(root, None, denoisers_alone=True), _read(companion, SHARED))
+        names = parts_wanted(root, [*both.components], components)
+        checkpoint = replace(both, components={name: both.components[name] for name in names})
+    _check_agreement(root, checkpoint.components)
+    return checkpoint
+
+
+def read_denoisers(root: Path) -> Checkpoint:
+    """As `read_checkpoint`, of the denoisers alone, which say what a model is. Raises CheckpointError."""
+    return _read(root, None, denoisers_alone=True)
+
+
+def _read(root: Path, components: Sequence[str] | None, *, denoisers_alone: bool = False) -> Checkpoint:
     if not os.path.isdir(root):
         kind = kind_of_name(root) if os.path.isfile(root) else None
         reason = "not a folder" if os.path.lexists(root) else "no such folder"
@@ -61,14 +103,30 @@ def read_checkpoint(root: Path, components: Sequence[str] | None = None) -> Chec
         hint = f"name the checkpoint's folder, {above}"
         raise CheckpointError("one part of a checkpoint, whose model_index.json lies above", where=str(root), hint=hint)
     if is_diffusers(root):
-        checkpoint = open_diffusers(root, components)
-    elif is_original(root):
-        checkpoint = open_original(root, components)
-    else:
-        found, reason = what_is_there(root), "not a Wan checkpoint in either layout"
-        raise CheckpointError(f"{reason}: {found}" if found else reason, where=str(root), hint=LAYOUTS_HINT)
-    _check_agreement(root, checkpoint.components)
-    return checkpoint
+        return open_diffusers(root, components, denoisers_alone=denoisers_alone)
+    if is_original(root):
+        return open_original(root, components, denoisers_alone=denoisers_alone)
+    found, reason = what_is_there(root), "not a Wan checkpoint in either layout"
+    raise CheckpointError(f"{reason}: {found}" if found else reason, where=str(root), hint=LAYOUTS_HINT)
+
+
+def _check_family(checkpoint: Checkpoint, family: Family, allowed: Collection[str]) -> None:
+    """A causal model's weights run as a bidirectional one's, and conversely: the video is noise, without a word."""
+    key, mark = next(iter(checkpoint.causal.items()), (None, None))
+    if family == "wan" and mark is not None:
+        what = f"its class, {named(mark.value)}" if key == CLASS else f"its {key}"
+        raise CheckpointError(
+            f"this is a causal model, by {what}: it makes videos chunk by chunk, and looks back alone",
+            where=mark.where,
+            hint="write `family: wan-causal` under model, and under runtime what it keeps: `kv_cache: {chunk: 3, …}`",
+        )
+    if family == "wan-causal" and mark is None and "family" not in allowed:
+        raise CheckpointError(
+            "nothing says that this model is causal: neither a class nor a key such as num_frame_per_block; one that "
+            "was trained to see all frames of a video makes noise of chunks",
+            where=str(checkpoint.root),
+            hint="write `family: wan` under model; if it was trained causally, let it pass: `allow: [family]`",
+        )
 
 
 def embedding(component: Component) -> Weight:

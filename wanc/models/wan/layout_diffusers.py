@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from wanc.errors import CheckpointError
+from wanc.models.wan.causal_marks import CLASS, CausalMark, causal_marks, is_causal_class, unread
 from wanc.models.wan.configuration import FIELDS, Field, checked, named, one_of, shown
 from wanc.models.wan.doubts import Doubt, unread_keys, wrong_values
 from wanc.models.wan.other_models import kind_of_class, refusal_by_keys, turned_off
@@ -32,6 +33,8 @@ from wanc.models.wan.tokenizer_settings import CLASSES, TOKEN_KEYS, doubts_of_se
 from wanc.models.weights import Weight
 
 PIPELINE, INDEX = "WanPipeline", "model_index.json"
+TRANSFORMER = "WanTransformer3DModel"
+EXPERTS = ("denoiser_high", "denoiser_low")
 TOKENIZER = "tokenizer/tokenizer.json"
 TOKENIZER_SETTINGS = "tokenizer/tokenizer_config.json"
 
@@ -48,8 +51,8 @@ class ComponentFolder:
 
 PARTS: Mapping[str, ComponentFolder] = {
     "text_encoder": ComponentFolder("text_encoder", "UMT5EncoderModel", "transformers", stem="model"),
-    "denoiser_high": ComponentFolder("transformer", "WanTransformer3DModel"),
-    "denoiser_low": ComponentFolder("transformer_2", "WanTransformer3DModel"),
+    "denoiser_high": ComponentFolder("transformer", TRANSFORMER),
+    "denoiser_low": ComponentFolder("transformer_2", TRANSFORMER),
     "vae_decoder": ComponentFolder("vae", "AutoencoderKLWan"),
 }
 # What is read of a component's configuration besides what enters its graphs.
@@ -64,10 +67,11 @@ def is_diffusers(root: Path) -> bool:
     return os.path.isfile(root / INDEX)
 
 
-def open_diffusers(root: Path, components: Sequence[str] | None) -> Checkpoint:
-    """Open the components asked for, or all. Raises CheckpointError."""
+def open_diffusers(root: Path, components: Sequence[str] | None = None, *, denoisers_alone: bool = False) -> Checkpoint:
+    """Open the components asked for, or all that the model has, or all of its denoisers. Raises CheckpointError."""
     index = read_json(root, INDEX)
-    if (pipeline := index.get("_class_name")) != PIPELINE:
+    marks = causal_marks(index, str(root / INDEX))
+    if (pipeline := index.get("_class_name")) != PIPELINE and CLASS not in marks:
         kind = kind_of_class(pipeline)
         what = f"{kind}, not supported yet: its class is {named(pipeline)}" if kind else f"a {named(pipeline)}"
         raise CheckpointError(f"this is {what}; wanc reads {PIPELINE} checkpoints", where=str(root / INDEX))
@@ -78,12 +82,15 @@ def open_diffusers(root: Path, components: Sequence[str] | None) -> Checkpoint:
         )
     if other := refusal_by_keys(index):
         raise CheckpointError(other, where=str(root / INDEX))
-    read = {"boundary_ratio", "scheduler", "tokenizer", *(part.folder for part in PARTS.values()), *turned_off(index)}
+    read = {"boundary_ratio", "scheduler", "tokenizer", *(part.folder for part in PARTS.values())}
+    read |= {*turned_off(index), *unread(index)}
     scheduler = read_scheduler(root, index.get("scheduler"))
     doubts = [*unread_keys(PIPELINE, index, read, str(root / INDEX)), *scheduler.doubts]
     present = [name for name, part in PARTS.items() if _is_present(index.get(part.folder))]
+    if denoisers_alone:
+        present = [name for name in present if name in EXPERTS]
     names = parts_wanted(root, present, components)
-    opened = {name: _open_component(root, name, index, doubts) for name in names}
+    opened = {name: _open_component(root, name, index, doubts, marks) for name in names}
     tokenizer = _tokenizer_files(root) if "text_encoder" in opened else ()
     doubts += _doubts_of_index(index, opened, str(root / INDEX))
     end_mark = _end_mark(root, doubts) if tokenizer else END_MARK
@@ -103,6 +110,7 @@ def open_diffusers(root: Path, components: Sequence[str] | None) -> Checkpoint:
         doubts=tuple(doubts),
         shift=scheduler.shift,
         end_mark=end_mark,
+        causal=marks,
     )
 
 
@@ -111,8 +119,10 @@ def _is_present(entry: object) -> bool:
     return isinstance(entry, list) and bool(entry) and entry[0] is not None
 
 
-def _open_component(root: Path, name: str, index: Mapping[str, Any], doubts: list[Doubt]) -> Component:
-    """One component; what its configuration says besides goes to the `doubts`."""
+def _open_component(
+    root: Path, name: str, index: Mapping[str, Any], doubts: list[Doubt], marks: dict[str, CausalMark]
+) -> Component:
+    """One component; what its configuration says besides goes to the `doubts`, and that it is causal to the `marks`."""
     part = PARTS[name]
     where = str(root / f"{part.folder}/config.json")
     document = read_json(root, f"{part.folder}/config.json")
@@ -120,6 +130,9 @@ def _open_component(root: Path, name: str, index: Mapping[str, Any], doubts: lis
     _check_class(part, index[part.folder][-1], f"the class of {part.folder}", str(root / INDEX))
     config = checked(name, document, where)
     read = {*FIELDS[name], *READ_BESIDES.get(name, ()), *turned_off(document)}
+    if name in EXPERTS:
+        marks |= causal_marks({CLASS: index[part.folder][-1]}, str(root / INDEX)) | causal_marks(document, where)
+        read |= unread(document)
     doubts += unread_keys(part.class_name, document, read, where)
     if name == "vae_decoder":
         doubts += wrong_values(_strides(config), document, where)
@@ -138,6 +151,8 @@ def _doubts_of_index(index: Mapping[str, Any], parts: Collection[str], where: st
     doubts: list[Doubt] = []
     for folder, (library, classes) in expected.items():
         entry = index.get(folder, [library, classes[0]])
+        if classes == (TRANSFORMER,) and is_causal_class(cast("list[object]", entry)[-1]):
+            continue  # a denoiser is only opened where its entry names a class
         if not any(entry == [library, name] for name in classes):
             message = f"{folder} is {shown(entry)}; it must be {shown([library, classes[0]])}"
             doubts.append(Doubt(folder, message, where))
@@ -145,7 +160,8 @@ def _doubts_of_index(index: Mapping[str, Any], parts: Collection[str], where: st
 
 
 def _check_class(part: ComponentFolder, found: object, subject: str, where: str) -> None:
-    if found != part.class_name:
+    is_causal = part.class_name == TRANSFORMER and is_causal_class(found)
+    if found != part.class_name and not is_causal:
         kind = kind_of_class(found)
         message = f"{subject} is {named(found)}; {part.class_name} was expected"
         raise CheckpointError(f"this is {kind}, not supported yet: {message}" if kind else message, where=where)

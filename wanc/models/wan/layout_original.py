@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wanc.errors import CheckpointError
+from wanc.models.wan.causal_marks import CausalMark, causal_marks, is_causal_class, unread
 from wanc.models.wan.configuration import (
     DENOISER,
     MOST_LAYERS,
@@ -78,13 +79,15 @@ def is_original(root: Path) -> bool:
     return os.path.isfile(root / "config.json") and any(root.glob(f"{WEIGHTS_STEM}*.safetensors"))
 
 
-def open_original(root: Path, components: Sequence[str] | None) -> Checkpoint:
-    """Open the components asked for, or all. Raises CheckpointError."""
+def open_original(root: Path, components: Sequence[str] | None = None, *, denoisers_alone: bool = False) -> Checkpoint:
+    """Open the components asked for, or all, or all denoisers. Raises CheckpointError."""
     folders = _expert_folders(root)
     doubts: list[Doubt] = []
-    settings = {name: _expert_settings(root, folder, doubts) for name, folder in folders.items()}
+    marks: dict[str, CausalMark] = {}
+    settings = {name: _expert_settings(root, folder, doubts, marks) for name, folder in folders.items()}
     text_length = _common_text_length(root, folders, settings)
-    names = parts_wanted(root, ["text_encoder", *folders, "vae_decoder"], components)
+    present = [*folders] if denoisers_alone else ["text_encoder", *folders, "vae_decoder"]
+    names = parts_wanted(root, present, components)
     opened = {name: _open_component(root, name, folders, settings) for name in names}
     tokenizer = _tokenizer(root) if "text_encoder" in opened else None
     configs = [_path(folder, "config.json") for folder in folders.values()]
@@ -98,6 +101,7 @@ def open_original(root: Path, components: Sequence[str] | None) -> Checkpoint:
         tokenizer=tokenizer,
         files=tuple(sorted({*configs, *weights, *([tokenizer] if tokenizer else [])})),
         doubts=tuple(doubts),
+        causal=marks,
     )
 
 
@@ -116,11 +120,12 @@ def _expert_folders(root: Path) -> dict[str, str]:
     return {"denoiser_high": HIGH, "denoiser_low": LOW}
 
 
-def _expert_settings(root: Path, folder: str, doubts: list[Doubt]) -> dict[str, Any]:
-    """An expert's `config.json`, checked; what it says besides goes to the `doubts`."""
+def _expert_settings(root: Path, folder: str, doubts: list[Doubt], marks: dict[str, CausalMark]) -> dict[str, Any]:
+    """An expert's `config.json`, checked; what it says besides goes to `doubts`, that it is causal to `marks`."""
     name = _path(folder, "config.json")
     document = read_json(root, name)
-    if (found := document.get("_class_name")) != "WanModel":
+    marks |= causal_marks(document, str(root / name))
+    if (found := document.get("_class_name")) != "WanModel" and not is_causal_class(found):
         kind = kind_of_class(found)
         what = (
             f"this is {kind}, not supported yet: its class is {named(found)}"
@@ -146,7 +151,7 @@ def _expert_settings(root: Path, folder: str, doubts: list[Doubt]) -> dict[str, 
         )
     if settings["in_dim"] != settings["out_dim"]:
         raise CheckpointError(NOT_BUILT_YET, where=str(root / name))
-    read = {*FIELDS, "model_type", *turned_off(document)}
+    read = {*FIELDS, "model_type", *turned_off(document), *unread(document)}
     doubts += unread_keys("WanModel", document, read, str(root / name))
     return settings
 

@@ -18,7 +18,6 @@ CLASSES: Mapping[str, str] = {
     "animate": "an Animate model",
     "diffusionforcing": "a diffusion-forcing model",
     "skyreels": "a SkyReels model",
-    "causal": "a causal model",
     "chronoedit": "a ChronoEdit model",
     "s2v": "a speech-to-video model",
     "speech": "a speech-to-video model",
@@ -38,13 +37,6 @@ KEYS: Mapping[str, str] = {
             "motion_encoder_batch_size", "use_face_encoder",
         ),
         "an Animate model",
-    ),
-    **dict.fromkeys(
-        (
-            "causal", "is_causal", "local_attn_size", "sink_size", "num_frame_per_block", "num_frames_per_block",
-            "independent_first_frame", "kv_cache_size", "sliding_window_num_frames",
-        ),
-        "a causal model",
     ),
     "inject_sample_info": "a SkyReels model",
     "rope_temporal_skip_len": "a ChronoEdit model",

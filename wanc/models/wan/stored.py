@@ -7,11 +7,12 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from wanc.errors import CheckpointError
+from wanc.models.wan.causal_marks import CausalMark, Marks
 from wanc.models.wan.doubts import Doubt
 from wanc.models.wan.foreign_files import instead_of, kind_of_beginning
 from wanc.models.wan.tensors import Shapes
@@ -27,6 +28,8 @@ ONNX_DTYPES = {"F32": "FLOAT", "F16": "FLOAT16", "BF16": "BFLOAT16"}
 UNREAD_HINT = "take the same model in bfloat16, float16 or float32"
 JSON_LIMIT = 4 * 2**20
 JSON_DEPTH = 32
+COMPANION = "companion/"
+"""What the names of a companion's files begin with."""
 WEIGHTS_STEM = "diffusion_pytorch_model"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
@@ -54,7 +57,9 @@ class Checkpoint:
     A model of one expert has the component `denoiser_high` alone, and no boundary. `tokenizer` is the path of
     `tokenizer.json`, relative to `root`, where the text encoder is among the components, and `end_mark` the token with
     which the text encoder expects a text to end. `shift` is that of the scheduler, None where none is said. `doubts`
-    are what the checkpoint says besides.
+    are what the checkpoint says besides, and `causal` is what says that it makes videos chunk by chunk.
+
+    Of a `companion` it has the text encoder, the tokenizer and the VAE: their files are called `companion/…`.
     """
 
     root: Path
@@ -67,6 +72,19 @@ class Checkpoint:
     doubts: tuple[Doubt, ...] = ()
     shift: float | None = None
     end_mark: int = END_MARK
+    causal: Marks = field(default_factory=dict[str, CausalMark])
+    companion: Checkpoint | None = None
+
+    def owner(self, component: str) -> Checkpoint:
+        """The checkpoint in whose folder a component lies, and which calls its files as they are called there."""
+        is_own = self.companion is None or component not in self.companion.components
+        return self if is_own else self.companion  # pyright: ignore[reportReturnType]
+
+    def path(self, name: str) -> Path:
+        """Where one of its files lies."""
+        if self.companion is not None and name.startswith(COMPANION):
+            return self.companion.root / name.removeprefix(COMPANION)
+        return self.root / name
 
 
 def read_json(root: Path, name: str) -> dict[str, Any]:

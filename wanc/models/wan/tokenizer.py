@@ -18,7 +18,7 @@ def check_tokenizer(checkpoint: Checkpoint) -> None:
 
     if checkpoint.tokenizer is None:
         return
-    path = checkpoint.root / checkpoint.tokenizer
+    path = checkpoint.path(checkpoint.tokenizer)
     tokenizer = Tokenizer.open(path.parent, checkpoint.text_length)
     rows, _ = embedding(checkpoint.components["text_encoder"]).shape
     if tokenizer.vocabulary > rows:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, WanTransformer3DModel
@@ -16,6 +16,8 @@ from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed, Wan
 from wanc.models.graph import Graph, Input, Output
 from wanc.models.wan.streamed import read_tensor
 from wanc.models.weights import Weight
+
+ExpertModule = TypeVar("ExpertModule", bound="StepModule")
 
 
 class StepModule(WanTransformer3DModel):
@@ -39,7 +41,7 @@ def graphs(config: Mapping[str, Any], text_length: int) -> tuple[Graph, ...]:
     return (
         Graph(
             name="step",
-            build=lambda: cast(StepModule, StepModule.from_config(dict(config))).eval(),
+            build=lambda: step_module(config),
             inputs=(
                 Input("latents", (1, config["in_channels"], *spatial), binding="step", per="request"),
                 Input("timestep", (1,), binding="build", per="expert"),
@@ -59,11 +61,16 @@ def blocks(config: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(f"blocks.{index}" for index in range(config["num_layers"]))
 
 
-def load(config: Mapping[str, Any], weights: Mapping[str, Weight], files: Mapping[str, Path]) -> StepModule:
+def step_module(config: Mapping[str, Any]) -> StepModule:
+    """An expert without its weights."""
+    return cast(StepModule, StepModule.from_config(dict(config))).eval()
+
+
+def load(module: ExpertModule, weights: Mapping[str, Weight], files: Mapping[str, Path]) -> ExpertModule:
     """An expert with its weights, float32, that does not learn; all of it is in memory.
 
     `weights` are by canonical name, and `files` locates what they name.
     """
-    module = cast(StepModule, StepModule.from_config(dict(config))).float().eval()
+    module.float()
     module.load_state_dict({name: read_tensor(weight, files[weight.file]) for name, weight in weights.items()})
     return module.requires_grad_(False)

@@ -22,8 +22,11 @@ from transformers import UMT5Config, UMT5EncoderModel
 from wanc.errors import CheckpointError
 from wanc.models.wan.stored import Checkpoint, Component, file_weights
 from wanc.models.wan.streamed import Change, stream
+from wanc.models.wan.untouched_causal import run_chunk
+from wanc.models.wan.untouched_sequence import run_behind
 from wanc.models.weights import Weight
 from wanc.quiet import quiet
+from wanc.runtime.kvcache import BIAS, KeyValueWindow
 
 Array = np.ndarray[Any, Any]
 Config = Mapping[str, Any]
@@ -55,6 +58,7 @@ class UntouchedComponent:
     """
 
     def __init__(self, checkpoint: Checkpoint, name: str, change: Change | None = None) -> None:
+        checkpoint = checkpoint.owner(name)
         component = checkpoint.components[name]
         where = str(checkpoint.root / component.folder)
         try:
@@ -72,15 +76,23 @@ class UntouchedComponent:
         """What an expert or the text encoder gives, float32, under the names that their graphs have for it.
 
         - An expert: latents [1, channels, frames, height, width], timestep [1], text [1, tokens, width] → velocity.
+        - A causal expert: as `run_chunk` says.
         - The text encoder: embeddings [1, tokens, width], mask int64 [1, tokens] → hidden.
         """
-        given = {name: torch.from_numpy(array.copy()) for name, array in inputs.items()}
         module = cast(Any, self.module)
+        if BIAS in inputs:
+            return run_chunk(module, inputs)
+        given = {name: torch.from_numpy(array.copy()) for name, array in inputs.items()}
         if isinstance(module, UMT5EncoderModel):
             states = module(inputs_embeds=given["embeddings"], attention_mask=given["mask"])
             return {"hidden": states.last_hidden_state.numpy()}
         (velocity,) = module(given["latents"], given["timestep"], given["text"], return_dict=False)
         return {"velocity": velocity.numpy()}
+
+    @torch.no_grad()
+    def run_behind(self, inputs: Mapping[str, Array], clean: Sequence[Array], window: KeyValueWindow) -> Array:
+        """The velocity of a causal expert on a chunk, with all chunks before it: see `untouched_sequence`."""
+        return run_behind(cast(Any, self.module), inputs, clean, window)
 
     @torch.no_grad()
     def decode(self, latents: Array) -> list[Chunk]:

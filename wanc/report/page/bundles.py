@@ -86,11 +86,12 @@ def _told(report: ReportDocument, clip: int) -> str:
 
 
 def _linears(report: ReportDocument, entry: ReportedBundle) -> Markup | None:
-    """How many of which kind, and, to be unfolded, which of them are not as they are in the baseline."""
+    """How many of which kind; to be unfolded, which of them are not as they are in the baseline; and what they take."""
     changed = details.changed_schemes(report, entry)
     summary = element("summary", f"{len(changed.rows)} computed otherwise than in {report.baseline}")
     unfolded = element("details", summary, table_of(changed)) if changed.rows else None
-    return together(table_of(details.schemes(entry)), unfolded)
+    times = table_of(details.layer_groups(report, entry), "numbers")
+    return together(table_of(details.schemes(entry)), unfolded, times)
 
 
 def _grid(*parts: Markup | None) -> Markup | None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 
-from wanc.report.document import ReportDocument, ReportedBundle
+from wanc.report.document import LayerGroup, ReportDocument, ReportedBundle
+from wanc.report.subject import FLOAT
 from wanc.report.tables import ReportCell, ReportTable, prompt_of, text_table
 from wanc.report.values import baseline_of
-from wanc.report.wording import quantity
+from wanc.report.wording import quantity, times
 
 
 def invariants(entry: ReportedBundle) -> ReportTable:
@@ -73,8 +74,10 @@ def reference(report: ReportDocument) -> ReportTable:
         ["model", found.model],
         ["video", f"{found.width}×{found.height}, {found.frames} frames at {found.fps} per second"],
         ["sampling", f"{found.solver}, {found.steps} steps"],
+        *([["made in", f"{found.chunks}, in fp32"]] if found.chunks else []),
         ["key", found.key],
         *floors,
+        *([["detector", found.detector]] if found.detector else []),
     ]
     return text_table("Reference", ("Fact", "Value"), rows, "The untouched model in float32, on this machine.")
 
@@ -90,3 +93,28 @@ def machine(report: ReportDocument) -> ReportTable:
         ["wanc", report.wanc],
     ]
     return text_table("Machine", ("Fact", "Value"), rows, "Times are compared only where all of this is the same.")
+
+
+def layer_groups(report: ReportDocument, entry: ReportedBundle) -> ReportTable:
+    """What groups of Linears take inside a step, and whether it paid to quantise them."""
+    rows = [
+        [one.expert, one.group, one.scheme, _milliseconds(one.seconds), _milliseconds(one.baseline_seconds), _paid(one)]
+        for one in entry.groups
+    ]
+    note = "Linears at the same place of all blocks, in a step of one branch, by the account of the engine's library."
+    header = ["Expert", "Linears", "Scheme", "Takes", f"In {report.baseline}", "Did 8 bits or fewer pay?"]
+    # Without a baseline there is nothing to say of one.
+    shown = len(header) if report.baseline else 4
+    return text_table("What Linears take, by group", header[:shown], [row[:shown] for row in rows], note)
+
+
+def _milliseconds(seconds: float | None) -> str:
+    return quantity(None if seconds is None else 1e3 * seconds, "ms")
+
+
+def _paid(group: LayerGroup) -> str:
+    """Only where the baseline has in float what the bundle has not is there something that paid or did not."""
+    if not group.baseline_seconds or group.scheme == FLOAT or group.baseline_scheme != FLOAT:
+        return "–"
+    faster = group.baseline_seconds / group.seconds if group.seconds else 0.0
+    return f"{'yes' if faster > 1 else 'no'}, {times(faster)} as fast"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from wanc.report import tables, wording
 from wanc.report.document import ReportDocument
-from wanc.report.page import details, player, plots
+from wanc.report.page import chunk_plots, details, player, plots
 from wanc.report.page.bundles import bundles
 from wanc.report.page.drawings import DataUri, Drawings, strip
 from wanc.report.page.html import Markup, element, table_of, together
@@ -40,7 +40,7 @@ def sections(
         PageSection("compared", "Speed against quality", together(pareto, compared)),
         PageSection("bundles", "Bundles", bundles(report, data_uri, drawings)),
         PageSection("watch", "Side by side", player.player(report, videos)),
-        PageSection("drift", "Drift", drawings.place(plots.drift(report))),
+        PageSection("drift", "Drift", _drift(report, drawings)),
         PageSection("trend", "Trend", _grid(map(drawings.place, plots.trends(report)))),
         PageSection("clips", "What was asked for", _clips(report, data_uri)),
         PageSection("facts", "Facts", _facts(report)),
@@ -52,6 +52,13 @@ def sections(
     missing = ", ".join(one.title for one in known if not one.body)
     told = element("p", f"Not measured: {missing}.", class_="missing") if missing else None
     return together(element("nav", *links, aria_label="Sections"), element("main", *parts, told))
+
+
+def _drift(report: ReportDocument, drawings: Drawings) -> Markup | None:
+    """Of the latents behind each step; of a causal model's chunks, what becomes of them one after the other."""
+    shown = [drawings.place(plot) for plot in (plots.drift(report), *chunk_plots.chunks(report))]
+    table = tables.chunks(report)
+    return together(*shown, table_of(table, "numbers") if table.rows else None) or None
 
 
 def _hint(report: ReportDocument) -> Markup | None:

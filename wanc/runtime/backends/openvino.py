@@ -30,6 +30,7 @@ FIRST = ["wanc", "first"]
 """Where a model says of which sizes its inputs can be at a first execution: {name: sizes}, as JSON."""
 INPUTS_AS_THEY_ARE: Mapping[str, str] = {"DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
 """Without this, a product whose weight alone is codes rounds its other side as well."""
+NOTHING_MORE: Mapping[str, Any] = {}
 
 
 @functools.cache
@@ -43,12 +44,14 @@ def compile_model(path: Path, threads: int, lanes: int = 1) -> openvino.Compiled
     return compile_read(core().read_model(path), threads, lanes)
 
 
-def compile_read(model: openvino.Model, threads: int, lanes: int = 1) -> openvino.CompiledModel:
+def compile_read(
+    model: openvino.Model, threads: int, lanes: int = 1, more: Mapping[str, Any] = NOTHING_MORE
+) -> openvino.CompiledModel:
     """Compile an IR that was read, in the precision that it asks for.
 
     Each lane is a stream, with its share of the threads; streams share the weights. A processor without bfloat16
     computes in float32, slower and closer to the float model; where the plugin does not find out by itself that it has
-    to, compiling fails, and is tried so.
+    to, compiling fails, and is tried so. `more` are properties of the library.
     """
     precision = str(model.get_rt_info(PRECISION).astype(str)) if model.has_rt_info(PRECISION) else FLOAT32
     config: dict[str, Any] = {
@@ -56,6 +59,7 @@ def compile_read(model: openvino.Model, threads: int, lanes: int = 1) -> openvin
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": str(lanes),
         **INPUTS_AS_THEY_ARE,
+        **more,
     }
     if threads:
         config["INFERENCE_NUM_THREADS"] = threads

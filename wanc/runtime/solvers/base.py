@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -15,6 +15,8 @@ from .schedule import Schedule
 
 Latents = NDArray[np.float32]
 Exact = NDArray[np.float64]  # latents inside a solver
+NoiseOf = Callable[[int, tuple[int, ...]], Latents]
+"""Standard normal noise of a shape, for a step by its number, from 0."""
 BLOCK = 4096
 """Elements that are moved at once: all that a step computes of them on its way stays in the processor's caches."""
 
@@ -29,6 +31,8 @@ class Solver(ABC):
     name: ClassVar[str]
     history: ClassVar[int]
     """Numbers that it keeps of each element from one step to the next."""
+    noise_of: NoiseOf
+    """What one that adds noise anew takes it from; others never ask."""
 
     def __init__(self, schedule: Schedule, empty: Empty = np.empty) -> None:
         self.schedule, self._empty = schedule, empty

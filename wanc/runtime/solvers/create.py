@@ -1,6 +1,7 @@
 """Solvers of the flow ODE, in numpy. Each equals its counterpart in diffusers step by step.
 
-`unipc` is Wan's own choice, `dpm++` its alternative, `euler` what few-step distilled models use.
+`unipc` is Wan's own choice, `dpm++` its alternative, `euler` what few-step distilled models use, and `lcm` those of
+them that take new noise at each step.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import UserError
+from ..noise import initial_noise
 from ..pool import Empty
-from .base import Solver
+from .base import NoiseOf, Solver
 from .dpm import DpmSolver
 from .euler import EulerSolver
+from .lcm import LcmSolver
 from .schedule import TRAINING_TIMESTEPS, Schedule
 from .unipc import UniPCSolver
 
@@ -22,6 +25,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "unipc": UniPCSolver,
     "euler": EulerSolver,
     "dpm++": DpmSolver,
+    "lcm": LcmSolver,
 }
 
 
@@ -51,6 +55,7 @@ def create_solver(
     steps: int | None = None,
     timesteps: Sequence[float] | None = None,
     empty: Empty = np.empty,
+    noise_of: NoiseOf | None = None,
 ) -> Solver:
     """A fresh solver for one sampling run.
 
@@ -61,9 +66,12 @@ def create_solver(
         timesteps: instead of `steps`, the falling timesteps of a few-step distilled model before the shift, in
             (0, 1000]: [1000, 750, 500, 250].
         empty: what makes its arrays.
+        noise_of: what the noise of a step is taken from, by a solver that adds some; the seed 0 unless given.
 
     Raises:
         UserError: an unknown name, or numbers that make no schedule.
     """
     schedule = create_schedule(name, shift=shift, steps=steps, timesteps=timesteps)
-    return SOLVERS[name](schedule, empty)
+    solver = SOLVERS[name](schedule, empty)
+    solver.noise_of = noise_of or (lambda step, size: initial_noise(size, 0, empty, stream=1 + step))
+    return solver

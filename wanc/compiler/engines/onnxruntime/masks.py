@@ -51,6 +51,14 @@ def mend_masks(model: ir.Model) -> PassOutcome:
     return outcome
 
 
+def stretch_masks(model: ir.Model) -> None:
+    """The first of the two alone: what a graph means stays as it is written."""
+    for node in list(model.graph.all_nodes()):
+        mask = node.inputs[MASK] if len(node.inputs) > MASK else None
+        if (node.domain, node.op_type) == ("", "Attention") and mask is not None:
+            node.replace_input_with(MASK, _stretched(node, mask))
+
+
 def _stretched(node: ir.Node, mask: ir.Value) -> ir.Value:
     """The mask with a row for each query and a column for each key; one row or column may stand for all so far."""
     query, key = node.inputs[:2]
