@@ -114,7 +114,7 @@ def _segments(
     offers: dict[tuple[str, str, str | None], list[EngineFile]] = {}
     for file in files:
         offers.setdefault((file.engine, file.target, file.profile), []).append(file)
-    fitting = [offer for offer in offers.values() if all(map(_fits, offer)) and len({f.device for f in offer}) == 1]
+    fitting = [offer for offer in offers.values() if all(map(_fits, offer))]
     if not fitting and any(file.built == ON_TARGET for file in files):
         raise TargetError(
             f"the engines of {files[0].component}/{files[0].graph} are not built yet: that takes a machine with "
@@ -169,5 +169,5 @@ def _why_not(files: Sequence[EngineFile]) -> str:
 
 
 def _fits(file: EngineFile) -> bool:
-    is_runnable = (file.engine, file.target) in RUNNABLE and (file.target == CUDA or file.device == file.target)
-    return is_runnable and file.profile is None and file.built is None and not file.ranks
+    is_runnable = (file.engine, file.target) in RUNNABLE and (file.target == CPU or not file.ranks)
+    return is_runnable and file.profile is None and file.built is None

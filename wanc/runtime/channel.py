@@ -32,6 +32,17 @@ class Channel(Generic[T]):
             self._pieces.append(piece)
             self._changed.notify_all()
 
+    def offer(self, piece: T, seconds: float) -> bool:
+        """Give a piece, if there is room within so many seconds; and whether there was. Raises ChannelClosed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed or len(self._pieces) < self._room, seconds)
+            if self._is_closed:
+                raise ChannelClosed
+            if is_taken := len(self._pieces) < self._room:
+                self._pieces.append(piece)
+                self._changed.notify_all()
+            return is_taken
+
     def complete(self) -> None:
         """That was the last piece."""
         with self._changed:
@@ -47,13 +58,20 @@ class Channel(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         """The pieces in turn, up to the last one. Raises ChannelClosed where that does not come."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._is_closed or self._is_complete or self._pieces)
-                if self._is_closed:
-                    raise ChannelClosed
-                if not self._pieces:
-                    return
-                piece = self._pieces.popleft()
-                self._changed.notify_all()
-            yield piece
+        while self._wait():
+            yield self._take()  # and nothing here holds what was taken
+
+    def _wait(self) -> bool:
+        """Until there is a piece, or there will be none; and whether there is."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_closed or self._is_complete or self._pieces)
+            if self._is_closed:
+                raise ChannelClosed
+            return bool(self._pieces)
+
+    def _take(self) -> T:
+        with self._changed:
+            if self._is_closed:
+                raise ChannelClosed
+            self._changed.notify_all()
+            return self._pieces.popleft()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple, cast, get_args
 
 from .strict_json import Fields, JsonObject, JsonValue
 
@@ -17,6 +17,18 @@ ON_TARGET = "on-target"
 BUILD_IT = "wanc build --on-target"
 RANK = "rank"
 """The input that a segment has which several devices execute: int64 [1], the number of the one that does."""
+
+
+Operation = Literal["all_to_all", "all_gather"]
+"""Of blocks along dimension 0: block i goes to rank i; or every rank gets those of all."""
+
+
+class RankExchange(NamedTuple):
+    """What ranks exchange in front of a file: of the value that each has as `given` becomes what it has as `taken`."""
+
+    operation: Operation
+    given: str
+    taken: str
 
 
 class EngineMemory(NamedTuple):
@@ -36,7 +48,8 @@ class EngineFile:
     and those that one segment hands to a later one. `built` is `on-target` where there is no engine yet: then `file` is
     the lowered graph, an ONNX file that nothing executes as it is. `ranks` are the devices that execute it together,
     `device` first: each loads the file, takes its place among them as the input `RANK`, and computes its part of the
-    tokens; they exchange the rest. None where that is the one device's. `memory` is what it takes on a CPU beside its
+    tokens; they exchange the rest: of an engine that cannot do that itself what is in `exchanges`, before the file is
+    executed. None where that is the one device's. `memory` is what it takes on a CPU beside its
     activations; None of a file that is executed elsewhere, or that is older.
     """
 
@@ -53,6 +66,7 @@ class EngineFile:
     built: str | None = None
     ranks: tuple[str, ...] = ()
     memory: EngineMemory | None = None
+    exchanges: tuple[RankExchange, ...] = ()
 
     @classmethod
     def read(cls, fields: Fields) -> EngineFile:
@@ -77,16 +91,21 @@ class EngineFile:
             built=built,
             ranks=ranks,
             memory=_memory(fields.object("memory")) if "memory" in fields.values else None,
+            exchanges=tuple(map(_exchange, fields.objects("exchanges"))) if "exchanges" in fields.values else (),
         )
 
     def as_json(self) -> JsonObject:
         """The entry as JSON values; what most files do not have is left out of theirs."""
         values: dict[str, JsonValue] = asdict(self)
-        for name in ("built", "ranks", "memory"):
+        for name in ("built", "ranks", "memory", "exchanges"):
             if not values[name]:
                 del values[name]
         lists: dict[str, JsonValue] = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
-        return {**values, **lists, **({"memory": self.memory._asdict()} if self.memory else {})}
+        if self.memory:
+            lists["memory"] = self.memory._asdict()
+        if self.exchanges:
+            lists["exchanges"] = [exchange._asdict() for exchange in self.exchanges]
+        return {**values, **lists}
 
     def __str__(self) -> str:
         """`tensorrt on sm80 (gpu1), for 480p alone, not built yet`: what says more than engine and target."""
@@ -120,6 +139,13 @@ def to_build(topology: Mapping[str, JsonValue]) -> int:
     entries = topology.get("engines")
     found = entries if isinstance(entries, list) else []
     return sum(isinstance(entry, dict) and entry.get("built") == ON_TARGET for entry in found)
+
+
+def _exchange(fields: Fields) -> RankExchange:
+    operation = fields.text("operation")
+    if operation not in get_args(Operation):
+        fields.refuse("operation", f"is {ascii(operation)[:80]}, not one of {', '.join(get_args(Operation))}")
+    return RankExchange(cast("Operation", operation), fields.text("given"), fields.text("taken"))
 
 
 def _memory(fields: Fields) -> EngineMemory:

@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from threading import Lock
 
 from .checkpoint import checkpoint
-from .cores import available_cores, cores_here, keep_on, threads_here
-from .engine_file import CUDA, EngineFile, Key
+from .cores import cores_here, keep_on
+from .engine_file import EngineFile, Key
 from .errors import TargetError, UserError
 from .events import EXECUTIONS, GRAPH_BYTES, LOADS, count, span
 from .folder import PlainFolder
+from .openings import MOST_LANES, Openings
 from .read_ahead import read_through
 from .residency import Residency
 from .segments import Segments
@@ -24,9 +25,10 @@ from .session import Session
 from .uses import GraphUse
 from .value import Given, Value, as_value, as_values
 from .voice import explain
-
-MOST_LANES = 2
-"""Executions of one graph at once: guidance has two branches."""
+from .workers.create import TIMEOUT, cores_of, devices_of, thread_workers
+from .workers.execution import Execute
+from .workers.micro_batches import run_micro_batches
+from .workers.worker import DeviceWorker
 
 
 @dataclass
@@ -36,15 +38,6 @@ class Counter:
     executions: int = 0
     bytes: int = 0
     seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Opening:
-    """How a graph's files are opened: for so many executions at once, on these processors and so many threads."""
-
-    lanes: int
-    threads: int
-    cores: frozenset[int]
 
 
 class Executor:
@@ -58,10 +51,12 @@ class Executor:
         threads: int = 0,
         budget: int | None = None,
         thrifty: Collection[str] = (),
+        worker_timeout: float = TIMEOUT,
     ) -> None:
         """The engines' files lie in `folder`; `budget` is what open files and reserved values may take, in bytes.
 
         `thrifty` are components whose engines keep no memory between executions; where there is a budget, all are.
+        Files that lie on several devices are executed by a worker for each, which has `worker_timeout` seconds for one.
 
         Raises UserError for a number of threads that there cannot be.
         """
@@ -72,7 +67,13 @@ class Executor:
         self.residency = Residency(files, self._session, budget, self._read_through)
         self.pool = self.residency.pool
         self.empty = self.pool.empty
-        self._openings: dict[Key, Opening] = {}
+        devices = devices_of(files)
+        self._cores = cores_of(devices) if len(devices) > 1 else {}
+        self._workers: Mapping[str, DeviceWorker] = thread_workers(self._cores, _weakly(self._run_file))
+        for worker in self._workers.values():
+            weakref.finalize(self, worker.close)
+        self._worker_timeout = worker_timeout
+        self._openings = Openings(threads, self._cores)
         self._counters: dict[Key, Counter] = {}
         self._lock = Lock()
         self._lanes = ThreadPoolExecutor(MOST_LANES, thread_name_prefix="lane")
@@ -82,17 +83,17 @@ class Executor:
 
         Raises TargetError where there is none, where it takes other inputs, and where its engine fails.
         """
-        self._openings.setdefault((component, graph), self._opening((component, graph), 1))
+        self._openings.announce_once(self._segments((component, graph)).files)
         (outputs,) = self._execute((component, graph), [inputs])
         return outputs
 
     def run_together(self, component: str, graph: str, inputs: Sequence[Mapping[str, Given]]) -> list[dict[str, Value]]:
         """Execute a graph once for each of these inputs, in lanes that share the threads.
 
-        Threads that work on graphs of their own wait for each other less often than those that share one. A GPU is
-        busy with one execution, and would need the memory of all.
+        Threads that work on graphs of their own wait for each other less often than those that share one. Where
+        segments lie on several devices, each input is a micro-batch that goes through all of them.
         """
-        self._openings[component, graph] = self._opening((component, graph), len(inputs))
+        self._openings.announce(self._segments((component, graph)).files, len(inputs))
         return self._execute((component, graph), inputs)
 
     @contextmanager
@@ -100,8 +101,9 @@ class Executor:
         """For the length of a `with`: these graphs will be executed, in this order. Raises TargetError."""
         files: list[EngineFile] = []
         for component, graph, branches in uses:
-            self._openings[component, graph] = self._opening((component, graph), branches)
-            files += self._segments((component, graph)).files
+            found = self._segments((component, graph)).files
+            self._openings.announce(found, branches)
+            files += found
         with self.residency.expect(files):
             yield
 
@@ -120,8 +122,9 @@ class Executor:
 
     def open(self, component: str, graph: str) -> None:
         """Open a graph's files, as far as they find room, before anybody needs them. Raises TargetError."""
-        self._openings.setdefault((component, graph), self._opening((component, graph), 1))
-        for file in self._segments((component, graph)).files:
+        files = self._segments((component, graph)).files
+        self._openings.announce_once(files)
+        for file in files:
             with self.residency.use(file):
                 pass
 
@@ -149,13 +152,6 @@ class Executor:
             raise TargetError(f"this bundle has no engine for {key[0]}/{key[1]}")
         return self._engines[key]
 
-    def _opening(self, key: Key, branches: int) -> Opening:
-        """For this thread, which will execute a graph for so many branches at once."""
-        threads = threads_here(self._threads)
-        is_on_gpu = key in self._engines and self._engines[key].files[0].target == CUDA
-        lanes = 1 if is_on_gpu else min(branches, threads or available_cores(), MOST_LANES)
-        return Opening(lanes, threads, cores_here())
-
     def _is_thrifty(self, component: str) -> bool:
         return self.residency.budget is not None or component in self._thrifty
 
@@ -164,9 +160,7 @@ class Executor:
             self._folder.read(file.file, read_through)
 
     def _session(self, file: EngineFile) -> Session:
-        key = (file.component, file.graph)
-        # One that stands in another's place was never announced.
-        opening = self._openings.get(key) or self._opening(key, 1)
+        opening = self._openings.known(file)
         if opening.cores != cores_here():
             # Ahead of its use a file is opened by another thread; an engine's own threads are kept where that one is.
             keep_on(opening.cores)
@@ -192,7 +186,6 @@ class Executor:
         return session
 
     def _execute(self, key: Key, inputs: Sequence[Mapping[str, Given]]) -> list[dict[str, Value]]:
-        """Segment by segment: each is used once for all branches."""
         segments = self._segments(key)
         for given in inputs:
             _check_names(key, segments, given)
@@ -203,23 +196,27 @@ class Executor:
         ]
         for values in branches:
             self._count(key, bytes_=sum(value.bytes for value in values.values()))
+        if self._workers:
+            found = run_micro_batches(segments, branches, self._workers, self._worker_timeout)
+        else:
+            found = self._in_turn(segments, branches)
+        for outputs in found:
+            self._count(key, executions=1, bytes_=sum(value.bytes for value in outputs.values()))
+        return found
+
+    def _in_turn(self, segments: Segments, branches: list[dict[str, Value]]) -> list[dict[str, Value]]:
+        """Segment by segment, on one device: each is used once for all branches."""
         for file, dropped in zip(segments.files, segments.dropped, strict=True):
             checkpoint()
-            self._run_segment(segments, file, branches)
+            with self.residency.use(file) as session:
+                self._run_branches(session, file, branches)
             for values in branches:
                 for name in dropped:
                     del values[name]
         return [{name: values[name] for name in segments.outputs} for values in branches]
 
-    def _run_segment(self, segments: Segments, file: EngineFile, branches: Sequence[dict[str, Value]]) -> None:
-        """Add to each branch's values what a segment gives for them. Nothing holds its session behind that."""
-        with self.residency.use(file) as session:
-            self._run_branches(session, segments, file, branches)
-
-    def _run_branches(
-        self, session: Session, segments: Segments, file: EngineFile, branches: Sequence[dict[str, Value]]
-    ) -> None:
-        key = (file.component, file.graph)
+    def _run_branches(self, session: Session, file: EngineFile, branches: Sequence[dict[str, Value]]) -> None:
+        """Add to each branch's values what a segment gives for them."""
         # A lane holds on to what it has run a moment longer, and must not hold the session.
         weak = weakref.ref(session)
 
@@ -227,20 +224,28 @@ class Executor:
             checkpoint()
             session = weak()
             assert session is not None, "it is in use"
-            started = time.perf_counter()
-            with span("execute", *key):
-                values |= as_values(session.run({name: values[name] for name in file.inputs}))
-            self._count(key, seconds=time.perf_counter() - started)
-            if file is segments.files[-1]:
-                self._count(key, executions=1, bytes_=sum(values[name].bytes for name in segments.outputs))
+            values |= self._run_session(session, file, {name: values[name] for name in file.inputs})
 
-        if len(branches) == 1 or self._opening(key, len(branches)).lanes == 1:
+        if len(branches) == 1 or self._openings.of(file, len(branches)).lanes == 1:
             for values in branches:
                 run(values)
             return
         # A lane works for whom its caller works for, and ends when that is to end.
         contexts = [copy_context() for _ in branches]
         list(self._lanes.map(lambda context, values: context.run(run, values), contexts, branches))
+
+    def _run_file(self, file: EngineFile, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        """What a worker executes."""
+        checkpoint()
+        with self.residency.use(file) as session:
+            return self._run_session(session, file, inputs)
+
+    def _run_session(self, session: Session, file: EngineFile, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        key, started = (file.component, file.graph), time.perf_counter()
+        with span("execute", *key):
+            outputs = as_values(session.run(inputs))
+        self._count(key, seconds=time.perf_counter() - started)
+        return outputs
 
     def _count(self, key: Key, *, executions: int = 0, bytes_: int = 0, seconds: float = 0.0) -> None:
         with self._lock:
@@ -252,6 +257,18 @@ class Executor:
             count(EXECUTIONS, executions, component=key[0], graph=key[1])
         if bytes_:
             count(GRAPH_BYTES, bytes_, component=key[0], graph=key[1])
+
+
+def _weakly(run_file: Execute) -> Execute:
+    """The same method, of an object that this does not keep alive: a worker's thread lives as long as its executor."""
+    weak = weakref.WeakMethod(run_file)
+
+    def run(file: EngineFile, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        method = weak()
+        assert method is not None, "who waits for it holds the executor"
+        return method(file, inputs)
+
+    return run
 
 
 def _check_names(key: Key, segments: Segments, inputs: Mapping[str, Given]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from .engine_file import EngineFile
+from .engine_file import RANK, EngineFile
 from .errors import BundleError
 from .interface import Interface
 
@@ -43,7 +43,8 @@ class Segments:
         """For each segment the values that nobody needs once it has run."""
         last: dict[str, int] = {}
         for index, file in enumerate(self.files):
-            last |= dict.fromkeys((*file.inputs, *file.outputs), index)
+            sent = (exchange.given for exchange in file.exchanges)
+            last |= dict.fromkeys((*sent, *file.inputs, *file.outputs), index)
         kept = set(self.outputs)
         dropped: list[list[str]] = [[] for _ in self.files]
         for name, final in last.items():
@@ -58,8 +59,15 @@ class Segments:
         given: dict[str, int] = {}
         taken = set(self.inputs)
         for file in self.files:
-            if unknown := [name for name in file.inputs if name not in given and name not in taken]:
+            if len(file.ranks) != len(self.files[0].ranks):
+                return f"segment {file.segment} has {len(file.ranks)} ranks, segment 0 {len(self.files[0].ranks)}"
+            exchanged = {exchange.taken for exchange in file.exchanges} | ({RANK} if file.ranks else set[str]())
+            sent = [exchange.given for exchange in file.exchanges]
+            needed = [*sent, *(name for name in file.inputs if name not in exchanged)]
+            if unknown := [name for name in needed if name not in given and name not in taken]:
                 return f"segment {file.segment} takes {_short(unknown[0])}, which nothing before it gives"
+            if file.exchanges and not file.ranks:
+                return f"segment {file.segment} exchanges {_short(sent[0])}, and no ranks execute it"
             for name in file.outputs:
                 if given.setdefault(name, file.segment) != file.segment:
                     return f"segments {given[name]} and {file.segment} both give {_short(name)}"

@@ -1,0 +1,33 @@
+"""What the ranks of a segment exchange in front of it: blocks of values along dimension 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..engine_file import EngineFile
+from ..errors import TargetError
+from ..value import Value
+
+
+def exchanged(file: EngineFile, ranks: Sequence[dict[str, Value]]) -> None:
+    """Give each rank what it has of the others' values, by what the file says; `ranks` are their values by name.
+
+    all_to_all: block i of dimension 0 goes to rank i, and what rank i sent is in its place. all_gather: what every rank
+    has, in their order. Raises TargetError where shards are not even.
+    """
+    for exchange in file.exchanges:
+        sent = [values[exchange.given].numpy() for values in ranks]
+        shapes = {(array.shape, array.dtype) for array in sent}
+        if len(shapes) > 1 or (exchange.operation == "all_to_all" and len(sent[0]) % len(ranks)):
+            told = ", ".join(f"{array.dtype.name} {list(array.shape)}" for array in sent)
+            raise TargetError(f"{exchange.given} cannot be exchanged by {len(ranks)} ranks, which have {told}")
+        if exchange.operation == "all_gather":
+            gathered = Value(np.concatenate(sent))
+            for values in ranks:
+                values[exchange.taken] = gathered
+            continue
+        blocks = [np.split(array, len(ranks)) for array in sent]
+        for rank, values in enumerate(ranks):
+            values[exchange.taken] = Value(np.concatenate([shard[rank] for shard in blocks]))
