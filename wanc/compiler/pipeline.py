@@ -59,7 +59,7 @@ from wanc.compiler.stages.runner import Runner, StageRun
 from wanc.compiler.stages.stage import Stage, Tree, tool_version
 from wanc.compiler.stages.worker import CrashError
 from wanc.compiler.within_budget import WithinBudget, within_budget
-from wanc.errors import EXIT_UNAVAILABLE, NotBuiltYetError, RecipeError, UserError
+from wanc.errors import EXIT_UNAVAILABLE, RecipeError, UserError
 from wanc.recipe.load import LoadedRecipe
 from wanc.recipe.model import KINDS
 from wanc.runtime.cache_facts import CLEAN
@@ -68,6 +68,7 @@ from wanc.runtime.solvers.create import create_schedule
 from wanc.runtime.tables import SUFFIX as TABLE
 from wanc.runtime.tiling import Tiling
 from wanc.runtime.voice import explain, say
+from wanc.words import CPU
 
 HOST = "onnxruntime"
 """What every build executes graphs with, whatever its engine is."""
@@ -178,17 +179,14 @@ def _placement(loaded: LoadedRecipe, run: Run) -> Placement | None:
     """
     recipe = loaded.recipe
     names_devices, most_bytes = "devices" in recipe.partition.model_fields_set, recipe.engine.max_build_memory
-    if recipe.targets[0] != "cpu" and recipe.sampling is not None and (names_devices or most_bytes is not None):
-        if names_devices:
-            return planned_placement(plan_recipe(loaded, run), most_bytes)
+    is_on_one_processor = recipe.targets == CPU and sum(device.count for device in recipe.partition.devices) == 1
+    if recipe.sampling is None or is_on_one_processor:
+        return None
+    if names_devices:
+        return planned_placement(plan_recipe(loaded, run), most_bytes)
+    if most_bytes is not None:
         costs = recipe_costs(loaded, run)[0]
         return placement(costs, whole_model(costs, GPU), most_bytes)
-    if sum(device.count for device in recipe.partition.devices) > 1:
-        raise NotBuiltYetError(
-            "a bundle for several processors is not built yet",
-            where=loaded.marks.where("partition.devices"),
-            hint="wanc plan says what it would be",
-        )
     return None
 
 

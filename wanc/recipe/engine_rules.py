@@ -138,6 +138,25 @@ def check_budgets(recipe: Recipe) -> None:
         raise fault("only what makes videos is planned within a budget so far", "remove it", BUDGET)
 
 
+def check_processors(recipe: Recipe) -> None:
+    """Raises a fault where a model lies on several processors, and is to be spread in a way that none of them runs."""
+    if recipe.targets != CPU or sum(device.count for device in recipe.partition.devices) < 2:
+        return
+    partition, devices = recipe.partition, ("partition", "devices")
+    if recipe.model.source is None:
+        raise fault("only what makes videos is placed on several devices so far", "name one device", devices)
+    if recipe.runtime.device_budget is not None:
+        raise fault("a budget is kept on one device so far", "remove it, or name one device", BUDGET)
+    if partition.cut != "none":
+        raise fault("the plan says where a model is cut for several devices", "remove it", ("partition", "cut"))
+    if partition.replicas not in ("auto", 1):
+        hint = "set it to 1, and run the bundle once for each copy"
+        raise fault("processors execute one copy of a model", hint, ("partition", "replicas"))
+    if partition.branches == "parallel":
+        hint = "set it to serial: both branches go through the same devices, one behind the other"
+        raise fault("processors have one chain of devices", hint, ("partition", "branches"))
+
+
 def check_tiles(recipe: Recipe) -> None:
     """Raises a fault where pictures are to be decoded in tiles, and engines are compiled for whole ones."""
     if recipe.engine.kind in GPU_ENGINES and not isinstance(recipe.runtime.decode.tile, str):
@@ -207,5 +226,5 @@ def _check_gpu_scheme(recipe: Recipe) -> None:
 
 
 RULES: tuple[Callable[[Recipe], None], ...] = (
-    check_targets, check_precision, check_streaming, check_tiles, check_scheme, check_budgets,
+    check_targets, check_precision, check_streaming, check_tiles, check_scheme, check_budgets, check_processors,
 )  # fmt: skip

@@ -78,6 +78,11 @@ class Executor:
         self._lock = Lock()
         self._lanes = ThreadPoolExecutor(MOST_LANES, thread_name_prefix="lane")
 
+    @property
+    def devices(self) -> int:
+        """How many work at once, each on a micro-batch of its own."""
+        return len(self._workers) or 1
+
     def run(self, component: str, graph: str, inputs: Mapping[str, Given]) -> dict[str, Value]:
         """Execute a component's graph once, opening its files if need be. Inputs and outputs by name.
 

@@ -37,6 +37,9 @@ STAGES = (TEXT, DENOISE, DECODE, WRITE)
 CHUNKS_AHEAD = 2
 """Chunks of frames, of one latent frame each, that are decoded and not yet written, however long a video is."""
 
+AT_ONCE = 2
+"""Videos that are denoised for each device: between two steps, of both branches, a video has nothing to execute."""
+
 T = TypeVar("T")
 Latents = NDArray[np.float32]
 Deliver = Callable[["_Job[T]", Iterable[Frames]], T]
@@ -81,7 +84,8 @@ class Service:
         limits: Limits | None = None,
         side_by_side: bool = True,
     ) -> None:
-        """`quotas` are those of stages by name, see STAGES; a stage has one thread unless it has one.
+        """`quotas` are those of stages by name, see STAGES; a stage without one has one thread. But for a bundle that
+        lies on several devices as many videos are denoised at once as keep all of them at work.
 
         Engines of several stages are at work at once, which takes the memory of all. Unless `side_by_side`, they take
         turns, request by request, and only writing goes on beside them.
@@ -98,7 +102,9 @@ class Service:
             DECODE: self._decode,
             WRITE: self._write,
         }
-        stages = [(StageQueue(name), quotas.get(name, Quota()), works[name]) for name in STAGES]
+        devices = pipeline.executor.devices
+        own = {DENOISE: Quota(AT_ONCE * devices if devices > 1 and side_by_side else 1), **quotas}
+        stages = [(StageQueue(name), own.get(name, Quota()), works[name]) for name in STAGES]
         self._crew = Crew[_Job[Any]](stages, limits or Limits())
 
     def submit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from xml.etree import ElementTree
 
-from wanc.compiler.planner.chart import bars, chrome_trace, gantt
+from wanc.compiler.planner.chart import Chart, bars, chrome_trace, gantt
 from wanc.compiler.planner.options import PlanOptions
 from wanc.compiler.planner.plan import plan_video
 from wanc.compiler.planner.simulate import Event, SimulatedRun
@@ -20,7 +20,7 @@ NAMES = dict(enumerate(device.name for device in PLAN.devices))
 
 
 def test_a_chart_is_small_and_names_every_device_and_what_it_does() -> None:
-    text = gantt(PLAN.run, NAMES, "Wan2.2 <480p>")
+    text = gantt(Chart(PLAN.run, NAMES, "Wan2.2 <480p>", "predicted"))
     assert len(text) < 1_000_000
     assert "prefers-color-scheme:dark" in text
     root = ElementTree.fromstring(text)

@@ -63,16 +63,50 @@ def bars(run: SimulatedRun, device: int, gap: float) -> list[Bar]:
     return found
 
 
-def gantt(run: SimulatedRun, names: Mapping[int, str], title: str) -> str:
-    """An SVG file with a row for each device, by its number; light or dark as the reader's system is."""
-    end = max(run.finished)
-    height = TOP + ROW * (len(names) + 2)
-    scale = (WIDTH - LABELS - 20) / end
+@dataclass(frozen=True)
+class Chart:
+    """A run of some devices, by their numbers, under a `title`; `source` is what its times are: predicted, measured."""
+
+    run: SimulatedRun
+    names: Mapping[int, str]
+    title: str
+    source: str
+
+    @property
+    def height(self) -> int:
+        """Of its drawing, in pixels."""
+        return TOP + ROW * (len(self.names) + 2)
+
+    @property
+    def described(self) -> str:
+        """What it shows, for those who do not see it."""
+        run, end = self.run, max(self.run.finished)
+        works = (f"{name} works {run.busy(device, 0, end) / end:.0%}" for device, name in self.names.items())
+        return f"{len(run.finished)} request(s) in {end:.3g} s, {self.source}. Of this time {', '.join(works)}."
+
+    def drawn(self) -> Iterator[str]:
+        """Its elements, from y = 0 on."""
+        end = max(self.run.finished)
+        scale = (WIDTH - LABELS - 20) / end
+        yield f'<text x="10" y="20" font-size="15">{escape(self.title)}</text>'
+        yield from _axis(end, scale, self.height)
+        for row, (device, name) in enumerate(self.names.items()):
+            y = TOP + ROW * row
+            yield f'<text x="10" y="{y + 20}">{escape(name)}</text>'
+            yield from _drawn(bars(self.run, device, GAP * end), y, scale)
+        yield from _legend({event.what for event in self.run.events}, self.height - 12)
+
+
+def gantt(*charts: Chart) -> str:
+    """An SVG file of some charts, one below the other, each with a row for each device and a time of its own; light or
+    dark as the reader's system is.
+    """
+    height, title = sum(chart.height for chart in charts), " / ".join(chart.title for chart in charts)
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
         'aria-labelledby="title desc">',
         f'<title id="title">{escape(title)}</title>',
-        f'<desc id="desc">{escape(_described(run, names, end))}</desc>',
+        f'<desc id="desc">{escape(" ".join(chart.described for chart in charts))}</desc>',
         f"<style>{STYLE}</style>",
         "<defs>",
         *(
@@ -81,20 +115,12 @@ def gantt(run: SimulatedRun, names: Mapping[int, str], title: str) -> str:
             for what, mark in PATTERNS.items()
         ),
         "</defs>",
-        f'<text x="10" y="20" font-size="15">{escape(title)}</text>',
-        *_axis(end, scale, height),
     ]
-    for row, (device, name) in enumerate(names.items()):
-        y = TOP + ROW * row
-        lines.append(f'<text x="10" y="{y + 20}">{escape(name)}</text>')
-        lines.extend(_drawn(bars(run, device, GAP * end), y, scale))
-    lines.extend(_legend({event.what for event in run.events}, height - 12))
+    top = 0
+    for chart in charts:
+        lines += [f'<g transform="translate(0 {top})">', *chart.drawn(), "</g>"]
+        top += chart.height
     return "\n".join([*lines, "</svg>", ""])
-
-
-def _described(run: SimulatedRun, names: Mapping[int, str], end: float) -> str:
-    works = (f"{name} works {run.busy(device, 0, end) / end:.0%}" for device, name in names.items())
-    return f"{len(run.finished)} request(s) in {end:.1f} s, predicted. Of this time {', '.join(works)}."
 
 
 def _axis(end: float, scale: float, height: int) -> Iterator[str]:

@@ -29,7 +29,8 @@ class Plan:
     `finite_throughput` that of just these requests, begun and ended with empty devices. `one_device_seconds` are those
     of one device of the kind `one_device_kind`, with both experts in its memory, whether or not they fit
     (`one_device_fits`). `bubble_share` is the share of the devices' time in the long run in which they wait.
-    `eight_bit_bound` is how many times faster a step can become by 8-bit Linears alone. `run` are the events of
+    `sending_seconds` are those in which values of one video are on the links between segments. `eight_bit_bound` is
+    how many times faster a step can become by 8-bit Linears alone. `run` are the events of
     `requests` on the first replica.
     """
 
@@ -51,6 +52,7 @@ class Plan:
     one_device_fits: bool
     bubble_share: float
     transfers: tuple[Transfer, ...]
+    sending_seconds: float
     attention_share: float
     eight_bit_bound: float
     alternatives: tuple[Alternative, ...]
@@ -115,6 +117,7 @@ def _plan(costs: VideoCosts, cluster: Cluster, options: PlanOptions, chosen: Can
         one_device_fits=one_device_fits(costs, one),
         bubble_share=max(0.0, 1 - busy.mean(cluster.count // replicas)),
         transfers=tuple(transfers(costs, chosen)),
+        sending_seconds=flow.sending,
         attention_share=flops_share(expert, "attention"),
         eight_bit_bound=eight_bit_bound(expert),
         alternatives=tuple(alternatives(costs, cluster, options)) if options.compare and cluster.count > 1 else (),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from wanc.compiler.planner.chart import chrome_trace, gantt
+from wanc.compiler.planner.chart import Chart, chrome_trace, gantt
 from wanc.compiler.planner.decoding import Decoding
 from wanc.compiler.planner.placed import PlannedDevice
 from wanc.compiler.planner.plan import Plan
 from wanc.compiler.planner.recipe_plan import PlannedShape, RecipePlan
 from wanc.compiler.planner.row import PHASES
+from wanc.compiler.planner.traced import TracedRun, shares
 from wanc.runtime.destination import reporting
 from wanc.runtime.whole_file import write_whole
 from wanc.terminal import TextTable, size_text
@@ -41,14 +42,48 @@ def write_pictures(planned: RecipePlan, folder: Path) -> list[Path]:
     written: list[Path] = []
     for entry in planned.shapes:
         names = _names(entry)
-        title = f"{planned.name}, {entry.plan.shape}: {PREDICTED}"
         for suffix, text in (
-            ("svg", gantt(entry.plan.run, names, title)),
+            ("svg", gantt(_chart(planned, entry))),
             ("trace.json", chrome_trace(entry.plan.run, names)),
         ):
             written.append(folder / f"{planned.name}.{entry.plan.shape}.{suffix}")
             write_whole(written[-1], text.encode(), WHAT)
     return written
+
+
+def write_beside(planned: RecipePlan, traced: TracedRun, folder: Path) -> Path:
+    """A picture of the plan of the largest size and, below it, of what a run's trace has of its devices."""
+    entry = planned.largest
+    measured = Chart(traced.run, _names(entry), f"{planned.name}: measured, from the trace of a run", "measured")
+    with reporting(folder, WHAT):
+        folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{planned.name}.{entry.plan.shape}.beside.svg"
+    write_whole(path, gantt(_chart(planned, entry), measured).encode(), WHAT)
+    return path
+
+
+def beside_table(planned: RecipePlan, traced: TracedRun) -> TextTable:
+    """What was predicted beside what a run's trace says: shares of all devices' time, from the first execution on."""
+    plan, devices = planned.largest.plan, list(_names(planned.largest))
+    run = plan.run
+    expected = shares(run, devices, plan.sending_seconds * len(run.finished))
+    found = traced.shares(len(devices))
+    rows = [
+        ("videos", str(len(run.finished)), str(len(traced.run.finished))),
+        ("seconds", f"{max(run.finished):.3g}", f"{max(traced.run.finished):.3g}"),
+        ("waiting", f"{expected.waiting:.1%}", f"{found.waiting:.1%}"),
+        ("sending", f"{expected.sending:.1%}", f"{found.sending:.1%}"),
+    ]
+    return TextTable(f"{planned.name}: the plan beside a run", rows, ("", "predicted", "measured"))
+
+
+def device_names(planned: RecipePlan) -> list[str]:
+    """Of the devices that its chart shows."""
+    return list(_names(planned.largest).values())
+
+
+def _chart(planned: RecipePlan, entry: PlannedShape) -> Chart:
+    return Chart(entry.plan.run, _names(entry), f"{planned.name}, {entry.plan.shape}: {PREDICTED}", "predicted")
 
 
 def _names(entry: PlannedShape) -> dict[int, str]:

@@ -34,13 +34,13 @@ from wanc.models.source import ModelSource
 from wanc.models.wan.checkpoint import Checkpoint, open_located
 from wanc.models.wan.facts import facts_of
 from wanc.recipe.load import LoadedRecipe
-from wanc.recipe.partition import PartitionSection
 from wanc.recipe.quantize import Scheme
 from wanc.recipe.schema import Recipe
 from wanc.recipe.shapes import ShapeSection
 from wanc.runtime.model import DECODER
 from wanc.runtime.safetensors import header_bytes
 from wanc.runtime.voice import say
+from wanc.words import CPU
 
 LIGHTER: Scheme = "int8"
 """The scheme that is tried where nothing fits, in order to say whether it would."""
@@ -141,7 +141,7 @@ def plan_recipe(loaded: LoadedRecipe, run: Run, activations: Mapping[str, int] |
     model, budget = SurveyedModel.of(loaded, run), recipe.runtime.device_budget
     planned: list[PlannedShape] = []
     try:
-        cluster, options = cluster_of(loaded), options_of(recipe.partition, activations or {})
+        cluster, options = cluster_of(loaded), options_of(recipe, activations or {})
         for shape in by_size(recipe):
             costs = model.costs(shape)
             lighter = (LIGHTER, model.costs(shape, LIGHTER)) if recipe.quantize.scheme == "none" else None
@@ -266,21 +266,26 @@ def _headers(model: ModelSource) -> Tree:
     return Tree({name: digest(name) for name in model.files}, lambda: dict(model.files))
 
 
-def options_of(partition: PartitionSection, activations: Mapping[str, int]) -> PlanOptions:
-    """What a recipe pins, and what it leaves to the planner."""
+def options_of(recipe: Recipe, activations: Mapping[str, int]) -> PlanOptions:
+    """What a recipe pins, and what it leaves to the planner.
 
-    def free(value: Any) -> Any:
-        return None if value == "auto" else value
+    Several processors are one chain of devices with one copy of the model, which is what runs; that ranks split a step
+    has to be asked for there, since what they exchange is copied.
+    """
+    partition = recipe.partition
+
+    def free(value: Any, on_processors: Any = None) -> Any:
+        return (on_processors if recipe.targets == CPU else None) if value == "auto" else value
 
     return PlanOptions(
         objective=partition.objective,
         requests=partition.requests,
-        branches=free(partition.branches),
+        branches=free(partition.branches, "serial"),
         experts=free(partition.experts),
-        replicas=free(partition.replicas),
+        replicas=free(partition.replicas, 1),
         stages=free(partition.stages),
-        ulysses=free(partition.ulysses),
+        ulysses=free(partition.ulysses, 1),
         allow_idle=partition.allow_idle,
-        offload_text_encoder=True,
+        offload_text_encoder=recipe.targets != CPU,
         activations=activations,
     )

@@ -56,6 +56,11 @@ class Flow:
         """Whether weights are swapped between phases."""
         return any(phase.loads for phase in self.phases)
 
+    @property
+    def sending(self) -> float:
+        """Seconds in which values of one video are on links."""
+        return sum(phase.executions * hop.sending for phase in self.phases for route in phase.routes for hop in route)
+
     @cached_property
     def busy(self) -> dict[int, float]:
         """Seconds that each device works for one video, without loads."""
