@@ -17,11 +17,14 @@ from wanc.compiler.pipeline import build
 from wanc.errors import BundleError
 from wanc.recipe.load import load
 from wanc.runtime.api import open as open_bundle
+from wanc.runtime.api import open_service
+from wanc.runtime.events import recording
 from wanc.runtime.execute import run_selftest
 from wanc.runtime.manifest import SEGMENTS, Manifest
 from wanc.runtime.verify import verify
 
 from .conftest import MakeVariant, Variant
+from .resealed import seal_again
 
 PROMPT = "一个蓝色的正方形向上移动。"
 AT_BLOCKS = "partition.cut=blocks"
@@ -73,6 +76,42 @@ def test_its_frames_are_those_of_the_uncut_bundle(cut: Variant, tiny_bundle: Pat
 
 def test_it_passes_its_self_test(cut: Variant) -> None:
     assert run_selftest(cut.root).ok
+
+
+@pytest.fixture(scope="module")
+def on_three(cut: Variant, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, each block on another of three devices than the one before it."""
+    root = tmp_path_factory.mktemp("placed") / "bundle"
+    shutil.copytree(cut.root, root)
+
+    def place(_: Path, manifest: Any) -> None:
+        for entry in manifest["topology"]["engines"]:
+            entry["device"] = f"cpu.{entry['segment'] % 3}"
+
+    seal_again(root, place)
+    return root
+
+
+def test_its_frames_on_several_devices(on_three: Path, tiny_bundle: Path) -> None:
+    np.testing.assert_array_equal(frames_of(on_three), frames_of(tiny_bundle))
+    assert run_selftest(on_three).ok
+
+
+def test_many_videos_at_once_on_several_devices(on_three: Path, tiny_bundle: Path) -> None:
+    """Each is what one device makes of it alone, and devices work on different ones meanwhile."""
+    prompts = [PROMPT, "A red circle moves to the left.", "A green square moves right."]
+    alone = open_bundle(tiny_bundle, threads=1)
+    expected = [alone.generate(prompt, seed=3, steps=2, frames=5).frames for prompt in prompts]
+    with recording() as recorder, open_service(on_three, threads=1) as service:
+        tickets = [service.submit(prompt, seed=3, steps=2, frames=5) for prompt in prompts]
+        for ticket, frames in zip(tickets, expected, strict=True):
+            np.testing.assert_array_equal(ticket.result(120).frames, frames)
+    steps = [span for span in recorder.spans if (span.phase, span.graph) == ("execute", "step") and span.track]
+    assert {span.track.name for span in steps if span.track} == {"cpu.0", "cpu.1", "cpu.2"}
+    assert len({span.request for span in steps}) == len(prompts)
+    assert any(
+        one.request != other.request and one.start < other.start < one.end for one in steps for other in steps
+    ), "two videos were under way at one moment"
 
 
 @pytest.mark.slow
