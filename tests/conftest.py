@@ -84,6 +84,17 @@ def each_process_has_a_core() -> None:
 
 
 @pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For `pytestmark` of what trains: tiny steps are fastest on one thread, above all on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
 def fresh_stages() -> Iterator[None]:
     """For `pytestmark`: stages begin as a user's do, in an interpreter of their own."""
     forked = worker.start

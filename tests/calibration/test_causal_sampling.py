@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -38,6 +38,7 @@ from wanc.runtime.solvers.create import create_solver  # noqa: E402
 
 from .small_experts import equal  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 FACTS = CacheFacts(2, KeyValueWindow(1, 1), "fp32")
 CHUNKS = [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 7)]
 """Of seven frames: the third is the first that no longer sees all, and the last one is shorter."""
@@ -47,15 +48,6 @@ TOLERANCE = 1e-5
 """Relative; float32 sums in another order differ by about 1e-6."""
 LEVELS = 3  # so coarse that training has much to mend
 PLAN = TrainingPlan(levels=LEVELS, learning_rate=2e-3, rounds=2, steps=50, batch=8, requests=16)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny steps are fastest on one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def whole(seed: int) -> WanTransformer3DModel:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,8 @@ from wanc.errors import BundleError, OutputError, UserError  # noqa: E402
 
 from .small_experts import LEVELS, SAMPLING, SmallExpert, decisions, equal, experts, requests  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 PLAN = TrainingPlan(levels=LEVELS, learning_rate=2e-3, rounds=3, steps=60, batch=16, requests=128)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny steps are fastest on one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def task(trained: int = 0, **changes: Any) -> Task:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,16 +14,7 @@ from wanc.calibration.decision import Decision  # noqa: E402
 from wanc.calibration.fake_quantize import FakeQuantizedLinear, decisions_of, quantize_module  # noqa: E402
 from wanc.calibration.weights import Codes, round_to_nearest  # noqa: E402
 
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny steps are fastest on one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 IN, OUT, ROWS = 20, 6, 50
 SMOOTHING = np.linspace(0.5, 2.0, IN)
 
