@@ -6,11 +6,21 @@ from wanc.errors import RecipeError
 from wanc.models.wan.causal_marks import CHUNK_KEYS, Marks
 from wanc.models.wan.facts import WanFacts
 from wanc.recipe.load import LoadedRecipe
-from wanc.recipe.schema import KeyValueCacheSection
+from wanc.recipe.schema import KeyValueCacheSection, Recipe
 from wanc.recipe.shapes import ShapeSection
+from wanc.runtime.cache_facts import RELATIVE, CacheFacts
+from wanc.runtime.kvcache import KeyValueWindow
 from wanc.runtime.video_limits import MOST_CHUNK_FRAMES, MOST_CHUNKS
 
 KEY = "runtime.kv_cache"
+
+
+def cache_facts(recipe: Recipe) -> CacheFacts | None:
+    """What a causal model keeps of a video, as its bundle will; None of a model that makes a video at once."""
+    if (cache := recipe.runtime.kv_cache) is None:
+        return None
+    window = KeyValueWindow(cache.sink, cache.window)
+    return CacheFacts(cache.chunk, window, cache.precision, cache.positions == RELATIVE)
 
 
 def seen_tokens(cache: KeyValueCacheSection, facts: WanFacts, shape: ShapeSection) -> int:

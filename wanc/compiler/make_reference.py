@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from wanc.artifacts.sources import SourceDigests
 from wanc.artifacts.store import Store
 from wanc.compiler.clips import clips_of
+from wanc.compiler.kv_cache import cache_facts
 from wanc.compiler.pipeline import export_stage
 from wanc.compiler.quantize.experts import trajectory_of
 from wanc.compiler.reference.stage import SampleReference
 from wanc.compiler.resolve import Resolved, resolve
 from wanc.compiler.stages.runner import Runner
 from wanc.recipe.load import LoadedRecipe
-from wanc.recipe.schema import Recipe
-from wanc.runtime.cache_facts import CacheFacts
-from wanc.runtime.kvcache import KeyValueWindow
 from wanc.runtime.voice import say
 
 
@@ -40,7 +39,7 @@ def make_reference(loaded: LoadedRecipe, root: Path, *, progress: bool) -> tuple
 
 
 def _stage(resolved: Resolved, clips: tuple[tuple[str, int], ...]) -> SampleReference:
-    recipe = resolved.recipe
+    recipe, cache = resolved.recipe, cache_facts(resolved.recipe)
     assert recipe.evaluate is not None and recipe.sampling is not None and recipe.shapes is not None
     assert resolved.tokenizer is not None, "a text-to-video model has a tokenizer"
     wanted = recipe.evaluate.shape or recipe.shapes[0].name
@@ -53,12 +52,6 @@ def _stage(resolved: Resolved, clips: tuple[tuple[str, int], ...]) -> SampleRefe
         negative_prompt=recipe.sampling.negative_prompt,
         draws=recipe.evaluate.draws,
         tokenizer=resolved.tokenizer,
-        cache=_cache(recipe),
+        # In whatever a bundle keeps the past, the reference has it in float32.
+        cache=cache and replace(cache, precision="fp32"),
     )
-
-
-def _cache(recipe: Recipe) -> CacheFacts | None:
-    """How a causal model's videos are divided; in whatever a bundle keeps the past, the reference has it in float32."""
-    if (asked := recipe.runtime.kv_cache) is None:
-        return None
-    return CacheFacts(asked.chunk, KeyValueWindow(asked.sink, asked.window), "fp32")

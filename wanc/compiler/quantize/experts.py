@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from wanc.compiler.kv_cache import cache_facts
 from wanc.compiler.program.program import FILE, Program
 from wanc.compiler.quantize.calibrate import Calibrate
 from wanc.compiler.quantize.decoder import QuantizeDecoder
@@ -25,8 +26,7 @@ from wanc.compiler.stages.stage import Stage, Tree
 from wanc.compiler.trajectory import Trajectory
 from wanc.recipe.quantize import CalibrateSection, QuantizeSection
 from wanc.recipe.schema import SamplingSection
-from wanc.runtime.cache_facts import RELATIVE, CacheFacts
-from wanc.runtime.kvcache import KeyValueWindow
+from wanc.runtime.cache_facts import CacheFacts
 from wanc.runtime.model import DECODER, HIGH, LOW, TEXT_ENCODER
 
 EXPERTS = (HIGH, LOW)
@@ -76,7 +76,7 @@ class QuantizeStages:
         assert resolved.tokenizer is not None, "a text-to-video model has a tokenizer"
         prompts = resolved.prompts[: asked.calibrate.clips]
         texts = Texts((*prompts, sampling.negative_prompt), resolved.tokenizer)
-        trajectory, cache = trajectory_of(sampling, resolved.boundary), _cache(resolved)
+        trajectory, cache = trajectory_of(sampling, resolved.boundary), cache_facts(resolved.recipe)
         sizes = tuple((shape.height, shape.width, shape.frames) for shape in shapes)
         components = tuple(name for name in quantized_components(resolved) if name in EXPERTS)
         experts = [
@@ -160,7 +160,7 @@ def _decoder(resolved: Resolved, trajectory: Trajectory, sizes: tuple[Size, ...]
         keep=asked.patterns_of(DECODER),
         zeros=resolved.model.zeros,
     )
-    calibrate = _calibrate(DECODER, asked.calibrate, trajectory, sizes, _cache(resolved))
+    calibrate = _calibrate(DECODER, asked.calibrate, trajectory, sizes, cache_facts(resolved.recipe))
     return DecoderStages(calibrate, quantize)
 
 
@@ -175,14 +175,6 @@ def trajectory_of(sampling: SamplingSection, boundary: float | None) -> Trajecto
         guidance_low=sampling.guidance.low,
         boundary=boundary,
     )
-
-
-def _cache(resolved: Resolved) -> CacheFacts | None:
-    """What a causal model keeps of a video, as its bundle will; None of a model that makes a video at once."""
-    if (cache := resolved.recipe.runtime.kv_cache) is None:
-        return None
-    window = KeyValueWindow(cache.sink, cache.window)
-    return CacheFacts(cache.chunk, window, cache.precision, cache.positions == RELATIVE)
 
 
 def _calibrate(
