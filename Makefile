@@ -18,7 +18,7 @@ setup: $(STAMP)  ## make .venv with everything that building and testing take
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[build,cpu,dev,openvino,tensorrt-rtx,report,bench,third-party]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[build,cpu,dev,openvino,tensorrt-rtx,report,bench,ray,third-party]'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps $(FILES_ALONE)
 	@touch $@
 

@@ -136,7 +136,10 @@ def documented() -> list[tuple[str, set[str]]]:
 
 def test_what_anybody_is_told_to_install_brings_one_of_them() -> None:
     told = documented()
-    assert ("Makefile", {"build", "cpu", "dev", "openvino", "tensorrt-rtx", "report", "bench", "third-party"}) in told
+    assert (
+        "Makefile",
+        {"build", "cpu", "dev", "openvino", "tensorrt-rtx", "report", "bench", "ray", "third-party"},
+    ) in told
     assert {name for name, _ in told} >= {"README.md", "Makefile", "passes.md"}
     for name, extras in told:
         assert extras <= EXTRAS.keys(), name

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from wanc.compiler.executor import IN_PROCESS
 from wanc.compiler.pipeline import BuildResult
 from wanc.compiler.pipeline import build as build_recipe
 from wanc.compiler.variants import VariantsError, chosen
@@ -44,6 +45,7 @@ def build(
     progress: bool = False,
     variant: str | None = None,
     replace: bool = False,
+    executor: str = IN_PROCESS,
 ) -> BuildResult:
     """Build the bundle of a recipe: its folder is the result's `bundle`, its digest the `id`.
 
@@ -56,6 +58,7 @@ def build(
         progress: whether to draw bars on stderr.
         variant: which one of a recipe with a `matrix`.
         replace: whether a bundle of the same name may give way that another recipe's file, or another store, made.
+        executor: where stages run: in-process, ray, or ray:HOST:PORT.
 
     Raises:
         UserError: whatever `wanc build` would print; RecipeError where the recipe is a matrix, and no variant is named.
@@ -69,7 +72,9 @@ def build(
             where=str(recipe),
             hint="name one as variant, or call wanc.build_variants",
         )
-    return build_recipe(loaded[0], folders.output, store=folders.store, replace=replace, progress=progress)
+    return build_recipe(
+        loaded[0], folders.output, store=folders.store, replace=replace, progress=progress, executor=executor
+    )
 
 
 def build_variants(
@@ -82,6 +87,7 @@ def build_variants(
     variants: Sequence[str] = (),
     keep_going: bool = False,
     replace: bool = False,
+    executor: str = IN_PROCESS,
 ) -> list[BuildResult]:
     """The same for a recipe with a `matrix`: one result for each of its variants, in order, or of those named.
 
@@ -89,7 +95,7 @@ def build_variants(
     tell of each. Raises UserError.
     """
     folders, picked = Folders.chosen(output, store), chosen(_load(recipe, set), variants)
-    builds = build_each(picked, folders, replace=replace, progress=progress, keep_going=keep_going)
+    builds = build_each(picked, folders, replace=replace, progress=progress, keep_going=keep_going, executor=executor)
     return [entry.result for entry in builds if entry.result is not None]
 
 

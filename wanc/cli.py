@@ -61,6 +61,7 @@ def root(version: Annotated[bool, typer.Option("--version", help="Print the vers
 
 @app.command(
     epilog="Example: wanc build recipes/tiny-wan.yaml --set sampling.steps=10 --log-file build.log; "
+    "on a cluster, wanc build recipes/tiny-wan.yaml --executor ray:10.0.0.1:6379; "
     "and where the GPU is, wanc build --on-target artifacts/bundles/wan"
 )
 @that_speaks
@@ -86,6 +87,13 @@ def build(
             "--max-build-memory", metavar="SIZE", help="Cut engines so that none takes more to build, such as 8GiB."
         ),
     ] = None,
+    executor: Annotated[
+        str,
+        typer.Option(
+            metavar="WHERE",
+            help="Where stages run: in-process, ray, or ray:HOST:PORT, a cluster that all see the store from.",
+        ),
+    ] = "in-process",
     explain: Annotated[
         Explained | None, typer.Option(help="Say what a stage did, and what it did not, and why.")
     ] = None,
@@ -107,6 +115,7 @@ def build(
     if on_target:
         of_recipes = {"--set": overrides, "--variant": variants, "--max-build-memory": max_build_memory}
         asked = {"--keep-going": keep_going, "--check": check, "--paranoid": paranoid, "--explain": explain}
+        asked["--executor"] = executor != "in-process"
         build_child(recipe, output, replace=replace, as_json=as_json, others={**of_recipes, **asked})
         return
 
@@ -124,7 +133,9 @@ def build(
             results.append(built.as_json())
             return
         if check:
-            different[str(result.bundle)] = rebuild_and_compare(result, built.loaded, progress=progress)
+            different[str(result.bundle)] = rebuild_and_compare(
+                result, built.loaded, progress=progress, executor=executor
+            )
         explained = explained_by(explain, result.stages, folders.store) if explain else {}
         results.append({**built.as_json(), **({explain: explained} if explain else {})})
         if not as_json:
@@ -135,7 +146,14 @@ def build(
     failed: VariantsError | None = None
     try:
         builds = build_variants(
-            asked, folders, replace=replace, paranoid=paranoid, progress=progress, keep_going=keep_going, on_end=ended
+            asked,
+            folders,
+            replace=replace,
+            paranoid=paranoid,
+            progress=progress,
+            keep_going=keep_going,
+            on_end=ended,
+            executor=executor,
         )
     except VariantsError as error:
         builds, failed = error.builds, error

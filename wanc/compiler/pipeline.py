@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,17 +45,19 @@ from wanc.compiler.engines.openvino.engine import OpenVinoEngine
 from wanc.compiler.engines.stage import Compile
 from wanc.compiler.engines.tensorrt.engine import TensorRtEngine
 from wanc.compiler.engines.tensorrt_rtx.engine import TensorRtRtxEngine
+from wanc.compiler.executor import IN_PROCESS, runner_of
 from wanc.compiler.export.onnx_file import ExportOnnx
 from wanc.compiler.export.torch_module import ExportTorch, TorchInput
 from wanc.compiler.export.wan import Export
 from wanc.compiler.fuse import Fuse
 from wanc.compiler.partition import Partition
 from wanc.compiler.placement import check_peak, placement, planned_placement, whole_model
-from wanc.compiler.planner.recipe_plan import Run, plan_recipe, recipe_costs
+from wanc.compiler.planner.recipe_plan import plan_recipe, recipe_costs
 from wanc.compiler.program.program import Placement
 from wanc.compiler.quantize.experts import QuantizeStages, quantized_components
 from wanc.compiler.resolve import Resolved, resolve
-from wanc.compiler.stages.runner import Runner, StageRun
+from wanc.compiler.stages.runner import OnEnd, Runner, StageRun
+from wanc.compiler.stages.running import Action, Run, RunAll, in_turn
 from wanc.compiler.stages.stage import Stage, Tree, tool_version
 from wanc.compiler.stages.worker import CrashError
 from wanc.compiler.within_budget import WithinBudget, within_budget
@@ -65,7 +67,6 @@ from wanc.recipe.model import KINDS
 from wanc.runtime.cache_facts import CLEAN
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.solvers.create import create_schedule
-from wanc.runtime.tables import SUFFIX as TABLE
 from wanc.runtime.tiling import Tiling
 from wanc.runtime.voice import explain, say
 from wanc.words import CPU
@@ -129,22 +130,26 @@ class BuildPlan:
         tools = (*stages, *(requirements(self.resolved).keys() - NOT_BUILT_WITH))
         return Seal(self.resolved, lock_of(self.resolved, tools), destination, self.memory, self.tilings)
 
-    def run(self, run: Callable[[Stage, Mapping[str, Tree]], Tree]) -> Tree:
-        """Everything before the seal; `run` yields the result of one stage."""
+    def run(self, run: Run, run_all: RunAll | None = None) -> Tree:
+        """Everything before the seal; `run` yields the result of one stage.
+
+        `run_all` yields those of several that do not depend on each other; unless given, one after the other.
+        """
+        run_all = run_all or in_turn(run)
         exported = run(self.export, {"source": self.resolved.layout})
         program = fused = run(self.fuse, {"program": exported})
         if self.quantization is not None:
             program = self.quantization.run(run, program, exported, self.resolved.source)
         placed = program.joined(run(self.partition, {"program": program}))
-        engines = self.engines.run(run, placed, exported, self.resolved.source)
-        if self.check is None:
-            return engines
-        # Tables are of a schedule: another one is nothing to compare again.
-        built = engines.only(lambda name: not name.endswith(TABLE))
-        checked = {"engines": built, "program": placed, "exported": exported, "source": self.resolved.source}
-        if self.quantization is not None:
-            checked["fused"] = fused
-        return engines.joined(run(self.check, checked))
+        engines, tables = self.engines.run(run, run_all, placed, exported, self.resolved.source)
+        last: list[Action] = [tables] if tables else []
+        if self.check is not None:
+            # Tables are of a schedule: another one is nothing to compare again.
+            checked = {"engines": engines, "program": placed, "exported": exported, "source": self.resolved.source}
+            last.append((self.check, {**checked, **({"fused": fused} if self.quantization is not None else {})}))
+        for made in run_all(last):
+            engines = engines.joined(made)
+        return engines
 
     @property
     def check(self) -> CheckBuild | None:
@@ -273,19 +278,20 @@ def build(
     replace: bool = False,
     paranoid: bool = False,
     progress: bool = True,
+    executor: str = IN_PROCESS,
 ) -> BuildResult:
     """Build one recipe into `output/bundles/<name>`, through a store: the one in `output/store` unless given.
 
     Everything that an earlier build has computed is taken from the store; `paranoid` reads the checkpoint again even
     where it looks unchanged. A bundle of this recipe that stands there already gives way to the new one; one of another
-    recipe's file, or of another store, does only where `replace` says so. Raises UserError; then nothing half-written
-    is left, and what was finished stays.
+    recipe's file, or of another store, does only where `replace` says so. `executor` is where stages run (see
+    `executor`). Raises UserError; then nothing half-written is left, and what was finished stays.
     """
     created()  # what is wrong with the date shows before the work, not at its end
     damaged: set[str] = set()
     while True:
         try:
-            return _build(loaded, output, store or output / "store", replace, paranoid, progress)
+            return _build(loaded, output, store or output / "store", replace, paranoid, progress, executor)
         except DamagedBlobError as error:
             # It has been set aside, so that the stage which made it runs again; a disk that breaks it again is broken.
             if str(error) in damaged:
@@ -301,18 +307,19 @@ def _build(
     replace: bool,
     paranoid: bool,
     progress: bool,
+    executor: str,
 ) -> BuildResult:
     store = Store.open(root)
     destination = output / "bundles" / loaded.recipe.name
     check_destination(destination)
-    with store.session(on_wait=say):
-        runner = Runner(store, progress)
+    bounded = _bounded(loaded.recipe.engine.max_build_memory)
+    with store.session(on_wait=say), runner_of(executor, store, progress, bounded) as runner:
         resolved = _resolve(loaded, store, runner, paranoid=paranoid)
         if not replace:
             check_owner(destination, loaded.files[0], resolved.recipe_digest, resolved.source.digest, store)
         with _placed(loaded):
             plan = planned_build(loaded, resolved, runner.run)
-            engines = plan.run(_bounded(runner, loaded.recipe.engine.max_build_memory))
+            engines = plan.run(runner.run, runner.run_all)
         before = id_at(destination, store)
         bundle_id = plan.seal(destination).run(runner, engines)
         keys = [run.key for run in runner.runs if run.key is not None]
@@ -325,16 +332,14 @@ def _build(
     return BuildResult(destination, bundle_id, tuple(runner.runs))
 
 
-def _bounded(runner: Runner, most_bytes: int | None) -> Callable[[Stage, Mapping[str, Tree]], Tree]:
-    """What runs stages, and refuses an engine that took more memory to build than it may."""
+def _bounded(most_bytes: int | None) -> OnEnd:
+    """What refuses an engine that took more memory to build than it may."""
 
-    def run(stage: Stage, inputs: Mapping[str, Tree]) -> Tree:
-        result = runner.run(stage, inputs)
+    def check(stage: Stage, run: StageRun) -> None:
         if stage.name == Compile.name:
-            check_peak(stage.label, runner.runs[-1].peak_rss_bytes, most_bytes)
-        return result
+            check_peak(stage.label, run.peak_rss_bytes, most_bytes)
 
-    return run
+    return check
 
 
 @contextmanager
@@ -352,7 +357,9 @@ def _placed(loaded: LoadedRecipe) -> Generator[None]:
         raise
 
 
-def rebuild_and_compare(result: BuildResult, loaded: LoadedRecipe, *, progress: bool = True) -> list[str]:
+def rebuild_and_compare(
+    result: BuildResult, loaded: LoadedRecipe, *, progress: bool = True, executor: str = IN_PROCESS
+) -> list[str]:
     """Build once more, with nothing from the store, and list the bundle's files that came out different.
 
     The second build lives beside the first and is removed. An empty list means that the bundles are bit-identical.
@@ -360,7 +367,7 @@ def rebuild_and_compare(result: BuildResult, loaded: LoadedRecipe, *, progress: 
     scratch = result.bundle.parent / f".{result.bundle.name}.check"
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        again = build(loaded, scratch, paranoid=True, progress=progress)
+        again = build(loaded, scratch, paranoid=True, progress=progress, executor=executor)
         return differences(result.bundle, again.bundle)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from wanc.compiler.executor import IN_PROCESS
 from wanc.compiler.pipeline import BuildResult, build
 from wanc.compiler.preflight import faults_of
 from wanc.errors import RecipeError, UserError, render
@@ -74,6 +75,7 @@ def build_variants(
     progress: bool = True,
     keep_going: bool = False,
     on_end: Callable[[VariantBuild], None] = lambda _: None,
+    executor: str = IN_PROCESS,
 ) -> list[VariantBuild]:
     """Build each; `on_end` is told when one has ended.
 
@@ -89,7 +91,13 @@ def build_variants(
         result, error = None, None
         try:
             result = build(
-                loaded, folders.output, store=folders.store, replace=replace, paranoid=paranoid, progress=progress
+                loaded,
+                folders.output,
+                store=folders.store,
+                replace=replace,
+                paranoid=paranoid,
+                progress=progress,
+                executor=executor,
             )
         except UserError as fault:
             if not keep_going:

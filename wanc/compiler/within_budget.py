@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from wanc.compiler.bundle.memory import KEY, MemoryPlan, check_least
 from wanc.compiler.planner.recipe_cluster import cluster_of
-from wanc.compiler.planner.recipe_plan import Run, SurveyedModel, by_size, residents
+from wanc.compiler.planner.recipe_plan import SurveyedModel, by_size, residents
 from wanc.compiler.planner.resident import Bounds, Resident, VideoMemory
 from wanc.compiler.program.program import Placement, Segment
+from wanc.compiler.stages.running import Run
 from wanc.errors import RecipeError
 from wanc.recipe.load import LoadedRecipe
 from wanc.runtime.tiling import Tiling

@@ -56,7 +56,7 @@ ABILITIES = (
     Ability("report", "evaluate bundles and draw reports", extra="report", asked=(("evaluate",), None)),
     Ability("bench", "measure beside NNCF's integers", extra="bench"),
     Ability("serve", "serve bundles over HTTP", extra="serve", later=True),
-    Ability("ray", "spread work over machines", extra="ray", later=True),
+    Ability("ray", "spread builds over machines", extra="ray"),
 )
 
 

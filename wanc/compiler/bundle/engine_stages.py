@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from wanc.compiler.bundle.assemble import Assemble
@@ -14,10 +14,9 @@ from wanc.compiler.engines.lowered_graph import InputShapes
 from wanc.compiler.engines.stage import Compile
 from wanc.compiler.program.component_files import component_inputs
 from wanc.compiler.program.program import FILE, Program, Segment
-from wanc.compiler.stages.stage import Stage, Tree
+from wanc.compiler.stages.running import Action, Run, RunAll
+from wanc.compiler.stages.stage import Tree
 from wanc.runtime.model import HIGH, LOW
-
-Run = Callable[[Stage, Mapping[str, Tree]], Tree]
 
 
 @dataclass(frozen=True)
@@ -37,29 +36,36 @@ class EngineStages:
     def tools(self) -> tuple[str, ...]:
         return (*Compile.tools, *self.assemble.tools, *self.engine.tools)
 
-    def run(self, run: Run, program: Tree, exported: Tree, source: Tree) -> Tree:
-        """What the bundle ships of the model, laid out as in the bundle; `run` yields the result of one stage."""
+    def run(self, run: Run, run_all: RunAll, program: Tree, exported: Tree, source: Tree) -> tuple[Tree, Action | None]:
+        """What the bundle ships of the model, laid out as in the bundle, and what makes the tables that belong to it.
+
+        Nobody but the bundle needs those, so that they can be made beside what comes next; None where there are none.
+        `run` and `run_all` yield results of stages: segments do not wait for each other.
+        """
         placed = Program.read(program.locate()[FILE])
         assert placed.placement is not None
         inputs = {"program": program, "exported": exported, "source": source}
-        compiled: dict[tuple[Segment, str], Tree] = {}
-        for segment in placed.placement.segments:
-            own = component_inputs((segment.component,), program, exported, source)
-            for target in self.targets:
-                allowed, zeros = self.assemble.allow_not_finite, self.assemble.zeros
-                stage = Compile(self.engine, segment, target, allowed, zeros, self.requests)
-                compiled[segment, target] = run(stage, own)
+        asked = [(segment, target) for segment in placed.placement.segments for target in self.targets]
+        own = {
+            name: component_inputs((name,), program, exported, source)
+            for name in dict.fromkeys(segment.component for segment, _ in asked)
+        }
+        trees = run_all([(self._compile(*one), own[one[0].component]) for one in asked])
+        compiled = dict(zip(asked, trees, strict=True))
         named = {f"{segment.component}/{segment.index}/{target}": tree for (segment, target), tree in compiled.items()}
         assembled = run(self.assemble, {**inputs, **named})
         engines = _joined(assembled, compiled.values())
         if self.tables is None:
-            return engines
+            return engines, None
         # No other component is asked: a changed decoder tabulates nothing again.
         experts = [name for name in placed.components if name in (HIGH, LOW)]
-        own = component_inputs(experts, program, exported, source)
         theirs = [tree for (segment, _), tree in compiled.items() if segment.component in experts]
         only = _joined(assembled.only(lambda name: name == FILE), theirs)
-        return engines.joined(run(self.tables, {**own, "engines": only}))
+        return engines, (self.tables, {**component_inputs(experts, program, exported, source), "engines": only})
+
+    def _compile(self, segment: Segment, target: str) -> Compile:
+        assemble = self.assemble
+        return Compile(self.engine, segment, target, assemble.allow_not_finite, assemble.zeros, self.requests)
 
 
 def _joined(assembled: Tree, compiled: Iterable[Tree]) -> Tree:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ from wanc.compiler.planner.survey_stage import SurveyComponent
 from wanc.compiler.program.cuts import cut_blocks
 from wanc.compiler.resolve import check_fits, open_model
 from wanc.compiler.stages.runner import Runner
+from wanc.compiler.stages.running import Run
 from wanc.compiler.stages.stage import Stage, Tree
 from wanc.compiler.tiles import recipe_tilings
 from wanc.errors import RecipeError
@@ -89,9 +90,6 @@ class RecipePlan:
             for entry in self.shapes
         }
         return {"name": self.name, **sizes[self.largest.plan.shape], "shapes": sizes}
-
-
-Run = Callable[[Stage, Mapping[str, Tree]], Tree]
 
 
 @dataclass(frozen=True)

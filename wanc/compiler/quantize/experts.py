@@ -8,7 +8,6 @@ the decoder behind both.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,7 +21,8 @@ from wanc.compiler.quantize.text_encoder import QuantizeTextEncoder
 from wanc.compiler.quantize.texts import Texts
 from wanc.compiler.quantize.train import Train
 from wanc.compiler.resolve import Resolved
-from wanc.compiler.stages.stage import Stage, Tree
+from wanc.compiler.stages.running import Run
+from wanc.compiler.stages.stage import Tree
 from wanc.compiler.trajectory import Trajectory
 from wanc.recipe.quantize import CalibrateSection, QuantizeSection
 from wanc.recipe.schema import SamplingSection
@@ -34,7 +34,6 @@ LEARNING_RATES = {"int8": 5e-5, "int4-weight": 3e-4}
 """At which tiny-wan learns best, by scheme: the coarser the codes, the farther weights have to go."""
 Size = tuple[int, int, int]
 """Of a video: height, width, frames."""
-Run = Callable[[Stage, Mapping[str, Tree]], Tree]
 
 
 class DecoderStages(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from wanc.artifacts.sources import changed
 from wanc.artifacts.store import Store
 from wanc.artifacts.why import explain_miss, told
 from wanc.compiler.stages.code_version import check_code
+from wanc.compiler.stages.running import Action, in_turn
 from wanc.compiler.stages.stage import Files, Stage, Tree, scratch_of
 from wanc.compiler.stages.worker import run_in_worker
 from wanc.errors import OutputError, UserError
@@ -51,6 +52,9 @@ class StageRun:
         }
 
 
+OnEnd = Callable[[Stage, StageRun], None]
+
+
 @dataclass
 class Runner:
     """Runs the stages of one build and remembers how each went."""
@@ -58,6 +62,8 @@ class Runner:
     store: Store
     progress: bool
     runs: list[StageRun] = field(default_factory=list[StageRun])
+    on_end: OnEnd = lambda _stage, _run: None
+    """Is told of each stage that has ended, and may raise what then stops the build."""
 
     def run(self, stage: Stage, inputs: Mapping[str, Tree]) -> Tree:
         """The stage's result: from the store where it is there, computed otherwise. Raises what the stage raises."""
@@ -75,7 +81,12 @@ class Runner:
                 if record is None:
                     record = self._compute(stage, key, document, inputs)
         self.note(stage.name, started, cached, record, stage.label)
+        self.on_end(stage, self.runs[-1])
         return tree_of(record, self.store)
+
+    def run_all(self, actions: Sequence[Action]) -> list[Tree]:
+        """The results of stages that do not depend on each other, in their order; here one after the other."""
+        return in_turn(self.run)(actions)
 
     def note(self, name: str, started: float, cached: bool, record: ActionRecord, label: str | None = None) -> None:
         """Remember a stage that ended just now; `started` is a `perf_counter` reading."""
@@ -83,8 +94,12 @@ class Runner:
         assert isinstance(peak, int)
         run = StageRun(name, time.perf_counter() - started, cached, peak, record.key, label or name)
         self.runs.append(run)
-        line = f"{run.label}: {'cached' if cached else f'{run.seconds:.1f} s, peak {peak / 2**20:.0f} MiB'}"
-        (say if self.progress else explain)(line)
+        self.tell(run)
+
+    def tell(self, run: StageRun) -> None:
+        """Its line, for people."""
+        how = "cached" if run.cached else f"{run.seconds:.1f} s, peak {run.peak_rss_bytes / 2**20:.0f} MiB"
+        (say if self.progress else explain)(f"{run.label}: {how}")
 
     def _explain(self, stage: Stage, document: dict[str, Any]) -> None:
         if is_asked_why():

@@ -50,6 +50,11 @@ class StageOutcome:
     error: BaseException | None = None
     causes: tuple[RemoteCause, ...] = ()
 
+    def check(self) -> None:
+        """Raise the fault, with its causes, in the process that asked for the stage."""
+        if self.error is not None:
+            raise self.error from _chain(self.causes)
+
 
 class RemoteCause(Exception):
     """The text of an exception that stayed in the worker process, and its hint."""
@@ -130,8 +135,7 @@ def _outcome(
             raise
         finally:
             process.wait()
-    if outcome.error is not None:
-        raise outcome.error from _chain(outcome.causes)
+    outcome.check()
     return outcome
 
 
@@ -149,7 +153,7 @@ def work(pipe: int, build: int) -> None:
     with Connection(pipe) as connection:
         report_to(lambda *progress: connection.send(progress))
         try:
-            outcome = _called(*connection.recv())
+            outcome = outcome_of(*connection.recv())
         except EOFError:  # the build is gone already
             return
         try:
@@ -194,7 +198,8 @@ def _peak_bytes() -> int:
     return max(peak_rss_bytes(), resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 
 
-def _called(stage: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> StageOutcome:
+def outcome_of(stage: str, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> StageOutcome:
+    """How a call ended, in a form that travels between processes."""
     try:
         result = function(*args, **kwargs)
     except UserError as error:
