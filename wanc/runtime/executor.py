@@ -2,33 +2,36 @@
 
 from __future__ import annotations
 
-import time
 import weakref
-from collections.abc import Collection, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import asdict, dataclass
 from threading import Lock
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from .checkpoint import checkpoint
-from .cores import cores_here, keep_on
 from .engine_file import EngineFile, Key
+from .engine_runner import EngineRunner
 from .errors import TargetError, UserError
-from .events import EXECUTIONS, GRAPH_BYTES, LOADS, count, span
+from .events import EXECUTIONS, GRAPH_BYTES, count
 from .folder import PlainFolder
 from .openings import MOST_LANES, Openings
-from .read_ahead import read_through
-from .residency import Residency
 from .segments import Segments
 from .session import Session
 from .uses import GraphUse
-from .value import Given, Value, as_value, as_values
-from .voice import explain
-from .workers.create import TIMEOUT, cores_of, devices_of, thread_workers
-from .workers.execution import Execute
+from .value import Given, Value, as_value
+from .workers.create import TIMEOUT, chosen_transport, cores_of, devices_of, process_workers, thread_workers
 from .workers.micro_batches import run_micro_batches
+from .workers.plan import DevicePlan
 from .workers.worker import DeviceWorker
+
+if TYPE_CHECKING:
+    from .workers.process_worker import ProcessWorker
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass
@@ -52,28 +55,42 @@ class Executor:
         budget: int | None = None,
         thrifty: Collection[str] = (),
         worker_timeout: float = TIMEOUT,
+        transport: str = "threads",
     ) -> None:
         """The engines' files lie in `folder`; `budget` is what open files and reserved values may take, in bytes.
 
         `thrifty` are components whose engines keep no memory between executions; where there is a budget, all are.
-        Files that lie on several devices are executed by a worker for each, which has `worker_timeout` seconds for one.
+        Files that lie on several devices are executed by a worker for each, which has `worker_timeout` seconds for one:
+        a thread, or, where `transport` is `processes`, a process.
 
-        Raises UserError for a number of threads that there cannot be.
+        Raises UserError for a number of threads that there cannot be, and for processes where there is one device or a
+        budget.
         """
         if threads < 0:
             raise UserError(f"{threads} threads", hint="ask for 1 or more, or 0 for every core")
-        self._folder, self._engines, self._threads, self._thrifty = folder, engines, threads, thrifty
+        self._engines, self._worker_timeout = engines, worker_timeout
         files = [file for segments in engines.values() for file in segments.files]
-        self.residency = Residency(files, self._session, budget, self._read_through)
+        devices = devices_of(files)
+        cores = cores_of(devices) if len(devices) > 1 else {}
+        self._openings = Openings(threads, cores)
+        is_remote = chosen_transport(transport, devices) == "processes"
+        if is_remote and budget is not None:
+            raise UserError(
+                "a budget is kept in one process, and is not divided among several",
+                hint="leave --workers out, or run without a budget",
+            )
+        self._runner = EngineRunner(folder, files, self._openings, self._note_seconds, budget=budget, thrifty=thrifty)
+        self.residency = self._runner.residency
         self.pool = self.residency.pool
         self.empty = self.pool.empty
-        devices = devices_of(files)
-        self._cores = cores_of(devices) if len(devices) > 1 else {}
-        self._workers: Mapping[str, DeviceWorker] = thread_workers(self._cores, _weakly(self._run_file))
+        self._processes: Mapping[str, ProcessWorker] = {}
+        if is_remote:
+            threads_of = self._openings.threads_of
+            plans = [DevicePlan.of(name, folder, files, threads_of(name), own, thrifty) for name, own in cores.items()]
+            self._processes = process_workers(plans, worker_timeout, _weakly(self._note_seconds))
+        self._workers: Mapping[str, DeviceWorker] = self._processes or thread_workers(cores, _weakly(self._runner.run))
         for worker in self._workers.values():
             weakref.finalize(self, worker.close)
-        self._worker_timeout = worker_timeout
-        self._openings = Openings(threads, self._cores)
         self._counters: dict[Key, Counter] = {}
         self._lock = Lock()
         self._lanes = ThreadPoolExecutor(MOST_LANES, thread_name_prefix="lane")
@@ -104,6 +121,9 @@ class Executor:
     @contextmanager
     def expect(self, uses: Iterable[GraphUse]) -> Generator[None]:
         """For the length of a `with`: these graphs will be executed, in this order. Raises TargetError."""
+        if self._processes:  # each opens its files when it executes them
+            yield
+            return
         files: list[EngineFile] = []
         for component, graph, branches in uses:
             found = self._segments((component, graph)).files
@@ -126,10 +146,15 @@ class Executor:
         self.residency.check_room(size, self._files(components))
 
     def open(self, component: str, graph: str) -> None:
-        """Open a graph's files, as far as they find room, before anybody needs them. Raises TargetError."""
+        """Open a graph's files, as far as they find room, before anybody needs them. Raises TargetError.
+
+        Where devices are processes, these are started.
+        """
         files = self._segments((component, graph)).files
         self._openings.announce_once(files)
-        for file in files:
+        for worker in self._processes.values():
+            worker.begin()
+        for file in files if not self._processes else ():
             with self.residency.use(file):
                 pass
 
@@ -138,12 +163,15 @@ class Executor:
 
         Results fill as they are computed: in memory that was kept they would take all of it from the beginning.
         """
-        if self._is_thrifty(component):
+        if self._runner.is_thrifty(component):
             self.pool.trim()
 
     def close(self, component: str) -> None:
         """Free a component's sessions and their weights; its counters stay."""
-        self.residency.close(self._files((component,)))
+        files = self._files((component,))
+        self.residency.close(files)
+        for worker in self._processes.values():
+            worker.close_files(files)
 
     def counters(self) -> dict[str, dict[str, int | float]]:
         """`<component>/<graph>` → executions, bytes, seconds, since the executor was made."""
@@ -157,39 +185,6 @@ class Executor:
             raise TargetError(f"this bundle has no engine for {key[0]}/{key[1]}")
         return self._engines[key]
 
-    def _is_thrifty(self, component: str) -> bool:
-        return self.residency.budget is not None or component in self._thrifty
-
-    def _read_through(self, file: EngineFile) -> None:
-        with span("read", file.component, file.graph):
-            self._folder.read(file.file, read_through)
-
-    def _session(self, file: EngineFile) -> Session:
-        opening = self._openings.known(file)
-        if opening.cores != cores_here():
-            # Ahead of its use a file is opened by another thread; an engine's own threads are kept where that one is.
-            keep_on(opening.cores)
-        shown, started = self._folder.shown(file.file), time.perf_counter()
-        with span("load", file.component, file.graph):
-            session = self._folder.read(
-                file.file,
-                lambda path: Session(
-                    file.engine,
-                    path,
-                    threads=opening.threads,
-                    lanes=opening.lanes,
-                    shown=shown,
-                    target=file.target,
-                    thrifty=self._is_thrifty(file.component),
-                    empty=self.empty,
-                ),
-            )
-        count(LOADS, component=file.component, graph=file.graph)
-        explain(f"opened {shown} with {file.engine} in {time.perf_counter() - started:.2f} s")
-        if absent := set(file.outputs) - set(session.outputs):
-            raise TargetError(f"gives no {min(absent)}, which its entry in the manifest names", where=shown)
-        return session
-
     def _execute(self, key: Key, inputs: Sequence[Mapping[str, Given]]) -> list[dict[str, Value]]:
         segments = self._segments(key)
         for given in inputs:
@@ -201,6 +196,8 @@ class Executor:
         ]
         for values in branches:
             self._count(key, bytes_=sum(value.bytes for value in values.values()))
+        for worker in self._processes.values():
+            worker.begin()  # all at once, before the first values come to the last of them
         if self._workers:
             found = run_micro_batches(segments, branches, self._workers, self._worker_timeout)
         else:
@@ -229,7 +226,7 @@ class Executor:
             checkpoint()
             session = weak()
             assert session is not None, "it is in use"
-            values |= self._run_session(session, file, {name: values[name] for name in file.inputs})
+            values |= self._runner.run_session(session, file, {name: values[name] for name in file.inputs})
 
         if len(branches) == 1 or self._openings.of(file, len(branches)).lanes == 1:
             for values in branches:
@@ -239,18 +236,8 @@ class Executor:
         contexts = [copy_context() for _ in branches]
         list(self._lanes.map(lambda context, values: context.run(run, values), contexts, branches))
 
-    def _run_file(self, file: EngineFile, inputs: Mapping[str, Value]) -> dict[str, Value]:
-        """What a worker executes."""
-        checkpoint()
-        with self.residency.use(file) as session:
-            return self._run_session(session, file, inputs)
-
-    def _run_session(self, session: Session, file: EngineFile, inputs: Mapping[str, Value]) -> dict[str, Value]:
-        key, started = (file.component, file.graph), time.perf_counter()
-        with span("execute", *key):
-            outputs = as_values(session.run(inputs))
-        self._count(key, seconds=time.perf_counter() - started)
-        return outputs
+    def _note_seconds(self, key: Key, seconds: float) -> None:
+        self._count(key, seconds=seconds)
 
     def _count(self, key: Key, *, executions: int = 0, bytes_: int = 0, seconds: float = 0.0) -> None:
         with self._lock:
@@ -264,16 +251,16 @@ class Executor:
             count(GRAPH_BYTES, bytes_, component=key[0], graph=key[1])
 
 
-def _weakly(run_file: Execute) -> Execute:
+def _weakly(method: Callable[P, R]) -> Callable[P, R]:
     """The same method, of an object that this does not keep alive: a worker's thread lives as long as its executor."""
-    weak = weakref.WeakMethod(run_file)
+    weak = weakref.WeakMethod(method)
 
-    def run(file: EngineFile, inputs: Mapping[str, Value]) -> dict[str, Value]:
-        method = weak()
-        assert method is not None, "who waits for it holds the executor"
-        return method(file, inputs)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        found = weak()
+        assert found is not None, "who waits for it holds the executor"
+        return found(*args, **kwargs)
 
-    return run
+    return call
 
 
 def _check_names(key: Key, segments: Segments, inputs: Mapping[str, Given]) -> None:

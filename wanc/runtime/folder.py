@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from .directory import BundleDirectory
 from .errors import UserError, VerificationError
+from .strict_json import Fields, JsonObject
 
 Identity = tuple[int, int, int, int, int]
 """Which file it is, and whether it was touched since: device, inode, size in bytes, times of writing and of change."""
@@ -40,6 +41,14 @@ class PlainFolder:
         """What errors call a file."""
         return str(self._root / name)
 
+    def as_json(self) -> JsonObject:
+        """What `folder_of` makes the same folder of, in a process that has its `descriptors` as this one has."""
+        return {"root": os.path.abspath(self._root)}
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return ()
+
 
 class VerifiedFolder(PlainFolder):
     """A bundle as it was verified. Every file is opened beneath its descriptor, `name` being relative to it.
@@ -64,6 +73,19 @@ class VerifiedFolder(PlainFolder):
 
     def shown(self, name: str) -> str:
         return str(self._directory.shown / name)
+
+    def as_json(self) -> JsonObject:
+        # Texts: times in nanoseconds are larger than what every reader of JSON takes for the same number.
+        identities = {name: " ".join(map(str, identity)) for name, identity in self._identities.items()}
+        return {
+            "shown": str(self._directory.shown),
+            "descriptor": self._directory.descriptor,
+            "identities": {**identities},
+        }
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        return (self._directory.descriptor,)
 
     def _read(self, name: str, reader: Callable[[Path], Read]) -> Read:
         for left in reversed(range(MOST_MOVES)):
@@ -91,3 +113,21 @@ class VerifiedFolder(PlainFolder):
                     where=self.shown(name),
                     hint="nobody may write to a bundle that runs: fetch or build it again",
                 )
+
+
+def folder_of(fields: Fields) -> PlainFolder:
+    """The folder of another process whose descriptors this one has inherited. Raises BundleError."""
+    if "root" in fields.values:
+        return PlainFolder(Path(fields.text("root")))
+    told = fields.object("identities")
+    identities = {name: _identity(told, name) for name in told.values}
+    directory = BundleDirectory(Path(fields.text("shown")), fields.integer("descriptor"))
+    return VerifiedFolder(directory, identities)
+
+
+def _identity(fields: Fields, name: str) -> Identity:
+    try:
+        device, inode, size, written, changed = map(int, fields.text(name).split())
+    except ValueError:
+        fields.refuse(name, "must be five numbers")
+    return device, inode, size, written, changed

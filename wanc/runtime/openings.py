@@ -50,8 +50,12 @@ class Openings:
         """
         if file.device in self._cores:
             own, ranks = self._cores[file.device], len(file.ranks) or 1
-            each = min(self._threads or len(own), len(own)) or 1
-            return Opening(ranks, ranks * each, own if ranks == 1 else cores_here())
+            return Opening(ranks, ranks * self.threads_of(file.device), own if ranks == 1 else cores_here())
         threads = threads_here(self._threads)
         lanes = 1 if file.target == CUDA else min(branches, threads or available_cores(), MOST_LANES)
         return Opening(lanes, threads, cores_here())
+
+    def threads_of(self, device: str) -> int:
+        """How many threads one execution has on a device that has processors of its own."""
+        own = len(self._cores[device])
+        return min(self._threads or own, own) or 1

@@ -29,6 +29,26 @@ MOST_HELD = 2
 Array = NDArray[Any]
 
 
+class PoolMemory(Protocol):
+    """Bytes at an address, as long as anybody holds this."""
+
+    @property
+    def address(self) -> int: ...
+
+
+class AnonymousMemory:
+    """So many bytes of the system's, which this process alone has. Raises MemoryError."""
+
+    __slots__ = ("_bytes", "address")
+
+    def __init__(self, size: int) -> None:
+        try:
+            self._bytes = np.frombuffer(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
+        except (OSError, OverflowError) as error:
+            raise MemoryError(f"an array of {size:,} bytes") from error
+        self.address = self._bytes.ctypes.data
+
+
 class Empty(Protocol):
     """What makes arrays with anything in them: `numpy.empty`, or a pool's."""
 
@@ -62,11 +82,13 @@ class PoolCounts:
 class ArrayPool:
     """Buffers of whole pages, each of one array at a time. Several threads may call its methods at once.
 
-    `make_room` is told before so many more bytes are taken from the system.
+    `make_room` is told before so many more bytes are taken from the system, by `memory`.
     """
 
-    def __init__(self, make_room: Callable[[int], None] = lambda _: None) -> None:
-        self._make_room = make_room
+    def __init__(
+        self, make_room: Callable[[int], None] = lambda _: None, memory: Callable[[int], PoolMemory] = AnonymousMemory
+    ) -> None:
+        self._make_room, self._memory = make_room, memory
         # A buffer comes back, or goes for good, wherever the last reference to it is dropped: that may be in a thread
         # that holds the lock. To append takes none.
         self._returned: deque[_Buffer] = deque()
@@ -118,7 +140,7 @@ class ArrayPool:
 
     def _new(self, size: int) -> _Buffer:
         self._make_room(size)
-        buffer = _Buffer(size, self._changes.append)
+        buffer = _Buffer(size, self._memory(size), self._changes.append)
         count(POOL_TAKEN, size)
         with self._lock:
             self._collect()
@@ -155,20 +177,15 @@ class ArrayPool:
 class _Buffer:
     """Memory of the system's as long as anybody holds this; `changed` is told how many bytes came or went."""
 
-    __slots__ = ("_changed", "_memory", "address", "phase", "size")
+    __slots__ = ("_changed", "memory", "phase", "size")
 
-    def __init__(self, size: int, changed: Callable[[int], None]) -> None:
-        try:
-            self._memory = np.frombuffer(mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
-        except (OSError, OverflowError) as error:
-            raise MemoryError(f"an array of {size:,} bytes") from error
-        self.address, self.size, self.phase = self._memory.ctypes.data, size, 0
+    def __init__(self, size: int, memory: PoolMemory, changed: Callable[[int], None]) -> None:
+        self.memory, self.size, self.phase = memory, size, 0
         self._changed = changed
         changed(size)
 
     def __del__(self) -> None:
-        if hasattr(self, "_changed"):
-            self._changed(-self.size)
+        self._changed(-self.size)
 
 
 class _Lease:
@@ -180,7 +197,17 @@ class _Lease:
         self, buffer: _Buffer, shape: tuple[int, ...], dtype: np.dtype[Any], give_back: Callable[[_Buffer], None]
     ) -> None:
         self._buffer, self._give_back = buffer, give_back
-        self.__array_interface__ = {"version": 3, "typestr": dtype.str, "shape": shape, "data": (buffer.address, False)}
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": dtype.str,
+            "shape": shape,
+            "data": (buffer.memory.address, False),
+        }
+
+    @property
+    def memory(self) -> PoolMemory:
+        """Where the array lies: `shared_memory.place_of` asks for it."""
+        return self._buffer.memory
 
     def __del__(self) -> None:
         self._give_back(self._buffer)

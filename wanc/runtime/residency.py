@@ -16,7 +16,7 @@ from .engine_file import EngineFile, EngineMemory
 from .errors import TargetError
 from .events import EVICTIONS, RESIDENT, count, gauge
 from .memory import available_bytes
-from .pool import ArrayPool
+from .pool import AnonymousMemory, ArrayPool, PoolMemory
 from .uses import Uses
 
 Opened = TypeVar("Opened")
@@ -55,7 +55,7 @@ class Residency(Generic[Opened]):
     Without a budget nothing is closed. With one, open files and what is reserved for values are never counted to take
     more bytes; of the files that nobody executes, the one goes that will be needed last. The next one, while it has no
     room, is read through by `read_file`: then the disk is not waited for when it is opened. Arrays are of `pool`, which
-    is part of the same account: see `_values`.
+    is part of the same account (see `_values`) and takes them from `memory`.
     """
 
     def __init__(
@@ -64,6 +64,7 @@ class Residency(Generic[Opened]):
         open_file: Callable[[EngineFile], Opened],
         budget: int | None = None,
         read_file: Callable[[EngineFile], object] = lambda _: None,
+        memory: Callable[[int], PoolMemory] = AnonymousMemory,
     ) -> None:
         self._files: Mapping[str, EngineFile] = {file.file: file for file in files}
         self._open_file, self._read_file, self.budget = open_file, read_file, budget
@@ -72,7 +73,7 @@ class Residency(Generic[Opened]):
         self._entries: dict[str, _Entry[Opened]] = {}
         self._reserved = 0
         self._line: deque[object] = deque()  # who waits for a reservation, in the order in which they came
-        self.pool = ArrayPool(self._make_room_for_arrays)
+        self.pool = ArrayPool(self._make_room_for_arrays, memory)
         self._in_need = 0  # threads that wait for room
         self._uses = Uses()
         self._changed = Condition()

@@ -2,16 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from ..cores import all_cores
-from ..engine_file import EngineFile
+from ..engine_file import EngineFile, Key
+from ..errors import UserError
+from ..pool import ArrayPool
 from .execution import Execute
+from .plan import DevicePlan
 from .thread_worker import ThreadWorker
 from .worker import DeviceWorker
 
+if TYPE_CHECKING:
+    from .process_worker import ProcessWorker
+
 TIMEOUT = 600.0
 """Seconds that a device has for one segment, opening its file included."""
+
+Transport: TypeAlias = Literal["threads", "processes"]
+"""How devices are kept apart: by threads of this process, or each by a process of its own."""
+
+
+def chosen_transport(asked: str, devices: tuple[str, ...]) -> Transport:
+    """What was asked for. Raises UserError where there is no such thing, or not for these devices."""
+    if asked not in get_args(Transport):
+        raise UserError(f"workers are {ascii(asked)[:40]}", hint=f"ask for {' or '.join(get_args(Transport))}")
+    if asked == "processes" and len(devices) < 2:
+        raise UserError(
+            f"this bundle is placed on one device, {''.join(devices)}, which this process executes itself",
+            hint="leave --workers out, or build for several devices",
+        )
+    if asked == "processes" and sys.platform != "linux":
+        raise UserError("workers share memory as Linux has it", hint="leave --workers out")
+    return cast("Transport", asked)
 
 
 def devices_of(files: Iterable[EngineFile]) -> tuple[str, ...]:
@@ -37,3 +62,15 @@ def cores_of(devices: tuple[str, ...]) -> dict[str, frozenset[int]]:
 def thread_workers(cores: Mapping[str, frozenset[int]], execute: Execute) -> dict[str, DeviceWorker]:
     """A worker for each device, in this process."""
     return {device: ThreadWorker(device, own, execute) for device, own in cores.items()}
+
+
+def process_workers(
+    plans: Iterable[DevicePlan], seconds: float, on_ran: Callable[[Key, float], object]
+) -> dict[str, ProcessWorker]:
+    """A worker for each device, as a process of its own: see `ProcessWorker`."""
+    # What such workers take is on Linux alone.
+    from .process_worker import ProcessWorker
+    from .shared_memory import SharedBlock
+
+    pool = ArrayPool(memory=SharedBlock.make)
+    return {plan.device: ProcessWorker(plan, pool.empty, seconds, on_ran) for plan in plans}

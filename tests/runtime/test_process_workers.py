@@ -1,0 +1,381 @@
+"""Devices as processes of their own: the same results as threads give, and what goes wrong there is told and mended."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from wanc.runtime.checkpoint import checked_by
+from wanc.runtime.engine_file import EngineFile, Key
+from wanc.runtime.errors import RequestCancelled, TargetError, UserError, render
+from wanc.runtime.executor import Executor
+from wanc.runtime.folder import PlainFolder
+from wanc.runtime.pool import ArrayPool
+from wanc.runtime.segments import Segments
+from wanc.runtime.value import Value
+from wanc.runtime.workers.execution import Execution
+from wanc.runtime.workers.micro_batches import run_micro_batches
+from wanc.runtime.workers.plan import DevicePlan
+from wanc.runtime.workers.process_worker import ProcessWorker, Program
+from wanc.runtime.workers.program import program
+from wanc.runtime.workers.shared_memory import SharedBlock
+from wanc.runtime.workers.thread_worker import ThreadWorker
+from wanc.runtime.workers.worker import ROOM, DeviceWorker
+
+from .test_executor import HEAD, KEY, MIDDLE, TAIL, write
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="shared memory as Linux has it")
+LONG = 60.0
+"""Seconds in which a process starts and executes, however busy the machine is."""
+FEW = 2.0
+"""Seconds that one has which never does."""
+DEVICES = ("cpu.0", "cpu.1", "cpu.0")
+TEXTS = {"a": (HEAD, "x", "h far"), "b": (MIDDLE, "h", "k"), "c": (TAIL, "k far x", "y")}
+NOISE = np.random.default_rng(0).standard_normal((4, 50, 4)).astype(np.float32)
+
+
+def segments_on(devices: tuple[str, ...], folder: Path) -> Segments:
+    files = [
+        EngineFile(*KEY, index, "onnxruntime", "cpu", None, device, write(model, folder, name, "onnxruntime"),
+                   tuple(inputs.split()), tuple(outputs.split()))
+        for index, (device, (name, (model, inputs, outputs))) in enumerate(zip(devices, TEXTS.items(), strict=True))
+    ]  # fmt: skip
+    return Segments(tuple(files), ("x",), ("y",))
+
+
+def executor_on(devices: tuple[str, ...], folder: Path, transport: str, seconds: float = LONG) -> Executor:
+    engines: dict[Key, Segments] = {KEY: segments_on(devices, folder)}
+    return Executor(PlainFolder(folder), engines, threads=1, transport=transport, worker_timeout=seconds)
+
+
+def results(executor: Executor, inputs: np.ndarray[Any, Any] = NOISE) -> list[bytes]:
+    return [found["y"].numpy().tobytes() for found in executor.run_together(*KEY, [{"x": array} for array in inputs])]
+
+
+def children() -> list[int]:
+    return [child.pid for child in psutil.Process().children(recursive=True)]
+
+
+def descriptors() -> list[str]:
+    found: list[str] = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{name}").partition(":")[0])
+        except OSError:  # the listing's own
+            continue
+    return sorted(found)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Whatever a test does to a process: behind it there is none, and no descriptor of one."""
+    gc.collect()
+    others, before = children(), descriptors()
+    yield
+    gc.collect()
+    assert children() == others
+    assert descriptors() == before
+
+
+# What comes out
+
+
+def test_processes_give_what_threads_and_one_device_give(tmp_path: Path) -> None:
+    found: dict[tuple[str, str], list[bytes]] = {}
+    for transport, devices in (("threads", ("cpu",) * 3), ("threads", DEVICES), ("processes", DEVICES)):
+        executor = executor_on(devices, tmp_path, transport)
+        for _ in range(2):
+            found[transport, devices[1]] = results(executor)
+        counted = executor.counters()["denoiser/step"]
+        assert counted["executions"] == 8 and counted["seconds"] > 0
+        del executor
+    assert len({tuple(outputs) for outputs in found.values()}) == 1
+
+
+def test_a_warm_request_takes_no_new_memory_and_no_new_process(tmp_path: Path) -> None:
+    executor = executor_on(DEVICES, tmp_path, "processes")
+    for _ in range(3):
+        results(executor)
+    processes, before = children(), descriptors()
+    assert len(processes) == 2
+    for _ in range(20):
+        results(executor)
+    assert (children(), descriptors()) == (processes, before)
+    executor.close(KEY[0])  # and it opens its files again
+    assert results(executor) == results(executor_on(("cpu",) * 3, tmp_path, "threads"))
+
+
+def test_a_value_goes_from_one_process_to_another_where_it_lies(tmp_path: Path) -> None:
+    """Outputs of a process lie in memory that it has made, and the next one gets that memory: no array is copied."""
+    copied: list[tuple[int, ...]] = []
+    pool = ArrayPool(memory=SharedBlock.make)
+
+    def empty(shape: tuple[int, ...], dtype: Any, /) -> np.ndarray[Any, Any]:
+        copied.append(shape)
+        return pool.empty(shape, dtype)
+
+    segments = segments_on(("cpu.0", "cpu.1", "cpu.2"), tmp_path)
+    with workers_on(segments, tmp_path, empty=empty) as workers:
+        batch = {"x": Value(NOISE[0])}
+        for _ in range(2):
+            run_micro_batches(segments, [batch, batch], workers, LONG)
+    assert len(copied) == 1, "the graph's input, which both branches, both times, and two devices take"
+
+
+def test_no_value_has_a_name_and_all_are_gone_at_the_end(tmp_path: Path) -> None:
+    before = set(os.listdir("/dev/shm"))
+    executor = executor_on(DEVICES, tmp_path, "processes")
+    results(executor)
+    assert set(os.listdir("/dev/shm")) == before
+    (kept,) = executor.run_together(*KEY, [{"x": NOISE[0]}])
+    expected = kept["y"].numpy().copy()
+    del executor
+    gc.collect()
+    assert np.array_equal(kept["y"].numpy(), expected), "what somebody has outlives the process that made it"
+
+
+class workers_on:  # noqa: N801 - a context manager
+    """A process for each device of these segments; `programs` are those of a device that has another one."""
+
+    def __init__(
+        self,
+        segments: Segments,
+        folder: Path,
+        *,
+        seconds: float = LONG,
+        empty: Any = None,
+        programs: Mapping[str, Program] | None = None,
+    ) -> None:
+        devices = sorted({device for file in segments.files for device in (file.ranks or (file.device,))})
+        own = empty or ArrayPool(memory=SharedBlock.make).empty
+        self.workers: dict[str, DeviceWorker] = {
+            device: ProcessWorker(
+                DevicePlan.of(device, PlainFolder(folder), segments.files, 1, frozenset()),
+                own, seconds, lambda *_: None, (programs or {}).get(device, program),
+            )
+            for device in devices
+        }  # fmt: skip
+
+    def __enter__(self) -> dict[str, DeviceWorker]:
+        return self.workers
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self.workers.values():
+            worker.close()
+
+
+def one_more(file: EngineFile, inputs: Mapping[str, Value]) -> dict[str, Value]:
+    (value,) = inputs.values()
+    return {file.outputs[0]: Value(value.numpy() + 1)}
+
+
+PLUS = """<ir_version: 11, opset_import: ["" : 23]>
+g (float[n, m] {given}) => (float[n, m] {taken}) {{ c = Constant <value_float = 1.0> () {taken} = Add ({given}, c) }}"""
+
+
+def chain(folder: Path) -> Segments:
+    """y = x + 3, through two devices and back to the first."""
+    files = [
+        EngineFile(*KEY, index, "onnxruntime", "cpu", None, device,
+                   write(PLUS.format(given=given, taken=taken), folder, f"p{index}", "onnxruntime"), (given,), (taken,))
+        for index, (device, given, taken) in enumerate(zip(DEVICES, "xhk", "hky", strict=True))
+    ]  # fmt: skip
+    return Segments(tuple(files), ("x",), ("y",))
+
+
+def batch(number: float) -> dict[str, Value]:
+    return {"x": Value(np.full((2, 3), number, np.float32))}
+
+
+def answer(segments: Segments, workers: Mapping[str, DeviceWorker], number: float = 1, seconds: float = LONG) -> float:
+    (found,) = run_micro_batches(segments, [batch(number)], workers, seconds)
+    return float(found["y"].numpy()[0, 0])
+
+
+# Faults
+
+
+def child_of(name: str) -> psutil.Process:
+    """The process of a device, which is in its arguments."""
+    (found,) = [child for child in psutil.Process().children() if name in child.cmdline()]
+    return found
+
+
+def gone(process: psutil.Process) -> None:
+    """Wait until it has ended; whoever started it is still to be told."""
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+
+
+def started(segments: Segments, workers: Mapping[str, DeviceWorker]) -> psutil.Process:
+    """The process of cpu.1, which has executed something."""
+    assert answer(segments, workers) == 4
+    return child_of("cpu.1")
+
+
+Workers = Callable[..., dict[str, DeviceWorker]]
+
+
+@pytest.fixture
+def beside(tmp_path: Path) -> Iterator[Workers]:
+    """Makes workers of the chain: a thread for cpu.0, so that all there is of processes is that of cpu.1."""
+    made: list[ProcessWorker] = []
+
+    def make(programs: Program = program, seconds: float = LONG) -> dict[str, DeviceWorker]:
+        plan = DevicePlan.of("cpu.1", PlainFolder(tmp_path), chain(tmp_path).files, 1, frozenset())
+        empty = ArrayPool(memory=SharedBlock.make).empty
+        made.append(ProcessWorker(plan, empty, seconds, lambda *_: None, programs))
+        return {"cpu.0": ThreadWorker("cpu.0", (), one_more), "cpu.1": made[-1]}
+
+    yield make
+    while made:  # with the memory that they have
+        made.pop().close()
+
+
+class Asked:
+    """An execution of the second segment that a worker has begun."""
+
+    def __init__(self, segments: Segments, worker: DeviceWorker, number: float = 1) -> None:
+        self._ended = threading.Event()
+        inputs = {"h": Value(np.full((2, 3), number, np.float32))}
+        self.execution = Execution(segments.files[1], inputs, lambda _: self._ended.set())
+        assert worker.offer(self.execution, LONG)
+        while self.execution.started is None and not self._ended.is_set():
+            os.sched_yield()
+
+    def result(self) -> dict[str, Value]:
+        assert self._ended.wait(LONG)
+        return self.execution.result()
+
+
+def test_killed_while_it_executes(tmp_path: Path, beside: Workers) -> None:
+    segments, workers = chain(tmp_path), beside()
+    process = started(segments, workers)
+    process.suspend()
+    asked = Asked(segments, workers["cpu.1"])
+    process.kill()
+    with pytest.raises(
+        TargetError, match=r"^cpu\.1 ended while it executed segment 1 of denoiser/step: .* by SIGKILL$"
+    ):
+        asked.result()
+    assert answer(segments, workers, 7) == 10
+
+
+def test_killed_while_idle(tmp_path: Path, beside: Workers) -> None:
+    """Another one is there when it is needed: nobody is told."""
+    segments, workers = chain(tmp_path), beside()
+    process = started(segments, workers)
+    process.kill()
+    gone(process)
+    assert answer(segments, workers, 7) == 10
+
+
+class Planted:
+    """A worker's program that does something else before it listens, until `mended`."""
+
+    def __init__(self, text: str) -> None:
+        self._text, self.mended = text, False
+
+    def __call__(self) -> tuple[str, tuple[int, ...]]:
+        text, descriptors = program()
+        return (text if self.mended else text.replace("main()", f"{self._text}\nmain()")), descriptors
+
+
+@pytest.mark.parametrize(
+    ("text", "how", "last_words"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "it was killed by SIGKILL", None),
+        ("raise SystemExit('no numpy here')", "its exit code is 1", "no numpy here"),
+    ],
+)
+def test_one_that_ends_while_it_starts(
+    text: str, how: str, last_words: str | None, tmp_path: Path, beside: Workers
+) -> None:
+    planted = Planted(text)
+    segments, workers = chain(tmp_path), beside(planted)
+    with pytest.raises(TargetError) as caught:
+        answer(segments, workers)
+    assert caught.value.message == f"cpu.1 ended before it had started, for segment 1 of denoiser/step: {how}"
+    assert ("caused by" in render(caught.value)) == bool(last_words) and (last_words or "") in render(caught.value)
+    planted.mended = True
+    assert answer(segments, workers, 7) == 10
+
+
+def test_one_that_never_attaches(tmp_path: Path, beside: Workers) -> None:
+    planted = Planted("import time; time.sleep(600)")
+    segments, workers = chain(tmp_path), beside(planted, FEW)
+    expected = r"^cpu\.1 has not started within 2 s, for segment 1 of denoiser/step$"
+    with pytest.raises(TargetError, match=expected) as caught:
+        answer(segments, workers)
+    assert "--worker-timeout" in str(caught.value.hint)
+    planted.mended = True
+
+
+def test_a_rank_that_never_attaches_is_named(tmp_path: Path) -> None:
+    ranks = ("cpu.0", "cpu.1")
+    (path,) = {write(PLUS.format(given="x", taken="y"), tmp_path, "rank", "onnxruntime")}
+    file = EngineFile(*KEY, 0, "onnxruntime", "cpu", None, "cpu.0", path, ("x",), ("y",), ranks=ranks)
+    planted = {"cpu.1": Planted("import time; time.sleep(600)")}
+    segments = Segments((file,), ("x",), ("y",))
+    with workers_on(segments, tmp_path, seconds=FEW, programs=planted) as workers, pytest.raises(TargetError) as caught:
+        answer(segments, workers)
+    expected = "cpu.1 has not started within 2 s, for segment 0 of denoiser/step, rank 1 of 2,"
+    assert caught.value.message == expected
+
+
+def test_one_that_hangs_is_killed(tmp_path: Path, beside: Workers) -> None:
+    segments, workers = chain(tmp_path), beside()
+    process = started(segments, workers)
+    process.suspend()
+    with pytest.raises(TargetError, match=r"^cpu\.1 has not given segment 1 of denoiser/step within 2 s$"):
+        answer(segments, workers, seconds=FEW)
+    assert process.pid not in children()
+    assert answer(segments, workers, 7) == 10
+
+
+def test_a_full_queue_is_told(tmp_path: Path, beside: Workers) -> None:
+    segments, workers = chain(tmp_path), beside()
+    process = started(segments, workers)
+    process.suspend()
+    Asked(segments, workers["cpu.1"])
+    for _ in range(ROOM):
+        assert workers["cpu.1"].offer(Execution(segments.files[1], {}, lambda _: None), LONG)
+    alone = Segments((replace(segments.files[1], segment=0),), ("h",), ("k",))
+    with pytest.raises(TargetError, match=rf"cpu\.1 has not taken segment 0 .* its queue is full, {ROOM} executions"):
+        run_micro_batches(alone, [{"h": batch(1)["x"]}], workers, FEW)
+
+
+def test_a_cancelled_request_does_not_wait(tmp_path: Path, beside: Workers) -> None:
+    segments, workers = chain(tmp_path), beside()
+    process = started(segments, workers)
+    process.suspend()
+
+    def check() -> None:
+        raise RequestCancelled("cancelled")
+
+    with checked_by(check), pytest.raises(RequestCancelled):
+        answer(segments, workers)
+    process.resume()
+    assert answer(segments, workers, 7) == 10 and child_of("cpu.1").pid == process.pid
+
+
+def test_a_file_that_cannot_be_opened_is_told_as_in_one_process(tmp_path: Path) -> None:
+    said: list[tuple[type[UserError], str]] = []
+    for transport in ("threads", "processes"):
+        executor = executor_on(DEVICES, tmp_path, transport)
+        (tmp_path / "b.onnx").write_bytes(b"no model")
+        with pytest.raises(UserError) as caught:
+            results(executor)
+        said.append((type(caught.value), render(caught.value)))
+        assert str(tmp_path / "b.onnx") in said[-1][1] and "caused by" in said[-1][1]
+        assert transport == "threads" or len(children()) == 2, "it goes on with other files"
+    assert said[0] == said[1]
