@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from wanc.artifacts.canonical import canonical
 from wanc.compiler.engines.compiled import FILE as COMPILED
-from wanc.compiler.engines.compiled import Compiled
+from wanc.compiler.engines.compiled import Compiled, numbered
 from wanc.compiler.engines.stage import EngineStage
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.laid_out import laid_out
@@ -97,7 +97,7 @@ class Assemble(EngineStage):
                 bar.advance()
         golden.write(out)
         self._write_prompts(program, inputs["source"], out)
-        files = tuple(file for entry in compiled for file in entry.files)
+        files = numbered(file for entry in compiled for file in entry.files)
         replace(program, components=components, embedding=embedding, embedding_twin=None, engines=files).write(out)
         (out / ENGINE_REPORT).write_bytes(canonical(self._report(described)))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,20 @@ class Compiled:
     def read(cls, path: Path) -> Compiled:
         """What `write` wrote."""
         return _adapter().validate_json(path.read_bytes())
+
+
+def numbered(files: Iterable[EngineFile]) -> tuple[EngineFile, ...]:
+    """The files of all segments, each graph's numbered from 0 on in the order of execution, for each target.
+
+    A segment's graph may be several files, between which ranks exchange: `segment` is then the number of the file.
+    """
+    counts: Counter[tuple[str, str, str]] = Counter()
+    found: list[EngineFile] = []
+    for file in sorted(files, key=lambda file: file.segment):
+        graph = (file.component, file.graph, file.target)
+        found.append(replace(file, segment=counts[graph]))
+        counts[graph] += 1
+    return tuple(found)
 
 
 @cache

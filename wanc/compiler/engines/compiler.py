@@ -50,6 +50,8 @@ class Compiler(Protocol):
     """What the manifest says of its files: None where they are engines, `on-target` where one is made of each there."""
     turns_weights: ClassVar[bool]
     """Whether it takes products' weights as [in, out], which most keep as [out, in]; else their Transpose stays."""
+    has_collectives: ClassVar[bool]
+    """Whether its engines exchange values between ranks themselves; else a rank's graph is cut where they do."""
 
     def lowering(self, component: str, graph: str) -> tuple[Pass, ...]:
         """The passes that lower a canonical graph into what it takes, in their order."""
@@ -60,8 +62,8 @@ class Compiler(Protocol):
     ) -> Mapping[str, Path]:
         """Make engine files of lowered graphs, each in its graph's folder, and return them by graph.
 
-        The graphs' files refer to the `weights` beside them. What the engine does not need goes. Raises
-        CheckpointError where it does not take a graph.
+        The graphs' files refer to the `weights` beside them. What the engine does not need goes. The pieces of a graph
+        that is cut where ranks exchange have names of their own. Raises CheckpointError where it does not take a graph.
         """
         ...
 

@@ -15,6 +15,7 @@ from wanc.compiler.engines.compiler import Compiler
 from wanc.compiler.engines.lowered_graph import InputShapes, lowered_graph
 from wanc.compiler.engines.split import split
 from wanc.compiler.graphs.by_blocks import shared_weights
+from wanc.compiler.graphs.by_exchanges import ExchangedPiece, cut_by_exchanges
 from wanc.compiler.graphs.lowerable import lowerable, piece_of
 from wanc.compiler.graphs.pieces import Piece
 from wanc.compiler.passes.apply import OUR_BUG, PassError, apply_passes, count_nodes, lingering, passes_report
@@ -48,6 +49,9 @@ def compile_segment(
 ) -> Compiled:
     """Compile what a segment executes of every graph into `out/engines/<component>/`, for some kinds of `requests`.
 
+    All files have the segment's number, those that a graph is cut into for its ranks as well, which are in the order of
+    their execution: what they are in the bundle is known where all segments are (see `numbered`).
+
     Raises RecipeError where its ranks cannot split it, and CheckpointError where `finite` refuses the values of a
     weight, or the engine does not take a graph.
     """
@@ -61,19 +65,23 @@ def compile_segment(
     ends, folder = f"s{segment.index}.{target}", out / FOLDER / files.name
     folder.mkdir(parents=True)
     lowered: dict[str, dict[str, Any]] = {}
+    parts: dict[str, tuple[str, ExchangedPiece]] = {}
     written: dict[str, Path] = {}
     path, turns = folder / f"weights.{ends}.bin", compiler.turns_weights
     with WeightFile(path, files.weights, finite, shared, turns) as stored:
         for name, piece in present.items():
-            written[name] = folder / f"{name}.{ends}.onnx"
-            passes, where = compiler.lowering(files.name, name), f"{files.name}/{name}"
-            lowered[name] = _lower(passes, where, piece, stored, written[name])
+            lowered[name] = _lower(compiler.lowering(files.name, name), f"{files.name}/{name}", piece, stored)
+            whole = [ExchangedPiece(piece)]
+            for index, part in enumerate(whole if compiler.has_collectives else cut_by_exchanges(piece.model)):
+                stem = f"{name}-{index}" if index else name
+                parts[stem], written[stem] = (name, part), folder / f"{stem}.{ends}.onnx"
+                save(part.piece.model, written[stem])
     if stored.path not in stored.files:
         stored.path.unlink()
-    lowered_graphs = {name: lowered_graph(path, graphs[name], requests) for name, path in written.items()}
+    lowered_graphs = {stem: lowered_graph(path, graphs[parts[stem][0]], requests) for stem, path in written.items()}
     made = compiler.compile(files.name, lowered_graphs, stored.files)
     return Compiled(
-        tuple(_engine_file(compiler, name, present[name], segment, target, path, out) for name, path in made.items()),
+        tuple(_engine_file(compiler, *parts[stem], segment, target, made[stem], out) for stem in written),
         {name: entry.graph for name, entry in graphs.items()},
         lowered,
         {
@@ -86,7 +94,7 @@ def compile_segment(
 
 
 def _engine_file(
-    compiler: Compiler, graph: str, piece: Piece, segment: Segment, target: str, path: Path, out: Path
+    compiler: Compiler, graph: str, part: ExchangedPiece, segment: Segment, target: str, path: Path, out: Path
 ) -> EngineFile:
     return EngineFile(
         component=segment.component,
@@ -98,14 +106,15 @@ def _engine_file(
         device=segment.device,
         ranks=segment.ranks,
         file=path.relative_to(out).as_posix(),
-        inputs=tuple(piece.inputs),
-        outputs=tuple(piece.outputs),
+        inputs=tuple(part.piece.inputs),
+        outputs=tuple(part.piece.outputs),
         built=compiler.built,
         memory=compiler.memory(path),
+        exchanges=part.exchanges,
     )
 
 
-def _lower(passes: tuple[Pass, ...], where: str, piece: Piece, stored: WeightFile, path: Path) -> dict[str, Any]:
+def _lower(passes: tuple[Pass, ...], where: str, piece: Piece, stored: WeightFile) -> dict[str, Any]:
     before = count_nodes(piece.model)
     # The names that a segment is known by: a pass may call a value otherwise.
     names = (piece.inputs, piece.outputs)
@@ -115,5 +124,4 @@ def _lower(passes: tuple[Pass, ...], where: str, piece: Piece, stored: WeightFil
     stored.absorb(piece.model)
     if fault := lingering(piece.model):
         raise PassError(f"in {where} {fault}. {OUR_BUG}")
-    save(piece.model, path)
     return report

@@ -1,7 +1,8 @@
 """Cutting a graph into pieces: whatever decides which nodes belong together, the cut itself is made here.
 
-Three policies decide: by the time at which inputs are known (`hoist`), by bytes of weights (`by_bytes`), and by blocks
-(`by_blocks`). Pieces are executed in their order; what one gives and a later one takes keeps its name.
+Four policies decide: by the time at which inputs are known (`hoist`), by bytes of weights (`by_bytes`), by blocks
+(`by_blocks`), and by what ranks exchange (`by_exchanges`). Pieces are executed in their order; what one gives and a
+later one takes keeps its name.
 """
 
 from __future__ import annotations

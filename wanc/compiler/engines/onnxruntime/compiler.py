@@ -44,6 +44,7 @@ class OnnxRuntimeCompiler:
     engine: ClassVar[str] = "onnxruntime"
     built: ClassVar[str | None] = None
     turns_weights: ClassVar[bool] = True
+    has_collectives: ClassVar[bool] = False
     passes: ClassVar[tuple[Pass, ...]] = PASSES
 
     def lowering(self, component: str, graph: str) -> tuple[Pass, ...]:

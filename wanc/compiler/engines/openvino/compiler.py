@@ -66,6 +66,7 @@ class OpenVinoCompiler:
     engine: ClassVar[str] = "openvino"
     built: ClassVar[str | None] = None
     turns_weights: ClassVar[bool] = False
+    has_collectives: ClassVar[bool] = False
     passes: ClassVar[tuple[Pass, ...]] = PASSES
 
     compute: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import onnx_ir as ir
 
@@ -17,6 +18,8 @@ from wanc.words import Compute, Island
 
 class AheadOfTimeCompiler:
     """The part of `Compiler` that both editions share. `islands` stay in float32 where `compute` has 16 bits."""
+
+    has_collectives: ClassVar[bool] = True
 
     compute: Compute
     islands: tuple[Island, ...]

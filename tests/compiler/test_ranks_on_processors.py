@@ -1,0 +1,179 @@
+"""A denoiser's step whose tokens several processors split computes what one of them computes, piece by piece."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from tests.checkpoints import write_checkpoint
+from wanc.compiler.engines.compiled import Compiled, numbered
+from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
+from wanc.compiler.engines.segment import compile_segment
+from wanc.compiler.export.wan import Traced
+from wanc.compiler.graphs.collectives import COLLECTIVE
+from wanc.compiler.placement import Range
+from wanc.compiler.program.component_files import ComponentFiles
+from wanc.compiler.program.graph_file import load, save
+from wanc.compiler.program.program import Program, ProgramComponent, Segment
+from wanc.compiler.weights.finite import FiniteCheck
+from wanc.errors import RecipeError
+from wanc.models.wan.checkpoint import open_checkpoint
+from wanc.runtime.engine_file import RANK, EngineFile
+from wanc.runtime.executor import Executor
+from wanc.runtime.folder import PlainFolder
+from wanc.runtime.interface import Interface
+from wanc.runtime.segments import Segments
+from wanc.runtime.value import Value
+from wanc.runtime.workers.exchange import exchanged
+
+from .fusing import DEFAULT, OneComponent, export, files_of
+from .narrowed import quantised
+from .passes.builder import noise
+
+Array = np.ndarray[Any, Any]
+NAME, STEP = "denoiser_high", "step"
+LAYERS, HEADS, HEAD = 4, 12, 8
+BLOCKS = tuple(f"blocks.{layer}" for layer in range(LAYERS))
+SIZES = {"frames": 3, "rows": 4, "columns": 6, "tokens": 72}
+TOLERANCE = 1e-5
+CPUS = tuple(f"cpu.{number}" for number in range(4))
+PLACEMENTS = {
+    "two ranks": [Range.on(NAME, 0, LAYERS, CPUS[:2])],
+    "four ranks": [Range.on(NAME, 0, LAYERS, CPUS)],
+    "a pipeline of two stages of two ranks": [
+        Range.on(NAME, 0, 1, CPUS[:2]),
+        Range.on(NAME, 1, LAYERS, CPUS[2:]),
+    ],
+}
+"""By what they are called: the blocks of each segment, and its ranks."""
+TRANSPORTS: Mapping[str, Mapping[str, Any]] = {"threads": {}}
+"""What an executor is told of how its workers are reached, by its name."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of twelve heads and distinct random weights, as the program has it, and what it is given."""
+
+    files: ComponentFiles
+    feeds: Mapping[str, Array]
+
+    def compiled(self, ranges: Sequence[Range], folder: Path) -> Segments:
+        """The step on these devices, compiled for ONNX Runtime."""
+        made: list[Compiled] = []
+        for index, one in enumerate(ranges):
+            segment = Segment(NAME, index, one.first, one.stop, one.device, one.ranks)
+            finite, out = FiniteCheck(NAME), folder / str(index)
+            made.append(compile_segment(OnnxRuntimeCompiler(), self.files, segment, "cpu", out, finite))
+        files = [replace(file, file=f"{i}/{file.file}") for i, entry in enumerate(made) for file in entry.files]
+        graph = made[0].graphs[STEP]
+        return Segments.of(Interface(graph.inputs, graph.outputs), numbered(files), "the test")
+
+    def run(self, segments: Segments, folder: Path, transport: str = "threads") -> Array:
+        """The velocity that they give."""
+        executor = Executor(PlainFolder(folder), {(NAME, STEP): segments}, threads=1, **TRANSPORTS[transport])
+        return executor.run(NAME, STEP, self.feeds)["velocity"].numpy()
+
+
+def program_of(fused: OneComponent, change: Callable[[ir.Model], ir.Model], folder: Path) -> ComponentFiles:
+    """A program with the step alone, cut off what is known before it."""
+    entry, component = fused.lowerable[STEP], fused.read.component
+    (folder / NAME).mkdir(parents=True)
+    save(change(entry.model), folder / NAME / "step.onnx")
+    graph = replace(entry.graph, file=f"{NAME}/step.onnx")
+    Program("graph", None, {NAME: ProgramComponent({STEP: graph}, component.weights, BLOCKS)}, None).write(folder)
+    return OneComponent(NAME, files_of(folder), fused.source).read
+
+
+@pytest.fixture(scope="module")
+def fused(traced: Traced, tmp_path_factory: pytest.TempPathFactory) -> OneComponent:
+    folder = tmp_path_factory.mktemp("step")
+    sizes: dict[str, Any] = {"layers": LAYERS, "heads": HEADS, "head_dim": HEAD, "ffn": 128, "experts": 1}
+    checkpoint = open_checkpoint(write_checkpoint(folder / "checkpoint", seed=1, **sizes))
+    for name in ("exported", "fused"):
+        (folder / name).mkdir()
+    return export(NAME, checkpoint, traced, folder / "exported").fused(DEFAULT, folder / "fused")
+
+
+@pytest.fixture(scope="module", params=["float", "int8"])
+def step(request: pytest.FixtureRequest, fused: OneComponent, tmp_path_factory: pytest.TempPathFactory) -> Step:
+    folder = tmp_path_factory.mktemp(request.param)
+    feeds = noise(fused.graph(STEP), SIZES, 0)
+    angles = feeds["rope.freqs_cos.0"]
+    feeds |= {"rope.freqs_cos.0": np.cos(angles), "rope.freqs_sin.0": np.sin(angles)}
+
+    def change(model: ir.Model) -> ir.Model:
+        return quantised(model, fused.read.weights, folder, feeds) if request.param == "int8" else model
+
+    return Step(program_of(fused, change, folder / "program"), feeds)
+
+
+@pytest.fixture(scope="module")
+def expected(step: Step, tmp_path_factory: pytest.TempPathFactory) -> Array:
+    """What one device gives, which executes the whole step."""
+    folder = tmp_path_factory.mktemp("one")
+    segments = step.compiled([Range.on(NAME, 0, LAYERS, CPUS[:1])], folder)
+    assert len(segments.files) == 1
+    return step.run(segments, folder)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("placement", PLACEMENTS)
+def test_ranks_give_what_one_device_gives(
+    placement: str, transport: str, step: Step, expected: Array, tmp_path: Path
+) -> None:
+    ranges = PLACEMENTS[placement]
+    segments = step.compiled(ranges, tmp_path)
+    assert len(segments.files) == 2 * LAYERS + len(ranges) + 1, "two cuts for each attention, and one at the end"
+    velocity = step.run(segments, tmp_path, transport)
+    assert np.abs(velocity - expected).max() <= TOLERANCE * np.abs(expected).max()
+
+
+def test_blocks_that_went_to_the_wrong_rank_would_be_seen(
+    step: Step, expected: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fault: ranks exchange as if they stood the other way round."""
+
+    def turned(file: EngineFile, ranks: Sequence[dict[str, Value]]) -> None:
+        exchanged(file, ranks[::-1])
+
+    monkeypatch.setattr("wanc.runtime.workers.micro_batches.exchanged", turned)
+    velocity = step.run(step.compiled(PLACEMENTS["two ranks"], tmp_path), tmp_path)
+    assert np.abs(velocity - expected).max() > 0.1 * np.abs(expected).max()
+
+
+def test_pieces_and_ranks_share_one_file_of_weights(step: Step, tmp_path: Path) -> None:
+    """Each weight is written once, and one piece has it: nothing is mapped twice but small constants."""
+    segments = step.compiled(PLACEMENTS["two ranks"], tmp_path)
+    (weights,) = tmp_path.rglob("*.bin")
+    found: Counter[int] = Counter()
+    for file in segments.files:
+        model = load(tmp_path / file.file)
+        assert all(node.op_type != COLLECTIVE for node in model.graph)
+        tensors = [value.const_value for value in model.graph.initializers.values()]
+        for tensor in [tensor for tensor in tensors if isinstance(tensor, ir.ExternalTensor)]:
+            assert tensor.location == weights.name
+            found[tensor.offset or 0] += 1
+    assert found and set(found.values()) == {1}
+
+
+def test_each_piece_says_who_executes_it_and_what_is_exchanged_before(step: Step, tmp_path: Path) -> None:
+    segments = step.compiled(PLACEMENTS["a pipeline of two stages of two ranks"], tmp_path)
+    attention = [["all_to_all"] * 3, ["all_to_all"]]
+    first, others = [[], *attention], [[], *attention * (LAYERS - 1), ["all_gather"]]
+    told = [[exchange.operation for exchange in file.exchanges] for file in segments.files]
+    assert told == [*first, *others]
+    assert [file.ranks for file in segments.files] == [CPUS[:2]] * len(first) + [CPUS[2:]] * len(others)
+    assert [RANK in file.inputs for file in segments.files] == [True] + [False] * (len(told) - 1)
+
+
+def test_heads_that_ranks_cannot_share_are_refused(step: Step, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="has 12 heads, which cannot be split over 5 ranks"):
+        step.compiled([Range.on(NAME, 0, LAYERS, [f"cpu.{number}" for number in range(5)])], tmp_path)
+    assert not list(tmp_path.rglob("*.onnx"))
