@@ -13,6 +13,8 @@ import onnx_ir as ir
 import pytest
 
 from tests.checkpoints import write_checkpoint
+from wanc.compiler.bundle.examine import Examined, examine
+from wanc.compiler.bundle.golden import Golden
 from wanc.compiler.engines.compiled import Compiled, numbered
 from wanc.compiler.engines.onnxruntime.compiler import OnnxRuntimeCompiler
 from wanc.compiler.engines.segment import compile_segment
@@ -23,12 +25,12 @@ from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.graph_file import load, save
 from wanc.compiler.program.program import Program, ProgramComponent, Segment
 from wanc.compiler.weights.finite import FiniteCheck
-from wanc.errors import RecipeError
+from wanc.errors import CheckpointError, RecipeError
 from wanc.models.wan.checkpoint import open_checkpoint
 from wanc.runtime.engine_file import RANK, EngineFile
 from wanc.runtime.executor import Executor
 from wanc.runtime.folder import PlainFolder
-from wanc.runtime.interface import Interface
+from wanc.runtime.interface import InputError, Interface
 from wanc.runtime.segments import Segments
 from wanc.runtime.value import Value
 from wanc.runtime.workers.exchange import exchanged
@@ -74,6 +76,14 @@ class Step:
         files = [replace(file, file=f"{i}/{file.file}") for i, entry in enumerate(made) for file in entry.files]
         graph = made[0].graphs[STEP]
         return Segments.of(Interface(graph.inputs, graph.outputs), numbered(files), "the test")
+
+    def examined(self, ranks: int, folder: Path) -> tuple[Examined, Array]:
+        """What a build makes of the step for so many ranks, and the velocity in its golden record."""
+        one, golden, compiler = Range.on(NAME, 0, LAYERS, CPUS[:ranks]), Golden(), OnnxRuntimeCompiler()
+        segment = Segment(NAME, 0, one.first, one.stop, one.device, one.ranks)
+        made = compile_segment(compiler, self.files, segment, "cpu", folder, FiniteCheck(NAME))
+        found = examine(compiler, self.files, [made], folder, {}, golden)
+        return found, golden.expected[f"{NAME}/{STEP}/velocity"]
 
     def run(self, segments: Segments, folder: Path, transport: str = "threads") -> Array:
         """The velocity that they give."""
@@ -171,6 +181,51 @@ def test_each_piece_says_who_executes_it_and_what_is_exchanged_before(step: Step
     assert told == [*first, *others]
     assert [file.ranks for file in segments.files] == [CPUS[:2]] * len(first) + [CPUS[2:]] * len(others)
     assert [RANK in file.inputs for file in segments.files] == [True] + [False] * (len(told) - 1)
+
+
+def test_a_build_executes_all_ranks_for_its_golden_record(step: Step, tmp_path: Path) -> None:
+    """The kernels are told as each rank has them; what they multiply together is what one device does."""
+    one, alone = step.examined(1, tmp_path / "one")
+    ranked, together = step.examined(4, tmp_path / "ranked")
+    assert np.abs(together - alone).max() <= TOLERANCE * np.abs(alone).max()
+    assert ranked.here == {STEP}
+    ranked.check_fused(())
+    ranked.check_numbers()
+    assert ranked.kernels[STEP].fused == one.kernels[STEP].fused
+    assert ranked.kernels[STEP].products.int8_linear_share == one.kernels[STEP].products.int8_linear_share
+    assert ranked.kernels[STEP].precision == one.kernels[STEP].precision
+
+
+def test_ranks_that_do_not_agree_are_no_build(step: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault: the last of them gathers the others' tokens in another order."""
+
+    def turned(file: EngineFile, ranks: Sequence[dict[str, Value]]) -> None:
+        exchanged(file, ranks)
+        for exchange in file.exchanges:
+            if exchange.operation == "all_gather":
+                ranks[-1][exchange.taken] = Value(ranks[-1][exchange.taken].numpy()[::-1])
+
+    monkeypatch.setattr("wanc.compiler.bundle.built_graph.exchanged", turned)
+    with pytest.raises(CheckpointError, match="not all of its ranks give the same velocity"):
+        step.examined(2, tmp_path)
+
+
+def test_tokens_that_cannot_be_split_evenly_are_refused_before_anything_runs(step: Step, tmp_path: Path) -> None:
+    segments = step.compiled(PLACEMENTS["two ranks"], tmp_path)
+    feeds = noise(step.files.model(STEP), {"frames": 3, "rows": 5, "columns": 5, "tokens": 75}, 0)
+    for path in tmp_path.rglob("*.onnx"):
+        path.unlink()  # nobody is to ask for them
+    executor = Executor(PlainFolder(tmp_path), {(NAME, STEP): segments}, threads=1)
+    with pytest.raises(InputError, match=r"^2 devices cannot have equal parts of 75 tokens"):
+        executor.run(NAME, STEP, feeds)
+
+
+def test_a_build_refuses_ranks_that_cannot_test_themselves(step: Step, tmp_path: Path) -> None:
+    """The record's video has 60 tokens."""
+    uneven = replace(step.files.component.graphs[STEP], example={"frames": 1, "rows": 3, "columns": 5, "tokens": 15})
+    files = replace(step.files, component=replace(step.files.component, graphs={STEP: uneven}))
+    with pytest.raises(RecipeError, match="the self-test has tokens that cannot be split over 2 ranks"):
+        replace(step, files=files).compiled(PLACEMENTS["two ranks"], tmp_path)
 
 
 def test_heads_that_ranks_cannot_share_are_refused(step: Step, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ ON_TARGET = "on-target"
 BUILD_IT = "wanc build --on-target"
 RANK = "rank"
 """The input that a segment has which several devices execute: int64 [1], the number of the one that does."""
+OWN_TOKENS = "rank_tokens"
+"""The size that says how many tokens each of them has. An input that they split is so many times as large."""
 
 
 Operation = Literal["all_to_all", "all_gather"]

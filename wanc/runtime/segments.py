@@ -6,18 +6,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from .engine_file import RANK, EngineFile
+from .dimensions import split_dimension
+from .engine_file import OWN_TOKENS, RANK, EngineFile
 from .errors import BundleError
-from .interface import Interface
+from .interface import Input, Interface
 
 
 @dataclass(frozen=True)
 class Segments:
-    """A graph as it is executed: `inputs` and `outputs` are the whole graph's. Most graphs are one file."""
+    """A graph as it is executed: `inputs` and `outputs` are the whole graph's. Most graphs are one file.
+
+    `shared` are inputs of which ranks have equal parts, each with the axis of its tokens.
+    """
 
     files: tuple[EngineFile, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    shared: tuple[tuple[str, int], ...] = ()
 
     @classmethod
     def whole(cls, file: EngineFile) -> Segments:
@@ -32,7 +37,8 @@ class Segments:
         the graph takes or an earlier one gives, and every output of the graph is given by exactly one.
         """
         inputs, outputs = (tuple(entry.name for entry in side) for side in (interface.inputs, interface.outputs))
-        segments = cls(tuple(sorted(files, key=lambda file: file.segment)), inputs, outputs)
+        ordered = tuple(sorted(files, key=lambda file: file.segment))
+        segments = cls(ordered, inputs, outputs, shared_axes(interface.inputs))
         if fault := segments._fault():
             first = segments.files[0]
             raise BundleError(f"{first.component}/{first.graph}: {fault}", where=where)
@@ -82,6 +88,16 @@ class Segments:
         if unknown := set(file.outputs) - set(self.outputs):
             return f"its one segment gives {_short(min(unknown))}, which the graph does not"
         return None
+
+
+def shared_axes(inputs: Iterable[Input]) -> tuple[tuple[str, int], ...]:
+    """Which inputs of a graph its ranks have equal parts of, as `Segments.shared`."""
+    return tuple(
+        (entry.name, axis)
+        for entry in inputs
+        for axis, size in enumerate(entry.shape)
+        if split_dimension(size)[1] == OWN_TOKENS
+    )
 
 
 def _short(name: str) -> str:

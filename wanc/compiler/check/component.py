@@ -229,8 +229,8 @@ class CheckedComponent:
         return Measured("lowered graph", partial(Together(parts).run, graph), precision)
 
     def _ranked(self, graph: str, measured: Measured | None) -> Ranked | None:
-        """The step as several devices split it, where it can be executed here as they would."""
-        if not self.ranks or graph != GRAPH or measured is None:
+        """The step as several devices split it, where it can be executed here as they would, and the engine was not."""
+        if not self.ranks or graph != GRAPH or measured is None or self.here:
             return None
         return Ranked.of(self.ranks, *self._as_lowered())
 

@@ -13,11 +13,10 @@ from wanc.compiler.check.steps import Lowering, Workshop, Written, lowered
 from wanc.compiler.check.trials import Arrays, SourceRefuses
 from wanc.compiler.engines.split import split, tokens_of_a_rank
 from wanc.compiler.graphs.lowerable import lowerable
-from wanc.compiler.graphs.ulysses import OWN_TOKENS
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.program import ProgramGraph
 from wanc.runtime.denoise import GRAPH
-from wanc.runtime.engine_file import RANK
+from wanc.runtime.engine_file import OWN_TOKENS, RANK
 
 Array = np.ndarray[Any, Any]
 

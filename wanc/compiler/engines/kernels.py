@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import onnx_ir as ir
@@ -81,6 +81,11 @@ class Kernels:
             {**self.attentions, **other.attentions},
             self.built and other.built,
         )
+
+    def of_one(self, ranks: int) -> Kernels:
+        """Those of each of so many ranks, which have executed the same; what they multiply, they do together."""
+        by_type, fused = ({key: n // ranks for key, n in counts.items()} for counts in (self.by_type, self.fused))
+        return replace(self, by_type=by_type, fused=fused)
 
     @property
     def precision(self) -> Precision:

@@ -57,7 +57,7 @@ def compile_segment(
     """
     graphs, blocks = lowerable(files), files.component.blocks
     if segment.ranks:
-        graphs = split(graphs, len(segment.ranks), requests)
+        graphs = split(graphs, len(segment.ranks), requests, is_exchanged_for=not compiler.has_collectives)
     pieces = {name: piece_of(entry.model, blocks, segment) for name, entry in graphs.items()}
     present = {name: piece for name, piece in pieces.items() if piece is not None}
     is_whole = segment.first == 0 and segment.stop == len(blocks)

@@ -19,12 +19,10 @@ from wanc.compiler.graphs.collectives import RANKS_DOMAIN, NodeWriter, Size
 from wanc.compiler.graphs.row_wise import TOKENS, carrying, has_tokens
 from wanc.compiler.graphs.values import attention_heads, attribute, rank, size
 from wanc.errors import RecipeError
-from wanc.runtime.engine_file import RANK
+from wanc.runtime.engine_file import OWN_TOKENS, RANK
 
 FEWEST_HEADS = 2
 """With a single one TensorRT makes two products and all scores in memory of an attention, and no fused kernel."""
-OWN_TOKENS = "rank_tokens"
-"""What the number of a rank's tokens is called where it is not known."""
 SWAPPED = [1, 0, 2]
 
 

@@ -1,14 +1,26 @@
-"""What the ranks of a segment exchange in front of it: blocks of values along dimension 0."""
+"""What the ranks of a segment share, and exchange in front of it: blocks of values along dimension 0."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from ..engine_file import EngineFile
 from ..errors import TargetError
-from ..value import Value
+from ..interface import InputError
+from ..value import Given, Value
+
+
+def check_shared(shared: Iterable[tuple[str, int]], ranks: int, values: Mapping[str, Given]) -> None:
+    """Raises InputError where ranks cannot have equal parts of a graph's inputs; `shared` is as in `Segments`."""
+    for name, axis in shared:
+        tokens = values[name].shape[axis]
+        if tokens % ranks:
+            raise InputError(
+                f"{ranks} devices cannot have equal parts of {tokens} tokens, which {name} has",
+                hint="ask for another size, or for another number of frames",
+            )
 
 
 def exchanged(file: EngineFile, ranks: Sequence[dict[str, Value]]) -> None:

@@ -20,7 +20,7 @@ from ..engine_file import RANK
 from ..errors import TargetError
 from ..segments import Segments
 from ..value import Value
-from .exchange import exchanged
+from .exchange import check_shared, exchanged
 from .execution import Execution
 from .worker import ROOM, DeviceWorker
 
@@ -43,10 +43,12 @@ def run_micro_batches(
 ) -> list[dict[str, Value]]:
     """The graph's outputs for each of `inputs`, in their order.
 
-    Raises TargetError, naming the segment and the rank, where a device gives nothing within `seconds` for one segment;
-    what executions raise; and what `checkpoint` raises, where nobody wants the results any more. Nothing is waited for
-    behind that.
+    Raises InputError, before anything is executed, where ranks cannot have equal parts of what there is; TargetError,
+    naming the segment and the rank, where a device gives nothing within `seconds` for one segment; what executions
+    raise; and what `checkpoint` raises, where nobody wants the results any more. Nothing is waited for behind that.
     """
+    for given in inputs:
+        check_shared(segments.shared, len(segments.files[0].ranks) or 1, given)
     return _Pipelined(segments, inputs, workers, seconds).run()
 
 
