@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import asdict, dataclass
 from threading import Lock
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from .checkpoint import checkpoint
 from .engine_file import EngineFile, Key
@@ -22,13 +22,18 @@ from .segments import Segments
 from .session import Session
 from .uses import GraphUse
 from .value import Given, Value, as_value
-from .workers.create import TIMEOUT, chosen_transport, cores_of, devices_of, process_workers, thread_workers
+from .workers.create import (
+    TIMEOUT,
+    chosen_transport,
+    cores_of,
+    devices_of,
+    process_workers,
+    ray_workers,
+    thread_workers,
+)
 from .workers.micro_batches import run_micro_batches
 from .workers.plan import DevicePlan
-from .workers.worker import DeviceWorker
-
-if TYPE_CHECKING:
-    from .workers.process_worker import ProcessWorker
+from .workers.worker import DeviceWorker, RemoteWorker
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,7 +66,7 @@ class Executor:
 
         `thrifty` are components whose engines keep no memory between executions; where there is a budget, all are.
         Files that lie on several devices are executed by a worker for each, which has `worker_timeout` seconds for one:
-        a thread, or, where `transport` is `processes`, a process.
+        a thread, or, where `transport` is `processes`, a process, or an actor of the Ray cluster at `ray:HOST:PORT`.
 
         Raises UserError for a number of threads that there cannot be, and for processes where there is one device or a
         budget.
@@ -73,8 +78,8 @@ class Executor:
         devices = devices_of(files)
         cores = cores_of(devices) if len(devices) > 1 else {}
         self._openings = Openings(threads, cores)
-        is_remote = chosen_transport(transport, devices) == "processes"
-        if is_remote and budget is not None:
+        chosen = chosen_transport(transport, devices)
+        if chosen != "threads" and budget is not None:
             raise UserError(
                 "a budget is kept in one process, and is not divided among several",
                 hint="leave --workers out, or run without a budget",
@@ -83,11 +88,15 @@ class Executor:
         self.residency = self._runner.residency
         self.pool = self.residency.pool
         self.empty = self.pool.empty
-        self._processes: Mapping[str, ProcessWorker] = {}
-        if is_remote:
+        self._processes: Mapping[str, RemoteWorker] = {}
+        note_seconds = _weakly(self._note_seconds)
+        if chosen == "ray":
+            self._cluster = ray_workers(transport, folder, files, threads, thrifty, worker_timeout, note_seconds)
+            self._processes = self._cluster.workers
+        elif chosen == "processes":
             threads_of = self._openings.threads_of
             plans = [DevicePlan.of(name, folder, files, threads_of(name), own, thrifty) for name, own in cores.items()]
-            self._processes = process_workers(plans, worker_timeout, _weakly(self._note_seconds))
+            self._processes = process_workers(plans, worker_timeout, note_seconds)
         self._workers: Mapping[str, DeviceWorker] = self._processes or thread_workers(cores, _weakly(self._runner.run))
         for worker in self._workers.values():
             weakref.finalize(self, worker.close)

@@ -30,6 +30,9 @@ def identity_of(status: os.stat_result) -> Identity:
 class PlainFolder:
     """A folder that nobody has sealed: what a compiler has just made."""
 
+    bundle_id: str | None = None
+    """Of the bundle that it is, if it is one."""
+
     def __init__(self, root: Path) -> None:
         self._root = root
 
@@ -58,9 +61,11 @@ class VerifiedFolder(PlainFolder):
     seen: mount bundles read-only.
     """
 
-    def __init__(self, directory: BundleDirectory, identities: Mapping[str, Identity]) -> None:
+    def __init__(
+        self, directory: BundleDirectory, identities: Mapping[str, Identity], bundle_id: str | None = None
+    ) -> None:
         super().__init__(directory.path)
-        self._directory, self._identities = directory, identities
+        self._directory, self._identities, self.bundle_id = directory, identities, bundle_id
 
     def read(self, name: str, reader: Callable[[Path], Read]) -> Read:
         """As above. Raises VerificationError where it, or a file beside it, is not what was verified any more."""

@@ -118,7 +118,7 @@ def verified(root: Root, progress: Progress | None = None) -> tuple[Manifest, Ve
             where=str(directory.shown),
             hint=report.remedy(directory.shown) or "fetch or build the bundle again; do not run it",
         )
-    return report.manifest, VerifiedFolder(directory, report.identities)
+    return report.manifest, VerifiedFolder(directory, report.identities, report.manifest.id)
 
 
 def _settled(root: Root, progress: Progress | None) -> tuple[BundleDirectory, VerifyReport]:

@@ -22,13 +22,13 @@ from wanc.artifacts.canonical import key_of
 from wanc.artifacts.records import Blob
 from wanc.artifacts.sources import changed
 from wanc.artifacts.store import Store
-from wanc.compiler.stages.ray_cluster import connected, node_name
 from wanc.compiler.stages.runner import Runner, StageRun, tree_of
 from wanc.compiler.stages.running import Action
 from wanc.compiler.stages.stage import Files, Stage, Tree, tool_version
 from wanc.compiler.stages.worker import RemoteCause, StageOutcome, outcome_of
 from wanc.errors import EXIT_UNAVAILABLE, UserError
 from wanc.runtime.progress import Bars
+from wanc.runtime.ray_cluster import connected, node_name
 from wanc.runtime.voice import explain
 
 RETRIES = 3

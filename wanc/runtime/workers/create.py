@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 
 from ..cores import all_cores
@@ -16,27 +17,34 @@ from .thread_worker import ThreadWorker
 from .worker import DeviceWorker
 
 if TYPE_CHECKING:
+    from ..folder import PlainFolder
     from .process_worker import ProcessWorker
+    from .ray_worker import RayWorkers
 
 TIMEOUT = 600.0
 """Seconds that a device has for one segment, opening its file included."""
 
-Transport: TypeAlias = Literal["threads", "processes"]
-"""How devices are kept apart: by threads of this process, or each by a process of its own."""
+Transport: TypeAlias = Literal["threads", "processes", "ray"]
+"""How devices are kept apart: by threads of this process, each by a process of its own, or by a cluster's machines."""
+RAY = re.compile(r"ray:(?://)?(?P<address>[^/\s]+:[0-9]{1,5})")
 
 
 def chosen_transport(asked: str, devices: tuple[str, ...]) -> Transport:
     """What was asked for. Raises UserError where there is no such thing, or not for these devices."""
-    if asked not in get_args(Transport):
-        raise UserError(f"workers are {ascii(asked)[:40]}", hint=f"ask for {' or '.join(get_args(Transport))}")
-    if asked == "processes" and len(devices) < 2:
+    transport = "ray" if RAY.fullmatch(asked) else asked
+    if transport not in get_args(Transport) or asked == "ray":
+        raise UserError(
+            f"workers are {ascii(asked)[:40]}",
+            hint="ask for threads, processes, or ray:HOST:PORT, a cluster that is running",
+        )
+    if transport != "threads" and len(devices) < 2:
         raise UserError(
             f"this bundle is placed on one device, {''.join(devices)}, which this process executes itself",
             hint="leave --workers out, or build for several devices",
         )
-    if asked == "processes" and sys.platform != "linux":
+    if transport == "processes" and sys.platform != "linux":
         raise UserError("workers share memory as Linux has it", hint="leave --workers out")
-    return cast("Transport", asked)
+    return cast("Transport", transport)
 
 
 def devices_of(files: Iterable[EngineFile]) -> tuple[str, ...]:
@@ -74,3 +82,22 @@ def process_workers(
 
     pool = ArrayPool(memory=SharedBlock.make)
     return {plan.device: ProcessWorker(plan, pool.empty, seconds, on_ran) for plan in plans}
+
+
+def ray_workers(
+    transport: str,
+    folder: PlainFolder,
+    files: Collection[EngineFile],
+    threads: int,
+    thrifty: Collection[str],
+    seconds: float,
+    on_ran: Callable[[Key, float], object],
+) -> RayWorkers:
+    """A worker for each device of a bundle, on the machines of a cluster. Raises what `RayWorkers` raises."""
+    # It takes a package that most runs do without.
+    from .ray_worker import RayWorkers
+
+    found = RAY.fullmatch(transport)
+    assert found is not None, transport
+    devices = devices_of(files)
+    return RayWorkers(found["address"], folder, files, devices, threads, thrifty, seconds, on_ran)

@@ -6,8 +6,10 @@ takes is there (`micro_batches.py`); so workers cannot wait for each other in a 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
+from ..engine_file import EngineFile
 from ..errors import TargetError
 from .execution import Execution
 
@@ -36,4 +38,16 @@ class DeviceWorker(Protocol):
 
     def close(self) -> None:
         """Take nothing more, and leave nothing running. What waits fails."""
+        ...
+
+
+class RemoteWorker(DeviceWorker, Protocol):
+    """One that opens its engine files itself, in another process."""
+
+    def begin(self) -> None:
+        """Get ready for executions, before there is one. Raises TargetError."""
+        ...
+
+    def close_files(self, files: Iterable[EngineFile]) -> None:
+        """Close those of these that are its own, before its next execution."""
         ...

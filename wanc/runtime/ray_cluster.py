@@ -7,6 +7,7 @@ keeps its files in a folder that goes with it.
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import signal
@@ -20,9 +21,8 @@ from tempfile import TemporaryDirectory
 from threading import current_thread, main_thread
 from typing import Any
 
-from wanc.compiler.stages.worker import RemoteCause
-from wanc.errors import EXIT_UNAVAILABLE, UserError
-from wanc.quiet import only_errors
+from .errors import EXIT_UNAVAILABLE, UserError
+from .workers.remote_error import ProcessCause
 
 CONNECT_SECONDS = 30.0
 """After which a cluster that gives no answer is none. Ray itself would ask for many minutes, and tell each time."""
@@ -49,8 +49,8 @@ def connected(address: str | None) -> Generator[Any]:
             _check_answers(address)
             variables, options = QUIET, {"address": address}
         stack.enter_context(_with_variables(variables))
-        stack.enter_context(only_errors("ray"))
         ray: Any = import_module("ray")
+        logging.getLogger("ray").setLevel(logging.ERROR)
         _begin(ray, address, options)
         stack.callback(ray.shutdown)
         yield ray
@@ -112,10 +112,10 @@ def _unreachable(address: str | None) -> UserError:
     )
 
 
-def _cause(text: str) -> RemoteCause:
+def _cause(text: str) -> ProcessCause:
     """The last line of what Ray says: what is above are its own files and lines."""
     lines = text.strip().splitlines()
-    return RemoteCause(lines[-1] if lines else "it gave no reason", None)
+    return ProcessCause(lines[-1] if lines else "it gave no reason")
 
 
 @contextmanager

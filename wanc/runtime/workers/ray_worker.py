@@ -1,0 +1,269 @@
+"""A device on whichever machine a Ray cluster puts it: an actor, which opens the same bundle there.
+
+Ray is the engine: it chooses the machines and carries arrays between them. An actor verifies the bundle where it is,
+under the path that it has here, and executes its device's files. It takes wanc, installed on all machines.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+from ..bundle import Bundle
+from ..cores import available_cores
+from ..engine_file import EngineFile, Key
+from ..engine_runner import EngineRunner
+from ..errors import EXIT_UNAVAILABLE, BundleError, TargetError, UserError, VerificationError
+from ..folder import PlainFolder
+from ..openings import Openings
+from ..ray_cluster import connected, node_name
+from ..strict_json import Fields, JsonObject
+from ..value import Array, Value, as_array
+from .desk import Desk, DeskWorker
+from .execution import Execution
+from .known_shapes import KnownShapes
+from .plan import DevicePlan
+from .remote_error import ProcessCause, error_as_json, read_error
+from .wire import DTYPES
+
+ROOM = "wanc.runtime.workers"
+"""How the runtime is called where wanc is installed: a bundle's own copy is on no other machine."""
+CHECK_SECONDS = 0.5
+"""How often who waits for an actor looks whether it is still to wait."""
+AGAIN = "run it again: the cluster puts the device on a machine that is there"
+INSTALLED = "pip install 'wanc[ray]' here and on the cluster's machines, and run the bundle with `wanc run`"
+
+
+@dataclass(frozen=True)
+class ActorPlan:
+    """What an actor has to know: where the bundle lies, which it is, and how its device opens engine files."""
+
+    root: str
+    bundle_id: str
+    device: str
+    threads: int
+    thrifty: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ActorAnswer:
+    """What an actor has made of an execution: outputs, or the fault in words; and seconds inside the engine."""
+
+    bundle_id: str
+    outputs: Mapping[str, Array]
+    error: JsonObject | None = None
+    seconds: float = 0.0
+
+
+class DeviceActor:
+    """The device, where it is. Ray calls one method at a time."""
+
+    def __init__(self, plan: ActorPlan) -> None:
+        self._plan = plan
+        self._opened: tuple[DevicePlan, EngineRunner] | None = None
+        self._seconds = 0.0
+
+    def hello(self) -> ActorAnswer:
+        """Verify the bundle."""
+        return self._told(dict)
+
+    def execute(self, bundle_id: str, index: int, inputs: Mapping[str, Array], unwanted: list[int]) -> ActorAnswer:
+        """Execute a file of the device's, by its number, behind closing the `unwanted` ones."""
+        return self._told(lambda: self._outputs(bundle_id, index, inputs, unwanted))
+
+    def _told(self, work: Callable[[], Mapping[str, Array]]) -> ActorAnswer:
+        try:
+            self._opened = self._opened or self._open()
+            return ActorAnswer(self._plan.bundle_id, work(), seconds=self._seconds)
+        except Exception as error:  # which travels in words
+            return ActorAnswer(self._plan.bundle_id, {}, error_as_json(error))
+
+    def _open(self) -> tuple[DevicePlan, EngineRunner]:
+        plan = self._plan
+        bundle = Bundle.open(Path(plan.root))
+        if bundle.manifest.id != plan.bundle_id:
+            raise VerificationError(f"another bundle lies there on {node_name()}", where=plan.root)
+        files = [file for segments in bundle.engines.values() for file in segments.files]
+        own = DevicePlan.of(plan.device, bundle.folder, files, plan.threads, frozenset(), plan.thrifty)
+        threads = min(plan.threads or available_cores(), available_cores())
+        return own, EngineRunner(own.folder, own.files, Openings(threads, {}), self._note, thrifty=own.thrifty)
+
+    def _outputs(
+        self, bundle_id: str, index: int, inputs: Mapping[str, Array], unwanted: list[int]
+    ) -> Mapping[str, Array]:
+        assert self._opened is not None
+        own, runner = self._opened
+        if bundle_id != self._plan.bundle_id:
+            raise BundleError("this device was asked about another bundle", where=self._plan.root)
+        runner.residency.close([own.files[entry] for entry in unwanted])
+        file = own.files[index]
+        if set(inputs) != set(file.inputs):
+            raise BundleError(f"{file.file} was given {', '.join(sorted(inputs))}", where=self._plan.root)
+        found = runner.run(file, {name: Value(array) for name, array in inputs.items()})
+        return {name: found[name].numpy() for name in file.outputs}
+
+    def _note(self, _: Key, seconds: float) -> None:
+        self._seconds = seconds
+
+
+class RayWorkers:
+    """A worker for each device, and the way to the cluster at `address`, which is left when they are closed.
+
+    Raises UserError where there is no such cluster, or the bundle or its runtime could not be found on its machines.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        folder: PlainFolder,
+        files: Collection[EngineFile],
+        devices: Iterable[str],
+        threads: int,
+        thrifty: Iterable[str],
+        seconds: float,
+        on_ran: Callable[[Key, float], object],
+    ) -> None:
+        if __package__ != ROOM or folder.bundle_id is None:
+            raise UserError("workers on a cluster take a sealed bundle and an installed wanc", hint=INSTALLED)
+        self._open = ExitStack()
+        try:
+            ray = self._open.enter_context(connected(address))
+        except ModuleNotFoundError as error:
+            told = f"the package {error.name} is missing"
+            raise UserError(told, hint=INSTALLED, exit_code=EXIT_UNAVAILABLE) from None
+        self.workers: dict[str, RayWorker] = {}
+        for device in devices:
+            plan = ActorPlan(str(Path(folder.shown("")).absolute()), folder.bundle_id, device, threads, tuple(thrifty))
+            self.workers[device] = RayWorker(
+                ray, plan, DevicePlan.of(device, folder, files, threads, frozenset()), seconds, on_ran
+            )
+        weakref.finalize(self, self._open.close)
+
+    def close(self) -> None:
+        """End all actors, and leave the cluster."""
+        for worker in self.workers.values():
+            worker.close()
+        self._open.close()
+
+
+class RayWorker(DeskWorker):
+    """`own` says how the actor numbers its files; it has `seconds` to start. `on_ran` is told of each execution."""
+
+    def __init__(
+        self, ray: Any, plan: ActorPlan, own: DevicePlan, seconds: float, on_ran: Callable[[Key, float], object]
+    ) -> None:
+        known, unwanted = KnownShapes(), deque[int]()
+        self._own, self._unwanted = own, unwanted
+
+        def open_desk() -> Desk:
+            actor = _RemoteActor(ray, plan, own, seconds, on_ran, known, unwanted)
+            return Desk(plan.device, actor.run, stop=actor.stop, on_begin=actor.begin, on_end=actor.stop)
+
+        super().__init__(plan.device, open_desk)
+
+    def close_files(self, files: Iterable[EngineFile]) -> None:
+        """Let the actor close those of these that are its own, before its next execution."""
+        self._unwanted.extend(self._own.index(file) for file in files if self._own.has(file))
+
+
+class _RemoteActor:
+    """The actor behind a desk."""
+
+    def __init__(
+        self,
+        ray: Any,
+        plan: ActorPlan,
+        own: DevicePlan,
+        seconds: float,
+        on_ran: Callable[[Key, float], object],
+        known: KnownShapes,
+        unwanted: deque[int],
+    ) -> None:
+        self._ray, self._plan, self._own, self._seconds, self._on_ran = ray, plan, own, seconds, on_ran
+        self._known, self._unwanted = known, unwanted
+        self._stopped = Event()
+        self._actor: Any = None
+        self._greeted = False
+
+    def begin(self) -> None:
+        """Ask the cluster for a place, before anybody waits for it."""
+        options = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
+        self._actor = self._ray.remote(DeviceActor).options(**options).remote(self._plan)
+        self._greeted = False
+
+    def stop(self) -> None:
+        """Kill it: whoever waits for it is told."""
+        self._stopped.set()
+        with suppress(Exception):  # a cluster that is gone has none
+            if self._actor is not None:
+                self._ray.kill(self._actor)
+
+    def run(self, execution: Execution) -> None:
+        """Let it execute something. Where it has gone, another takes its place for the next."""
+        execution.run(lambda file, inputs: self._execute(execution, file, inputs))
+
+    def _execute(self, execution: Execution, file: EngineFile, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        device = self._plan.device
+        arrays = {name: as_array(value) for name, value in inputs.items()}
+        try:
+            if not self._greeted:
+                self._outputs(self._answer(self._actor.hello.remote(), self._seconds))
+                self._greeted = True
+            unwanted = [self._unwanted.popleft() for _ in range(len(self._unwanted))]
+            asked = self._actor.execute.remote(self._plan.bundle_id, self._own.index(file), arrays, unwanted)
+            answer = self._answer(asked, None)
+        except TimeoutError:
+            self._again()
+            raise TargetError(
+                f"{device} has not started within {self._seconds:g} s, for {execution}",
+                hint="`ray status` tells whether the cluster has a processor left; or allow more: --worker-timeout",
+            ) from None
+        except self._ray.exceptions.RayError as error:
+            self._again()
+            told = str(error).strip().splitlines()[-1:] or ["it gave no reason"]
+            raise TargetError(f"{device} was lost while it had {execution}", hint=AGAIN) from ProcessCause(told[0])
+        outputs = self._outputs(answer)
+        if fault := self._fault(file, arrays, outputs):
+            self._again()
+            raise TargetError(f"{device} answered with what is no answer to {execution}: {fault}", hint=AGAIN)
+        self._on_ran((file.component, file.graph), answer.seconds)
+        return {name: Value(array) for name, array in outputs.items()}
+
+    def _answer(self, asked: Any, seconds: float | None) -> ActorAnswer:
+        """Raises TimeoutError, and what Ray raises of an actor that is gone."""
+        until = None if seconds is None else time.monotonic() + seconds
+        while True:
+            try:
+                return self._ray.get(asked, timeout=CHECK_SECONDS)
+            except self._ray.exceptions.GetTimeoutError:
+                if self._stopped.is_set():
+                    raise TargetError(f"{self._plan.device} was closed") from None
+                if until is not None and time.monotonic() > until:
+                    raise TimeoutError from None
+
+    def _outputs(self, answer: ActorAnswer) -> Mapping[str, Array]:
+        """Raises what the actor has raised."""
+        if answer.error is not None:
+            raise read_error(Fields(answer.error, self._plan.device))
+        return answer.outputs
+
+    def _fault(self, file: EngineFile, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> str | None:
+        if set(outputs) != set(file.outputs):
+            return f"it gives {', '.join(sorted(outputs))[:200]}, not {', '.join(sorted(file.outputs))}"
+        if strange := [name for name, array in outputs.items() if array.dtype.name not in DTYPES]:
+            return f"{strange[0]} is {outputs[strange[0]].dtype.name}"
+        return self._known.fault(file, inputs, outputs)
+
+    def _again(self) -> None:
+        """Another actor in place of this one."""
+        with suppress(Exception):
+            self._ray.kill(self._actor)
+        if not self._stopped.is_set():
+            self.begin()
