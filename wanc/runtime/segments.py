@@ -1,4 +1,8 @@
-"""The engine files of one graph in the order in which they are executed, and what each hands on to later ones."""
+"""The engine files of one graph in the order in which they are executed, and what each hands on to later ones.
+
+That a segment takes only what the graph takes and what earlier ones give is also why segments on several devices cannot
+stop each other: see `workers.micro_batches`.
+"""
 
 from __future__ import annotations
 

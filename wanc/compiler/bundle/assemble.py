@@ -23,8 +23,10 @@ from wanc.compiler.weights.embedding import copy_embedding, open_embedding
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.errors import RecipeError
 from wanc.models.weights import Weight
+from wanc.runtime.engine_file import EngineFile
 from wanc.runtime.model import HIGH, LOW
 from wanc.runtime.progress import ProgressBar
+from wanc.runtime.segments import Segments
 
 if TYPE_CHECKING:
     from wanc.compiler.bundle.golden import Arrays, Golden
@@ -98,6 +100,7 @@ class Assemble(EngineStage):
         golden.write(out)
         self._write_prompts(program, inputs["source"], out)
         files = numbered(file for entry in compiled for file in entry.files)
+        check_order(components, files)
         replace(program, components=components, embedding=embedding, embedding_twin=None, engines=files).write(out)
         (out / ENGINE_REPORT).write_bytes(canonical(self._report(described)))
 
@@ -175,6 +178,20 @@ class Assemble(EngineStage):
                 f"model.allow_not_finite names {unused[0]}, which is no tensor, or one whose values all are finite",
                 hint="remove it, or look with wanc inspect what the weights are called",
             )
+
+
+def check_order(components: Mapping[str, ProgramComponent], files: Iterable[EngineFile]) -> None:
+    """That no execution can wait for itself, on whichever devices segments lie and in whichever order they are asked.
+
+    A worker executes what lies in its queue and waits for no other, and nothing lies there before all that it takes is
+    given. So one waits for those in front of it, which wait for nothing else, and for earlier segments: which is no
+    circle as long as segments take what earlier ones give alone. `Segments.of` raises BundleError where one does not.
+    """
+    by_graph: dict[tuple[str, str, str, str | None], list[EngineFile]] = {}
+    for file in files:
+        by_graph.setdefault((file.component, file.graph, file.target, file.profile), []).append(file)
+    for (component, graph, *_), own in by_graph.items():
+        Segments.of(components[component].interfaces[graph], own, f"{component}/{graph}")
 
 
 def _component(canonical: ProgramComponent, compiled: Iterable[Compiled]) -> ProgramComponent:

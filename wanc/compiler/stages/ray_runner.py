@@ -28,8 +28,8 @@ from wanc.compiler.stages.stage import Files, Stage, Tree, tool_version
 from wanc.compiler.stages.worker import RemoteCause, StageOutcome, outcome_of
 from wanc.errors import EXIT_UNAVAILABLE, UserError
 from wanc.runtime.progress import Bars
-from wanc.runtime.ray_cluster import connected, node_name
 from wanc.runtime.voice import explain
+from wanc.runtime.workers.ray_cluster import connected, node_name
 
 RETRIES = 3
 """How often a task begins anew whose node has died."""

@@ -23,13 +23,13 @@ from ..engine_runner import EngineRunner
 from ..errors import EXIT_UNAVAILABLE, BundleError, TargetError, UserError, VerificationError
 from ..folder import PlainFolder
 from ..openings import Openings
-from ..ray_cluster import connected, node_name
 from ..strict_json import Fields, JsonObject
 from ..value import Array, Value, as_array
 from .desk import Desk, DeskWorker
 from .execution import Execution
 from .known_shapes import KnownShapes
 from .plan import DevicePlan
+from .ray_cluster import connected, node_name
 from .remote_error import ProcessCause, error_as_json, read_error
 from .wire import DTYPES
 

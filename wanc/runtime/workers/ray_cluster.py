@@ -21,8 +21,8 @@ from tempfile import TemporaryDirectory
 from threading import current_thread, main_thread
 from typing import Any
 
-from .errors import EXIT_UNAVAILABLE, UserError
-from .workers.remote_error import ProcessCause
+from ..errors import EXIT_UNAVAILABLE, UserError
+from .remote_error import ProcessCause
 
 CONNECT_SECONDS = 30.0
 """After which a cluster that gives no answer is none. Ray itself would ask for many minutes, and tell each time."""
