@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -197,21 +198,25 @@ class RayRunner(Runner):
         self._ray = self._ray or self._open.enter_context(connected(self.address))
         options = {"num_cpus": 1, "max_retries": RETRIES, "scheduling_strategy": "SPREAD"}
         task = self._ray.remote(carry_out).options(**options)
-        waiting: dict[Any, Order] = {}
+        waiting: dict[Future[StageOutcome], tuple[Any, Order]] = {}
         try:
             with Bars(enabled=self.progress, transient=True) as bars:
-                waiting.update((task.remote(order), order) for order in orders)
+                for order in orders:
+                    reference = task.remote(order)
+                    waiting[reference.future()] = reference, order
                 while waiting:
-                    bars.begin(", ".join(order.stage.label for order in waiting.values()))
-                    (ended,), _ = self._ray.wait([*waiting], num_returns=1)
-                    self._note_task(waiting.pop(ended), ended)
+                    bars.begin(", ".join(order.stage.label for _, order in waiting.values()))
+                    # In Ray's own wait, each signal would be an interrupt.
+                    for ended in wait(waiting, return_when=FIRST_COMPLETED).done:
+                        _, order = waiting.pop(ended)
+                        self._note_task(order, ended)
         finally:
             if waiting:
-                self._cancel([*waiting])
+                self._cancel([reference for reference, _ in waiting.values()])
 
-    def _note_task(self, order: Order, ended: Any) -> None:
+    def _note_task(self, order: Order, ended: Future[StageOutcome]) -> None:
         try:
-            outcome: StageOutcome = self._ray.get(ended)
+            outcome = ended.result()
         except self._ray.exceptions.RayError as error:
             raise UserError(
                 f"Ray did not bring the stage {order.stage.label} to an end",
@@ -227,11 +232,11 @@ class RayRunner(Runner):
         self.tell(done.run)
         self.on_end(order.stage, done.run)
 
-    def _cancel(self, tasks: list[Any]) -> None:
+    def _cancel(self, references: list[Any]) -> None:
         """End what runs on nodes, and remove what it leaves in the store: nobody may be there to wait for it."""
-        for task in tasks:
-            self._ray.cancel(task, force=True)
-        self._ray.wait(tasks, num_returns=len(tasks), timeout=CANCEL_SECONDS)
+        for reference in references:
+            self._ray.cancel(reference, force=True)
+        self._ray.wait(references, num_returns=len(references), timeout=CANCEL_SECONDS)
         Store.open(self.store.root)
 
     def _result(self, key: str) -> Tree:

@@ -15,23 +15,45 @@ import socket
 import subprocess
 import sys
 from collections.abc import Generator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from importlib import import_module
 from tempfile import TemporaryDirectory
 from threading import current_thread, main_thread
-from typing import Any
+from typing import Any, TextIO, cast
 
 from ..errors import EXIT_UNAVAILABLE, UserError
+from ..voice import explain
 from .remote_error import ProcessCause
 
 CONNECT_SECONDS = 30.0
 """After which a cluster that gives no answer is none. Ray itself would ask for many minutes, and tell each time."""
 OBJECT_STORE_BYTES = 80 * 2**20
 """About the least that Ray takes. What travels through it are orders, and no weights."""
-QUIET = {"RAY_USAGE_STATS_ENABLED": "0"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
+"""With any cluster; by the last, what Ray has to print comes from its own threads alone (see `WithoutRay`)."""
 ALONE = {"RAY_enable_metrics_collection": "0", "RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Of a cluster of this machine alone; by the last, whatever it is named after, its address is that of the loopback."""
 TRIAL = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)"
+
+
+class WithoutRay:
+    """Standard output while Ray is there: what its threads print, of nodes that die, is for those who want to know.
+
+    It would otherwise stand in the middle of a result that a program reads.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        if not current_thread().name.startswith("ray_"):
+            return self._stream.write(text)
+        if text.strip():
+            explain(f"Ray: {text.strip()}")
+        return len(text)
 
 
 @contextmanager
@@ -49,10 +71,11 @@ def connected(address: str | None) -> Generator[Any]:
             _check_answers(address)
             variables, options = QUIET, {"address": address}
         stack.enter_context(_with_variables(variables))
+        stack.enter_context(redirect_stdout(cast(TextIO, WithoutRay(sys.stdout))))
         ray: Any = import_module("ray")
         logging.getLogger("ray").setLevel(logging.ERROR)
         _begin(ray, address, options)
-        stack.callback(ray.shutdown)
+        stack.callback(ray.shutdown, wait_for_processes=True)
         yield ray
 
 
