@@ -37,6 +37,7 @@ from wanc.runtime.workers.thread_worker import ThreadWorker
 from wanc.runtime.workers.worker import ROOM, DeviceWorker
 
 from .test_executor import HEAD, KEY, MIDDLE, TAIL, write
+from .test_wire import descriptors
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="shared memory as Linux has it")
 LONG = 60.0
@@ -68,16 +69,6 @@ def results(executor: Executor, inputs: np.ndarray[Any, Any] = NOISE) -> list[by
 
 def children() -> list[int]:
     return [child.pid for child in psutil.Process().children(recursive=True)]
-
-
-def descriptors() -> list[str]:
-    found: list[str] = []
-    for name in os.listdir("/proc/self/fd"):
-        try:
-            found.append(os.readlink(f"/proc/self/fd/{name}").partition(":")[0])
-        except OSError:  # the listing's own
-            continue
-    return sorted(found)
 
 
 @pytest.fixture(autouse=True)

@@ -32,21 +32,31 @@ def open(
     *,
     threads: int | None = None,
     device_budget: str | None = None,
+    workers: str | None = None,
+    worker_timeout: float | None = None,
     on_progress: OnProgress = ignore,
 ) -> Pipeline:
     """Verify a bundle that makes videos, every file of it, and make it ready: `.generate(prompt, …)` gives a `Result`.
 
     Engines are opened when they are first needed, or ahead of that, and stay open, so one process should open a bundle
     once. `threads` is the recipe's unless given, 0 for every core. `device_budget`, such as "6GiB", is the recipe's as
-    well: what engines and their values may take of memory, for which some are closed and opened again. `on_progress`
-    is called while files are hashed.
+    well: what engines and their values may take of memory, for which some are closed and opened again. `workers` is
+    "threads", unless given, or "processes": what executes the parts of a bundle that lies on several devices, of which
+    each has `worker_timeout` seconds for one, 600 unless given. `on_progress` is called while files are hashed.
 
     Raises UserError: VerificationError where the bundle is not exactly what was sealed, BundleError where it is none
     or makes no videos, TargetError where it does not fit this machine.
     """
     from .pipeline import Pipeline
 
-    return Pipeline.open(Path(bundle), threads=threads, device_budget=device_budget, on_progress=on_progress)
+    return Pipeline.open(
+        Path(bundle),
+        threads=threads,
+        device_budget=device_budget,
+        workers=workers,
+        worker_timeout=worker_timeout,
+        on_progress=on_progress,
+    )
 
 
 def open_graph(bundle: str | Path, *, threads: int | None = None, on_progress: OnProgress = ignore) -> GraphPipeline:
@@ -64,6 +74,8 @@ def open_service(
     side_by_side: bool = True,
     threads: int | None = None,
     device_budget: str | None = None,
+    workers: str | None = None,
+    worker_timeout: float | None = None,
     on_progress: OnProgress = ignore,
 ) -> Service:
     """The same as `open` for many requests at once: see `Service`, of which `quotas`, `limits` and `side_by_side` are.
@@ -73,5 +85,12 @@ def open_service(
     from .pipeline import Pipeline
     from .service import Service
 
-    pipeline = Pipeline.open(Path(bundle), threads=threads, device_budget=device_budget, on_progress=on_progress)
+    pipeline = Pipeline.open(
+        Path(bundle),
+        threads=threads,
+        device_budget=device_budget,
+        workers=workers,
+        worker_timeout=worker_timeout,
+        on_progress=on_progress,
+    )
     return Service(pipeline, quotas=quotas, limits=limits, side_by_side=side_by_side)

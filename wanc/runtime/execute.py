@@ -77,6 +77,8 @@ def run(
     *,
     threads: int | None = None,
     device_budget: str | None = None,
+    workers: str | None = None,
+    worker_timeout: float | None = None,
     on_progress: OnProgress = ignore,
     on_note: OnNote = ignore_note,
 ) -> Report:
@@ -86,7 +88,12 @@ def run(
     written to `output`.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    limits: dict[str, Any] = {"threads": threads, "device_budget": device_budget}
+    limits: dict[str, Any] = {
+        "threads": threads,
+        "device_budget": device_budget,
+        "workers": workers,
+        "worker_timeout": worker_timeout,
+    }
     directory = as_directory(root)
     task = _claimed_task(directory)
     if task is None:  # opening the bundle says what is wrong with it
@@ -105,12 +112,25 @@ def run(
 
 
 def run_selftest(
-    root: Root, *, threads: int | None = None, device_budget: str | None = None, on_progress: OnProgress = ignore
+    root: Root,
+    *,
+    threads: int | None = None,
+    device_budget: str | None = None,
+    workers: str | None = None,
+    worker_timeout: float | None = None,
+    on_progress: OnProgress = ignore,
 ) -> SelftestReport:
     """Verify the bundle and replay its golden inputs. Raises UserError, for whatever its task would be refused for."""
     directory = as_directory(root)
     bundle = Bundle.open(directory, on_progress=on_progress)
-    checks = selftest(bundle, threads=threads, device_budget=device_budget, on_progress=on_progress)
+    checks = selftest(
+        bundle,
+        threads=threads,
+        device_budget=device_budget,
+        workers=workers,
+        worker_timeout=worker_timeout,
+        on_progress=on_progress,
+    )
     return SelftestReport(bundle.manifest.id, checks, differences(directory))
 
 

@@ -23,7 +23,7 @@ from .session import Session
 from .uses import GraphUse
 from .value import Given, Value, as_value
 from .workers.create import (
-    TIMEOUT,
+    chosen_timeout,
     chosen_transport,
     cores_of,
     devices_of,
@@ -59,25 +59,26 @@ class Executor:
         threads: int = 0,
         budget: int | None = None,
         thrifty: Collection[str] = (),
-        worker_timeout: float = TIMEOUT,
-        transport: str = "threads",
+        worker_timeout: float | None = None,
+        transport: str | None = None,
     ) -> None:
         """The engines' files lie in `folder`; `budget` is what open files and reserved values may take, in bytes.
 
         `thrifty` are components whose engines keep no memory between executions; where there is a budget, all are.
-        Files that lie on several devices are executed by a worker for each, which has `worker_timeout` seconds for one:
-        a thread, or, where `transport` is `processes`, a process, or an actor of the Ray cluster at `ray:HOST:PORT`.
+        Files that lie on several devices are executed by a worker for each, which has `worker_timeout` seconds for one,
+        `TIMEOUT` unless given: of `transport` `threads`, as unless given, `processes`, or `ray:HOST:PORT`, a cluster.
 
-        Raises UserError for a number of threads that there cannot be, and for processes where there is one device or a
-        budget.
+        Raises UserError for a number of threads that there cannot be, for a time-out that is none, and for processes or
+        a time-out where there is one device, or processes and a budget.
         """
         if threads < 0:
             raise UserError(f"{threads} threads", hint="ask for 1 or more, or 0 for every core")
-        self._engines, self._worker_timeout = engines, worker_timeout
+        self._engines = engines
         files = [file for segments in engines.values() for file in segments.files]
         devices = devices_of(files)
         cores = cores_of(devices) if len(devices) > 1 else {}
         self._openings = Openings(threads, cores)
+        self._worker_timeout = chosen_timeout(worker_timeout, devices)
         chosen = chosen_transport(transport, devices)
         if chosen != "threads" and budget is not None:
             raise UserError(
@@ -91,12 +92,13 @@ class Executor:
         self._processes: Mapping[str, RemoteWorker] = {}
         note_seconds = _weakly(self._note_seconds)
         if chosen == "ray":
-            self._cluster = ray_workers(transport, folder, files, threads, thrifty, worker_timeout, note_seconds)
+            assert transport is not None
+            self._cluster = ray_workers(transport, folder, files, threads, thrifty, self._worker_timeout, note_seconds)
             self._processes = self._cluster.workers
         elif chosen == "processes":
             threads_of = self._openings.threads_of
             plans = [DevicePlan.of(name, folder, files, threads_of(name), own, thrifty) for name, own in cores.items()]
-            self._processes = process_workers(plans, worker_timeout, note_seconds)
+            self._processes = process_workers(plans, self._worker_timeout, note_seconds)
         self._workers: Mapping[str, DeviceWorker] = self._processes or thread_workers(cores, _weakly(self._runner.run))
         for worker in self._workers.values():
             weakref.finalize(self, worker.close)

@@ -25,11 +25,26 @@ from .whole_file import require_writable
 class GraphPipeline:
     """A bundle of one graph, ready to be executed. `interface` says what it takes and gives."""
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None, device_budget: str | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        threads: int | None = None,
+        device_budget: str | None = None,
+        workers: str | None = None,
+        worker_timeout: float | None = None,
+    ) -> None:
         bundle.expect_task(TASK)
         self.bundle, self.interface = bundle, bundle.interface(COMPONENT, GRAPH)
         budget, threads = chosen_budget(None, device_budget), threads_to_use(threads, bundle.threads)
-        self.executor = Executor(bundle.folder, bundle.engines, threads=threads, budget=budget)
+        self.executor = Executor(
+            bundle.folder,
+            bundle.engines,
+            threads=threads,
+            budget=budget,
+            transport=workers,
+            worker_timeout=worker_timeout,
+        )
 
     @classmethod
     def open(
@@ -38,10 +53,18 @@ class GraphPipeline:
         *,
         threads: int | None = None,
         device_budget: str | None = None,
+        workers: str | None = None,
+        worker_timeout: float | None = None,
         on_progress: OnProgress = ignore,
     ) -> GraphPipeline:
         """Verify a bundle and make it ready, as `Pipeline.open` does. Raises BundleError for one of another task."""
-        return cls(Bundle.open(root, on_progress=on_progress), threads=threads, device_budget=device_budget)
+        return cls(
+            Bundle.open(root, on_progress=on_progress),
+            threads=threads,
+            device_budget=device_budget,
+            workers=workers,
+            worker_timeout=worker_timeout,
+        )
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Execute the graph once. Inputs and outputs by name.
@@ -76,13 +99,22 @@ def run_graph(
     inputs: Path,
     threads: int | None = None,
     device_budget: str | None = None,
+    workers: str | None = None,
+    worker_timeout: float | None = None,
     on_progress: OnProgress = ignore,
 ) -> GraphReport:
     """Execute the bundle's graph on the arrays of an .npz file and write its outputs into another. Raises UserError."""
     require_writable(output, OUTPUTS)
     timer = Timer()
     with timer.phase("verify"):
-        graph = GraphPipeline.open(root, threads=threads, device_budget=device_budget, on_progress=on_progress)
+        graph = GraphPipeline.open(
+            root,
+            threads=threads,
+            device_budget=device_budget,
+            workers=workers,
+            worker_timeout=worker_timeout,
+            on_progress=on_progress,
+        )
     with timer.phase("read"):
         arrays = read_arrays(inputs, graph.interface)
     with timer.phase("open"):

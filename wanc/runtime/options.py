@@ -10,7 +10,7 @@ from .interface import TASK as GRAPH
 
 VIDEO = "text-to-video"
 
-OptionType: TypeAlias = type[str] | type[int] | type[Path] | type[bool]
+OptionType: TypeAlias = type[str] | type[int] | type[float] | type[Path] | type[bool]
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,21 @@ OPTIONS = (
     Option("keep_partial", bool, "", "Let a video grow as NAME.partial.mp4, and stay if it ends early"),
     Option("threads", int, "N", "CPU threads, 0 for every core", "the recipe's", task=None),
     Option("device_budget", str, "BYTES", "Memory for engines and values, such as 6GiB", "the recipe's", task=None),
+    Option(
+        "workers",
+        str,
+        "threads|processes|ray:HOST:PORT",
+        "What each of a bundle's devices is, of several",
+        "threads",
+        task=None,
+    ),
+    Option("worker_timeout", float, "SECONDS", "How long a device may take for one segment", "600", task=None),
     Option("trace", Path, "FILE.json", "Write what the run did, and when, as a trace that Perfetto shows", task=None),
 )
 
 
+LIMITS = ("threads", "device_budget", "workers", "worker_timeout")
+"""Of every task's, those that say how graphs are executed."""
 EXCLUSIVE = frozenset({"seed", "latents"})
 """Of these at most one is given: the other has no effect."""
 

@@ -57,12 +57,28 @@ Texts: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 class Pipeline:
     """A bundle, ready to generate. Engines are opened when first used, and stay open as far as its budget allows."""
 
-    def __init__(self, bundle: VideoBundle, *, threads: int | None = None, device_budget: str | None = None) -> None:
+    def __init__(
+        self,
+        bundle: VideoBundle,
+        *,
+        threads: int | None = None,
+        device_budget: str | None = None,
+        workers: str | None = None,
+        worker_timeout: float | None = None,
+    ) -> None:
         self.bundle = bundle
         budget = chosen_budget(bundle.memory, device_budget)
         threads = threads_to_use(threads, bundle.threads)
         thrifty = {DECODER} if bundle.tilings else ()
-        self.executor = Executor(bundle.folder, bundle.engines, threads=threads, budget=budget, thrifty=thrifty)
+        self.executor = Executor(
+            bundle.folder,
+            bundle.engines,
+            threads=threads,
+            budget=budget,
+            thrifty=thrifty,
+            transport=workers,
+            worker_timeout=worker_timeout,
+        )
         # They are the same for every request.
         self._interfaces, self._tables = cache(bundle.interfaces), cache(bundle.tables)
         self._tokenizer, self._table = open_text(bundle)
@@ -75,6 +91,8 @@ class Pipeline:
         *,
         threads: int | None = None,
         device_budget: str | None = None,
+        workers: str | None = None,
+        worker_timeout: float | None = None,
         on_progress: OnProgress = ignore,
     ) -> Pipeline:
         """Verify a bundle and make it ready.
@@ -82,9 +100,10 @@ class Pipeline:
         Raises VerificationError or BundleError where the bundle is not exactly what was sealed, and TargetError where
         it does not fit this machine. `threads` is the recipe's unless given; 0 means every core, and more than there
         are is a UserError. So is `device_budget`, the recipe's unless given, where the bundle was not planned for one.
+        `workers` and `worker_timeout` are the `transport` and the time-out of `Executor`.
         """
         bundle = VideoBundle.open(root, on_progress=on_progress)
-        return cls(bundle, threads=threads, device_budget=device_budget)
+        return cls(bundle, threads=threads, device_budget=device_budget, workers=workers, worker_timeout=worker_timeout)
 
     def generate(self, prompt: str, *, on_progress: OnProgress = ignore, **options: Any) -> Result:
         """Make a whole video in memory; the options are the fields of `Request`. Raises UserError."""

@@ -42,13 +42,21 @@ class Check:
 
 
 def selftest(
-    bundle: Bundle, *, threads: int | None = None, device_budget: str | None = None, on_progress: OnProgress = ignore
+    bundle: Bundle,
+    *,
+    threads: int | None = None,
+    device_budget: str | None = None,
+    workers: str | None = None,
+    worker_timeout: float | None = None,
+    on_progress: OnProgress = ignore,
 ) -> list[Check]:
     """Execute every graph on its golden inputs, which are small. Raises BundleError where the record cannot be read."""
     budget = chosen_budget(_planned(bundle), device_budget)
     inputs, expected = (bundle.folder.read(f"{FOLDER}/{name}", SafetensorsFile) for name in (INPUTS, EXPECTED))
     threads = threads_to_use(threads, bundle.threads)
-    executor = Executor(bundle.folder, bundle.engines, threads=threads, budget=budget)
+    executor = Executor(
+        bundle.folder, bundle.engines, threads=threads, budget=budget, transport=workers, worker_timeout=worker_timeout
+    )
     checks = prompt_checks(bundle, named(inputs, TEXT_ENCODER, ENCODE)) if bundle.task == VIDEO else []
     on_progress("selftest", 0, len(bundle.engines))
     for (component, graph), tolerance in tolerances(bundle.folder, bundle.engines).items():

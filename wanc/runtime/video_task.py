@@ -81,6 +81,8 @@ def run_video(
     keep_partial: bool = False,
     threads: int | None = None,
     device_budget: str | None = None,
+    workers: str | None = None,
+    worker_timeout: float | None = None,
     on_progress: OnProgress = ignore,
     on_note: OnNote = ignore_note,
     **options: Any,
@@ -98,7 +100,14 @@ def run_video(
         require_replaceable(partial_name(output), WHAT)
     timer = Timer()
     with timer.phase("verify"):
-        pipeline = Pipeline.open(root, threads=threads, device_budget=device_budget, on_progress=on_progress)
+        pipeline = Pipeline.open(
+            root,
+            threads=threads,
+            device_budget=device_budget,
+            workers=workers,
+            worker_timeout=worker_timeout,
+            on_progress=on_progress,
+        )
     noise = _noise(pipeline, latents, options)
     plan = VideoPlan.of(pipeline, output, Request(prompt, latents=noise, **options), latents, appears)
     made = _make(pipeline, plan, on_progress, on_note)
@@ -117,6 +126,8 @@ def run_videos(
     keep_partial: bool = False,
     threads: int | None = None,
     device_budget: str | None = None,
+    workers: str | None = None,
+    worker_timeout: float | None = None,
     on_progress: OnProgress = ignore,
     on_note: OnNote = ignore_note,
     **options: Any,
@@ -138,7 +149,14 @@ def run_videos(
             require_replaceable(output, WHAT)
         require_writable(outputs[0], WHAT)
         with timer.phase("verify"):
-            pipeline = Pipeline.open(root, threads=threads, device_budget=device_budget, on_progress=on_progress)
+            pipeline = Pipeline.open(
+                root,
+                threads=threads,
+                device_budget=device_budget,
+                workers=workers,
+                worker_timeout=worker_timeout,
+                on_progress=on_progress,
+            )
         noise = _noise(pipeline, latents, options)
         requests = [Request(prompt, latents=noise, **options) for prompt in texts]
         for request in requests:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -28,9 +29,24 @@ Transport: TypeAlias = Literal["threads", "processes", "ray"]
 """How devices are kept apart: by threads of this process, each by a process of its own, or by a cluster's machines."""
 RAY = re.compile(r"ray:(?://)?(?P<address>[^/\s]+:[0-9]{1,5})")
 
+_ALONE = "this bundle is placed on one device"
 
-def chosen_transport(asked: str, devices: tuple[str, ...]) -> Transport:
-    """What was asked for. Raises UserError where there is no such thing, or not for these devices."""
+
+def chosen_timeout(asked: float | None, devices: tuple[str, ...]) -> float:
+    """What was asked for, `TIMEOUT` unless it was. Raises UserError where that is no time, or nobody has it."""
+    if asked is None:
+        return TIMEOUT
+    if not 0 < asked < math.inf:
+        raise UserError(f"a time-out of {asked:g} s for workers", hint="give more than 0 seconds")
+    if len(devices) < 2:
+        raise UserError(f"a time-out for workers has no effect: {_ALONE}", hint="leave --worker-timeout out")
+    return asked
+
+
+def chosen_transport(asked: str | None, devices: tuple[str, ...]) -> Transport:
+    """What was asked for, `threads` unless it was. Raises UserError where there is no such thing, or not for these."""
+    if asked is None:
+        return "threads"
     transport = "ray" if RAY.fullmatch(asked) else asked
     if transport not in get_args(Transport) or asked == "ray":
         raise UserError(
@@ -39,8 +55,7 @@ def chosen_transport(asked: str, devices: tuple[str, ...]) -> Transport:
         )
     if transport != "threads" and len(devices) < 2:
         raise UserError(
-            f"this bundle is placed on one device, {''.join(devices)}, which this process executes itself",
-            hint="leave --workers out, or build for several devices",
+            f"there are no processes of workers: {_ALONE}", hint="leave --workers out, or build for several devices"
         )
     if transport == "processes" and sys.platform != "linux":
         raise UserError("workers share memory as Linux has it", hint="leave --workers out")

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BundleError, TargetError
+from ..interface import DTYPES
 from ..strict_json import Fields, JsonObject, JsonValue, parse_object
 from ..value import Array
 from .shared_memory import BlockPlace, SharedBlock, lent_array, place_of
@@ -28,13 +29,8 @@ MOST_DESCRIPTORS = 64
 MOST_BLOCKS = 2**14
 MOST_DIMENSIONS = 32
 """That an array has; numpy's limit in its older versions."""
-DTYPES: Mapping[str, np.dtype[Any]] = {
-    name: np.dtype(name)
-    for name in (
-        "bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32",
-        "float64",
-    )
-}  # fmt: skip
+NUMPY: Mapping[str, np.dtype[Any]] = {name: np.dtype(name) for name in DTYPES}
+"""Of arrays that are handed on."""
 BLOCKS, HELLO, EXECUTE, DONE, FAILED = "blocks", "hello", "execute", "done", "failed"
 """Kinds of messages."""
 WHERE = "a message"
@@ -82,7 +78,7 @@ class Wire:
 
         Raises BundleError for an entry that fits no block which was sent.
         """
-        name, dtype = entry.text("name"), DTYPES.get(entry.text("dtype"))
+        name, dtype = entry.text("name"), NUMPY.get(entry.text("dtype"))
         if dtype is None:
             entry.refuse("dtype", f"is {entry.text('dtype')[:40]!a}, not one of {', '.join(DTYPES)}")
         sizes = entry.values.get("shape")
