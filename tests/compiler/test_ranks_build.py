@@ -1,4 +1,7 @@
-"""A build for devices that split the tokens of a segment: what is planned, cut, checked over all ranks, and sealed."""
+"""A build for devices that split the tokens of a segment: what is planned, cut, checked over all ranks, and sealed.
+
+For GPUs, whose engines exchange themselves, and for processors, where the runtime does.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,16 @@ import json
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from tests.checkpoints import write_checkpoint
 from wanc.compiler.pipeline import build
 from wanc.errors import RecipeError
 from wanc.recipe.load import load
+from wanc.runtime.api import open as open_bundle
 from wanc.runtime.engine_file import RANK
+from wanc.runtime.execute import run_selftest
 from wanc.runtime.manifest import Manifest
 from wanc.runtime.verify import verify
 
@@ -89,6 +95,37 @@ def test_engines_are_to_be_built_for_the_tokens_of_a_rank(bundle: Path) -> None:
     streams = {tuple(profile[name][0]) for profile in profiles for name in profile if name.startswith("add")}
     tokens = {(5, 8, 16), (3, 8, 8)}  # frames, rows and columns: this decoder doubles each, and so does a token
     assert {size for _, size, _ in streams} == {frames * rows * columns // 2 for frames, rows, columns in tokens}
+
+
+PROCESSORS = ("engine.kind=onnxruntime", "precision.compute=fp32", "name=processors")
+
+
+@pytest.fixture(scope="module")
+def on_processors(folder: Path, bundle: Path) -> Path:
+    """The same for four processors; what is no engine is in the store."""
+    assert bundle.exists()
+    return built(folder, *PROCESSORS, "partition.devices=[{kind: cpu, count: 4}]")
+
+
+@pytest.mark.slow
+def test_processors_give_the_video_that_one_gives(folder: Path, on_processors: Path) -> None:
+    """And pass their self-test, which the build has executed one rank after the other."""
+    one = built(folder, *PROCESSORS, "name=processor", "partition={}")
+    frames = [open_bundle(path, threads=1).generate("a red circle", seed=3).frames for path in (on_processors, one)]
+    assert np.abs(np.subtract(*frames, dtype=np.int16)).max() <= 1, "a sum in another order may round otherwise"
+    assert run_selftest(on_processors).ok
+
+
+@pytest.mark.slow
+def test_processors_split_the_step_alone_and_exchange_between_its_pieces(on_processors: Path) -> None:
+    files = entries(on_processors, "denoiser_high", "step")
+    assert [entry["segment"] for entry in files] == list(range(2 * LAYERS + 3))
+    assert [len(entry.get("exchanges", [])) for entry in files] == [0, 3, 1, 0, 3, 1, 1]
+    assert {tuple(entry["ranks"]) for entry in files} == {("cpu.0", "cpu.1"), ("cpu.2", "cpu.3")}
+    for graph in ("request", "time"):
+        assert all("ranks" not in entry for entry in entries(on_processors, "denoiser_high", graph))
+    check = cast("dict[str, Any]", Manifest.read(on_processors).check)["graphs"]["denoiser_high/step"]
+    assert check["compared"] == {"engine": "float32"}, "the engine is what all ranks give"
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from wanc.compiler.program.graph_file import save
 from wanc.compiler.program.program import Segment
 from wanc.compiler.weights.finite import FiniteCheck
 from wanc.compiler.weights.weight_file import WeightFile
+from wanc.runtime.denoise import GRAPH
 from wanc.runtime.engine_file import EngineFile
 
 FOLDER = "engines"
@@ -104,7 +105,8 @@ def _engine_file(
         target=target,
         profile=None,
         device=segment.device,
-        ranks=segment.ranks,
+        # Of what they do not split, all ranks would compute the same, and where the runtime exchanges it hands it on.
+        ranks=segment.ranks if compiler.has_collectives or graph == GRAPH else (),
         file=path.relative_to(out).as_posix(),
         inputs=tuple(part.piece.inputs),
         outputs=tuple(part.piece.outputs),
