@@ -70,10 +70,10 @@ class BuiltGraph:
         return {output.name: values[output.name] for output in self.graph.outputs}
 
     def kernels(self) -> Kernels:
-        """What was built, of all segments; they have been executed once, if they can be, by each of their ranks."""
+        """What was built, of all segments; they have been executed once by each of their ranks, if they can be."""
         opened = zip(self.files, self._backends, strict=True)
         kernels = reduce(add, [self.compiler.report(self._path(file), backend) for file, backend in opened])
-        return kernels.of_one(self._ranks) if self.runs_here else kernels
+        return kernels.of_ranks(self._ranks) if self.runs_here else kernels
 
     def prober(self) -> Prober:
         """What executes single Linears of all segments, or of the graph on the host where one cannot be executed."""

@@ -86,7 +86,7 @@ class Compiler(Protocol):
         ...
 
     def report(self, path: Path, executed: Backend | None) -> Kernels:
-        """What was built: read back after one execution, or from the build's log where there was none.
+        """What was built: of one execution, which there was, or from the build's log where there was none.
 
         Of a file that is built elsewhere, what it asks for.
         """

@@ -82,10 +82,9 @@ class Kernels:
             self.built and other.built,
         )
 
-    def of_one(self, ranks: int) -> Kernels:
-        """Those of each of so many ranks, which have executed the same; what they multiply, they do together."""
-        by_type, fused = ({key: n // ranks for key, n in counts.items()} for counts in (self.by_type, self.fused))
-        return replace(self, by_type=by_type, fused=fused)
+    def of_ranks(self, count: int) -> Kernels:
+        """Those that each of so many ranks has; what these multiply, they do together."""
+        return replace(self, products=self.products.times(count))
 
     @property
     def precision(self) -> Precision:

@@ -48,6 +48,10 @@ class Products:
         mine, theirs = astuple(self), astuple(other)
         return Products(*map(sum, zip(mine, theirs, strict=True)))
 
+    def times(self, count: int) -> Products:
+        """Those of so many executions."""
+        return Products(*(count * flops for flops in astuple(self)))
+
     @property
     def int8_linear_share(self) -> float:
         """Of the FLOPs of Linears, those in INT8; 0 where there is no Linear."""

@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -34,6 +35,8 @@ FUSED: Mapping[str, str] = {
     "RotaryEmbedding": "RotaryEmbedding",
 }
 """Kernel → the canonical operator that it does all of."""
+EXECUTED = "model_run"
+"""The event of a profile that stands behind all others of an execution."""
 BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
 INTEGERS = (*BYTES, *(ir.DataType[name] for name in ("INT4", "UINT4", "INT16", "UINT16", "INT32")))
 
@@ -84,10 +87,11 @@ class OnnxRuntimeCompiler:
         return OnnxRuntimeProber(path)
 
     def report(self, path: Path, executed: Backend | None) -> Kernels:
-        """From the profile of one execution: an operator that was expanded to a function shows as its parts."""
+        """From the profile of the first execution: an operator that was expanded to a function shows as its parts."""
         del path
         profile = cast(OnnxRuntime, executed).end_profiling()
-        events: list[dict[str, Any]] = json.loads(profile.read_bytes())
+        profiled: list[dict[str, Any]] = json.loads(profile.read_bytes())
+        events = list(takewhile(lambda event: event["name"] != EXECUTED, profiled))
         profile.unlink()
         by_type: Counter[tuple[str, str]] = Counter()
         for event in events:
