@@ -1,4 +1,4 @@
-"""A Ray cluster of two nodes with one processor each, on this machine: started as a program, which takes orders.
+"""A Ray cluster of two nodes, on this machine, with so many processors each: started as a program, which takes orders.
 
 It says its address, and on each line that it reads ends the second node, as a machine ends that loses its power.
 """
@@ -10,11 +10,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 
-def main(folder: str) -> None:
+def main(processors: int) -> None:
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    second = cluster.add_node(num_cpus=1)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": processors, "include_dashboard": False})
+    second = cluster.add_node(num_cpus=processors)
     print(cluster.address, flush=True)
     for _ in sys.stdin:
         cluster.remove_node(second, allow_graceful=False)
@@ -28,4 +28,4 @@ if __name__ == "__main__":
     with TemporaryDirectory(prefix="nodes-", ignore_cleanup_errors=True) as place:  # its sockets' paths must be short
         (Path(place) / "ray").mkdir()
         os.environ["RAY_TMPDIR"] = place
-        main(place)
+        main(int(sys.argv[1]))

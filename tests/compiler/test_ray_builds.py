@@ -180,9 +180,9 @@ def test_a_node_that_would_make_something_else(store: Store, log: Path, monkeypa
 class Nodes:
     """A cluster of two nodes; `lose` ends the one that is not the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, processors: int = 1) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.compiler.ray_nodes"],
+            [sys.executable, "-m", "tests.compiler.ray_nodes", str(processors)],
             cwd=ROOT, env={**os.environ, **ALONE}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.address = self._line()

@@ -55,12 +55,7 @@ OPTIONS = (
     Option("threads", int, "N", "CPU threads, 0 for every core", "the recipe's", task=None),
     Option("device_budget", str, "BYTES", "Memory for engines and values, such as 6GiB", "the recipe's", task=None),
     Option(
-        "workers",
-        str,
-        "threads|processes|ray:HOST:PORT",
-        "What each of a bundle's devices is, of several",
-        "threads",
-        task=None,
+        "workers", str, "KIND", "What several devices are: threads, processes, or ray:HOST:PORT", "threads", task=None
     ),
     Option("worker_timeout", float, "SECONDS", "How long a device may take for one segment", "600", task=None),
     Option("trace", Path, "FILE.json", "Write what the run did, and when, as a trace that Perfetto shows", task=None),

@@ -14,7 +14,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
 
 from ..bundle import Bundle
 from ..cores import available_cores
@@ -25,6 +26,7 @@ from ..folder import PlainFolder
 from ..openings import Openings
 from ..strict_json import Fields, JsonObject
 from ..value import Array, Value, as_array
+from ..voice import explain
 from .desk import Desk, DeskWorker
 from .execution import Execution
 from .known_shapes import KnownShapes
@@ -54,9 +56,9 @@ class ActorPlan:
 
 @dataclass(frozen=True)
 class ActorAnswer:
-    """What an actor has made of an execution: outputs, or the fault in words; and seconds inside the engine."""
+    """What an actor on a `node` has made of an execution: outputs, or the fault in words; and seconds in the engine."""
 
-    bundle_id: str
+    node: str
     outputs: Mapping[str, Array]
     error: JsonObject | None = None
     seconds: float = 0.0
@@ -81,9 +83,9 @@ class DeviceActor:
     def _told(self, work: Callable[[], Mapping[str, Array]]) -> ActorAnswer:
         try:
             self._opened = self._opened or self._open()
-            return ActorAnswer(self._plan.bundle_id, work(), seconds=self._seconds)
+            return ActorAnswer(node_name(), work(), seconds=self._seconds)
         except Exception as error:  # which travels in words
-            return ActorAnswer(self._plan.bundle_id, {}, error_as_json(error))
+            return ActorAnswer(node_name(), {}, error_as_json(error))
 
     def _open(self) -> tuple[DevicePlan, EngineRunner]:
         plan = self._plan
@@ -113,8 +115,33 @@ class DeviceActor:
         self._seconds = seconds
 
 
+class RayConnection:
+    """The way to a cluster, which a process has once, whatever it is used for; it is left with its last user."""
+
+    _known: ClassVar[WeakValueDictionary[str, RayConnection]] = WeakValueDictionary()
+
+    def __init__(self, address: str) -> None:
+        """Raises UserError where there is no such cluster, or the package is missing."""
+        stack = ExitStack()
+        try:
+            self.ray = stack.enter_context(connected(address))
+        except ModuleNotFoundError as error:
+            told = f"the package {error.name} is missing"
+            raise UserError(told, hint=INSTALLED, exit_code=EXIT_UNAVAILABLE) from None
+        weakref.finalize(self, stack.close)
+
+    @classmethod
+    def to(cls, address: str) -> RayConnection:
+        """To this cluster. Raises UserError, also where this process is at another one."""
+        if others := set(cls._known) - {address}:
+            raise UserError(f"this process has its devices on {min(others)} already", hint="use another process")
+        found = cls._known.get(address) or cls(address)
+        cls._known[address] = found
+        return found
+
+
 class RayWorkers:
-    """A worker for each device, and the way to the cluster at `address`, which is left when they are closed.
+    """A worker for each device, on the cluster at `address`.
 
     Raises UserError where there is no such cluster, or the bundle or its runtime could not be found on its machines.
     """
@@ -132,38 +159,31 @@ class RayWorkers:
     ) -> None:
         if __package__ != ROOM or folder.bundle_id is None:
             raise UserError("workers on a cluster take a sealed bundle and an installed wanc", hint=INSTALLED)
-        self._open = ExitStack()
-        try:
-            ray = self._open.enter_context(connected(address))
-        except ModuleNotFoundError as error:
-            told = f"the package {error.name} is missing"
-            raise UserError(told, hint=INSTALLED, exit_code=EXIT_UNAVAILABLE) from None
+        connection = RayConnection.to(address)
         self.workers: dict[str, RayWorker] = {}
+        root = str(Path(folder.shown("")).absolute())
         for device in devices:
-            plan = ActorPlan(str(Path(folder.shown("")).absolute()), folder.bundle_id, device, threads, tuple(thrifty))
-            self.workers[device] = RayWorker(
-                ray, plan, DevicePlan.of(device, folder, files, threads, frozenset()), seconds, on_ran
-            )
-        weakref.finalize(self, self._open.close)
-
-    def close(self) -> None:
-        """End all actors, and leave the cluster."""
-        for worker in self.workers.values():
-            worker.close()
-        self._open.close()
+            plan = ActorPlan(root, folder.bundle_id, device, threads, tuple(thrifty))
+            own = DevicePlan.of(device, folder, files, threads, frozenset())
+            self.workers[device] = RayWorker(connection, plan, own, seconds, on_ran)
 
 
 class RayWorker(DeskWorker):
     """`own` says how the actor numbers its files; it has `seconds` to start. `on_ran` is told of each execution."""
 
     def __init__(
-        self, ray: Any, plan: ActorPlan, own: DevicePlan, seconds: float, on_ran: Callable[[Key, float], object]
+        self,
+        connection: RayConnection,
+        plan: ActorPlan,
+        own: DevicePlan,
+        seconds: float,
+        on_ran: Callable[[Key, float], object],
     ) -> None:
         known, unwanted = KnownShapes(), deque[int]()
         self._own, self._unwanted = own, unwanted
 
         def open_desk() -> Desk:
-            actor = _RemoteActor(ray, plan, own, seconds, on_ran, known, unwanted)
+            actor = _RemoteActor(connection, plan, own, seconds, on_ran, known, unwanted)
             return Desk(plan.device, actor.run, stop=actor.stop, on_begin=actor.begin, on_end=actor.stop)
 
         super().__init__(plan.device, open_desk)
@@ -178,7 +198,7 @@ class _RemoteActor:
 
     def __init__(
         self,
-        ray: Any,
+        connection: RayConnection,
         plan: ActorPlan,
         own: DevicePlan,
         seconds: float,
@@ -186,7 +206,8 @@ class _RemoteActor:
         known: KnownShapes,
         unwanted: deque[int],
     ) -> None:
-        self._ray, self._plan, self._own, self._seconds, self._on_ran = ray, plan, own, seconds, on_ran
+        self._connection, self._ray = connection, connection.ray
+        self._plan, self._own, self._seconds, self._on_ran = plan, own, seconds, on_ran
         self._known, self._unwanted = known, unwanted
         self._stopped = Event()
         self._actor: Any = None
@@ -214,8 +235,10 @@ class _RemoteActor:
         arrays = {name: as_array(value) for name, value in inputs.items()}
         try:
             if not self._greeted:
-                self._outputs(self._answer(self._actor.hello.remote(), self._seconds))
+                hello = self._answer(self._actor.hello.remote(), self._seconds)
+                self._outputs(hello)
                 self._greeted = True
+                explain(f"{device} is on {hello.node}")
             unwanted = [self._unwanted.popleft() for _ in range(len(self._unwanted))]
             asked = self._actor.execute.remote(self._plan.bundle_id, self._own.index(file), arrays, unwanted)
             answer = self._answer(asked, None)
