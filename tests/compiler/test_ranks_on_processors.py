@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,8 +59,8 @@ PLACEMENTS = {
     ],
 }
 """By what they are called: the blocks of each segment, and its ranks."""
-TRANSPORTS: Mapping[str, Mapping[str, Any]] = {"threads": {}}
-"""What an executor is told of how its workers are reached, by its name."""
+TRANSPORTS = ("threads", "processes")
+"""How workers are reached; processes share memory."""
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,9 @@ class Step:
         found = examine(compiler, self.files, [made], folder, {}, golden)
         return found, golden.expected[f"{NAME}/{STEP}/velocity"]
 
-    def run(self, segments: Segments, folder: Path, transport: str = "threads") -> Array:
+    def run(self, segments: Segments, folder: Path, transport: str | None = None) -> Array:
         """The velocity that they give."""
-        executor = Executor(PlainFolder(folder), {(NAME, STEP): segments}, threads=1, **TRANSPORTS[transport])
+        executor = Executor(PlainFolder(folder), {(NAME, STEP): segments}, threads=1, transport=transport)
         return executor.run(NAME, STEP, self.feeds)["velocity"].numpy()
 
 
@@ -114,19 +115,22 @@ def fused(traced: Traced, tmp_path_factory: pytest.TempPathFactory) -> OneCompon
     return export(NAME, checkpoint, traced, folder / "exported").fused(DEFAULT, folder / "fused")
 
 
+@pytest.fixture(scope="module")
+def plain(fused: OneComponent, tmp_path_factory: pytest.TempPathFactory) -> Step:
+    """In float32."""
+    return Step(program_of(fused, lambda model: model, tmp_path_factory.mktemp("plain")), feeds_of(fused))
+
+
 @pytest.fixture(scope="module", params=["float", "int8"])
-def step(request: pytest.FixtureRequest, fused: OneComponent, tmp_path_factory: pytest.TempPathFactory) -> Step:
-    folder = tmp_path_factory.mktemp(request.param)
+def step(
+    request: pytest.FixtureRequest, plain: Step, fused: OneComponent, tmp_path_factory: pytest.TempPathFactory
+) -> Step:
+    """The same, and with all Linears but the last in codes."""
     if request.param == "float":
-        return float_step(fused, folder / "program")
-    feeds = feeds_of(fused)
-    return Step(
-        program_of(fused, lambda model: quantised(model, fused.read.weights, folder, feeds), folder / "program"), feeds
-    )
-
-
-def float_step(fused: OneComponent, folder: Path) -> Step:
-    return Step(program_of(fused, lambda model: model, folder), feeds_of(fused))
+        return plain
+    folder = tmp_path_factory.mktemp("int8")
+    change = partial(quantised, weights=fused.read.weights, folder=folder, feeds=plain.feeds)
+    return replace(plain, files=program_of(fused, change, folder / "program"))
 
 
 def feeds_of(fused: OneComponent) -> dict[str, Array]:
@@ -157,16 +161,16 @@ def test_ranks_give_what_one_device_gives(
     assert np.abs(velocity - expected).max() <= TOLERANCE * np.abs(expected).max()
 
 
-def test_ranks_give_what_one_device_gives_in_openvino(fused: OneComponent, tmp_path: Path) -> None:
+def test_ranks_give_what_one_device_gives_in_openvino(plain: Step, tmp_path: Path) -> None:
     """In float32: of codes it computes sums in another order for fewer tokens, and rounds some to the next one."""
-    step, compiler, found = float_step(fused, tmp_path / "program"), OpenVinoCompiler("fp32", ()), list[Array]()
+    compiler, found = OpenVinoCompiler("fp32", ()), list[Array]()
     for name, ranges in (("one", [Range.on(NAME, 0, LAYERS, CPUS[:1])]), ("ranks", PLACEMENTS["two ranks"])):
-        found.append(step.run(step.compiled(ranges, tmp_path / name, compiler), tmp_path / name))
+        found.append(plain.run(plain.compiled(ranges, tmp_path / name, compiler), tmp_path / name))
     assert np.abs(found[1] - found[0]).max() <= TOLERANCE * np.abs(found[0]).max()
 
 
 def test_blocks_that_went_to_the_wrong_rank_would_be_seen(
-    step: Step, expected: Array, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plain: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fault: ranks exchange as if they stood the other way round."""
 
@@ -174,13 +178,16 @@ def test_blocks_that_went_to_the_wrong_rank_would_be_seen(
         exchanged(file, ranks[::-1])
 
     monkeypatch.setattr("wanc.runtime.workers.micro_batches.exchanged", turned)
-    velocity = step.run(step.compiled(PLACEMENTS["two ranks"], tmp_path), tmp_path)
-    assert np.abs(velocity - expected).max() > 0.1 * np.abs(expected).max()
+    segments = plain.compiled(PLACEMENTS["two ranks"], tmp_path)
+    wrong = plain.run(segments, tmp_path)
+    monkeypatch.undo()
+    right = plain.run(segments, tmp_path)
+    assert np.abs(wrong - right).max() > 0.1 * np.abs(right).max()
 
 
-def test_pieces_and_ranks_share_one_file_of_weights(step: Step, tmp_path: Path) -> None:
+def test_pieces_and_ranks_share_one_file_of_weights(plain: Step, tmp_path: Path) -> None:
     """Each weight is written once, and one piece has it: nothing is mapped twice but small constants."""
-    segments = step.compiled(PLACEMENTS["two ranks"], tmp_path)
+    segments = plain.compiled(PLACEMENTS["two ranks"], tmp_path)
     (weights,) = tmp_path.rglob("*.bin")
     found: Counter[int] = Counter()
     for file in segments.files:
@@ -193,8 +200,8 @@ def test_pieces_and_ranks_share_one_file_of_weights(step: Step, tmp_path: Path) 
     assert found and set(found.values()) == {1}
 
 
-def test_each_piece_says_who_executes_it_and_what_is_exchanged_before(step: Step, tmp_path: Path) -> None:
-    segments = step.compiled(PLACEMENTS["a pipeline of two stages of two ranks"], tmp_path)
+def test_each_piece_says_who_executes_it_and_what_is_exchanged_before(plain: Step, tmp_path: Path) -> None:
+    segments = plain.compiled(PLACEMENTS["a pipeline of two stages of two ranks"], tmp_path)
     attention = [["all_to_all"] * 3, ["all_to_all"]]
     first, others = [[], *attention], [[], *attention * (LAYERS - 1), ["all_gather"]]
     told = [[exchange.operation for exchange in file.exchanges] for file in segments.files]
@@ -216,7 +223,7 @@ def test_a_build_executes_all_ranks_for_its_golden_record(step: Step, tmp_path: 
     assert kernels.products == expected.products and kernels.precision == expected.precision
 
 
-def test_ranks_that_do_not_agree_are_no_build(step: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_that_do_not_agree_are_no_build(plain: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fault: the last of them gathers the others' tokens in another order."""
 
     def turned(file: EngineFile, ranks: Sequence[dict[str, Value]]) -> None:
@@ -227,12 +234,12 @@ def test_ranks_that_do_not_agree_are_no_build(step: Step, tmp_path: Path, monkey
 
     monkeypatch.setattr("wanc.compiler.bundle.built_graph.exchanged", turned)
     with pytest.raises(CheckpointError, match="not all of its ranks give the same velocity"):
-        step.examined(2, tmp_path)
+        plain.examined(2, tmp_path)
 
 
-def test_tokens_that_cannot_be_split_evenly_are_refused_before_anything_runs(step: Step, tmp_path: Path) -> None:
-    segments = step.compiled(PLACEMENTS["two ranks"], tmp_path)
-    feeds = noise(step.files.model(STEP), {"frames": 3, "rows": 5, "columns": 5, "tokens": 75}, 0)
+def test_tokens_that_cannot_be_split_evenly_are_refused_before_anything_runs(plain: Step, tmp_path: Path) -> None:
+    segments = plain.compiled(PLACEMENTS["two ranks"], tmp_path)
+    feeds = noise(plain.files.model(STEP), {"frames": 3, "rows": 5, "columns": 5, "tokens": 75}, 0)
     for path in tmp_path.rglob("*.onnx"):
         path.unlink()  # nobody is to ask for them
     executor = Executor(PlainFolder(tmp_path), {(NAME, STEP): segments}, threads=1)
@@ -240,15 +247,15 @@ def test_tokens_that_cannot_be_split_evenly_are_refused_before_anything_runs(ste
         executor.run(NAME, STEP, feeds)
 
 
-def test_a_build_refuses_ranks_that_cannot_test_themselves(step: Step, tmp_path: Path) -> None:
+def test_a_build_refuses_ranks_that_cannot_test_themselves(plain: Step, tmp_path: Path) -> None:
     """The record's video has 60 tokens."""
-    uneven = replace(step.files.component.graphs[STEP], example={"frames": 1, "rows": 3, "columns": 5, "tokens": 15})
-    files = replace(step.files, component=replace(step.files.component, graphs={STEP: uneven}))
+    uneven = replace(plain.files.component.graphs[STEP], example={"frames": 1, "rows": 3, "columns": 5, "tokens": 15})
+    files = replace(plain.files, component=replace(plain.files.component, graphs={STEP: uneven}))
     with pytest.raises(RecipeError, match="the self-test has tokens that cannot be split over 2 ranks"):
-        replace(step, files=files).compiled(PLACEMENTS["two ranks"], tmp_path)
+        replace(plain, files=files).compiled(PLACEMENTS["two ranks"], tmp_path)
 
 
-def test_heads_that_ranks_cannot_share_are_refused(step: Step, tmp_path: Path) -> None:
+def test_heads_that_ranks_cannot_share_are_refused(plain: Step, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="has 12 heads, which cannot be split over 5 ranks"):
-        step.compiled([Range.on(NAME, 0, LAYERS, [f"cpu.{number}" for number in range(5)])], tmp_path)
+        plain.compiled([Range.on(NAME, 0, LAYERS, [f"cpu.{number}" for number in range(5)])], tmp_path)
     assert not list(tmp_path.rglob("*.onnx"))
