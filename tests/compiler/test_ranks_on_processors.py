@@ -23,6 +23,8 @@ from wanc.compiler.engines.openvino.compiler import OpenVinoCompiler
 from wanc.compiler.engines.segment import compile_segment
 from wanc.compiler.export.wan import Traced
 from wanc.compiler.graphs.collectives import COLLECTIVE
+from wanc.compiler.graphs.quantized_linears import quantized_linears
+from wanc.compiler.graphs.values import size
 from wanc.compiler.placement import Range
 from wanc.compiler.program.component_files import ComponentFiles
 from wanc.compiler.program.graph_file import load, save
@@ -221,6 +223,14 @@ def test_a_build_executes_all_ranks_for_its_golden_record(step: Step, tmp_path: 
     kernels, expected = ranked.kernels[STEP], one.kernels[STEP]
     assert kernels.fused == expected.fused and kernels.fused["Attention"] == 2 * LAYERS
     assert kernels.products == expected.products and kernels.precision == expected.precision
+    linears, rows = quantized_linears(one.graphs[STEP].model), np.random.default_rng(0)
+    assert bool(linears) == (kernels.precision == "integer")
+    probers = [found.built[STEP].prober() for found in (one, ranked)]
+    for linear in linears:
+        inputs = rows.standard_normal((2, size(linear.codes, 1) or 0), np.float32)
+        alone, in_a_piece = (prober.run(linear.name, inputs) for prober in probers)
+        assert alone is not None and in_a_piece is not None
+        np.testing.assert_array_equal(alone, in_a_piece)
 
 
 def test_ranks_that_do_not_agree_are_no_build(plain: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
