@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -375,6 +376,22 @@ def test_a_file_that_cannot_be_opened_is_told_as_in_one_process(tmp_path: Path) 
         assert str(tmp_path / "b.onnx") in said[-1][1] and "caused by" in said[-1][1]
         assert transport == "threads" or len(children()) == 2, "it goes on with other files"
     assert said[0] == said[1]
+
+
+def test_no_descriptors_are_left(tmp_path: Path, beside: Workers) -> None:
+    segments, workers = chain(tmp_path), beside()
+    started(segments, workers)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)  # those below it are taken
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+    try:
+        with pytest.raises(TargetError, match="shared memory of 40,960 bytes: Too many open files") as caught:
+            run_micro_batches(segments, [{"x": Value(np.zeros((100, 100), np.float32))}], workers, LONG)
+        assert "ulimit -n" in str(caught.value.hint)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        os.close(lowest)
+    assert answer(segments, workers, 7) == 10
 
 
 # Answers that are none

@@ -28,6 +28,7 @@ from .shared_memory import SharedBlock, in_shared_memory
 from .wire import DONE, EXECUTE, FAILED, HELLO, WireClosed, entry_of
 
 AGAIN = "run it again: another process takes its place"
+LESS = "make fewer videos at once, or raise the limit on descriptors: ulimit -n"
 Entry = TypeVar("Entry")
 Program = Callable[[], tuple[str, tuple[int, ...]]]
 """The text of a process's program, and the descriptors that it takes."""
@@ -152,24 +153,36 @@ class _DeviceProcess:
     def _execute(
         self, child: Child, execution: Execution, file: EngineFile, inputs: Mapping[str, Value]
     ) -> dict[str, Value]:
-        arrays = {name: in_shared_memory(value, self._empty) for name, value in inputs.items()}
         try:
-            self._ask(child, file, arrays)
-            answer = child.wire.receive()
-            found = self._read(child, answer, file, arrays)
-        except WireClosed:
-            error = child.error(f"{self._plan.device} ended while it executed {execution}", AGAIN)
+            arrays = {name: in_shared_memory(value, self._empty) for name, value in inputs.items()}
+            message, blocks = self._question(file, arrays)
+        except MemoryError as error:
+            raise TargetError(str(error), hint=LESS) from None
+        try:
+            child.wire.send(message, blocks)
+            found = self._read(child, child.wire.receive(), file, arrays)
+        except BaseException as error:  # what it says next could be of this one
+            told = self._told(child, execution, error)
             self._let_go()
-            raise error from error.__cause__
-        except BundleError as fault:
-            error = self._misfit(execution, fault)
-            self._let_go()
-            raise error from None
+            raise told from told.__cause__
         if isinstance(found, UserError):
             raise found
         return found
 
-    def _ask(self, child: Child, file: EngineFile, arrays: Mapping[str, Array]) -> None:
+    def _told(self, child: Child, execution: Execution, error: BaseException) -> BaseException:
+        """What is said of an execution that has no answer, for this reason."""
+        match error:
+            case WireClosed():
+                return child.error(f"{self._plan.device} ended while it executed {execution}", AGAIN)
+            case BundleError():
+                return self._misfit(execution, error)
+            case MemoryError():
+                return TargetError(f"{self._plan.device} cannot hand over {execution}: {error}", hint=LESS)
+            case _:
+                return error
+
+    def _question(self, file: EngineFile, arrays: Mapping[str, Array]) -> tuple[JsonObject, list[SharedBlock]]:
+        """The message that asks for an execution, and the blocks that it names."""
         entries: list[JsonValue] = []
         blocks: list[SharedBlock] = []
         for name, array in arrays.items():
@@ -184,7 +197,7 @@ class _DeviceProcess:
             "returned": list(_drained(self._returned)),
             "close": [self._plan.index(unwanted) for unwanted in _drained(self._unwanted)],
         }
-        child.wire.send(message, blocks)
+        return message, blocks
 
     def _read(
         self, child: Child, answer: Fields, file: EngineFile, arrays: Mapping[str, Array]

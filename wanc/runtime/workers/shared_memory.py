@@ -43,7 +43,7 @@ class SharedBlock:
         try:
             descriptor = os.memfd_create("wanc", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         except OSError as error:
-            raise MemoryError(f"shared memory of {size:,} bytes: {error.strerror} (ulimit -n)") from error
+            raise MemoryError(f"shared memory of {size:,} bytes: {error.strerror}") from error
         try:
             os.ftruncate(descriptor, size)
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)

@@ -107,6 +107,8 @@ class Wire:
             socket.send_fds(self._connection, [data], descriptors)
         except (BrokenPipeError, ConnectionResetError) as error:
             raise WireClosed from error
+        except OSError as error:
+            raise TargetError("a message to another process cannot be sent") from error
 
     def _take(self) -> Fields:
         flags = socket.MSG_CMSG_CLOEXEC
@@ -119,7 +121,7 @@ class Wire:
             if not data:
                 raise WireClosed
             if flags & socket.MSG_CTRUNC:
-                raise BundleError("more descriptors than may be", where=WHERE)
+                raise BundleError("more descriptors than may be, or than are left: ulimit -n", where=WHERE)
             fields = parse_object(data, where=WHERE, max_bytes=MOST_BYTES)
             if fields.text("kind") == BLOCKS:
                 self._note_blocks(fields, descriptors)
