@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from wanc.runtime.checkpoint import checked_by
-from wanc.runtime.engine_file import EngineFile, Key
+from wanc.runtime.engine_file import EngineFile, Key, RankExchange
 from wanc.runtime.errors import RequestCancelled, TargetError, UserError, render
 from wanc.runtime.executor import Executor
 from wanc.runtime.folder import PlainFolder
@@ -127,6 +127,30 @@ def test_a_value_goes_from_one_process_to_another_where_it_lies(tmp_path: Path) 
         for _ in range(2):
             run_micro_batches(segments, [batch, batch], workers, LONG)
     assert len(copied) == 1, "the graph's input, which both branches, both times, and two devices take"
+
+
+def test_what_ranks_exchange_is_copied_once(tmp_path: Path) -> None:
+    """Where it is joined: in memory that they share, if it is a page at least."""
+    copied: list[tuple[int, ...]] = []
+    pool = ArrayPool(memory=SharedBlock.make)
+
+    def empty(shape: tuple[int, ...], dtype: Any, /) -> np.ndarray[Any, Any]:
+        copied.append(shape)
+        return pool.empty(shape, dtype)
+
+    same = write(PLUS.format(given="x", taken="part"), tmp_path, "one", "onnxruntime")
+    plus = write(PLUS.format(given="all", taken="y"), tmp_path, "two", "onnxruntime")
+    gather = (RankExchange("all_gather", "part", "all"),)
+    ranks = ("cpu.0", "cpu.1")
+    files = (
+        EngineFile(*KEY, 0, "onnxruntime", "cpu", None, "cpu.0", same, ("x",), ("part",), ranks=ranks),
+        EngineFile(*KEY, 1, "onnxruntime", "cpu", None, "cpu.0", plus, ("all",), ("y",), ranks=ranks, exchanges=gather),
+    )
+    segments, x = Segments(files, ("x",), ("y",)), np.zeros((64, 64), np.float32)
+    with workers_on(segments, tmp_path, empty=empty) as workers:
+        (found,) = run_micro_batches(segments, [{"x": Value(x)}], workers, LONG, empty)
+    assert found["y"].numpy().tolist() == np.full((128, 64), 2.0).tolist()
+    assert copied == [(x.nbytes,), (128, 64)], "what is given, once for both ranks, and what they exchange"
 
 
 def test_no_value_has_a_name_and_all_are_gone_at_the_end(tmp_path: Path) -> None:

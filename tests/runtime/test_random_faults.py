@@ -21,7 +21,7 @@ from wanc.runtime.errors import RequestCancelled, UserError, render
 from wanc.runtime.folder import PlainFolder
 from wanc.runtime.segments import Segments
 from wanc.runtime.value import Value
-from wanc.runtime.workers.create import process_workers
+from wanc.runtime.workers.create import process_workers, shared_pool
 from wanc.runtime.workers.micro_batches import run_micro_batches
 from wanc.runtime.workers.plan import DevicePlan
 
@@ -71,7 +71,8 @@ class Pipelined:
         }
         files = [*plain, *ranked]
         plans = [DevicePlan.of(device, PlainFolder(folder), files, 1, frozenset()) for device in DEVICES]
-        self.workers = process_workers(plans, STARTS, lambda *_: None)
+        self._empty = shared_pool().empty
+        self.workers = process_workers(plans, self._empty, STARTS, lambda *_: None)
 
     def request(self, key: Key, number: int, seconds: float, cancelled: threading.Event) -> str:
         """A request of two branches: `right`, or the error in words. Raises AssertionError for wrong numbers."""
@@ -84,7 +85,7 @@ class Pipelined:
         try:
             with checked_by(check):
                 inputs = [{"x": Value(array)} for array in given]
-                found = run_micro_batches(self._graphs[key], inputs, self.workers, seconds)
+                found = run_micro_batches(self._graphs[key], inputs, self.workers, seconds, self._empty)
         except UserError as error:
             return render(error)
         for array, outputs in zip(given, found, strict=True):

@@ -29,6 +29,7 @@ from .workers.create import (
     devices_of,
     process_workers,
     ray_workers,
+    shared_pool,
     thread_workers,
 )
 from .workers.micro_batches import run_micro_batches
@@ -90,15 +91,16 @@ class Executor:
         self.pool = self.residency.pool
         self.empty = self.pool.empty
         self._processes: Mapping[str, RemoteWorker] = {}
-        note_seconds = _weakly(self._note_seconds)
+        self._exchanged, note_seconds = self.empty, _weakly(self._note_seconds)
         if chosen == "ray":
             assert transport is not None
             self._cluster = ray_workers(transport, folder, files, threads, thrifty, self._worker_timeout, note_seconds)
             self._processes = self._cluster.workers
         elif chosen == "processes":
+            self._exchanged = shared_pool().empty
             threads_of = self._openings.threads_of
             plans = [DevicePlan.of(name, folder, files, threads_of(name), own, thrifty) for name, own in cores.items()]
-            self._processes = process_workers(plans, self._worker_timeout, note_seconds)
+            self._processes = process_workers(plans, self._exchanged, self._worker_timeout, note_seconds)
         self._workers: Mapping[str, DeviceWorker] = self._processes or thread_workers(cores, _weakly(self._runner.run))
         for worker in self._workers.values():
             weakref.finalize(self, worker.close)
@@ -210,7 +212,7 @@ class Executor:
         for worker in self._processes.values():
             worker.begin()  # all at once, before the first values come to the last of them
         if self._workers:
-            found = run_micro_batches(segments, branches, self._workers, self._worker_timeout)
+            found = run_micro_batches(segments, branches, self._workers, self._worker_timeout, self._exchanged)
         else:
             found = self._in_turn(segments, branches)
         for outputs in found:

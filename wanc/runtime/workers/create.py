@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
 from ..cores import all_cores
 from ..engine_file import EngineFile, Key
 from ..errors import UserError
-from ..pool import ArrayPool
+from ..pool import ArrayPool, Empty
 from .execution import Execute
 from .plan import DevicePlan
 from .thread_worker import ThreadWorker
@@ -87,16 +87,20 @@ def thread_workers(cores: Mapping[str, frozenset[int]], execute: Execute) -> dic
     return {device: ThreadWorker(device, own, execute) for device, own in cores.items()}
 
 
+def shared_pool() -> ArrayPool:
+    """Of arrays that lie in memory which processes share."""
+    from .shared_memory import SharedBlock  # what it takes is on Linux alone
+
+    return ArrayPool(memory=SharedBlock.make)
+
+
 def process_workers(
-    plans: Iterable[DevicePlan], seconds: float, on_ran: Callable[[Key, float], object]
+    plans: Iterable[DevicePlan], empty: Empty, seconds: float, on_ran: Callable[[Key, float], object]
 ) -> dict[str, ProcessWorker]:
     """A worker for each device, as a process of its own: see `ProcessWorker`."""
-    # What such workers take is on Linux alone.
-    from .process_worker import ProcessWorker
-    from .shared_memory import SharedBlock
+    from .process_worker import ProcessWorker  # as above
 
-    pool = ArrayPool(memory=SharedBlock.make)
-    return {plan.device: ProcessWorker(plan, pool.empty, seconds, on_ran) for plan in plans}
+    return {plan.device: ProcessWorker(plan, empty, seconds, on_ran) for plan in plans}
 
 
 def ray_workers(

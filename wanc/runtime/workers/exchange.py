@@ -9,7 +9,8 @@ import numpy as np
 from ..engine_file import EngineFile
 from ..errors import TargetError
 from ..interface import InputError
-from ..value import Given, Value
+from ..pool import Empty
+from ..value import Array, Given, Value
 
 
 def check_shared(shared: Iterable[tuple[str, int]], ranks: int, values: Mapping[str, Given]) -> None:
@@ -23,11 +24,12 @@ def check_shared(shared: Iterable[tuple[str, int]], ranks: int, values: Mapping[
             )
 
 
-def exchanged(file: EngineFile, ranks: Sequence[dict[str, Value]]) -> None:
+def exchanged(file: EngineFile, ranks: Sequence[dict[str, Value]], empty: Empty) -> None:
     """Give each rank what it has of the others' values, by what the file says; `ranks` are their values by name.
 
     all_to_all: block i of dimension 0 goes to rank i, and what rank i sent is in its place. all_gather: what every rank
-    has, in their order. Raises TargetError where shards are not even.
+    has, in their order. It lies in arrays of `empty`'s: where ranks are processes, in memory that they share. Raises
+    TargetError where shards are not even.
     """
     for exchange in file.exchanges:
         sent = [values[exchange.given].numpy() for values in ranks]
@@ -36,10 +38,16 @@ def exchanged(file: EngineFile, ranks: Sequence[dict[str, Value]]) -> None:
             told = ", ".join(f"{array.dtype.name} {list(array.shape)}" for array in sent)
             raise TargetError(f"{exchange.given} cannot be exchanged by {len(ranks)} ranks, which have {told}")
         if exchange.operation == "all_gather":
-            gathered = Value(np.concatenate(sent))
+            gathered = Value(_joined(sent, empty))
             for values in ranks:
                 values[exchange.taken] = gathered
             continue
         blocks = [np.split(array, len(ranks)) for array in sent]
         for rank, values in enumerate(ranks):
-            values[exchange.taken] = Value(np.concatenate([shard[rank] for shard in blocks]))
+            values[exchange.taken] = Value(_joined([shard[rank] for shard in blocks], empty))
+
+
+def _joined(arrays: Sequence[Array], empty: Empty) -> Array:
+    """Arrays of one shape and dtype, one behind the other along dimension 0."""
+    first = arrays[0]
+    return np.concatenate(arrays, out=empty((len(arrays) * len(first), *first.shape[1:]), first.dtype))

@@ -11,13 +11,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
+from queue import Empty as NothingThere
+from queue import SimpleQueue
 
 import numpy as np
 
 from ..checkpoint import checkpoint
 from ..engine_file import RANK
 from ..errors import TargetError
+from ..pool import Empty
 from ..segments import Segments
 from ..value import Value
 from .exchange import check_shared, exchanged
@@ -39,9 +41,13 @@ class _MicroBatch:
 
 
 def run_micro_batches(
-    segments: Segments, inputs: Sequence[Mapping[str, Value]], workers: Mapping[str, DeviceWorker], seconds: float
+    segments: Segments,
+    inputs: Sequence[Mapping[str, Value]],
+    workers: Mapping[str, DeviceWorker],
+    seconds: float,
+    empty: Empty = np.empty,
 ) -> list[dict[str, Value]]:
-    """The graph's outputs for each of `inputs`, in their order.
+    """The graph's outputs for each of `inputs`, in their order. What ranks exchange lies in arrays of `empty`'s.
 
     Raises InputError, before anything is executed, where ranks cannot have equal parts of what there is; TargetError,
     naming the segment and the rank, where a device gives nothing within `seconds` for one segment; what executions
@@ -49,7 +55,7 @@ def run_micro_batches(
     """
     for given in inputs:
         check_shared(segments.shared, len(segments.files[0].ranks) or 1, given)
-    return _Pipelined(segments, inputs, workers, seconds).run()
+    return _Pipelined(segments, inputs, workers, seconds, empty).run()
 
 
 class _Pipelined:
@@ -61,8 +67,9 @@ class _Pipelined:
         inputs: Sequence[Mapping[str, Value]],
         workers: Mapping[str, DeviceWorker],
         seconds: float,
+        empty: Empty,
     ) -> None:
-        self._segments, self._workers, self._seconds = segments, workers, seconds
+        self._segments, self._workers, self._seconds, self._empty = segments, workers, seconds, empty
         count = len(segments.files[0].ranks) or 1
         ranks = [Value(np.array([rank], np.int64)) for rank in range(count)]
         self._batches = [_MicroBatch([{**given, RANK: rank} for rank in ranks]) for given in inputs]
@@ -85,7 +92,7 @@ class _Pipelined:
     def _begin(self, batch: _MicroBatch) -> None:
         """Give the next segment of a micro-batch to its workers, all ranks at once."""
         file = self._segments.files[batch.done]
-        exchanged(file, batch.ranks)
+        exchanged(file, batch.ranks, self._empty)
         for rank, values in enumerate(batch.ranks):
             execution = Execution(file, {name: values[name] for name in file.inputs}, self._ended.put, rank=rank)
             self._open[execution] = batch
@@ -106,7 +113,7 @@ class _Pipelined:
         """Wait for something to end, and go on from there."""
         try:
             execution = self._ended.get(timeout=CHECK_SECONDS)
-        except Empty:
+        except NothingThere:
             self._look()
             return
         if time.monotonic() - self._looked > CHECK_SECONDS:
