@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from select import select
 from tempfile import TemporaryDirectory
@@ -40,7 +40,7 @@ from .stages import Blocked, Plain, Refusing
 ROOT = Path(__file__).parents[2]
 ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
 """All on the loopback interface; and what the tests are made of is found on the nodes."""
-LONG = 120.0
+LONG = 60.0
 """Seconds after which something hangs."""
 
 
@@ -216,12 +216,23 @@ def lasting() -> Generator[Nodes]:
     cluster.end()
 
 
-def drive(store: Store, address: str, stages: Sequence[Plain]) -> subprocess.Popen[str]:
-    asked = json.dumps([[type(stage).__name__, list(vars(stage).values())] for stage in stages])
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.compiler.ray_driver", str(store.root), address, asked],
+@contextmanager
+def program(*arguments: object) -> Generator[subprocess.Popen[str]]:
+    """A Python program that does not outlive the body."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", *map(str, arguments)],
         cwd=ROOT, env={**os.environ, **ALONE}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def drive(store: Store, address: str, stages: Sequence[Plain]) -> AbstractContextManager[subprocess.Popen[str]]:
+    asked = json.dumps([[type(stage).__name__, list(vars(stage).values())] for stage in stages])
+    return program("tests.compiler.ray_driver", store.root, address, asked)
 
 
 def ended(driver: subprocess.Popen[str]) -> tuple[dict[str, Any], str]:
@@ -254,7 +265,12 @@ def digests_here(stages: Sequence[Plain], tmp_path: Path) -> list[str]:
 def running(stages: Sequence[Blocked]) -> Generator[dict[str, IO[str]]]:
     """When all of them run at once: what each holds open for as long as its process lives, by its text."""
     with ExitStack() as stack:
-        streams = {stage.text: stack.enter_context(Path(stage.started).open()) for stage in stages}
+        streams: dict[str, IO[str]] = {}
+        for stage in stages:
+            descriptor = os.open(stage.started, os.O_RDONLY | os.O_NONBLOCK)
+            streams[stage.text] = stack.enter_context(os.fdopen(descriptor))
+            assert select([descriptor], [], [], LONG)[0], f"{stage.text} does not begin"
+            os.set_blocking(descriptor, True)
         assert [stream.readline() for stream in streams.values()] == ["started\n"] * len(stages)
         yield streams
 
@@ -311,19 +327,19 @@ def test_a_fault_on_a_node_is_told_as_it_would_be_here(lasting: Nodes, store: St
     assert list(store.records()) == [] and list((store.root / "tmp").iterdir()) == []
 
 
-def interrupted(driver: subprocess.Popen[str], pair: list[Blocked], number: signal.Signals) -> str:
-    """Sends a signal while both stages run, and gives what is said until all have ended."""
-    with driver:
+def interrupted(store: Store, address: str, pair: list[Blocked], number: signal.Signals) -> tuple[int, str]:
+    """The exit code of a driver that gets a signal while both stages run, and what it says."""
+    with drive(store, address, pair) as driver:
         with running(pair) as streams:
             driver.send_signal(number)
             assert [stream.read() for stream in streams.values()] == ["", ""], "their processes have ended"
-        return driver.communicate(timeout=LONG)[1]
+        _, err = driver.communicate(timeout=LONG)
+    return driver.returncode, err
 
 
 @pytest.mark.slow
 def test_an_interrupt_ends_what_runs_on_the_nodes(lasting: Nodes, store: Store, pair: list[Blocked]) -> None:
-    driver = drive(store, lasting.address, pair)
-    assert (interrupted(driver, pair, signal.SIGTERM), driver.returncode) == ("", 143)
+    assert interrupted(store, lasting.address, pair, signal.SIGTERM) == (143, "")
     assert list(store.records()) == [] and list((store.root / "tmp").iterdir()) == []
 
 
@@ -333,9 +349,8 @@ def test_an_interrupt_ends_a_cluster_that_was_started_for_the_build(
 ) -> None:
     with TemporaryDirectory(prefix="t-") as folder:  # its sockets' paths must be short
         monkeypatch.setenv("TMPDIR", folder)
-        driver = drive(store, "", pair)
-        assert interrupted(driver, pair, signal.SIGINT).rstrip().endswith("KeyboardInterrupt")
-        assert driver.returncode == -signal.SIGINT
+        code, err = interrupted(store, "", pair, signal.SIGINT)
+        assert (code, err.splitlines()[-1]) == (-signal.SIGINT, "KeyboardInterrupt")
         assert list(Path(folder).iterdir()) == [] and processes_in(folder) == []
     assert list(store.records()) == [] and list((store.root / "tmp").iterdir()) == []
 
@@ -361,12 +376,9 @@ def fused(project: Project, tmp_path: Path) -> Project:
     return copy
 
 
-def build_on(nodes: Nodes, project: Project) -> subprocess.Popen[str]:
-    asked = ["build", project.recipe, "-o", project.output, "--executor", f"ray:{nodes.address}", "-v"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "wanc", *map(str, asked)],
-        cwd=ROOT, env={**os.environ, **ALONE}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+def build_on(nodes: Nodes, project: Project) -> AbstractContextManager[subprocess.Popen[str]]:
+    executor = f"ray:{nodes.address}"
+    return program("wanc", "build", project.recipe, "-o", project.output, "--executor", executor, "-v")
 
 
 def check_built(project: Project, driver: subprocess.Popen[str], out: str, err: str) -> None:
