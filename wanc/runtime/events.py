@@ -56,7 +56,7 @@ Labels: TypeAlias = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """Where something happened: a thread, by its number and its name."""
+    """Where something happened: a thread, or a process of a device's, by its number and its name."""
 
     number: int
     name: str
@@ -221,6 +221,15 @@ def waited(phase: str, start: float, component: str = "", request: str = "") -> 
     """What no thread has done ends now: a span from `start` until here that belongs to its request alone."""
     if _recorders:
         _tell(Span(phase, start, clock(), None, component, "", request))
+
+
+def done_elsewhere(phase: str, start: float, end: float, track: Track, component: str, graph: str) -> None:
+    """A span of another process of this machine, done for the request of this thread.
+
+    On Linux `clock` is the same for all of them: CLOCK_MONOTONIC.
+    """
+    if _recorders:
+        _tell(Span(phase, start, end, track, component, graph, _request.get()))
 
 
 def count(metric: Metric, amount: float = 1, **labels: str) -> None:

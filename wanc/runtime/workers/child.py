@@ -59,6 +59,11 @@ class Child:
         self.wire = Wire(own)
 
     @property
+    def number(self) -> int:
+        """By which the system knows it."""
+        return self._process.pid
+
+    @property
     def has_ended(self) -> bool:
         return self._process.poll() is not None
 

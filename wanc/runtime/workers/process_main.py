@@ -11,10 +11,12 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 from ..cores import keep_on
 from ..engine_file import Key
 from ..engine_runner import EngineRunner
+from ..events import Span, recording
 from ..openings import Openings
 from ..strict_json import Fields, JsonObject, JsonValue
 from ..value import Array, Value
@@ -86,11 +88,14 @@ class _Server:
         inputs = dict(self._wire.array(entry) for entry in asked.objects("inputs"))
         if sorted(inputs) != sorted(file.inputs):
             asked.refuse("inputs", f"are {', '.join(sorted(inputs))}, not {', '.join(sorted(file.inputs))}")
-        outputs = self._runner.run(file, {name: Value(array) for name, array in inputs.items()})
-        self._give({name: outputs[name].numpy() for name in file.outputs}, inputs)
+        values = {name: Value(array) for name, array in inputs.items()}
+        with recording() if asked.boolean("trace") else nullcontext() as recorder:
+            outputs = self._runner.run(file, values)
+        spans = recorder.spans if recorder is not None else []
+        self._give({name: outputs[name].numpy() for name in file.outputs}, inputs, spans)
 
-    def _give(self, outputs: Mapping[str, Array], inputs: Mapping[str, Array]) -> None:
-        """Send outputs, each in a block of its own that is lent from now on."""
+    def _give(self, outputs: Mapping[str, Array], inputs: Mapping[str, Array], spans: Sequence[Span]) -> None:
+        """Send outputs, each in a block of its own that is lent from now on, and what has taken which time."""
         taken = {place.block.number for array in inputs.values() if (place := place_of(array)) is not None}
         lent: dict[int, Array] = {}
         entries: list[JsonValue] = []
@@ -104,7 +109,8 @@ class _Server:
             entries.append(entry)
             blocks.append(block)
         self._lent |= lent
-        self._send({"kind": DONE, "outputs": entries, "seconds": self._seconds}, blocks)
+        told: list[JsonValue] = [{"phase": span.phase, "start": span.start, "end": span.end} for span in spans]
+        self._send({"kind": DONE, "outputs": entries, "seconds": self._seconds, "spans": told}, blocks)
 
     def _note_seconds(self, _: Key, seconds: float) -> None:
         self._seconds = seconds

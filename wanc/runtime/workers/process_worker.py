@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from ..engine_file import EngineFile, Key
 from ..errors import BundleError, TargetError, UserError
+from ..events import LOADS, Track, count, done_elsewhere, is_recording
 from ..pool import Empty
 from ..strict_json import Fields, JsonObject, JsonValue
 from ..value import Array, Value
@@ -28,6 +29,9 @@ from .shared_memory import SharedBlock, in_shared_memory
 from .wire import DONE, EXECUTE, FAILED, HELLO, WireClosed, entry_of
 
 AGAIN = "run it again: another process takes its place"
+LOAD = "load"
+PHASES = (LOAD, "execute")
+"""What a process tells of, as `EngineRunner` calls it."""
 LESS = "make fewer videos at once, or raise the limit on descriptors: ulimit -n"
 Entry = TypeVar("Entry")
 Program = Callable[[], tuple[str, tuple[int, ...]]]
@@ -194,6 +198,7 @@ class _DeviceProcess:
             "plan": self._digest,
             "file": self._plan.index(file),
             "inputs": entries,
+            "trace": is_recording(),
             "returned": list(_drained(self._returned)),
             "close": [self._plan.index(unwanted) for unwanted in _drained(self._unwanted)],
         }
@@ -213,7 +218,19 @@ class _DeviceProcess:
         if fault := self._known.fault(file, arrays, outputs):
             answer.refuse("outputs", fault)
         self._on_ran((file.component, file.graph), answer.number("seconds", minimum=0))
+        self._tell(child, answer, file)
         return {name: Value(array) for name, array in outputs.items()}
+
+    def _tell(self, child: Child, answer: Fields, file: EngineFile) -> None:
+        """Tell what the process has done, in a track of its own. Raises BundleError for spans that are none."""
+        track = Track(child.number, self._plan.device)
+        for entry in answer.objects("spans"):
+            phase, start = entry.text("phase"), entry.number("start")
+            if phase not in PHASES:
+                entry.refuse("phase", f"is {ascii(phase)[:40]}, not one of {', '.join(PHASES)}")
+            done_elsewhere(phase, start, entry.number("end", minimum=start), track, file.component, file.graph)
+            if phase == LOAD:
+                count(LOADS, component=file.component, graph=file.graph)
 
     def _check(self, answer: Fields, kind: str) -> None:
         if answer.text("kind") != kind:
