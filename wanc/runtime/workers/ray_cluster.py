@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import signal
 import socket
@@ -33,6 +34,7 @@ QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0"}
 """With any cluster; by the last, what Ray has to print comes from its own threads alone (see `WithoutRay`)."""
 ALONE = {"RAY_enable_metrics_collection": "0", "RAY_AUTH_MODE": "token", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 """Of a cluster of this machine alone; by the last, whatever it is named after, its address is that of the loopback."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 TRIAL = "import sys, ray; ray.init(sys.argv[1], log_to_driver=False)"
 
 
@@ -51,8 +53,8 @@ class WithoutRay:
     def write(self, text: str) -> int:
         if not current_thread().name.startswith("ray_"):
             return self._stream.write(text)
-        if text.strip():
-            explain(f"Ray: {text.strip()}")
+        if text.strip():  # what is behind the first line are counters of Ray's own
+            explain(f"Ray: {_COLOUR.sub('', text.strip().splitlines()[0])}")
         return len(text)
 
 
