@@ -9,7 +9,6 @@ through the store, which has to lie where all nodes see it, under one path; so h
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -104,16 +103,12 @@ class Order:
     document: Mapping[str, Any]
     store: SentFile
     variables: Mapping[str, str]
-    strangers: tuple[str, ...]
-    """Folders from which Ray's processes import, and a build would not: the one in which it was started."""
 
     @classmethod
     def of(cls, stage: Stage, inputs: Mapping[str, Tree], document: Mapping[str, Any], store: Store) -> Order:
         variables = {name: value for name, value in os.environ.items() if name.startswith("WANC_")}
         sent = {name: SentTree.of(tree) for name, tree in inputs.items()}
-        folder = os.getcwd()
-        strangers = () if folder in sys.path or "" in sys.path else (folder,)
-        return cls(stage, sent, document, SentFile.of(store.root / "VERSION"), variables, strangers)
+        return cls(stage, sent, document, SentFile.of(store.root / "VERSION"), variables)
 
 
 @dataclass(frozen=True)
@@ -134,7 +129,6 @@ def carry_out(order: Order) -> StageOutcome:
 def _carry_out(order: Order) -> StageTask:
     began = time.time()
     os.environ.update(order.variables)
-    sys.path[:] = [entry for entry in sys.path if entry not in order.strangers]
     order.store.check()
     store = Store.existing(order.store.path.parent)
     inputs = {name: tree.tree(store) for name, tree in order.inputs.items()}

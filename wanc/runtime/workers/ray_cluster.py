@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Generator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import ExitStack, chdir, contextmanager, redirect_stdout
 from importlib import import_module
 from tempfile import TemporaryDirectory
 from threading import current_thread, main_thread
@@ -88,10 +88,15 @@ def node_name() -> str:
 
 
 def _begin(ray: Any, address: str | None, options: Mapping[str, Any]) -> None:
-    """Ray puts a handler of its own in the place of ours, by which a process that is ended has another exit code."""
+    """Connect, with two things as they are without Ray.
+
+    It puts a handler of its own in the place of ours, by which a process that is ended has another exit code; and its
+    processes import first what lies in the folder where they were asked for, another wanc for one.
+    """
     ours = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(**options, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        with chdir("/"):
+            ray.init(**options, include_dashboard=False, log_to_driver=False, configure_logging=False)
     except Exception as error:
         raise _unreachable(address) from _cause(str(error))
     finally:
