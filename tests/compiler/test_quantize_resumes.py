@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -21,8 +22,6 @@ from wanc.errors import UserError
 from .fusing import files_of
 from .transformer import WIDTH, FloatDenoiser, make, quantised
 
-pytestmark = pytest.mark.usefixtures("fresh_stages")
-
 ATTENTION = "fp8, attention as well"
 SCHEMES = ("int8", *(pytest.param(one, marks=pytest.mark.slow) for one in ("int4-weight", "fp8", ATTENTION)))
 
@@ -30,6 +29,26 @@ SCHEMES = ("int8", *(pytest.param(one, marks=pytest.mark.slow) for one in ("int4
 @pytest.fixture(scope="module")
 def denoiser(tmp_path_factory: pytest.TempPathFactory) -> FloatDenoiser:
     return make(tmp_path_factory.mktemp("denoiser"))
+
+
+class Undisturbed(NamedTuple):
+    """What a quantising that nothing stops makes, and the groups that it decides on."""
+
+    files: dict[str, bytes]
+    groups: list[str]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(denoiser: FloatDenoiser, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Undisturbed]:
+    """By scheme, each once."""
+
+    @cache
+    def of(scheme: str) -> Undisturbed:
+        with pytest.MonkeyPatch.context() as patch:
+            groups = recorded(patch)
+            return Undisturbed(quantise(denoiser, tmp_path_factory.mktemp("undisturbed"), "out", scheme), groups)
+
+    return of
 
 
 def quantise(denoiser: FloatDenoiser, folder: Path, name: str, scheme: str) -> dict[str, bytes]:
@@ -66,26 +85,34 @@ def killed(folder: Path, scheme: str, decided: int) -> None:
         call_in_worker("quantize", quantise_and_die, folder, scheme, decided)
 
 
-@pytest.fixture
-def decided_now(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def recorded(patch: pytest.MonkeyPatch) -> list[str]:
     """The groups that are decided on from now on."""
     found: list[str] = []
     decide = decisions.decisions_on
 
-    def recorded(group: Any, *others: Any) -> Any:
+    def record(group: Any, *others: Any) -> Any:
         found.append(group.name)
         return decide(group, *others)
 
-    monkeypatch.setattr(decisions, "decisions_on", recorded)
+    patch.setattr(decisions, "decisions_on", record)
     return found
+
+
+@pytest.fixture
+def decided_now(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    return recorded(monkeypatch)
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_kill_costs_what_was_not_finished(
-    denoiser: FloatDenoiser, scheme: str, tmp_path: Path, decided_now: list[str]
+    denoiser: FloatDenoiser,
+    undisturbed: Callable[[str], Undisturbed],
+    scheme: str,
+    tmp_path: Path,
+    decided_now: list[str],
 ) -> None:
-    expected = quantise(denoiser, tmp_path / "undisturbed", "out", scheme)
-    every = list(decided_now)
+    expected, every = undisturbed(scheme)
+    decided_now.clear()
     assert len(every) > 10
     for decided in (1, 5):  # behind what the first kill has left
         killed(tmp_path / "killed" / str(decided), scheme, decided)
@@ -106,11 +133,15 @@ def test_a_kill_costs_what_was_not_finished(
     ],
 )
 def test_what_is_damaged_is_made_again(
-    denoiser: FloatDenoiser, what: str, tmp_path: Path, decided_now: list[str], caplog: pytest.LogCaptureFixture
+    denoiser: FloatDenoiser,
+    undisturbed: Callable[[str], Undisturbed],
+    what: str,
+    tmp_path: Path,
+    decided_now: list[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A decision costs that of its group; samples are executed once more, and nothing is decided again."""
-    expected = quantise(denoiser, tmp_path / "undisturbed", "out", "int8")
-    every = list(decided_now)
+    expected, every = undisturbed("int8")
     killed(tmp_path / "killed", "int8", 6)
     path = sorted((tmp_path / "killed/kept").glob(what))[0]
     data = bytearray(path.read_bytes())
