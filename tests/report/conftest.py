@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
+from wanc.artifacts.store import Store
 from wanc.compiler.make_reference import make_reference
 from wanc.compiler.pipeline import build
 from wanc.recipe.load import load
 from wanc.report.reference import ReferenceRecord
+from wanc.report.unfinished import Unfinished
 
 from ..bundle.conftest import WITHIN, causal_bundle, causal_recipe
 
@@ -36,6 +39,16 @@ def record(evaluated: Path, tiny_bundle: Path) -> ReferenceRecord:
     """Two clips of the untouched model, and of each a change in the last place of either format."""
     (loaded,) = load(evaluated)
     return ReferenceRecord.read(*make_reference(loaded, tiny_bundle.parents[1] / "store", progress=False))
+
+
+@pytest.fixture
+def measured(together: Path) -> Generator[Unfinished]:
+    """What reports of this run have measured: a bundle that many are held against is measured once.
+
+    For bundles that execute as they are; where a test changes what they do, it measures them itself.
+    """
+    with Unfinished.opened(Store.open(together / "measured"), "tests") as unfinished:
+        yield unfinished
 
 
 @pytest.fixture(scope="session")

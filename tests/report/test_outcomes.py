@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,23 @@ from wanc.report.document import EXIT_CODES, ReportDocument, read
 from wanc.report.make import ReportRequest, make_report
 from wanc.report.reference import ReferenceRecord
 from wanc.report.subject import Subject
+from wanc.report.unfinished import Unfinished
 
 from ..conftest import Wanc
 
 GATES = {"psnr_db": ">= 30"}
 
 
-def reported(new: Path, record: ReferenceRecord, baseline: Path | None = None) -> ReportDocument:
-    request = ReportRequest("tiny-wan", [new], [], baseline, record, "tiny-wan", GATES, 0, threads=1)
+def reported(
+    new: Path,
+    record: ReferenceRecord,
+    baseline: Path | None = None,
+    unfinished: Unfinished | None = None,
+    gates: Mapping[str, str] = GATES,
+) -> ReportDocument:
+    request = ReportRequest(
+        "tiny-wan", [new], [], baseline, record, "tiny-wan", gates, 0, unfinished=unfinished, threads=1
+    )
     return make_report(request, progress=False).report
 
 
@@ -49,18 +59,17 @@ def test_a_bundle_that_was_tampered_with_is_not_run(tiny_bundle: Path, record: R
 
 
 @pytest.mark.slow
-def test_a_baseline_that_is_missing_is_told(tiny_bundle: Path, record: ReferenceRecord, tmp_path: Path) -> None:
-    report = reported(tiny_bundle, record, tmp_path / "nowhere")
+def test_a_baseline_that_is_missing_is_told(
+    tiny_bundle: Path, record: ReferenceRecord, measured: Unfinished, tmp_path: Path
+) -> None:
+    report = reported(tiny_bundle, record, tmp_path / "nowhere", measured)
     assert report.bundles[1].failure and str(tmp_path / "nowhere") in report.bundles[1].failure
     assert {gate.outcome for gate in report.gates} == {"pass"}, "what is absolute holds by itself"
 
 
 @pytest.mark.slow
-def test_a_demand_that_is_not_met(tiny_bundle: Path, record: ReferenceRecord) -> None:
-    request = ReportRequest(
-        "tiny-wan", [tiny_bundle], [], None, record, "tiny-wan", {"psnr_db": ">= 99.9"}, 0, threads=1
-    )
-    report = make_report(request, progress=False).report
+def test_a_demand_that_is_not_met(tiny_bundle: Path, record: ReferenceRecord, measured: Unfinished) -> None:
+    report = reported(tiny_bundle, record, unfinished=measured, gates={"psnr_db": ">= 99.9"})
     assert report.verdict.outcome == "regression" and "psnr_db" in report.verdict.summary
     assert not any("bisect" in note for note in report.notes), "there is nothing to compare it with"
 

@@ -19,6 +19,7 @@ from wanc.recipe.load import load
 from wanc.report.document import ReportDocument
 from wanc.report.make import ReportRequest, make_report
 from wanc.report.reference import ReferenceRecord
+from wanc.report.unfinished import Unfinished
 from wanc.runtime.pipeline import Pipeline
 
 from . import planted
@@ -29,8 +30,12 @@ Plant = Callable[[Path, Path], Path]
 LAYER = "blocks.2.attn1.to_v"
 
 
-def reported(new: Path, baseline: Path | None, record: ReferenceRecord, pairs: int = 0) -> ReportDocument:
-    request = ReportRequest("tiny-wan", [new], [], baseline, record, "tiny-wan", {}, pairs, threads=1)
+def reported(
+    new: Path, baseline: Path, record: ReferenceRecord, unfinished: Unfinished | None = None, pairs: int = 0
+) -> ReportDocument:
+    request = ReportRequest(
+        "tiny-wan", [new], [], baseline, record, "tiny-wan", {}, pairs, unfinished=unfinished, threads=1
+    )
     return make_report(request, progress=False).report
 
 
@@ -63,10 +68,10 @@ FAULTS: dict[str, tuple[Plant, str, tuple[str, str]]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_is_found_and_its_cause_named(
-    fault: str, tiny_bundle: Path, record: ReferenceRecord, tmp_path: Path
+    fault: str, tiny_bundle: Path, record: ReferenceRecord, measured: Unfinished, tmp_path: Path
 ) -> None:
     plant, gate, cause = FAULTS[fault]
-    report = reported(plant(tiny_bundle, tmp_path / "new"), tiny_bundle, record)
+    report = reported(plant(tiny_bundle, tmp_path / "new"), tiny_bundle, record, measured)
     failed = {result.name: result.kind for result in report.gates if result.outcome == "regression"}
     assert report.verdict.outcome == "regression" and gate in failed
     assert set(failed.values()) == {"quality"}
@@ -111,10 +116,12 @@ ENDS = "patch_embedding, condition_embedder.*, proj_out"
 
 
 @pytest.mark.slow
-def test_a_layer_that_was_left_in_float_is_named(int8: Callable[[str], Path], record: ReferenceRecord) -> None:
+def test_a_layer_that_was_left_in_float_is_named(
+    int8: Callable[[str], Path], record: ReferenceRecord, measured: Unfinished
+) -> None:
     """It is closer to the reference, and no gate of quality has anything against it."""
     baseline, new = int8(f"[{ENDS}]"), int8(f"[{ENDS}, denoiser_low/{LAYER}]")
-    report = reported(new, baseline, record)
+    report = reported(new, baseline, record, measured)
     failed = {result.name: result.kind for result in report.gates if result.outcome == "regression"}
     assert failed == {"int8_linear_share": "size"}
     found = report.verdict.cause
@@ -124,12 +131,12 @@ def test_a_layer_that_was_left_in_float_is_named(int8: Callable[[str], Path], re
 
 @pytest.mark.slow
 def test_a_scale_in_int8_that_is_off_is_found(
-    int8: Callable[[str], Path], record: ReferenceRecord, tmp_path: Path
+    int8: Callable[[str], Path], record: ReferenceRecord, measured: Unfinished, tmp_path: Path
 ) -> None:
     baseline = int8(f"[{ENDS}]")
     scales = f"{LAYER}.weight.scales"
     new = planted.with_weight(baseline, tmp_path / "new", "denoiser_low", scales, lambda scale: scale * 1.02)
-    report = reported(new, baseline, record)
+    report = reported(new, baseline, record, measured)
     failed = {result.name: result.kind for result in report.gates if result.outcome == "regression"}
     assert "block_error" in failed and set(failed.values()) == {"quality"}
     found = report.verdict.cause
@@ -138,7 +145,7 @@ def test_a_scale_in_int8_that_is_off_is_found(
 
 @pytest.mark.slow
 def test_a_group_that_is_not_smoothed_is_named(
-    int8: Callable[[str], Path], record: ReferenceRecord, monkeypatch: pytest.MonkeyPatch
+    int8: Callable[[str], Path], record: ReferenceRecord, measured: Unfinished, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     baseline = int8(f"[{ENDS}]")
 
@@ -148,7 +155,7 @@ def test_a_group_that_is_not_smoothed_is_named(
 
     monkeypatch.setattr(experts, "Quantize", quantize)
     new = int8(f"[{ENDS}, condition_embedder]")
-    report = reported(new, baseline, record)
+    report = reported(new, baseline, record, measured)
     failed = {result.name: result.kind for result in report.gates if result.outcome == "regression"}
     assert "block_error" in failed and set(failed.values()) == {"quality"}
     found = report.verdict.cause
@@ -157,28 +164,37 @@ def test_a_group_that_is_not_smoothed_is_named(
 
 
 @pytest.mark.slow
-def test_a_change_in_the_last_place_is_none(tiny_bundle: Path, record: ReferenceRecord, tmp_path: Path) -> None:
-    report = reported(one_place_off(tiny_bundle, tmp_path / "new"), tiny_bundle, record)
+def test_a_change_in_the_last_place_is_none(
+    tiny_bundle: Path, record: ReferenceRecord, measured: Unfinished, tmp_path: Path
+) -> None:
+    report = reported(one_place_off(tiny_bundle, tmp_path / "new"), tiny_bundle, record, measured)
     assert {result.outcome for result in report.gates} == {"pass"}
     assert report.verdict.outcome == "pass" and report.verdict.cause is None
 
 
+EXPERTS = ("denoiser_high", "denoiser_low")
 CHANGES = (planted.with_a_gelu_one_place_off, planted.with_another_order_of_summation)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("expert", ["denoiser_high", "denoiser_low"])
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(
+    ("change", "expert"),
+    [
+        *zip(CHANGES, EXPERTS, strict=True),
+        *(pytest.param(*case, marks=pytest.mark.long) for case in zip(CHANGES, EXPERTS[::-1], strict=True)),
+    ],
+)
 def test_rounding_otherwise_is_no_regression_in_any_block(
     change: Callable[[Path, Path, str, int], Path],
     expert: str,
     tiny_bundle: Path,
     record: ReferenceRecord,
+    measured: Unfinished,
     tmp_path: Path,
 ) -> None:
     """20 of 20: one GELU, or the order in which one Linear adds up, in each of five blocks of two experts."""
     new = [change(tiny_bundle, tmp_path / str(block), expert, block) for block in range(5)]
-    request = ReportRequest("tiny-wan", new, [], tiny_bundle, record, "tiny-wan", {}, 0, threads=1)
+    request = ReportRequest("tiny-wan", new, [], tiny_bundle, record, "tiny-wan", {}, 0, unfinished=measured, threads=1)
     report = make_report(request, progress=False).report
     assert {entry.facts.id for entry in report.bundles[:5]}.isdisjoint({report.bundles[5].facts.id})
     assert all(entry.quality and entry.quality.steps != report.bundles[5].quality.steps for entry in report.bundles[:5])
@@ -189,8 +205,8 @@ def test_rounding_otherwise_is_no_regression_in_any_block(
 
 
 @pytest.mark.slow
-def test_a_bundle_is_no_worse_than_itself(tiny_bundle: Path, record: ReferenceRecord) -> None:
-    report = reported(tiny_bundle, tiny_bundle, record, pairs=20)
+def test_a_bundle_is_no_worse_than_itself(tiny_bundle: Path, record: ReferenceRecord, measured: Unfinished) -> None:
+    report = reported(tiny_bundle, tiny_bundle, record, measured, pairs=20)
     assert [entry.name for entry in report.bundles] == ["tiny-wan", "tiny-wan (2)"]
     assert {result.outcome for result in report.gates if result.kind != "speed"} == {"pass"}
     (ratio,) = report.bundles[0].ratios
@@ -199,11 +215,14 @@ def test_a_bundle_is_no_worse_than_itself(tiny_bundle: Path, record: ReferenceRe
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_steps_that_are_slower_are_found_and_nothing_else_is(
-    tiny_bundle: Path, record: ReferenceRecord, tmp_path: Path
+    tiny_bundle: Path, record: ReferenceRecord, measured: Unfinished, tmp_path: Path
 ) -> None:
     """By about 5 %, in 240 pairs; the videos are the same to the bit."""
-    report = reported(planted.with_more_work(tiny_bundle, tmp_path / "new", 2), tiny_bundle, record, pairs=240)
+    report = reported(
+        planted.with_more_work(tiny_bundle, tmp_path / "new", 2), tiny_bundle, record, measured, pairs=240
+    )
     failed = {result.name: result.kind for result in report.gates if result.outcome == "regression"}
     (ratio,) = report.bundles[0].ratios
     assert "step_seconds" in failed, ratio

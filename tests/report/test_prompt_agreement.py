@@ -20,6 +20,7 @@ from wanc.report.model_card import ModelCard, read_card
 from wanc.report.prompt_agreement import kept_agreement, prompt_agreement, reference_agreement
 from wanc.report.quality import floors
 from wanc.report.reference import ReferenceClip, ReferenceRecord
+from wanc.report.unfinished import Unfinished
 
 from . import planted
 
@@ -99,15 +100,17 @@ def test_what_may_be_demanded(demand: str, hint: str | None) -> None:
 # Whole reports
 
 
-def reported(bundle: Path, record: ReferenceRecord, card: ModelCard) -> ReportDocument:
+def reported(bundle: Path, record: ReferenceRecord, card: ModelCard, unfinished: Unfinished) -> ReportDocument:
     gates = {"prompt_agreement": ">= 0.9"}
-    request = ReportRequest("tiny-wan", [bundle], [], None, record, "tiny-wan", gates, 0, card=card, threads=1)
+    request = ReportRequest(
+        "tiny-wan", [bundle], [], None, record, "tiny-wan", gates, 0, card=card, unfinished=unfinished, threads=1
+    )
     return make_report(request, progress=False).report
 
 
 @pytest.mark.slow
-def test_a_bundle_that_does_what_it_is_told(tiny_bundle: Path, record: ReferenceRecord) -> None:
-    report = reported(tiny_bundle, record, read_card(ROOT / "models" / "tiny-wan"))
+def test_a_bundle_that_does_what_it_is_told(tiny_bundle: Path, record: ReferenceRecord, measured: Unfinished) -> None:
+    report = reported(tiny_bundle, record, read_card(ROOT / "models" / "tiny-wan"), measured)
     assert [gate.outcome for gate in report.gates if gate.name == "prompt_agreement"] == ["pass"]
     quality, reference = report.bundles[0].quality, report.reference
     assert quality is not None and reference is not None and reference.detector == "moving-shapes"
@@ -117,18 +120,22 @@ def test_a_bundle_that_does_what_it_is_told(tiny_bundle: Path, record: Reference
 
 
 @pytest.mark.slow
-def test_a_bundle_whose_videos_are_mirrored(tiny_bundle: Path, record: ReferenceRecord, tmp_path: Path) -> None:
+def test_a_bundle_whose_videos_are_mirrored(
+    tiny_bundle: Path, record: ReferenceRecord, measured: Unfinished, tmp_path: Path
+) -> None:
     """What moves left moves right then: one of two prompts has a third of its words not kept."""
     mirrored = planted.with_the_picture_mirrored(tiny_bundle, tmp_path / "mirrored")
-    report = reported(mirrored, record, ModelCard(DETECTOR))
+    report = reported(mirrored, record, ModelCard(DETECTOR), measured)
     assert report.verdict.outcome == "regression" and "prompt_agreement" in report.verdict.summary
     (gate,) = [gate for gate in report.gates if gate.name == "prompt_agreement"]
     assert gate.value == pytest.approx(5 / 6) and gate.unit == "share"
 
 
 @pytest.mark.slow
-def test_a_card_that_names_an_unknown_detector(tiny_bundle: Path, record: ReferenceRecord) -> None:
-    report = reported(tiny_bundle, record, ModelCard(notes=("The model card names the detector 'faces'.",)))
+def test_a_card_that_names_an_unknown_detector(
+    tiny_bundle: Path, record: ReferenceRecord, measured: Unfinished
+) -> None:
+    report = reported(tiny_bundle, record, ModelCard(notes=("The model card names the detector 'faces'.",)), measured)
     assert report.verdict.outcome == "needs-calibration" and "names no detector" in report.verdict.summary
     assert report.notes[0] == "The model card names the detector 'faces'."
     assert report.reference is not None and report.reference.detector is report.reference.prompt_agreement is None

@@ -9,6 +9,7 @@ import pytest
 
 from wanc.report.make import ReportRequest, make_report
 from wanc.report.reference import ReferenceRecord
+from wanc.report.unfinished import Unfinished
 
 from ..conftest import Wanc
 
@@ -63,10 +64,11 @@ def test_gates_about_a_baseline_that_was_not_named(wanc: Wanc, tiny_bundle: Path
 
 
 @pytest.mark.slow
-def test_against_the_reference_alone(tiny_bundle: Path, record: ReferenceRecord) -> None:
+def test_against_the_reference_alone(tiny_bundle: Path, record: ReferenceRecord, measured: Unfinished) -> None:
     """The baseline is shown, and only what is exact is demanded."""
+    bundles = ([tiny_bundle], [], tiny_bundle)
     request = ReportRequest(
-        "tiny-wan", [tiny_bundle], [], tiny_bundle, record, "tiny-wan", {}, 0, against="reference", threads=1
+        "tiny-wan", *bundles, record, "tiny-wan", {}, 0, against="reference", unfinished=measured, threads=1
     )
     report = make_report(request, progress=False).report
     assert len(report.bundles) == 2 and report.baseline == report.bundles[1].name
