@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -106,9 +105,15 @@ class Take:
         return [one for one in self.passes if one.timestep != CLEAN]
 
 
-@pytest.fixture(scope="module", params=[1, 2], ids=["single frames", "pairs of frames"])
-def pipeline(request: pytest.FixtureRequest, causal_bundle: Path, pairwise_bundle: Path) -> Pipeline:
-    return package.open({1: causal_bundle, 2: pairwise_bundle}[request.param], threads=1)
+BY_CHUNK = [
+    pytest.param("causal_bundle", id="single frames"),
+    pytest.param("pairwise_bundle", id="pairs of frames", marks=pytest.mark.slow),
+]
+
+
+@pytest.fixture(scope="module", params=BY_CHUNK)
+def pipeline(request: pytest.FixtureRequest) -> Pipeline:
+    return package.open(request.getfixturevalue(request.param), threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +239,7 @@ def test_behind_a_change_a_renewed_past_is_one_of_the_new_prompt(
 
 # Faults that others have made, each planted
 
-of_single_frames = pytest.mark.parametrize("pipeline", [1], indirect=True, ids=["single frames"])
+of_single_frames = pytest.mark.parametrize("pipeline", BY_CHUNK[:1], indirect=True)
 SAID: dict[str, dict[str, Value]] = {}
 """By branch, what an expert has made of the prompt."""
 

@@ -64,9 +64,9 @@ def begun(pipeline: Pipeline) -> CausalVideo:
     return video
 
 
-@pytest.mark.parametrize("chunk", [1, 2])
-def test_what_a_video_keeps_is_counted_to_the_byte(causal_bundle: Path, pairwise_bundle: Path, chunk: int) -> None:
-    pipeline = package.open({1: causal_bundle, 2: pairwise_bundle}[chunk], threads=1)
+@pytest.mark.parametrize("bundle", ["causal_bundle", pytest.param("pairwise_bundle", marks=pytest.mark.slow)])
+def test_what_a_video_keeps_is_counted_to_the_byte(request: pytest.FixtureRequest, bundle: str) -> None:
+    pipeline = package.open(request.getfixturevalue(bundle), threads=1)
     found = kept(begun(pipeline))
     assert found == counted(pipeline) and len(found) == 2 * 2, "of two experts, with two branches each"
 

@@ -162,6 +162,7 @@ class TestOpenVino:
         assert (finished.code, finished.err) == (0, "")
 
 
+@pytest.mark.slow
 def test_single_steps_agree_to_float32(plain: Result, result: Callable[..., Result]) -> None:
     """Each graph that both bundles have: what one of the engines gives for the other's golden inputs."""
     inputs, expected = (SafetensorsFile(plain.root / FOLDER / file) for file in (INPUTS, EXPECTED))

@@ -49,8 +49,10 @@ def final_error(pair: list[Any]) -> float:
     return float(errors(SAMPLING.run(pair, asked), SAMPLING.run(experts(), asked))[-1].mean())
 
 
-@pytest.mark.parametrize("trained", [0, 1])
-@pytest.mark.parametrize("activation_scale", [None, 0.05])
+@pytest.mark.parametrize(
+    ("trained", "activation_scale"),
+    [(0, None), (1, 0.05), *(pytest.param(*case, marks=pytest.mark.slow) for case in ((0, 0.05), (1, None)))],
+)
 def test_the_error_falls(trained: int, activation_scale: float | None, tmp_path: Path) -> None:
     start = decisions(experts()[trained], activation_scale)
     asked = task(trained, decisions=start)

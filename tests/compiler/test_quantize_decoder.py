@@ -315,7 +315,11 @@ FAULTS: Mapping[str, tuple[Callable[[Made, Path], Made], str]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+OFTEN = "scales of a weight"
+"""The others are slow."""
+
+
+@pytest.mark.parametrize("fault", [pytest.param(one, marks=[] if one == OFTEN else pytest.mark.slow) for one in FAULTS])
 def test_a_fault_of_what_was_quantised_is_found(made: Made, fault: str, tmp_path: Path) -> None:
     plant, message = FAULTS[fault]
     assert re.fullmatch(message, refusal(STAGE, plant(made, tmp_path), tmp_path))
