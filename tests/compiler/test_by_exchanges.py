@@ -39,7 +39,8 @@ def executed(pieces: list[ExchangedPiece], feeds: Mapping[str, Array], folder: P
     ranks = [{name: Value(array) for name, array in given.items()} for given in of_ranks(feeds)]
     for index, entry in enumerate(pieces):
         names = (tuple(entry.piece.inputs), tuple(entry.piece.outputs))
-        exchanged(EngineFile("c", "g", index, "e", "t", None, "d", "f", *names, exchanges=entry.exchanges), ranks)
+        file = EngineFile("c", "g", index, "e", "t", None, "d", "f", *names, exchanges=entry.exchanges)
+        exchanged(file, ranks, np.empty)
         graph = HostGraph(entry.piece.model, folder)
         for values in ranks:
             given = {name: values[name].numpy() for name in entry.piece.inputs}

@@ -60,9 +60,9 @@ def segments_on(devices: tuple[str, ...], folder: Path) -> Segments:
     return Segments(tuple(files), ("x",), ("y",))
 
 
-def executor_on(devices: tuple[str, ...], folder: Path, transport: str, seconds: float = LONG) -> Executor:
+def executor_on(devices: tuple[str, ...], folder: Path, transport: str) -> Executor:
     engines: dict[Key, Segments] = {KEY: segments_on(devices, folder)}
-    return Executor(PlainFolder(folder), engines, threads=1, transport=transport, worker_timeout=seconds)
+    return Executor(PlainFolder(folder), engines, threads=1, transport=transport)
 
 
 def results(executor: Executor, inputs: np.ndarray[Any, Any] = NOISE) -> list[bytes]:

@@ -111,7 +111,7 @@ class BuiltGraph:
         numbers = [{RANK: np.array([rank])} for rank in range(self._ranks)] if self.files[0].ranks else [{}]
         ranks = [{name: Value(array) for name, array in {**inputs, **own}.items()} for own in numbers]
         for file, backend in zip(self.files, self._backends, strict=True):
-            exchanged(file, ranks)
+            exchanged(file, ranks, np.empty)
             session = Session(file.engine, self._path(file), threads=1, backend=backend)
             for values in ranks:
                 outputs = session.run({name: values[name] for name in file.inputs if name in values})
