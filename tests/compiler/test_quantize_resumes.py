@@ -31,7 +31,7 @@ def denoiser(tmp_path_factory: pytest.TempPathFactory) -> FloatDenoiser:
     return make(tmp_path_factory.mktemp("denoiser"))
 
 
-class Undisturbed(NamedTuple):
+class Quantising(NamedTuple):
     """What a quantising that nothing stops makes, and the groups that it decides on."""
 
     files: dict[str, bytes]
@@ -39,14 +39,14 @@ class Undisturbed(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(denoiser: FloatDenoiser, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Undisturbed]:
+def undisturbed(denoiser: FloatDenoiser, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Quantising]:
     """By scheme, each once."""
 
     @cache
-    def of(scheme: str) -> Undisturbed:
+    def of(scheme: str) -> Quantising:
         with pytest.MonkeyPatch.context() as patch:
             groups = recorded(patch)
-            return Undisturbed(quantise(denoiser, tmp_path_factory.mktemp("undisturbed"), "out", scheme), groups)
+            return Quantising(quantise(denoiser, tmp_path_factory.mktemp("undisturbed"), "out", scheme), groups)
 
     return of
 
@@ -106,7 +106,7 @@ def decided_now(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_kill_costs_what_was_not_finished(
     denoiser: FloatDenoiser,
-    undisturbed: Callable[[str], Undisturbed],
+    undisturbed: Callable[[str], Quantising],
     scheme: str,
     tmp_path: Path,
     decided_now: list[str],
@@ -134,7 +134,7 @@ def test_a_kill_costs_what_was_not_finished(
 )
 def test_what_is_damaged_is_made_again(
     denoiser: FloatDenoiser,
-    undisturbed: Callable[[str], Undisturbed],
+    undisturbed: Callable[[str], Quantising],
     what: str,
     tmp_path: Path,
     decided_now: list[str],
