@@ -36,6 +36,7 @@ from wanc.runtime.engine_file import RANK, EngineFile
 from wanc.runtime.executor import Executor
 from wanc.runtime.folder import PlainFolder
 from wanc.runtime.interface import InputError, Interface
+from wanc.runtime.pool import Empty
 from wanc.runtime.segments import Segments
 from wanc.runtime.value import Value
 from wanc.runtime.workers.exchange import exchanged
@@ -176,8 +177,8 @@ def test_blocks_that_went_to_the_wrong_rank_would_be_seen(
 ) -> None:
     """The fault: ranks exchange as if they stood the other way round."""
 
-    def turned(file: EngineFile, ranks: Sequence[dict[str, Value]]) -> None:
-        exchanged(file, ranks[::-1])
+    def turned(file: EngineFile, ranks: Sequence[dict[str, Value]], empty: Empty) -> None:
+        exchanged(file, ranks[::-1], empty)
 
     monkeypatch.setattr("wanc.runtime.workers.micro_batches.exchanged", turned)
     segments = plain.compiled(PLACEMENTS["two ranks"], tmp_path)
@@ -236,8 +237,8 @@ def test_a_build_executes_all_ranks_for_its_golden_record(step: Step, tmp_path: 
 def test_ranks_that_do_not_agree_are_no_build(plain: Step, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The fault: the last of them gathers the others' tokens in another order."""
 
-    def turned(file: EngineFile, ranks: Sequence[dict[str, Value]]) -> None:
-        exchanged(file, ranks)
+    def turned(file: EngineFile, ranks: Sequence[dict[str, Value]], empty: Empty) -> None:
+        exchanged(file, ranks, empty)
         for exchange in file.exchanges:
             if exchange.operation == "all_gather":
                 ranks[-1][exchange.taken] = Value(ranks[-1][exchange.taken].numpy()[::-1])

@@ -162,7 +162,7 @@ def test_what_cannot_be_chosen(bundle: Path, tmp_path: Path, capfd: pytest.Captu
     assert said(alone, "--workers", "threads") == (0, "")
     assert said(bundle, "--workers", "fibres") == (
         2,
-        "error: workers are 'fibres'\nhint: ask for threads or processes\n",
+        "error: workers are 'fibres'\nhint: ask for threads, processes, or ray:HOST:PORT, a cluster that is running\n",
     )
     for seconds in ("0", "-1", "nan", "inf"):
         code, err = said(bundle, "--worker-timeout", seconds)
