@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import socket
 from collections.abc import Generator
@@ -38,6 +39,7 @@ def nodes(monkeypatch: pytest.MonkeyPatch) -> Generator[Nodes]:
         monkeypatch.setenv(name, value)
     cluster = Nodes(2)
     yield cluster
+    gc.collect()  # pipelines are left before their cluster
     cluster.end()
 
 
