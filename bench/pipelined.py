@@ -32,8 +32,10 @@ from scripts.true_scale.drawn import filled
 from scripts.true_scale.programs import TrueScale
 from wanc.bench.contest import machine
 from wanc.bench.report import WHAT
+from wanc.compiler.pipeline import build
 from wanc.compiler.planner.simulate import Flow, FlowPhase, Hop, simulate
 from wanc.compiler.program.program import Segment
+from wanc.recipe.load import load
 from wanc.runtime.cores import all_cores, keep_on
 from wanc.runtime.denoise import Expert, denoise
 from wanc.runtime.engine_file import CPU
@@ -43,8 +45,12 @@ from wanc.runtime.folder import PlainFolder
 from wanc.runtime.memory import rss_bytes
 from wanc.runtime.model import HIGH
 from wanc.runtime.parts import Parts
+from wanc.runtime.pipeline import Pipeline
+from wanc.runtime.request import Result
 from wanc.runtime.segments import Segments
+from wanc.runtime.service import Service
 from wanc.runtime.solvers.create import create_solver
+from wanc.runtime.ticket import Ticket
 from wanc.runtime.whole_file import require_writable, write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +59,15 @@ BASE, BLOCKS, LATENTS = MODELS["wan2.1-t2v-1.3b"], 30, (1, 16, 5, 16, 28)
 REQUESTS, STEPS, ROUNDS = 4, 4, 4
 EXPERT = Expert(HIGH, guidance=5.0)
 DEVICES = ("cpu.0", "cpu.1")
+GRAPHS = ("request", "step")
+"""What is executed for a video: keys and values of a text once for each branch, then steps."""
 SEGMENTS = [Segment(HIGH, 0, 0, BLOCKS // 2, DEVICES[0]), Segment(HIGH, 1, BLOCKS // 2, BLOCKS, DEVICES[1])]
+PROMPTS = [f"A red circle moves {way}, {number}." for number in range(4) for way in ("left", "up")]
+VIDEO_ROUNDS = 8
+VARIANTS = {
+    "on-two": ("partition.devices=[{kind: cpu, count: 2}]", "partition.objective=throughput"),
+    "on-one": (),
+}
 Latents = NDArray[np.float32]
 Figures = dict[str, Any]
 
@@ -120,24 +134,25 @@ def busy(recorder: Recorder) -> dict[str, float]:
     return found
 
 
-def hops(denoisers: Denoisers) -> list[float]:
-    """Seconds of one execution on each device, of requests of which there is one at a time."""
+def hops(denoisers: Denoisers) -> dict[str, list[float]]:
+    """Seconds of one execution on each device, by the graph, of requests of which there is one at a time."""
     with recording() as recorder:
         denoisers.latents(denoisers.pipeline, 0)
-    steps: dict[str, list[float]] = {device: [] for device in DEVICES}
+    found: dict[str, dict[str, list[float]]] = {graph: {device: [] for device in DEVICES} for graph in GRAPHS}
     for span in recorder.spans:
-        if span.phase == "execute" and span.graph == "step" and isinstance(span.track, Track):
-            steps[span.track.name].append(span.end - span.start)
-    return [median(steps[device]) for device in DEVICES]
+        if span.phase == "execute" and span.graph in GRAPHS and isinstance(span.track, Track):
+            found[span.graph][span.track.name].append(span.end - span.start)
+    return {graph: [median(seconds) for seconds in by_device.values()] for graph, by_device in found.items()}
 
 
-def predicted(seconds: Sequence[float]) -> Figures:
+def predicted(seconds: Mapping[str, Sequence[float]]) -> Figures:
     """What the planner's simulator makes of such executions: seconds of all requests, and the share of waiting."""
-    route = tuple(Hop((index,), each) for index, each in enumerate(seconds))
-    run = simulate(Flow((FlowPhase("denoise_high", STEPS, (route, route)),)), REQUESTS, REQUESTS)
+    request, step = (tuple(Hop((index,), each) for index, each in enumerate(seconds[graph])) for graph in GRAPHS)
+    phases = FlowPhase("encode", 1, (request, request)), FlowPhase("denoise_high", STEPS, (step, step))
+    run = simulate(Flow(phases), REQUESTS, REQUESTS)
     total = max(run.finished)
-    worked = sum(run.busy(device, 0, total) for device in range(len(seconds)))
-    return {"seconds": total, "bubble": 1 - worked / (len(seconds) * total)}
+    worked = sum(run.busy(device, 0, total) for device in range(len(DEVICES)))
+    return {"seconds": total, "waiting": 1 - worked / (len(DEVICES) * total)}
 
 
 def measured_blocks(work: Path) -> Figures:
@@ -159,7 +174,7 @@ def measured_blocks(work: Path) -> Figures:
                 "pipelined": pipeline,
                 "independent": independent,
                 "throughput": independent / pipeline,
-                "bubble": 1 - sum(busy(recorder).values()) / (len(DEVICES) * pipeline),
+                "waiting": 1 - sum(busy(recorder).values()) / (len(DEVICES) * pipeline),
                 "same": all(np.array_equal(one, other) for one, other in pairs),
             }
             print({name: round(value, 3) for name, value in entry.items()}, file=sys.stderr, flush=True)
@@ -193,10 +208,55 @@ def built(work: Path) -> Generator[CompiledBlocks]:
         yield CompiledBlocks.build(drawn, SEGMENTS, 1000.0, Path(folder))
 
 
+def measured_videos(work: Path) -> Figures:
+    """tiny-wan from prompts to frames: a bundle on two devices, and two pipelines on a core each, with equal frames."""
+    placed, whole = (_bundle(work, name, settings) for name, settings in VARIANTS.items())
+    cores, options = sorted(all_cores())[:2], {"shape": "96p-wide", "frames": 17}
+    alone = [Pipeline.open(whole, threads=1) for _ in cores]
+
+    def work_through(number: int) -> list[Any]:
+        keep_on([cores[number]])
+        return [alone[number].generate(prompt, seed=7, **options).frames for prompt in PROMPTS[number::2]]
+
+    def independent() -> list[Any]:
+        with ThreadPoolExecutor(2) as workers:
+            found = list(workers.map(work_through, range(2)))
+        return [frames for pair in zip(*found, strict=True) for frames in pair]
+
+    rounds: list[Figures] = []
+    with Service(Pipeline.open(placed, threads=1)) as service:
+        for number in range(VIDEO_ROUNDS):
+            pipelined, found = timed(
+                lambda: [ticket.result().frames for ticket in [_asked(service, prompt, options) for prompt in PROMPTS]]
+            )
+            each, others = timed(independent)
+            pairs = zip(found, others, strict=True)
+            same = all(np.array_equal(one, other) for one, other in pairs)
+            entry = {"pipelined": pipelined, "independent": each, "throughput": each / pipelined, "same": same}
+            print({name: round(value, 3) for name, value in entry.items()}, file=sys.stderr, flush=True)
+            if number:
+                rounds.append(entry)
+    throughput = median(entry["throughput"] for entry in rounds)
+    return {"bundle": "tiny-wan", **options, "videos": len(PROMPTS), "rounds": rounds, "throughput": throughput}
+
+
+def _asked(service: Service, prompt: str, options: Mapping[str, Any]) -> Ticket[Result]:
+    return service.submit(prompt, seed=7, **options)
+
+
+def _bundle(work: Path, name: str, settings: Sequence[str]) -> Path:
+    (loaded,) = load(ROOT / "recipes" / "tiny-wan.yaml", [f"name={name}", *settings])
+    return build(loaded, work, progress=False).bundle
+
+
 def main(work: Path) -> None:
     """Measure, and write what was measured."""
     require_writable(RESULT, WHAT)
-    report: Mapping[str, Any] = {"machine": machine(("onnxruntime", "numpy")), "blocks": measured_blocks(work)}
+    report: Mapping[str, Any] = {
+        "machine": machine(("onnxruntime", "numpy")),
+        "videos": measured_videos(work),
+        "blocks": measured_blocks(work),
+    }
     write_whole(RESULT, f"{json.dumps(report, indent=1)}\n".encode(), WHAT)
 
 

@@ -97,6 +97,13 @@ def test_its_frames_on_several_devices(on_three: Path, tiny_bundle: Path) -> Non
     assert run_selftest(on_three).ok
 
 
+def test_its_frames_on_devices_that_are_processes(on_three: Path, tiny_bundle: Path) -> None:
+    pipeline = open_bundle(on_three, threads=1, workers="processes", worker_timeout=120)
+    found = pipeline.generate(PROMPT, seed=3, steps=2, frames=5)
+    expected = open_bundle(tiny_bundle, threads=1).generate(PROMPT, seed=3, steps=2, frames=5)
+    np.testing.assert_array_equal(found.frames, expected.frames)
+
+
 def test_many_videos_at_once_on_several_devices(on_three: Path, tiny_bundle: Path) -> None:
     """Each is what one device makes of it alone, and devices work on different ones meanwhile."""
     prompts = [PROMPT, "A red circle moves to the left.", "A green square moves right."]
