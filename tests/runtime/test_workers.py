@@ -81,6 +81,7 @@ def test_segments_on_two_devices_give_what_one_gives(tmp_path: Path) -> None:
         results = executor.run_together(*KEY, [{"x": array} for array in noise])
         found[devices] = [result["y"].numpy().tobytes() for result in results]
         assert executor.counters()["denoiser/step"]["executions"] == 4
+        assert (executor.devices("step"), executor.devices("decode")) == (len(set(devices)), 1)
     assert len({tuple(outputs) for outputs in found.values()}) == 1
 
 

@@ -108,10 +108,10 @@ class Executor:
         self._lock = Lock()
         self._lanes = ThreadPoolExecutor(MOST_LANES, thread_name_prefix="lane")
 
-    @property
-    def devices(self) -> int:
-        """How many work at once, each on a micro-batch of its own."""
-        return len(self._workers) or 1
+    def devices(self, graph: str) -> int:
+        """How many devices a graph of this name lies on, of the component in which these are most."""
+        found = [segments.files for key, segments in self._engines.items() if key[1] == graph]
+        return max((len(devices_of(files)) for files in found), default=1)
 
     def run(self, component: str, graph: str, inputs: Mapping[str, Given]) -> dict[str, Value]:
         """Execute a component's graph once, opening its files if need be. Inputs and outputs by name.

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from .channel import Channel
 from .crew import Crew, Quota, Work
+from .denoise import GRAPH
 from .errors import UserError
 from .events import span
 from .flow import Limits, StageQueue
@@ -36,9 +37,6 @@ STAGES = (TEXT, DENOISE, DECODE, WRITE)
 """Prompts to text states; noise to latents; latents to frames; frames to a file, or to an array."""
 CHUNKS_AHEAD = 2
 """Chunks of frames, of one latent frame each, that are decoded and not yet written, however long a video is."""
-
-AT_ONCE = 2
-"""Videos that are denoised for each device: between two steps, of both branches, a video has nothing to execute."""
 
 T = TypeVar("T")
 Latents = NDArray[np.float32]
@@ -84,8 +82,8 @@ class Service:
         limits: Limits | None = None,
         side_by_side: bool = True,
     ) -> None:
-        """`quotas` are those of stages by name, see STAGES; a stage without one has one thread. But for a bundle that
-        lies on several devices as many videos are denoised at once as keep all of them at work.
+        """`quotas` are those of stages by name, see STAGES; a stage without one has one thread. But where the
+        denoiser lies on several devices, as many videos are denoised at once as keep all of them at work.
 
         Engines of several stages are at work at once, which takes the memory of all. Unless `side_by_side`, they take
         turns, request by request, and only writing goes on beside them.
@@ -102,8 +100,10 @@ class Service:
             DECODE: self._decode,
             WRITE: self._write,
         }
-        devices = pipeline.executor.devices
-        own = {DENOISE: Quota(AT_ONCE * devices if devices > 1 and side_by_side else 1), **quotas}
+        # A video has two micro-batches, and begins a step when both of the one before have come through: one more
+        # than there are devices keeps all of them at work, and each further video would only be done later.
+        devices = pipeline.executor.devices(GRAPH)
+        own = {DENOISE: Quota(devices // 2 + 1 if side_by_side else 1), **quotas}
         stages = [(StageQueue(name), own.get(name, Quota()), works[name]) for name in STAGES]
         self._crew = Crew[_Job[Any]](stages, limits or Limits())
 

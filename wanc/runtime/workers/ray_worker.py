@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 from ..engine_file import EngineFile, Key
 from ..errors import EXIT_UNAVAILABLE, TargetError, UserError
 from ..folder import PlainFolder
+from ..interface import DTYPES
 from ..strict_json import Fields
 from ..value import Array, Value, as_array
 from ..voice import explain
@@ -29,7 +30,6 @@ from .plan import DevicePlan
 from .ray_actor import ActorAnswer, ActorPlan, DeviceActor
 from .ray_cluster import connected
 from .remote_error import ProcessCause, read_error
-from .wire import DTYPES
 
 ROOM = "wanc.runtime.workers"
 """How the runtime is called where wanc is installed: a bundle's own copy is on no other machine."""
