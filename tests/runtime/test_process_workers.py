@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,18 @@ def results(executor: Executor, inputs: np.ndarray[Any, Any] = NOISE) -> list[by
     return [found["y"].numpy().tobytes() for found in executor.run_together(*KEY, [{"x": array} for array in inputs])]
 
 
+def device_processes() -> list[psutil.Process]:
+    """Those of devices: this process may have others, that stages and what is multiprocessing's run in."""
+    found: list[psutil.Process] = []
+    for child in psutil.Process().children():
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if child.cmdline()[1:4] == ["-I", "-B", "-"]:
+                found.append(child)
+    return found
+
+
 def children() -> list[int]:
-    return [child.pid for child in psutil.Process().children(recursive=True)]
+    return [child.pid for child in device_processes()]
 
 
 @pytest.fixture(autouse=True)
@@ -255,7 +266,7 @@ def answer(segments: Segments, workers: Mapping[str, DeviceWorker], number: floa
 
 def child_of(name: str) -> psutil.Process:
     """The process of a device, which is in its arguments."""
-    (found,) = [child for child in psutil.Process().children() if name in child.cmdline()]
+    (found,) = [child for child in device_processes() if name in child.cmdline()]
     return found
 
 

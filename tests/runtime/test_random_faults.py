@@ -25,7 +25,7 @@ from wanc.runtime.workers.micro_batches import run_micro_batches
 from wanc.runtime.workers.plan import DevicePlan
 
 from .test_executor import write
-from .test_process_workers import PLUS, nothing_is_left, pytestmark
+from .test_process_workers import PLUS, device_processes, nothing_is_left, pytestmark
 
 __all__ = ["nothing_is_left", "pytestmark"]
 PLAIN: Key = ("denoiser", "plain")
@@ -106,7 +106,7 @@ class Fault:
             cancelled.set()
             return []
         hit: list[psutil.Process] = []
-        for child in psutil.Process().children():
+        for child in device_processes():
             with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
                 if self.kind == "kill both" or self.device in child.cmdline():
                     (child.suspend if self.kind == "stop" else child.kill)()

@@ -214,9 +214,9 @@ class Executor:
         if self._workers:
             found = run_micro_batches(segments, branches, self._workers, self._worker_timeout, self._exchanged)
         else:
-            found = self._in_turn(segments, branches)
+            return self._in_turn(segments, branches)
         for outputs in found:
-            self._count(key, executions=1, bytes_=sum(value.bytes for value in outputs.values()))
+            self._count_execution(key, outputs)
         return found
 
     def _in_turn(self, segments: Segments, branches: list[dict[str, Value]]) -> list[dict[str, Value]]:
@@ -224,13 +224,15 @@ class Executor:
         for file, dropped in zip(segments.files, segments.dropped, strict=True):
             checkpoint()
             with self.residency.use(file) as session:
-                self._run_branches(session, file, branches)
+                self._run_branches(session, segments, file, branches)
             for values in branches:
                 for name in dropped:
                     del values[name]
         return [{name: values[name] for name in segments.outputs} for values in branches]
 
-    def _run_branches(self, session: Session, file: EngineFile, branches: Sequence[dict[str, Value]]) -> None:
+    def _run_branches(
+        self, session: Session, segments: Segments, file: EngineFile, branches: Sequence[dict[str, Value]]
+    ) -> None:
         """Add to each branch's values what a segment gives for them."""
         # A lane holds on to what it has run a moment longer, and must not hold the session.
         weak = weakref.ref(session)
@@ -240,6 +242,8 @@ class Executor:
             session = weak()
             assert session is not None, "it is in use"
             values |= self._runner.run_session(session, file, {name: values[name] for name in file.inputs})
+            if file is segments.files[-1]:
+                self._count_execution((file.component, file.graph), {name: values[name] for name in segments.outputs})
 
         if len(branches) == 1 or self._openings.of(file, len(branches)).lanes == 1:
             for values in branches:
@@ -248,6 +252,9 @@ class Executor:
         # A lane works for whom its caller works for, and ends when that is to end.
         contexts = [copy_context() for _ in branches]
         list(self._lanes.map(lambda context, values: context.run(run, values), contexts, branches))
+
+    def _count_execution(self, key: Key, outputs: Mapping[str, Value]) -> None:
+        self._count(key, executions=1, bytes_=sum(value.bytes for value in outputs.values()))
 
     def _note_seconds(self, key: Key, seconds: float) -> None:
         self._count(key, seconds=seconds)
