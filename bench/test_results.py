@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pytest
@@ -295,17 +294,3 @@ def test_a_cache_that_does_not_grow_saves_what_the_documentation_says() -> None:
     assert streaming["first_frame_in_chunks"] <= 2
     assert streaming["share"] >= 0.25 and streaming["chunks"] >= 8
     assert streaming["sooner"] >= 0.18
-
-
-def test_a_pipeline_of_two_processors_keeps_up_with_two_that_have_all_of_it() -> None:
-    report = json.loads((RESULTS / "pipelined.json").read_bytes())
-    blocks, videos = report["blocks"], report["videos"]
-    assert (blocks["blocks"], blocks["tokens"], blocks["requests"], blocks["steps"]) == (30, 560, 4, 4)
-    assert len(blocks["rounds"]) >= 3 and len(videos["rounds"]) >= 3
-    assert all(entry["same"] for entry in (*blocks["rounds"], *videos["rounds"]))
-    assert blocks["throughput"] >= 0.93 and videos["throughput"] >= 0.8
-    measured = {name: median(entry[name] for entry in blocks["rounds"]) for name in ("pipelined", "waiting")}
-    assert abs(blocks["predicted"]["seconds"] / measured["pipelined"] - 1) <= 0.1
-    assert abs(blocks["predicted"]["waiting"] - measured["waiting"]) <= 0.1
-    # One copy of the weights, and what is computed of them.
-    assert blocks["pipeline_rss_bytes"] < 1.5 * blocks["engine_bytes"]

@@ -58,7 +58,8 @@ def on_two(variant: MakeVariant, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_segments_as_actors(nodes: Nodes, on_two: Path, tiny_bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Latents are those of one device, and each of the two is on a machine of its own."""
     said: list[str] = []
@@ -74,7 +75,8 @@ def test_segments_as_actors(nodes: Nodes, on_two: Path, tiny_bundle: Path, caplo
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_machine_is_lost_in_the_middle_of_a_run(nodes: Nodes, on_two: Path, tiny_bundle: Path) -> None:
     alone = open_bundle(tiny_bundle, threads=1).generate(PROMPT, **FEW)
     pipeline = open_bundle(on_two, threads=1, workers=f"ray:{nodes.address}", worker_timeout=SECONDS)
@@ -101,7 +103,8 @@ def test_a_machine_is_lost_in_the_middle_of_a_run(nodes: Nodes, on_two: Path, ti
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_cluster_has_another_bundle_there(nodes: Nodes, on_two: Path, tmp_path: Path) -> None:
     """An actor verifies what lies where it is; what was exchanged behind the driver's back is told."""
     root = tmp_path / "bundle"
