@@ -46,6 +46,8 @@ class RayConnection:
 
     def __init__(self, address: str) -> None:
         """Raises UserError where there is no such cluster, or the package is missing."""
+        self.losses = 0
+        """How often an actor was lost: where one was, others may have been, and each device finds a place anew."""
         stack = ExitStack()
         try:
             self.ray = stack.enter_context(connected(address))
@@ -136,12 +138,13 @@ class _RemoteActor:
         self._stopped = Event()
         self._actor: Any = None
         self._greeted = False
+        self._losses = 0
 
     def begin(self) -> None:
         """Ask the cluster for a place, before anybody waits for it."""
         options = {"num_cpus": 1, "max_restarts": 0, "max_task_retries": 0, "scheduling_strategy": "SPREAD"}
         self._actor = self._ray.remote(DeviceActor).options(**options).remote(self._plan)
-        self._greeted = False
+        self._greeted, self._losses = False, self._connection.losses
 
     def stop(self) -> None:
         """Kill it: whoever waits for it is told."""
@@ -157,6 +160,8 @@ class _RemoteActor:
     def _execute(self, execution: Execution, file: EngineFile, inputs: Mapping[str, Value]) -> dict[str, Value]:
         device = self._plan.device
         arrays = {name: as_array(value) for name, value in inputs.items()}
+        if self._losses != self._connection.losses:
+            self._again()
         try:
             if not self._greeted:
                 hello = self._answer(self._actor.hello.remote(), self._seconds)
@@ -173,6 +178,7 @@ class _RemoteActor:
                 hint="`ray status` tells whether the cluster has a processor left; or allow more: --worker-timeout",
             ) from None
         except self._ray.exceptions.RayError as error:
+            self._connection.losses += 1
             self._again()
             told = str(error).strip().splitlines()[-1:] or ["it gave no reason"]
             raise TargetError(f"{device} was lost while it had {execution}", hint=AGAIN) from ProcessCause(told[0])
