@@ -164,10 +164,7 @@ class _RemoteActor:
             self._again()
         try:
             if not self._greeted:
-                hello = self._answer(self._actor.hello.remote(), self._seconds)
-                self._outputs(hello)
-                self._greeted = True
-                explain(f"{device} is on {hello.node}")
+                self._greet()
             unwanted = [self._unwanted.popleft() for _ in range(len(self._unwanted))]
             asked = self._actor.execute.remote(self._plan.bundle_id, self._own.index(file), arrays, unwanted)
             answer = self._answer(asked, None)
@@ -188,6 +185,23 @@ class _RemoteActor:
             raise TargetError(f"{device} answered with what is no answer to {execution}: {fault}", hint=AGAIN)
         self._on_ran((file.component, file.graph), answer.seconds)
         return {name: Value(array) for name, array in outputs.items()}
+
+    def _greet(self) -> None:
+        """Until the bundle is open there. A machine that has just gone is given actors until the cluster has noticed,
+        which takes half a minute: meanwhile others take their place.
+        """
+        until = time.monotonic() + self._seconds
+        while True:
+            try:
+                hello = self._answer(self._actor.hello.remote(), until - time.monotonic())
+                break
+            except self._ray.exceptions.RayError:
+                if time.monotonic() > until or self._stopped.wait(CHECK_SECONDS):
+                    raise
+                self._again()
+        self._outputs(hello)
+        self._greeted = True
+        explain(f"{self._plan.device} is on {hello.node}")
 
     def _answer(self, asked: Any, seconds: float | None) -> ActorAnswer:
         """Raises TimeoutError, and what Ray raises of an actor that is gone."""
