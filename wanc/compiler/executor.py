@@ -9,16 +9,16 @@ Which it was shows in no result: keys do not name it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator
 from contextlib import contextmanager
 
 from wanc.artifacts.store import Store
 from wanc.compiler.stages.runner import OnEnd, Runner
 from wanc.errors import UserError
+from wanc.runtime.workers.ray_address import cluster_address
 
 IN_PROCESS = "in-process"
-_RAY = re.compile(r"ray(?::(?://)?(?P<address>[^/\s]+:[0-9]{1,5}))?")
+RAY = "ray"
 
 
 @contextmanager
@@ -30,7 +30,8 @@ def runner_of(executor: str, store: Store, progress: bool, on_end: OnEnd) -> Gen
     if executor == IN_PROCESS:
         yield Runner(store, progress, on_end=on_end)
         return
-    if (ray := _RAY.fullmatch(executor)) is None:
+    address = cluster_address(executor)
+    if address is None and executor != RAY:
         raise UserError(
             f"there is no executor {executor!r}",
             where="--executor",
@@ -38,5 +39,5 @@ def runner_of(executor: str, store: Store, progress: bool, on_end: OnEnd) -> Gen
         )
     from wanc.compiler.stages.ray_runner import RayRunner
 
-    with RayRunner(store, progress, on_end=on_end, address=ray["address"]) as runner:
+    with RayRunner(store, progress, on_end=on_end, address=address) as runner:
         yield runner

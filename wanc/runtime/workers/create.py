@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast, get_args
@@ -14,6 +13,7 @@ from ..errors import UserError
 from ..pool import ArrayPool, Empty
 from .execution import Execute
 from .plan import DevicePlan
+from .ray_address import cluster_address
 from .thread_worker import ThreadWorker
 from .worker import DeviceWorker
 
@@ -27,7 +27,6 @@ TIMEOUT = 600.0
 
 Transport: TypeAlias = Literal["threads", "processes", "ray"]
 """How devices are kept apart: by threads of this process, each by a process of its own, or by a cluster's machines."""
-RAY = re.compile(r"ray:(?://)?(?P<address>[^/\s]+:[0-9]{1,5})")
 
 _ALONE = "this bundle is placed on one device"
 
@@ -47,7 +46,7 @@ def chosen_transport(asked: str | None, devices: tuple[str, ...]) -> Transport:
     """What was asked for, `threads` unless it was. Raises UserError where there is no such thing, or not for these."""
     if asked is None:
         return "threads"
-    transport = "ray" if RAY.fullmatch(asked) else asked
+    transport = "ray" if cluster_address(asked) else asked
     if transport not in get_args(Transport) or asked == "ray":
         raise UserError(
             f"workers are {ascii(asked)[:40]}",
@@ -116,7 +115,6 @@ def ray_workers(
     # It takes a package that most runs do without.
     from .ray_worker import RayWorkers
 
-    found = RAY.fullmatch(transport)
-    assert found is not None, transport
-    devices = devices_of(files)
-    return RayWorkers(found["address"], folder, files, devices, threads, thrifty, seconds, on_ran)
+    address = cluster_address(transport)
+    assert address is not None, transport
+    return RayWorkers(address, folder, files, devices_of(files), threads, thrifty, seconds, on_ran)

@@ -24,7 +24,12 @@ class KnownShapes:
         self._lock = Lock()
 
     def fault(self, file: EngineFile, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> str | None:
-        """What is wrong with outputs that a file gives for inputs of these shapes, None where that is nothing."""
+        """What is wrong with outputs that a file gives for inputs of these shapes, None where that is nothing.
+
+        They have to be exactly those that the file gives, as it has given them before.
+        """
+        if set(outputs) != set(file.outputs):
+            return f"are {', '.join(sorted(outputs))[:200]}, not {', '.join(sorted(file.outputs))}"
         given = _shapes_of(outputs)
         with self._lock:
             while len(self._known) >= MOST:

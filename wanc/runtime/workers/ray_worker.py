@@ -182,7 +182,7 @@ class _RemoteActor:
         outputs = self._outputs(answer)
         if fault := self._fault(file, arrays, outputs):
             self._again()
-            raise TargetError(f"{device} answered with what is no answer to {execution}: {fault}", hint=AGAIN)
+            raise TargetError(f"{device} answered with what is no answer to {execution}: outputs {fault}", hint=AGAIN)
         self._on_ran((file.component, file.graph), answer.seconds)
         return {name: Value(array) for name, array in outputs.items()}
 
@@ -222,10 +222,8 @@ class _RemoteActor:
         return answer.outputs
 
     def _fault(self, file: EngineFile, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> str | None:
-        if set(outputs) != set(file.outputs):
-            return f"it gives {', '.join(sorted(outputs))[:200]}, not {', '.join(sorted(file.outputs))}"
         if strange := [name for name, array in outputs.items() if array.dtype.name not in DTYPES]:
-            return f"{strange[0]} is {outputs[strange[0]].dtype.name}"
+            return f"hold {strange[0]} as {outputs[strange[0]].dtype.name}"
         return self._known.fault(file, inputs, outputs)
 
     def _again(self) -> None:
