@@ -26,6 +26,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+if not __package__:  # started as a file, which puts its own folder in place of the project's
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 from scripts.checkpoints.models import MODELS
 from scripts.true_scale.compiled import CompiledBlocks
 from scripts.true_scale.drawn import filled
@@ -44,19 +47,18 @@ from wanc.runtime.executor import Executor
 from wanc.runtime.folder import PlainFolder
 from wanc.runtime.memory import rss_bytes
 from wanc.runtime.model import HIGH
-from wanc.runtime.parts import Parts
 from wanc.runtime.pipeline import Pipeline
 from wanc.runtime.request import Result
 from wanc.runtime.segments import Segments
 from wanc.runtime.service import Service
-from wanc.runtime.solvers.create import create_solver
+from wanc.runtime.solvers.create import create_schedule, create_solver
 from wanc.runtime.ticket import Ticket
 from wanc.runtime.whole_file import require_writable, write_whole
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT = ROOT / "bench" / "results" / "pipelined.json"
 BASE, BLOCKS, LATENTS = MODELS["wan2.1-t2v-1.3b"], 30, (1, 16, 5, 16, 28)
-REQUESTS, STEPS, ROUNDS = 4, 4, 4
+REQUESTS, STEPS, ROUNDS, SHIFT = 4, 4, 4, 5.0
 EXPERT = Expert(HIGH, guidance=5.0)
 DEVICES = ("cpu.0", "cpu.1")
 GRAPHS = ("request", "step")
@@ -95,9 +97,9 @@ class Denoisers:
 
     def latents(self, executor: Executor, request: int) -> Latents:
         """Those of a request, from noise, as a bundle's runtime makes them."""
-        parts = Parts(HIGH, self._compiled.graphs, executor)
+        parts = self._compiled.parts(executor)
         text, negative = self._texts[request]
-        solver = create_solver("euler", steps=STEPS, shift=5.0)
+        solver = create_solver("euler", steps=STEPS, shift=SHIFT)
         return denoise(lambda _: parts, solver, lambda _: EXPERT, self._noise[request], text, negative)
 
     def pipelined(self, requests: Sequence[int]) -> list[Latents]:
@@ -205,7 +207,8 @@ def built(work: Path) -> Generator[CompiledBlocks]:
         assert drawn is not None
         for segment in SEGMENTS:
             drawn.draw(segment.index)
-        yield CompiledBlocks.build(drawn, SEGMENTS, 1000.0, Path(folder))
+        timesteps = create_schedule("euler", steps=STEPS, shift=SHIFT).timesteps.tolist()
+        yield CompiledBlocks.build(drawn, SEGMENTS, timesteps, Path(folder))
 
 
 def measured_videos(work: Path) -> Figures:

@@ -73,7 +73,7 @@ class BuiltBlocks:
         """Draw the codes of all segments, and compile these into `folder`."""
         for segment in segments:
             drawn.draw(segment.index)
-        return cls(drawn, CompiledBlocks.build(drawn, segments, AT, folder), video)
+        return cls(drawn, CompiledBlocks.build(drawn, segments, [AT], folder), video)
 
     @property
     def parameters(self) -> int:

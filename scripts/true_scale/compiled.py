@@ -13,9 +13,11 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from scripts.true_scale.disk import Extent, joined
 from scripts.true_scale.drawn import DrawnCodes
@@ -56,12 +58,14 @@ class CompiledBlocks:
     graphs: Mapping[str, Interface]
 
     @classmethod
-    def build(cls, drawn: DrawnCodes, segments: Sequence[Segment], timestep: float, folder: Path) -> CompiledBlocks:
-        """Compile segments whose codes are drawn, into `folder`; what a timestep gives is a table, as in a bundle."""
+    def build(
+        cls, drawn: DrawnCodes, segments: Sequence[Segment], timesteps: Sequence[float], folder: Path
+    ) -> CompiledBlocks:
+        """Compile segments whose codes are drawn, into `folder`; what timesteps give is a table, as in a bundle."""
         made = [cls._compile(drawn, segment, folder) for segment in segments]
         graphs = {name: Interface(graph.inputs, graph.outputs) for name, graph in made[0].graphs.items()}
         blocks = cls(folder, tuple(file for one in made for file in one.files), graphs)
-        call_in_worker("tables", blocks.tabulate, timestep)
+        call_in_worker("tables", blocks.tabulate, timesteps)
         return blocks
 
     @staticmethod
@@ -77,12 +81,15 @@ class CompiledBlocks:
         shutil.rmtree(own)
         return compiled
 
-    def tabulate(self, timestep: float) -> None:
+    def tabulate(self, timesteps: Sequence[float]) -> None:
         """Write what depends on the timestep alone, as `tables` would."""
-        given = {TIMESTEP: np.array([timestep], np.float32)}
-        found = Executor(PlainFolder(self.folder), {(HIGH, TIME): self.of(TIME)}).run(HIGH, TIME, given)
-        rows = {**given, **{name: as_array(value) for name, value in found.items()}}
-        named = {tensor_name(HIGH, TIME, name): array[None] for name, array in rows.items()}
+        executor = Executor(PlainFolder(self.folder), {(HIGH, TIME): self.of(TIME)})
+        rows: list[dict[str, NDArray[Any]]] = []
+        for timestep in timesteps:
+            given = {TIMESTEP: np.array([timestep], np.float32)}
+            found = executor.run(HIGH, TIME, given)
+            rows.append({**given, **{name: as_array(value) for name, value in found.items()}})
+        named = {tensor_name(HIGH, TIME, name): np.stack([row[name] for row in rows]) for name in rows[0]}
         safetensors.write(self.folder / table_file(HIGH, TIME), named)
 
     @property
