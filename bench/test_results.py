@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pytest
@@ -193,6 +194,32 @@ def test_decoding_and_writing_beside_the_denoiser_pay() -> None:
     assert report["latency"] <= 0.82
     assert report["others_beside_greedy"] <= 1.2
     assert report["bytes_taken_by_a_warm_request"] == 0
+
+
+@pytest.fixture(scope="module")
+def pipelined() -> Mapping[str, Any]:
+    return json.loads((RESULTS / "pipelined.json").read_bytes())
+
+
+def test_two_processors_as_a_pipeline_are_nearly_as_fast_as_two_workers(pipelined: Mapping[str, Any]) -> None:
+    """Each has one core and one thread in both ways, by `python bench/pipelined.py` where nothing else runs."""
+    blocks, videos = pipelined["blocks"], pipelined["videos"]
+    assert [blocks[name] for name in ("blocks", "tokens", "requests", "steps")] == [30, 560, 4, 4]
+    for measured, bound in ((blocks, 0.93), (videos, 0.8)):
+        assert len(measured["rounds"]) >= 3 and all(entry["same"] for entry in measured["rounds"])
+        assert median(entry["throughput"] for entry in measured["rounds"]) >= bound
+
+
+def test_the_weights_of_a_pipeline_are_in_memory_once(pipelined: Mapping[str, Any]) -> None:
+    blocks = pipelined["blocks"]
+    assert 0 < blocks["pipeline_rss_bytes"] < 1.5 * blocks["engine_bytes"]
+
+
+def test_a_pipeline_takes_what_the_planner_simulates(pipelined: Mapping[str, Any]) -> None:
+    blocks = pipelined["blocks"]
+    measured = {name: median(entry[name] for entry in blocks["rounds"]) for name in ("pipelined", "waiting")}
+    assert blocks["predicted"]["seconds"] == pytest.approx(measured["pipelined"], rel=0.1)
+    assert blocks["predicted"]["waiting"] == pytest.approx(measured["waiting"], abs=0.1)
 
 
 @pytest.mark.parametrize("name", ["step onnxruntime", "step openvino", "video tiny-wan"])

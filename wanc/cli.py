@@ -17,7 +17,7 @@ from wanc import __version__, completion
 from wanc.errors import EXIT_REFUSED, EXIT_UNAVAILABLE, UserError, render
 from wanc.folders import DEFAULT_OUTPUT, Folders
 from wanc.runtime.backends.offline import stay_offline
-from wanc.runtime.options import LIMITS, OUTPUT_HELP
+from wanc.runtime.options import OUTPUT_HELP, taken_limits
 from wanc.runtime.streams import complain, print_result, standard_streams
 from wanc.runtime.voice import say, shows_progress
 from wanc.verbs.on_target import build_child
@@ -267,7 +267,7 @@ def run(
     from wanc.runtime.progress import Bars
     from wanc.runtime.trace import tracing
 
-    limits = {name: options.pop(name) for name in LIMITS}
+    limits = taken_limits(options)
     trace = options.pop("trace")
     with ending_on_signals(), tracing(trace), Bars(enabled=shows_progress(as_json=as_json)) as bars:
         report = run(bundle, output, options, **limits, on_progress=bars, on_note=print_note)

@@ -24,8 +24,8 @@ from wanc.runtime.workers.create import process_workers, shared_pool
 from wanc.runtime.workers.micro_batches import run_micro_batches
 from wanc.runtime.workers.plan import DevicePlan
 
+from .devices import PLUS, device_processes, nothing_is_left, pytestmark
 from .test_executor import write
-from .test_process_workers import PLUS, device_processes, nothing_is_left, pytestmark
 
 __all__ = ["nothing_is_left", "pytestmark"]
 PLAIN: Key = ("denoiser", "plain")

@@ -18,7 +18,7 @@ from tests.checkpoints import tokenizer
 from tests.cost import assert_read_or_refused
 from wanc.runtime.embeddings import EmbeddingTable
 from wanc.runtime.errors import BundleError, UserError
-from wanc.runtime.pipeline import load_latents
+from wanc.runtime.noise import load_latents
 from wanc.runtime.safetensors import SafetensorsFile
 from wanc.runtime.text import Tokenizer
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Unpack
 
 from .crew import Quota
 from .flow import Limits
+from .options import RunLimits
 from .progress import OnProgress, ignore
 
 if TYPE_CHECKING:
@@ -27,15 +28,7 @@ __all__ = ["Limits", "Quota", "open", "open_graph", "open_service"]
 NO_QUOTAS: Mapping[str, Quota] = MappingProxyType({})
 
 
-def open(
-    bundle: str | Path,
-    *,
-    threads: int | None = None,
-    device_budget: str | None = None,
-    workers: str | None = None,
-    worker_timeout: float | None = None,
-    on_progress: OnProgress = ignore,
-) -> Pipeline:
+def open(bundle: str | Path, *, on_progress: OnProgress = ignore, **how: Unpack[RunLimits]) -> Pipeline:
     """Verify a bundle that makes videos, every file of it, and make it ready: `.generate(prompt, …)` gives a `Result`.
 
     Engines are opened when they are first needed, or ahead of that, and stay open, so one process should open a bundle
@@ -49,21 +42,14 @@ def open(
     """
     from .pipeline import Pipeline
 
-    return Pipeline.open(
-        Path(bundle),
-        threads=threads,
-        device_budget=device_budget,
-        workers=workers,
-        worker_timeout=worker_timeout,
-        on_progress=on_progress,
-    )
+    return Pipeline.open(Path(bundle), on_progress=on_progress, **how)
 
 
-def open_graph(bundle: str | Path, *, threads: int | None = None, on_progress: OnProgress = ignore) -> GraphPipeline:
+def open_graph(bundle: str | Path, *, on_progress: OnProgress = ignore, **how: Unpack[RunLimits]) -> GraphPipeline:
     """The same for a bundle of one graph: `.run(inputs)` takes and gives arrays by name. Raises UserError."""
     from .graph_task import GraphPipeline
 
-    return GraphPipeline.open(Path(bundle), threads=threads, on_progress=on_progress)
+    return GraphPipeline.open(Path(bundle), on_progress=on_progress, **how)
 
 
 def open_service(
@@ -72,11 +58,8 @@ def open_service(
     quotas: Mapping[str, Quota] = NO_QUOTAS,
     limits: Limits | None = None,
     side_by_side: bool = True,
-    threads: int | None = None,
-    device_budget: str | None = None,
-    workers: str | None = None,
-    worker_timeout: float | None = None,
     on_progress: OnProgress = ignore,
+    **how: Unpack[RunLimits],
 ) -> Service:
     """The same as `open` for many requests at once: see `Service`, of which `quotas`, `limits` and `side_by_side` are.
 
@@ -85,12 +68,5 @@ def open_service(
     from .pipeline import Pipeline
     from .service import Service
 
-    pipeline = Pipeline.open(
-        Path(bundle),
-        threads=threads,
-        device_budget=device_budget,
-        workers=workers,
-        worker_timeout=worker_timeout,
-        on_progress=on_progress,
-    )
+    pipeline = Pipeline.open(Path(bundle), on_progress=on_progress, **how)
     return Service(pipeline, quotas=quotas, limits=limits, side_by_side=side_by_side)

@@ -75,6 +75,17 @@ class TooManyRequests(UserError):
     exit_code = EXIT_TEMPORARY
 
 
+class RemoteCause(Exception):
+    """What another process raised, as text, and its hint."""
+
+    def __init__(self, text: str, hint: str | None = None) -> None:
+        super().__init__(text, hint)
+        self.text, self.hint = text, hint
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def render(error: UserError) -> str:
     """The text that people see: `error:`, then a `caused by:` for each link of the chain, then the `hint:`s."""
     lines = [f"error: {error}"]

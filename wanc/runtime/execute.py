@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 from .bundle import Bundle
 from .destination import STDOUT, require_outside_bundles
@@ -15,7 +15,7 @@ from .directory import Root, as_directory
 from .errors import BundleError, UserError
 from .interface import TASK as GRAPH
 from .manifest import Manifest
-from .options import EXCLUSIVE, OPTIONS, VIDEO, options_of
+from .options import EXCLUSIVE, OPTIONS, VIDEO, RunLimits, options_of
 from .progress import OnNote, OnProgress, ignore, ignore_note
 from .requirements import differences
 from .selftest import Check, selftest
@@ -75,12 +75,9 @@ def run(
     output: Path,
     options: Mapping[str, Any],
     *,
-    threads: int | None = None,
-    device_budget: str | None = None,
-    workers: str | None = None,
-    worker_timeout: float | None = None,
     on_progress: OnProgress = ignore,
     on_note: OnNote = ignore_note,
+    **limits: Unpack[RunLimits],
 ) -> Report:
     """Do what the bundle is for. `options` are those of its task by name (see OPTIONS); None is one not given.
 
@@ -88,12 +85,6 @@ def run(
     written to `output`.
     """
     given = {name: value for name, value in options.items() if value is not None}
-    limits: dict[str, Any] = {
-        "threads": threads,
-        "device_budget": device_budget,
-        "workers": workers,
-        "worker_timeout": worker_timeout,
-    }
     directory = as_directory(root)
     task = _claimed_task(directory)
     if task is None:  # opening the bundle says what is wrong with it
@@ -111,26 +102,11 @@ def run(
     return run_task(directory, output, **given, **limits, on_progress=on_progress, on_note=on_note)
 
 
-def run_selftest(
-    root: Root,
-    *,
-    threads: int | None = None,
-    device_budget: str | None = None,
-    workers: str | None = None,
-    worker_timeout: float | None = None,
-    on_progress: OnProgress = ignore,
-) -> SelftestReport:
+def run_selftest(root: Root, *, on_progress: OnProgress = ignore, **limits: Unpack[RunLimits]) -> SelftestReport:
     """Verify the bundle and replay its golden inputs. Raises UserError, for whatever its task would be refused for."""
     directory = as_directory(root)
     bundle = Bundle.open(directory, on_progress=on_progress)
-    checks = selftest(
-        bundle,
-        threads=threads,
-        device_budget=device_budget,
-        workers=workers,
-        worker_timeout=worker_timeout,
-        on_progress=on_progress,
-    )
+    checks = selftest(bundle, on_progress=on_progress, **limits)
     return SelftestReport(bundle.manifest.id, checks, differences(directory))
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from .arrays import OUTPUTS, read_arrays, write_arrays
-from .budget import chosen_budget
 from .bundle import Bundle
-from .cores import threads_to_use
+from .bundle_executor import executor_of
 from .cost import RunCost
 from .directory import Root
-from .executor import Executor
 from .interface import COMPONENT, GRAPH, TASK, InputError
+from .options import RunLimits
 from .progress import OnProgress, ignore
 from .ranges import check_ranges
 from .timer import Timer
@@ -25,46 +24,15 @@ from .whole_file import require_writable
 class GraphPipeline:
     """A bundle of one graph, ready to be executed. `interface` says what it takes and gives."""
 
-    def __init__(
-        self,
-        bundle: Bundle,
-        *,
-        threads: int | None = None,
-        device_budget: str | None = None,
-        workers: str | None = None,
-        worker_timeout: float | None = None,
-    ) -> None:
+    def __init__(self, bundle: Bundle, **limits: Unpack[RunLimits]) -> None:
         bundle.expect_task(TASK)
         self.bundle, self.interface = bundle, bundle.interface(COMPONENT, GRAPH)
-        budget, threads = chosen_budget(None, device_budget), threads_to_use(threads, bundle.threads)
-        self.executor = Executor(
-            bundle.folder,
-            bundle.engines,
-            threads=threads,
-            budget=budget,
-            transport=workers,
-            worker_timeout=worker_timeout,
-        )
+        self.executor = executor_of(bundle, **limits)
 
     @classmethod
-    def open(
-        cls,
-        root: Root,
-        *,
-        threads: int | None = None,
-        device_budget: str | None = None,
-        workers: str | None = None,
-        worker_timeout: float | None = None,
-        on_progress: OnProgress = ignore,
-    ) -> GraphPipeline:
+    def open(cls, root: Root, *, on_progress: OnProgress = ignore, **limits: Unpack[RunLimits]) -> GraphPipeline:
         """Verify a bundle and make it ready, as `Pipeline.open` does. Raises BundleError for one of another task."""
-        return cls(
-            Bundle.open(root, on_progress=on_progress),
-            threads=threads,
-            device_budget=device_budget,
-            workers=workers,
-            worker_timeout=worker_timeout,
-        )
+        return cls(Bundle.open(root, on_progress=on_progress), **limits)
 
     def run(self, inputs: Mapping[str, Array]) -> dict[str, Array]:
         """Execute the graph once. Inputs and outputs by name.
@@ -93,28 +61,13 @@ class GraphReport:
 
 
 def run_graph(
-    root: Root,
-    output: Path,
-    *,
-    inputs: Path,
-    threads: int | None = None,
-    device_budget: str | None = None,
-    workers: str | None = None,
-    worker_timeout: float | None = None,
-    on_progress: OnProgress = ignore,
+    root: Root, output: Path, *, inputs: Path, on_progress: OnProgress = ignore, **limits: Unpack[RunLimits]
 ) -> GraphReport:
     """Execute the bundle's graph on the arrays of an .npz file and write its outputs into another. Raises UserError."""
     require_writable(output, OUTPUTS)
     timer = Timer()
     with timer.phase("verify"):
-        graph = GraphPipeline.open(
-            root,
-            threads=threads,
-            device_budget=device_budget,
-            workers=workers,
-            worker_timeout=worker_timeout,
-            on_progress=on_progress,
-        )
+        graph = GraphPipeline.open(root, on_progress=on_progress, **limits)
     with timer.phase("read"):
         arrays = read_arrays(inputs, graph.interface)
     with timer.phase("open"):

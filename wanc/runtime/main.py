@@ -12,7 +12,7 @@ from typing import NoReturn
 from .directory import Root
 from .ending import ending_on_signals
 from .errors import EXIT_REFUSED, EXIT_UNAVAILABLE, EXIT_USAGE, TargetError, UserError, render
-from .options import LIMITS, OPTIONS, OUTPUT_HELP
+from .options import OPTIONS, OUTPUT_HELP, taken_limits
 from .printing import print_note, print_report
 from .requirements import INSTALL, differences
 from .streams import complain, standard_streams
@@ -51,7 +51,7 @@ def _main(root: Root, options: argparse.Namespace) -> int:
 
         with tracing(options.trace), Bars(enabled=sys.stderr.isatty() or not options.json) as bars:
             given = {option.name: getattr(options, option.name) for option in OPTIONS if option.task}
-            limits = {name: getattr(options, name) for name in LIMITS}
+            limits = taken_limits(vars(options))
             if options.selftest:
                 _check_alone({"output": options.output, **given})
                 report = run_selftest(root, **limits, on_progress=bars)

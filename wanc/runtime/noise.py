@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .arrays import CheckHeader, any_header, read_array
 from .errors import UserError
+from .interface import InputError
 from .pool import Empty
 from .video_limits import LARGEST_SEED, MOST_STEPS
 
@@ -40,3 +43,16 @@ def initial_noise(
 def chunk_stream(chunk: int, step: int | None = None) -> int:
     """The stream that a chunk of a causal video begins with, or that is taken from behind one of its steps."""
     return chunk * STREAMS_OF_A_CHUNK + (0 if step is None else step + 1)
+
+
+def load_latents(path: Path, check: CheckHeader = any_header) -> NDArray[np.float32]:
+    """Initial noise from a `.npy` file; `check` is told dtype and shape before anything is read.
+
+    Raises UserError where it cannot be read, and what `check` raises.
+    """
+    try:
+        return read_array(path, check)
+    except InputError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise
+        raise UserError("not a .npy file of latents", where=str(path)) from error

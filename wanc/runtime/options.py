@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias, TypedDict, cast
 
 from .interface import TASK as GRAPH
 
@@ -62,8 +62,16 @@ OPTIONS = (
 )
 
 
-LIMITS = ("threads", "device_budget", "workers", "worker_timeout")
-"""Of every task's, those that say how graphs are executed."""
+class RunLimits(TypedDict, total=False):
+    """Of every task's options, those that say how graphs are executed: what they mean is said in `OPTIONS`."""
+
+    threads: int | None
+    device_budget: str | None
+    workers: str | None
+    worker_timeout: float | None
+
+
+LIMITS = tuple(RunLimits.__annotations__)
 EXCLUSIVE = frozenset({"seed", "latents"})
 """Of these at most one is given: the other has no effect."""
 
@@ -71,6 +79,11 @@ OUTPUT_HELP = (
     "The file to write, for a video .mp4, .png (one frame) or .npz, for a graph .npz; - is standard output; "
     "or the folder for the videos of --prompts."
 )
+
+
+def taken_limits(options: dict[str, Any]) -> RunLimits:
+    """Those that say how graphs are executed, taken out of a run's options."""
+    return cast(RunLimits, {name: options.pop(name) for name in LIMITS if name in options})
 
 
 def options_of(task: str) -> tuple[Option, ...]:

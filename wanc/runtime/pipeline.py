@@ -10,28 +10,27 @@ from dataclasses import replace
 from functools import cache, partial
 from math import prod
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .ahead import made_ahead
-from .arrays import CheckHeader, any_header, read_array
-from .budget import COMPONENTS, chosen_budget
+from .budget import COMPONENTS
+from .bundle_executor import executor_of
 from .causal import CausalVideo
 from .causal_requests import CausalRequests, changes_of, latent_frames
-from .cores import threads_to_use
 from .decode import decode, decode_tiled, scratch_bytes
 from .denoise import Expert, denoise
 from .directory import Root
 from .encode import TextStates, encode_prompt
 from .errors import TargetError, UserError
-from .executor import Executor
 from .expected import chunks, encodings, steps
-from .interface import InputError
 from .model import DECODER, HIGH, Model
-from .noise import initial_noise
+from .noise import initial_noise, load_latents
+from .options import RunLimits
 from .parts import Parts
+from .phase_rooms import PhaseRooms
 from .progress import OnProgress, ignore
 from .prompts import require_readable
 from .request import Cut, Frames, Request, Result
@@ -57,44 +56,18 @@ Texts: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32]]
 class Pipeline:
     """A bundle, ready to generate. Engines are opened when first used, and stay open as far as its budget allows."""
 
-    def __init__(
-        self,
-        bundle: VideoBundle,
-        *,
-        threads: int | None = None,
-        device_budget: str | None = None,
-        workers: str | None = None,
-        worker_timeout: float | None = None,
-    ) -> None:
+    def __init__(self, bundle: VideoBundle, **limits: Unpack[RunLimits]) -> None:
         self.bundle = bundle
-        budget = chosen_budget(bundle.memory, device_budget)
-        threads = threads_to_use(threads, bundle.threads)
         thrifty = {DECODER} if bundle.tilings else ()
-        self.executor = Executor(
-            bundle.folder,
-            bundle.engines,
-            threads=threads,
-            budget=budget,
-            thrifty=thrifty,
-            transport=workers,
-            worker_timeout=worker_timeout,
-        )
+        self.executor = executor_of(bundle, planned=bundle.memory, thrifty=thrifty, **limits)
         # They are the same for every request.
         self._interfaces, self._tables = cache(bundle.interfaces), cache(bundle.tables)
         self._tokenizer, self._table = open_text(bundle)
         self._texts = TextStates(self._encode)
+        self._rooms = PhaseRooms(bundle, self.executor)
 
     @classmethod
-    def open(
-        cls,
-        root: Root,
-        *,
-        threads: int | None = None,
-        device_budget: str | None = None,
-        workers: str | None = None,
-        worker_timeout: float | None = None,
-        on_progress: OnProgress = ignore,
-    ) -> Pipeline:
+    def open(cls, root: Root, *, on_progress: OnProgress = ignore, **limits: Unpack[RunLimits]) -> Pipeline:
         """Verify a bundle and make it ready.
 
         Raises VerificationError or BundleError where the bundle is not exactly what was sealed, and TargetError where
@@ -102,8 +75,7 @@ class Pipeline:
         are is a UserError. So is `device_budget`, the recipe's unless given, where the bundle was not planned for one.
         `workers` and `worker_timeout` are the `transport` and the time-out of `Executor`.
         """
-        bundle = VideoBundle.open(root, on_progress=on_progress)
-        return cls(bundle, threads=threads, device_budget=device_budget, workers=workers, worker_timeout=worker_timeout)
+        return cls(VideoBundle.open(root, on_progress=on_progress), **limits)
 
     def generate(self, prompt: str, *, on_progress: OnProgress = ignore, **options: Any) -> Result:
         """Make a whole video in memory; the options are the fields of `Request`. Raises UserError."""
@@ -138,18 +110,12 @@ class Pipeline:
             self._causal.check_room(shape)
         if (tiling := self.bundle.tiling(shape.height, shape.width)) is not None:
             require_room(scratch_bytes(self.bundle.latent_shape(shape), self.bundle.model, tiling))
-        for phase in self.bundle.phases:
-            self.executor.check_room(self._values(phase, shape), COMPONENTS[phase])
+        self._rooms.check(shape)
         self.executor.check_room(self._whole_room(request), COMPONENTS["video"])
 
     def fits_side_by_side(self, request: Request) -> bool:
         """Whether such requests find room in the budget while each is in another phase, and no file is closed."""
-        memory, budget = self.bundle.memory, self.executor.residency.budget
-        if memory is None or budget is None:
-            return True
-        shape = self.bundle.shape(request.shape, request.frames)
-        values = sum(self._values(phase, shape) for phase in self.bundle.phases)
-        return values + memory.weights(self._planned(shape.height, shape.width).name) <= budget
+        return self._rooms.fit_side_by_side(self.bundle.shape(request.shape, request.frames))
 
     def tags(self, request: Request) -> dict[str, str]:
         """What a file of the video says about itself: all that it takes to make it again. Raises UserError."""
@@ -210,8 +176,8 @@ class Pipeline:
             return 0
         if self.bundle.memory is None:
             return sum(self._causal.session_bytes(shape).values())
-        text = self._values("text", self.bundle.shapes[0]) if request.changes else 0
-        return text + self._values("video", shape)
+        text = self._rooms.values("text", self.bundle.shapes[0]) if request.changes else 0
+        return text + self._rooms.values("video", shape)
 
     def chunks(
         self, request: Request, texts: Texts, timer: Timer, on_progress: OnProgress = ignore
@@ -267,7 +233,7 @@ class Pipeline:
         """The states of the prompt and of the negative one, each float32 [1, text_length, width]. Raises UserError."""
         texts = self._prompts(request)
         uses = encodings(len(texts))
-        with timer.phase("text"), self._room("text", self.bundle.shapes[0]), self.executor.expect(uses):
+        with timer.phase("text"), self._rooms.reserve("text", self.bundle.shapes[0]), self.executor.expect(uses):
             on_progress("text", 0, len(texts))
             text = self._texts.of(texts["prompt"])
             negative = self._texts.of(texts["negative_prompt"]) if "negative_prompt" in texts else text
@@ -276,7 +242,7 @@ class Pipeline:
 
     def text_states(self, prompt: str) -> NDArray[np.float32]:
         """What the text encoder makes of one prompt, float32 [1, text_length, width]. Raises TargetError."""
-        with self._room("text", self.bundle.shapes[0]):
+        with self._rooms.reserve("text", self.bundle.shapes[0]):
             return self._texts.of(prompt)
 
     def sample(
@@ -292,7 +258,7 @@ class Pipeline:
         Raises TargetError.
         """
         solver, latents = start
-        room = self._room("denoise", self._shape_of(latents))
+        room = self._rooms.reserve("denoise", self._shape_of(latents))
         with timer.phase("denoise"), room, self.executor.expect([*self._steps(solver), *chunks(latents.shape[2])]):
             empty = self.executor.empty
             return denoise(self.parts, solver, self.expert_at, latents, *texts, on_progress, empty, on_latents)
@@ -326,7 +292,7 @@ class Pipeline:
         waiting: deque[NDArray[np.float32]] = deque()
         decoded = decode(_taken(waiting), model.latent_mean, model.latent_std, self.executor, self._interfaces(DECODER))
         on_progress("decode", 0, total)
-        with closing(decoded), self._room("decode", shape), self.executor.expect(chunks(total)):
+        with closing(decoded), self._rooms.reserve("decode", shape), self.executor.expect(chunks(total)):
             for piece in pieces:  # whoever makes them takes that time
                 waiting.append(piece)
                 for _ in range(piece.shape[2]):
@@ -346,7 +312,7 @@ class Pipeline:
             latents, self.bundle.model, tiling, self.executor, self._interfaces(DECODER), lambda done: told(done, work)
         )
         told(0, work)
-        with closing(decoded), self._room("decode", shape), self.executor.expect(chunks(total) * tiles):
+        with closing(decoded), self._rooms.reserve("decode", shape), self.executor.expect(chunks(total) * tiles):
             for done in range(total):
                 with timer.phase("decode"):
                     chunk = next(decoded)
@@ -359,31 +325,12 @@ class Pipeline:
             raise TargetError(f"an engine gives frames of {list(chunk.shape)}, and {list(wanted)} was expected")
         return chunk
 
-    def _room(self, phase: str, shape: Shape) -> AbstractContextManager[None]:
-        """Memory for a phase of a video of this size, where there is a budget of it; `room` has other phases' in it."""
-        if phase not in self.bundle.phases:
-            return nullcontext()
-        return self.executor.reserve(self._values(phase, shape), COMPONENTS[phase])
-
-    def _values(self, phase: str, shape: Shape) -> int:
-        """Bytes that are alive beside engines, as they were planned; nothing is counted without a plan."""
-        memory = self.bundle.memory
-        if memory is None:
-            return 0
-        planned = self._planned(shape.height, shape.width)
-        # What a causal model computes of a chunk is the same however long the video is.
-        share = shape.frames / planned.frames if self.bundle.cache is None else 1.0
-        return memory.values(planned.name, phase, share)
-
-    def _planned(self, height: int, width: int) -> Shape:
-        return next(one for one in self.bundle.shapes if (one.height, one.width) == (height, width))
-
     def _shape_of(self, latents: NDArray[np.float32], count: int | None = None) -> Shape:
         """Of the video that they become, of so many latent frames unless it is all of them."""
         model = self.bundle.model
         height, width = (size * model.spatial_stride for size in latents.shape[3:])
         frames = ((count or latents.shape[2]) - 1) * model.temporal_stride + 1
-        return replace(self._planned(height, width), frames=frames)
+        return replace(self._rooms.planned(height, width), frames=frames)
 
     def _steps(self, solver: Solver) -> list[GraphUse]:
         return list(steps(solver.timesteps.tolist(), self.expert_at, self.parts))
@@ -468,16 +415,3 @@ def choose_expert(model: Model, sampling: Sampling, timestep: float) -> Expert:
     """The expert of a timestep, with its guidance."""
     component = model.component_at(timestep)
     return Expert(component, sampling.guidance_high if component == HIGH else sampling.guidance_low)
-
-
-def load_latents(path: Path, check: CheckHeader = any_header) -> NDArray[np.float32]:
-    """Initial noise from a `.npy` file; `check` is told dtype and shape before anything is read.
-
-    Raises UserError where it cannot be read, and what `check` raises.
-    """
-    try:
-        return read_array(path, check)
-    except InputError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            raise
-        raise UserError("not a .npy file of latents", where=str(path)) from error

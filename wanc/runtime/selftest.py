@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .budget import MemoryFacts, chosen_budget
+from .budget import MemoryFacts
 from .bundle import Bundle
+from .bundle_executor import executor_of
 from .check_golden import tolerances
-from .cores import threads_to_use
-from .executor import Executor
 from .golden import EXPECTED, FOLDER, INPUTS, named
 from .model import ENCODE, TEXT_ENCODER
-from .options import VIDEO
+from .options import VIDEO, RunLimits
 from .progress import OnProgress, ignore
 from .safetensors import SafetensorsFile
 
@@ -41,22 +40,10 @@ class Check:
         return self.relative_error <= self.tolerance
 
 
-def selftest(
-    bundle: Bundle,
-    *,
-    threads: int | None = None,
-    device_budget: str | None = None,
-    workers: str | None = None,
-    worker_timeout: float | None = None,
-    on_progress: OnProgress = ignore,
-) -> list[Check]:
+def selftest(bundle: Bundle, *, on_progress: OnProgress = ignore, **limits: Unpack[RunLimits]) -> list[Check]:
     """Execute every graph on its golden inputs, which are small. Raises BundleError where the record cannot be read."""
-    budget = chosen_budget(_planned(bundle), device_budget)
+    executor = executor_of(bundle, planned=_planned(bundle), **limits)
     inputs, expected = (bundle.folder.read(f"{FOLDER}/{name}", SafetensorsFile) for name in (INPUTS, EXPECTED))
-    threads = threads_to_use(threads, bundle.threads)
-    executor = Executor(
-        bundle.folder, bundle.engines, threads=threads, budget=budget, transport=workers, worker_timeout=worker_timeout
-    )
     checks = prompt_checks(bundle, named(inputs, TEXT_ENCODER, ENCODE)) if bundle.task == VIDEO else []
     on_progress("selftest", 0, len(bundle.engines))
     for (component, graph), tolerance in tolerances(bundle.folder, bundle.engines).items():

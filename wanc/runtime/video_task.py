@@ -20,7 +20,7 @@ from .directory import Root
 from .ending import unfinished
 from .errors import EXIT_IO, UserError
 from .made_video import MadeVideo, VideoPlan
-from .options import VIDEO
+from .options import VIDEO, taken_limits
 from .partial_file import partial_name
 from .pipeline import Pipeline
 from .progress import OnNote, OnProgress, ignore, ignore_note
@@ -79,18 +79,15 @@ def run_video(
     changes: Path | None = None,
     stream: bool = False,
     keep_partial: bool = False,
-    threads: int | None = None,
-    device_budget: str | None = None,
-    workers: str | None = None,
-    worker_timeout: float | None = None,
     on_progress: OnProgress = ignore,
     on_note: OnNote = ignore_note,
     **options: Any,
 ) -> VideoReport:
     """Generate one video into a file, which appears only when it is complete, unless it is asked for otherwise.
 
-    `options` are the other fields of `Request`. Raises UserError.
+    `options` are the other fields of `Request`, and those of `RunLimits`. Raises UserError.
     """
+    limits = taken_limits(options)
     appears = _appears(output, stream=stream, keep_partial=keep_partial)
     if changes is not None:
         options["changes"] = read_changes(changes)
@@ -100,14 +97,7 @@ def run_video(
         require_replaceable(partial_name(output), WHAT)
     timer = Timer()
     with timer.phase("verify"):
-        pipeline = Pipeline.open(
-            root,
-            threads=threads,
-            device_budget=device_budget,
-            workers=workers,
-            worker_timeout=worker_timeout,
-            on_progress=on_progress,
-        )
+        pipeline = Pipeline.open(root, on_progress=on_progress, **limits)
     noise = _noise(pipeline, latents, options)
     plan = VideoPlan.of(pipeline, output, Request(prompt, latents=noise, **options), latents, appears)
     made = _make(pipeline, plan, on_progress, on_note)
@@ -124,10 +114,6 @@ def run_videos(
     changes: Path | None = None,
     stream: bool = False,
     keep_partial: bool = False,
-    threads: int | None = None,
-    device_budget: str | None = None,
-    workers: str | None = None,
-    worker_timeout: float | None = None,
     on_progress: OnProgress = ignore,
     on_note: OnNote = ignore_note,
     **options: Any,
@@ -137,6 +123,7 @@ def run_videos(
     Each is the video that the prompt alone would give with the same options, seed included, and appears when it is
     complete: those that are stay whatever happens to the next. Raises UserError.
     """
+    limits = taken_limits(options)
     if given := [name for name, value in (("--stream", stream), ("--keep-partial", keep_partial)) if value]:
         raise UserError(f"{given[0]} is for a single video", hint="give --prompt in place of --prompts")
     if changes is not None:
@@ -149,14 +136,7 @@ def run_videos(
             require_replaceable(output, WHAT)
         require_writable(outputs[0], WHAT)
         with timer.phase("verify"):
-            pipeline = Pipeline.open(
-                root,
-                threads=threads,
-                device_budget=device_budget,
-                workers=workers,
-                worker_timeout=worker_timeout,
-                on_progress=on_progress,
-            )
+            pipeline = Pipeline.open(root, on_progress=on_progress, **limits)
         noise = _noise(pipeline, latents, options)
         requests = [Request(prompt, latents=noise, **options) for prompt in texts]
         for request in requests:

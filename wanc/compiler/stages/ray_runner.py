@@ -23,14 +23,14 @@ from wanc.artifacts.canonical import key_of
 from wanc.artifacts.records import Blob
 from wanc.artifacts.sources import changed
 from wanc.artifacts.store import Store
-from wanc.compiler.stages.runner import Runner, StageRun, tree_of
+from wanc.compiler.stages.runner import Runner, StageRun, looks_of, tree_of
 from wanc.compiler.stages.running import Action
 from wanc.compiler.stages.stage import Files, Stage, Tree, tool_version
-from wanc.compiler.stages.worker import RemoteCause, StageOutcome, outcome_of
+from wanc.compiler.stages.worker import StageOutcome, outcome_of
 from wanc.errors import EXIT_UNAVAILABLE, UserError
 from wanc.runtime.progress import Bars
 from wanc.runtime.voice import explain
-from wanc.runtime.workers.ray_cluster import connected, node_name
+from wanc.runtime.workers.ray_cluster import cause_of, connected, node_name
 
 RETRIES = 3
 """How often a task begins anew whose node has died."""
@@ -61,18 +61,14 @@ class SentTree:
 
 @dataclass(frozen=True)
 class SentFile:
-    """A file that all nodes are to see. `looks` tells a change: inode, size in bytes, times of change in nanoseconds.
-
-    The number of the device, by which one machine tells files apart, is another one on each.
-    """
+    """A file that all nodes are to see, and how it looks, by `looks_of`."""
 
     path: Path
     looks: tuple[int, int, int, int]
 
     @classmethod
     def of(cls, path: Path) -> SentFile:
-        status = path.stat()
-        return cls(path, (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+        return cls(path, looks_of(path))
 
     def find(self, store: Store) -> Path:
         """Where it lies on this machine. Raises UserError where it does not, or is not what it was."""
@@ -223,7 +219,7 @@ class RayRunner(Runner):
                 where=self.address or "a cluster of this machine alone",
                 hint="`ray status` on the cluster tells of its nodes; finished stages are kept: build again",
                 exit_code=EXIT_UNAVAILABLE,
-            ) from RemoteCause(str(error).strip().splitlines()[-1], None)
+            ) from cause_of(str(error))
         outcome.check()
         done: StageTask = outcome.result
         explain(f"{done.run.label}: {done.began:.3f} to {done.ended:.3f} on {done.node}")

@@ -23,7 +23,7 @@ from wanc.artifacts.files import output_errors
 from wanc.artifacts.timeout import timeout_seconds
 from wanc.compiler.stages.confinement import confine, environment
 from wanc.compiler.stages.stage import Files, Stage
-from wanc.errors import EXIT_TEMPORARY, EXIT_UNAVAILABLE, CheckpointError, UserError
+from wanc.errors import EXIT_TEMPORARY, EXIT_UNAVAILABLE, CheckpointError, RemoteCause, UserError
 from wanc.runtime.memory import peak_rss_bytes
 from wanc.runtime.progress import OnProgress, ignore, report_to
 
@@ -54,18 +54,6 @@ class StageOutcome:
         """Raise the fault, with its causes, in the process that asked for the stage."""
         if self.error is not None:
             raise self.error from _chain(self.causes)
-
-
-class RemoteCause(Exception):
-    """The text of an exception that stayed in the worker process, and its hint."""
-
-    def __init__(self, text: str, hint: str | None) -> None:
-        super().__init__(text, hint)
-        self.text = text
-        self.hint = hint
-
-    def __str__(self) -> str:
-        return self.text
 
 
 class CrashError(CheckpointError):
@@ -211,10 +199,10 @@ def outcome_of(stage: str, function: Callable[..., Any], args: tuple[Any, ...], 
             hint="build on a larger machine, or add swap",
             exit_code=EXIT_UNAVAILABLE,
         )
-        causes = (RemoteCause(str(error) or "out of memory", None),)
+        causes = (RemoteCause(str(error) or "out of memory"),)
         return StageOutcome(_peak_bytes(), error=needs_more, causes=causes)
     except BaseException as error:
-        return StageOutcome(_peak_bytes(), error=error, causes=(RemoteCause(traceback.format_exc(), None),))
+        return StageOutcome(_peak_bytes(), error=error, causes=(RemoteCause(traceback.format_exc()),))
     return StageOutcome(_peak_bytes(), result)
 
 

@@ -10,8 +10,7 @@ import subprocess
 import sys
 from contextlib import ExitStack
 
-from ..errors import TargetError
-from .remote_error import ProcessCause
+from ..errors import RemoteCause, TargetError
 from .wire import Wire
 
 STDERR_BYTES = 2**16
@@ -88,7 +87,7 @@ class Child:
         how = f"it was killed by {signal.Signals(-code).name}" if code < 0 else f"its exit code is {code}"
         error = TargetError(f"{what}: {how}", hint=hint)
         if said := self._last_words():
-            error.__cause__ = ProcessCause(said)
+            error.__cause__ = RemoteCause(said)
         return error
 
     def _last_words(self) -> str:

@@ -22,9 +22,8 @@ from tempfile import TemporaryDirectory
 from threading import current_thread, main_thread
 from typing import Any, TextIO, cast
 
-from ..errors import EXIT_UNAVAILABLE, UserError
+from ..errors import EXIT_UNAVAILABLE, RemoteCause, UserError
 from ..voice import explain
-from .remote_error import ProcessCause
 
 CONNECT_SECONDS = 30.0
 """After which a cluster that gives no answer is none. Ray itself would ask for many minutes, and tell each time."""
@@ -98,7 +97,7 @@ def _begin(ray: Any, address: str | None, options: Mapping[str, Any]) -> None:
         with chdir("/"):
             ray.init(**options, include_dashboard=False, log_to_driver=False, configure_logging=False)
     except Exception as error:
-        raise _unreachable(address) from _cause(str(error))
+        raise _unreachable(address) from cause_of(str(error))
     finally:
         if current_thread() is main_thread():
             signal.signal(signal.SIGTERM, ours)
@@ -122,9 +121,9 @@ def _check_answers(address: str) -> None:
         raise _unreachable(address) from error
     except subprocess.TimeoutExpired:
         silent = f"what listens there gave no answer within {CONNECT_SECONDS:g} s"
-        raise _unreachable(address) from _cause(silent)
+        raise _unreachable(address) from cause_of(silent)
     if done.returncode:
-        raise _unreachable(address) from _cause(done.stderr)
+        raise _unreachable(address) from cause_of(done.stderr)
 
 
 def _unreachable(address: str | None) -> UserError:
@@ -142,10 +141,10 @@ def _unreachable(address: str | None) -> UserError:
     )
 
 
-def _cause(text: str) -> ProcessCause:
+def cause_of(text: str) -> RemoteCause:
     """The last line of what Ray says: what is above are its own files and lines."""
     lines = text.strip().splitlines()
-    return ProcessCause(lines[-1] if lines else "it gave no reason")
+    return RemoteCause(lines[-1] if lines else "it gave no reason")
 
 
 @contextmanager

@@ -28,8 +28,8 @@ from .execution import Execution
 from .known_shapes import KnownShapes
 from .plan import DevicePlan
 from .ray_actor import ActorAnswer, ActorPlan, DeviceActor
-from .ray_cluster import connected
-from .remote_error import ProcessCause, read_error
+from .ray_cluster import cause_of, connected
+from .remote_error import read_error
 
 ROOM = "wanc.runtime.workers"
 """How the runtime is called where wanc is installed: a bundle's own copy is on no other machine."""
@@ -154,37 +154,53 @@ class _RemoteActor:
                 self._ray.kill(self._actor)
 
     def run(self, execution: Execution) -> None:
-        """Let it execute something. Where it has gone, another takes its place for the next."""
-        execution.run(lambda file, inputs: self._execute(execution, file, inputs))
+        """Let it execute something, once it is there. Where it has gone, another takes its place for the next."""
+        if execution.ended:
+            return
+        try:
+            self._start(execution)
+        except BaseException as error:  # whoever waits for it is told
+            execution.fail(error)
+        else:
+            execution.run(lambda file, inputs: self._execute(execution, file, inputs))
 
-    def _execute(self, execution: Execution, file: EngineFile, inputs: Mapping[str, Value]) -> dict[str, Value]:
-        device = self._plan.device
-        arrays = {name: as_array(value) for name, value in inputs.items()}
+    def _start(self, execution: Execution) -> None:
+        """Before the execution's own seconds begin: a cluster may take its time to find a place."""
         if self._losses != self._connection.losses:
             self._again()
         try:
             if not self._greeted:
                 self._greet()
-            unwanted = [self._unwanted.popleft() for _ in range(len(self._unwanted))]
-            asked = self._actor.execute.remote(self._plan.bundle_id, self._own.index(file), arrays, unwanted)
-            answer = self._answer(asked, None)
         except TimeoutError:
             self._again()
             raise TargetError(
-                f"{device} has not started within {self._seconds:g} s, for {execution}",
+                f"{self._plan.device} has not started within {self._seconds:g} s, for {execution}",
                 hint="`ray status` tells whether the cluster has a processor left; or allow more: --worker-timeout",
             ) from None
         except self._ray.exceptions.RayError as error:
-            self._connection.losses += 1
-            self._again()
-            told = str(error).strip().splitlines()[-1:] or ["it gave no reason"]
-            raise TargetError(f"{device} was lost while it had {execution}", hint=AGAIN) from ProcessCause(told[0])
+            raise self._lost(execution) from cause_of(str(error))
+
+    def _execute(self, execution: Execution, file: EngineFile, inputs: Mapping[str, Value]) -> dict[str, Value]:
+        arrays = {name: as_array(value) for name, value in inputs.items()}
+        try:
+            unwanted = [self._unwanted.popleft() for _ in range(len(self._unwanted))]
+            asked = self._actor.execute.remote(self._plan.bundle_id, self._own.index(file), arrays, unwanted)
+            answer = self._answer(asked, None)
+        except self._ray.exceptions.RayError as error:
+            raise self._lost(execution) from cause_of(str(error))
         outputs = self._outputs(answer)
         if fault := self._fault(file, arrays, outputs):
             self._again()
-            raise TargetError(f"{device} answered with what is no answer to {execution}: outputs {fault}", hint=AGAIN)
+            told = f"{self._plan.device} answered with what is no answer to {execution}: outputs {fault}"
+            raise TargetError(told, hint=AGAIN)
         self._on_ran((file.component, file.graph), answer.seconds)
         return {name: Value(array) for name, array in outputs.items()}
+
+    def _lost(self, execution: Execution) -> TargetError:
+        """What is told of it, with another actor in the place of this one."""
+        self._connection.losses += 1
+        self._again()
+        return TargetError(f"{self._plan.device} was lost while it had {execution}", hint=AGAIN)
 
     def _greet(self) -> None:
         """Until the bundle is open there. A machine that has just gone is given actors until the cluster has noticed,

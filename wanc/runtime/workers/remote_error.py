@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..errors import BundleError, TargetError, UserError, VerificationError
+from ..errors import BundleError, RemoteCause, TargetError, UserError, VerificationError
 from ..interface import InputError
 from ..strict_json import Fields, JsonObject, JsonValue
 
@@ -13,10 +13,6 @@ KINDS: Mapping[str, type[UserError]] = {
 }
 MOST_CHARACTERS = 10_000
 """Of one text: libraries quote whole graphs."""
-
-
-class ProcessCause(Exception):
-    """What another process raised, as text."""
 
 
 def error_as_json(error: BaseException) -> JsonObject:
@@ -52,7 +48,7 @@ def read_error(fields: Fields) -> UserError:
     )
     last: BaseException = error
     for text in fields.texts("causes"):
-        last.__cause__ = ProcessCause(text)
+        last.__cause__ = RemoteCause(text)
         last = last.__cause__
     return error
 
