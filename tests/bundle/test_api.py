@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,6 +111,16 @@ def test_a_bundle_for_videos_is_no_graph(tiny_bundle: Path, few_step: Variant) -
         package.open_graph(tiny_bundle)
     with pytest.raises(BundleError):
         package.open(few_step.root / "engines")
+
+
+@pytest.mark.parametrize("door", [package.open, package.open_service])
+def test_how_graphs_are_executed_is_asked_for_at_every_door(door: Callable[..., Any], tiny_bundle: Path) -> None:
+    with pytest.raises(UserError, match="a time-out for workers has no effect: this bundle is placed on one device"):
+        door(tiny_bundle, worker_timeout=5.0)
+    with pytest.raises(UserError, match="there are no processes of workers"):
+        door(tiny_bundle, workers="processes")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'thread'"):
+        door(tiny_bundle, thread=1)
 
 
 # Without wanc

@@ -18,8 +18,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from wanc.compiler.pipeline import BuildResult, build, rebuild_and_compare
+from wanc.errors import UserError
 from wanc.recipe.load import load
 from wanc.runtime import safetensors
+from wanc.runtime.api import open_graph
 from wanc.runtime.verify import verify
 
 from ..conftest import Wanc
@@ -129,6 +131,16 @@ def test_run_py_gives_the_same(bundle: Path, run_py: RunPy, inputs: Path, tmp_pa
     assert sorted(report["counters"]) == ["model/main.bytes", "model/main.executions", "model/main.seconds"]
     assert report["counters"]["model/main.executions"] == 1
     assert_computed(tmp_path / "out.npz")
+
+
+def test_python_gives_the_same(bundle: Path, inputs: Path) -> None:
+    opened, given = open_graph(bundle, threads=1), dict(np.load(inputs))
+    found = opened.run(given)
+    assert found.keys() == {output.name for output in opened.interface.outputs}
+    for name, expected in open_graph(bundle, workers="threads").run(given).items():
+        np.testing.assert_array_equal(found[name], expected)
+    with pytest.raises(UserError, match="there are no processes of workers: this bundle is placed on one device"):
+        open_graph(bundle, workers="processes")
 
 
 def test_the_bundle_tests_itself(bundle: Path, run_py: RunPy) -> None:
