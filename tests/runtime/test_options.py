@@ -12,7 +12,7 @@ import typer.main
 from wanc import cli
 from wanc.runtime.errors import UserError
 from wanc.runtime.main import _parser
-from wanc.runtime.options import OPTIONS, VIDEO, options_of
+from wanc.runtime.options import OPTIONS, VIDEO, RunLimits, options_of
 from wanc.runtime.request import Request
 
 OF_FILES = ("prompts", "stream", "keep_partial")
@@ -45,6 +45,10 @@ def test_wanc_run_has_them_all_and_in_this_order() -> None:
 def test_a_request_has_those_that_make_a_video() -> None:
     fields = [field.name for field in dataclasses.fields(Request)]
     assert fields == [option.name for option in options_of(VIDEO) if option.name not in OF_FILES]
+
+
+def test_what_every_task_is_told_is_how_graphs_are_executed_and_where_a_trace_is() -> None:
+    assert [*RunLimits.__annotations__, "trace"] == [option.name for option in OPTIONS if option.task is None]
 
 
 def test_what_is_not_given_is_said_where_something_else_holds() -> None:

@@ -71,7 +71,6 @@ class RunLimits(TypedDict, total=False):
     worker_timeout: float | None
 
 
-LIMITS = tuple(RunLimits.__annotations__)
 EXCLUSIVE = frozenset({"seed", "latents"})
 """Of these at most one is given: the other has no effect."""
 
@@ -83,7 +82,7 @@ OUTPUT_HELP = (
 
 def taken_limits(options: dict[str, Any]) -> RunLimits:
     """Those that say how graphs are executed, taken out of a run's options."""
-    return cast(RunLimits, {name: options.pop(name) for name in LIMITS if name in options})
+    return cast(RunLimits, {name: options.pop(name) for name in RunLimits.__annotations__ if name in options})
 
 
 def options_of(task: str) -> tuple[Option, ...]:
