@@ -91,7 +91,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "output"
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_a_run(trace: Trace, tiny_bundle: Path, variant: MakeVariant, folder: Path, engine: str) -> None:
     root = tiny_bundle if engine == "onnxruntime" else variant("openvino", "engine.kind=openvino").root
     done = trace([sys.executable, root / "run.py", *FEW, "-o", folder / "out.mp4"])
