@@ -142,6 +142,14 @@ def identity_text(status: os.stat_result) -> str:
     return ":".join(map(str, identity_of(status)))
 
 
+def looks_of(path: Path) -> tuple[int, int, int, int]:
+    """What tells a change of a file: inode, size in bytes, times of change in nanoseconds. Raises OSError.
+
+    The number of the device, by which one machine tells files apart, is another one on each.
+    """
+    return identity_of(path.stat())[1:]
+
+
 def hash_file(path: Path, on_bytes: OnBytes | None = None) -> tuple[str, int]:
     """("sha256:<64 hex>", size in bytes) of a file. Raises UserError when it cannot be read."""
     with opened_input(path) as descriptor:

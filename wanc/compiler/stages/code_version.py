@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from itertools import accumulate
 from pathlib import Path
 
+from wanc.artifacts.files import looks_of
 from wanc.compiler.stages.source_code import Code, Import, read_code
 from wanc.errors import EXIT_TEMPORARY, UserError
 
@@ -109,10 +110,9 @@ def _code(module: str) -> Code:
 
 def _look(path: Path) -> tuple[int, ...]:
     try:
-        status = path.stat()
+        return looks_of(path)
     except OSError:
         return ()
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _exists(module: str) -> bool:

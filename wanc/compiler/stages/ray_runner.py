@@ -20,10 +20,11 @@ from types import TracebackType
 from typing import Any
 
 from wanc.artifacts.canonical import key_of
+from wanc.artifacts.files import looks_of
 from wanc.artifacts.records import Blob
 from wanc.artifacts.sources import changed
 from wanc.artifacts.store import Store
-from wanc.compiler.stages.runner import Runner, StageRun, looks_of, tree_of
+from wanc.compiler.stages.runner import Runner, StageRun, tree_of
 from wanc.compiler.stages.running import Action
 from wanc.compiler.stages.stage import Files, Stage, Tree, tool_version
 from wanc.compiler.stages.worker import StageOutcome, outcome_of

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from wanc.artifacts.canonical import digest_of, key_of
-from wanc.artifacts.files import free_bytes
+from wanc.artifacts.files import free_bytes, looks_of
 from wanc.artifacts.kept import forget_damaged, keep
 from wanc.artifacts.records import ActionRecord
 from wanc.artifacts.sources import changed
@@ -181,15 +181,6 @@ class Runner:
             )
             self.store.drop_scratch(key)
         keep(self.store.scratch(key) / SOURCES, lambda place: place.write_text(looks, "ascii"))
-
-
-def looks_of(path: Path) -> tuple[int, int, int, int]:
-    """What tells a change: inode, size in bytes, times of change in nanoseconds. Raises OSError.
-
-    The number of the device, by which one machine tells files apart, is another one on each.
-    """
-    status = path.stat()
-    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _looks(path: Path) -> str:
